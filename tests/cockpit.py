@@ -82,6 +82,18 @@ class Watched:
         found = {"seed": 1, "size": 1000, "snapshot": "s1", "outcome": "different" if different else "equal"}
         return self.record("skew", "stays", found | {"compared": compared, "views": {}} | body, ago)
 
+    def monitoring(
+        self, pipeline: str, ago: timedelta = timedelta(hours=1), outcome: str = "green", **body: Any
+    ) -> int:
+        """Record a verdict on the champion of a pipeline."""
+        column = {"column": "own__amount", "rows": 900, "moved": 0.04, "allowed": 0.08, "psi": 0.01, "p": 0.4}
+        column |= {"nulls": 0.0, "nulls_before": 0.0, "unknown": 0.0, "findings": []}
+        error = {"metric": "mae", "segment": "", "rows": 900, "value": 22.9, "recorded": 22.4, "p": 0.3, "worse": False}
+        error |= {"segments": [], "calibration": None, "calibration_recorded": None, "miscalibrated": False}
+        window = {"source": "snapshot", "snapshot": "s1", "first": "2026-01-01", "last": "2026-02-28", "rows": 900}
+        found = {"version": "1", "outcome": outcome, "reasons": [], "window": window, "watched": 22, "moved": 0}
+        return self.record("monitoring", pipeline, found | {"columns": [column], "performance": error} | body, ago)
+
     def delivery(self, sha256: str = DELIVERY, ago: timedelta = timedelta(hours=2), **body: Any) -> int:
         """One delivery of 20 rows, of which two broke the first of two rules, and one has a fault besides."""
         found = {"sha256": sha256, "bytes": 9, "landed_at": (NOW - ago).isoformat(), "fault": None}

@@ -24,6 +24,7 @@ EXPECTED = {
     "fail_over",
     "ingest_hotel_bookings",
     "materialize_features_hotel_bookings",
+    "monitor_hotel_bookings",
     "preview_quarantine_hotel_bookings",
     "probe_sites",
     "profile_data_hotel_bookings",

@@ -19,6 +19,7 @@ Kind = Literal[
     "used-views",
     "materialization",
     "skew",
+    "monitoring",
     "look",
     "acceptance",
     "candidate",

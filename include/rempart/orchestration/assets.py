@@ -52,6 +52,11 @@ def predictions(pipeline: str) -> Asset:
     return _asset("predictions", pipeline)
 
 
+def drift(pipeline: str) -> Asset:
+    """Return the asset for a red verdict on a champion. The event's extra holds its version and the reasons."""
+    return _asset("drift", pipeline)
+
+
 def replica(source: str, target: str) -> Asset:
     """Return the asset for a target that equals its source within the lag objective.
 

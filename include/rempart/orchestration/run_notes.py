@@ -187,6 +187,17 @@ def _approve(task_result: TaskResult) -> str:
     return f"{'Dry run, nothing was changed: ' if task_result['dry_run'] else ''}{task_result['told']}."
 
 
+def _watch(task_result: TaskResult) -> str:
+    window, version = task_result["window"], task_result["version"]
+    told = f"Version {version} on {window['rows']:,} rows since its training data: {task_result['outcome']}"
+    reasons = "; ".join(str(reason) for reason in task_result["reasons"])
+    return (
+        f"{told}: {reasons}"
+        if reasons
+        else f"{told}, {task_result['moved']} of {task_result['watched']} columns moved."
+    )
+
+
 def _roll_back(task_result: TaskResult) -> str:
     change = f"version {task_result['champion']} replaces {task_result['replaces']}"
     return (
@@ -288,6 +299,7 @@ _TELLERS: Mapping[str, Callable[[TaskResult], str | None]] = {
     "train": _train,
     "validate": _validate,
     "approve": _approve,
+    "watch": _watch,
     "roll_back": _roll_back,
     "score": _score,
     "retire": _retire,

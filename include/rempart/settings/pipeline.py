@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from rempart.errors import PipelineError
+from rempart.settings.champions.monitoring import Monitoring
 from rempart.settings.champions.scoring import Scoring, schedule_faults
 from rempart.settings.columns import (
     NUMERIC,
@@ -264,6 +265,7 @@ class ModelPipeline(Pipeline):
     trainer: Trainer = Trainer()
     gate: Gate
     scoring: Scoring | None = None
+    monitoring: Monitoring = Monitoring()
 
     @field_validator("features")
     @classmethod

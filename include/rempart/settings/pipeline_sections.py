@@ -50,6 +50,9 @@ class Schedules(Strict):
     ingest: str | None = None
     train: str | None = None
     score: str | None = None
+    monitor: str | None = Field(
+        default="30 6 * * *", description="When the champion is watched; `null`: only by hand or REST."
+    )
     on_delivery: bool = Field(
         default=False,
         description=(
@@ -58,7 +61,7 @@ class Schedules(Strict):
         ),
     )
 
-    @field_validator("ingest", "train", "score")
+    @field_validator("ingest", "train", "score", "monitor")
     @classmethod
     def _is_cron(cls, expression: str | None) -> str | None:
         from croniter import croniter
@@ -70,6 +73,6 @@ class Schedules(Strict):
 
     def of_a_model(self) -> Iterator[str]:
         """Yield that a pipeline without a model has a time for what only a model needs."""
-        for name in ("train", "score"):
+        for name in sorted(self.model_fields_set & {"train", "score", "monitor"}):
             if getattr(self, name):
                 yield f"schedules.{name}: the pipeline has no model; declare features, prediction, holdout and gate"

@@ -37,6 +37,7 @@ LIMITS: Mapping[Kind, int] = {
     "usage": 400,
     "materialization": 1000,
     "skew": 1000,
+    "monitoring": 1000,
 }
 """Limits of the kinds that need more records than LIMIT."""
 
@@ -44,7 +45,7 @@ NEWEST: Mapping[Kind, int] = {kind: LIMITS.get(kind, LIMIT) for kind in get_args
 """Limit of records of each kind of evidence, so that a round reads a limited amount. Each kind is read, so that a page
 can show it."""
 
-OF_ROWS: tuple[Kind, ...] = ("snapshot", "deliveries", "materialization", "skew")
+OF_ROWS: tuple[Kind, ...] = ("snapshot", "deliveries", "materialization", "skew", "monitoring")
 """Kinds about rows that a reset of their pipeline deletes."""
 
 FORGED = 100

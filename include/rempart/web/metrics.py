@@ -16,6 +16,7 @@ from rempart.web.read_models.feature_store.views import feature_views
 from rempart.web.read_models.models import champions
 from rempart.web.read_models.points import standing
 from rempart.web.read_models.sites import sites
+from rempart.web.read_models.watched.drift import all_watched
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METRICS: Mapping[str, str] = {
@@ -52,6 +53,11 @@ METRICS: Mapping[str, str] = {
     "rempart_feature_entities": "Entities of a feature view in the online store.",
     "rempart_feature_skew_known": "Whether a view was compared with the snapshot in the last two days (1) or not (0).",
     "rempart_feature_skew_entities": "Entities whose online values differ, by the last comparison with a result.",
+    "rempart_drift_known": "Whether a champion has a green or red verdict of the last two days (1) or not (0).",
+    "rempart_drift_red": "Whether the newest verdict on a champion is red (1) or not (0).",
+    "rempart_drift_columns": "Columns that moved away from the training data, by the newest verdict.",
+    "rempart_champion_metric": "Metric of the gate on the rows since the training data, by the newest verdict.",
+    "rempart_champion_metric_recorded": "The same metric on the hold-out.",
     "rempart_champion_margin_ratio": "Share by which a champion is better than the strictest bound of the gate.",
 }
 """Every metric with its description. All are gauges."""
@@ -115,6 +121,7 @@ def _of_ledger(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
     for pipeline, rows in sorted(quarantined(facts).items()):
         yield "rempart_quarantined_rows", {"pipeline": pipeline}, float(rows)
     yield from _of_features(facts, now)
+    yield from _of_drift(facts, now)
     for champion in champions(facts):
         if champion.margin is not None:
             labels = {"model": champion.model, "version": champion.version}
@@ -145,6 +152,25 @@ def _of_features(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
                 yield "rempart_feature_skew_known", labels, float(view.is_current)
             if view.different is not None:
                 yield "rempart_feature_skew_entities", labels, float(view.different)
+
+
+def _of_drift(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
+    for watched in all_watched(facts, now):
+        if watched.champion is None:
+            continue
+        labels = {"pipeline": watched.pipeline}
+        yield "rempart_drift_known", labels, float(watched.state != "unknown")
+        if watched.outcome is None or watched.version != watched.champion:
+            continue
+        yield "rempart_drift_red", labels, float(watched.outcome == "red")
+        if watched.moved is not None:
+            yield "rempart_drift_columns", labels, float(watched.moved)
+        if watched.measured:
+            named, overall = labels | {"metric": str(watched.metric)}, watched.measured[0]
+            if overall.value is not None:
+                yield "rempart_champion_metric", named, overall.value
+            if overall.recorded is not None:
+                yield "rempart_champion_metric_recorded", named, overall.recorded
 
 
 def _of_sites(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:

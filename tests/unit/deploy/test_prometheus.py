@@ -88,6 +88,16 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
         {"pipeline": "p", "view": "v"},
         "p: whether the online values of view v are right",
     ),
+    "RempartDrift": (
+        {'rempart_drift_red{pipeline="p"}': "1x240"},
+        {"pipeline": "p"},
+        "p: the champion's inputs, predictions or errors moved",
+    ),
+    "RempartDriftUnknown": (
+        {'rempart_drift_known{pipeline="p"}': "0x1440"},
+        {"pipeline": "p"},
+        "p: whether the champion still fits the data is not known",
+    ),
     "RempartPointsUnlocked": (
         {'rempart_locks_lapsing{site="haven",bucket="backups",protects="restore-points"}': "2x240"},
         {"site": "haven", "bucket": "backups", "protects": "restore-points"},
@@ -129,6 +139,8 @@ HEALTHY = {
     'rempart_feature_age_seconds{pipeline="p",view="v"}': "900x240",
     'rempart_feature_age_seconds{pipeline="p",view="without a limit"}': "90000x240",
     'rempart_feature_age_limit_seconds{pipeline="p",view="v"}': "3600x240",
+    'rempart_drift_known{pipeline="p"}': "1x240",
+    'rempart_drift_red{pipeline="p"}': "0x240",
     'rempart_feature_skew_known{pipeline="p",view="v"}': "1x240",
     'rempart_feature_skew_entities{pipeline="p",view="v"}': "0x240",
 }

@@ -10,12 +10,13 @@ import typer
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
 from rempart.cli.lifecycle import approve, retire
+from rempart.cli.monitoring import drift
 from rempart.cli.predictions import predict
 
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.DATA,
-    help="Models: list them, compare versions, predict rows of a file, roll back the champion, retire old versions.",
+    help="Models: list, compare, predict, tell drift, approve, roll back, retire.",
 )
 
 ModelName = Annotated[str, typer.Argument(help="Name of the model, which is the name of its pipeline.")]
@@ -104,6 +105,7 @@ def compare_models(
 
 
 group.command("predict")(predict.predict)
+group.command("drift")(drift.drift)
 
 
 @group.command("roll-back")

@@ -22,9 +22,20 @@ from rempart.web.facts import NEWEST, CockpitFacts, Unknown
 from rempart.web.read_models.feature_store.views import STATES
 from rempart.web.read_models.messages import Message, Moment, State, moment
 from rempart.web.read_models.overview import against
+from rempart.web.read_models.watched.drift import VERDICTS
 
 Topic = Literal[
-    "snapshot", "quarantine", "features", "candidate", "gate", "point", "drill", "replication", "usage", "placement"
+    "snapshot",
+    "quarantine",
+    "features",
+    "candidate",
+    "gate",
+    "point",
+    "drill",
+    "replication",
+    "usage",
+    "placement",
+    "monitoring",
 ]
 TOPICS: tuple[Topic, ...] = get_args(Topic)
 KINDS: Mapping[Topic, tuple[Kind, ...]] = {
@@ -38,6 +49,7 @@ KINDS: Mapping[Topic, tuple[Kind, ...]] = {
     "replication": ("replication",),
     "usage": ("usage",),
     "placement": ("placement", "decision", "denial", "egress-denial"),
+    "monitoring": ("monitoring",),
 }
 NEWEST_OF_A_DAG = 5
 """Records of each topic that the page of a DAG shows."""
@@ -51,6 +63,7 @@ OF_PIPELINES = (
     "approve_model",
     "roll_back_model",
     "score",
+    "monitor",
 )
 OF_PLATFORM: Mapping[str, Topic] = {
     "backup_platform": "point",
@@ -267,6 +280,12 @@ def _skew(body: Body) -> Sentence:
     return state, {"views_count": len(compared), **counts}, (*named, *_words([body.get("why")]))
 
 
+def _monitoring(body: Body) -> Sentence:
+    counts = {"watched_count": int(body["watched"]), "moved_count": int(body["moved"])}
+    told = {"version": str(body["version"]), "outcome": str(body["outcome"]), "rows_count": int(body["window"]["rows"])}
+    return VERDICTS[str(body["outcome"])], {**told, **counts}, _words(body["reasons"])
+
+
 def _candidate(body: Body) -> Sentence:
     rows = {f"{name}_count": int(body["dataset"][f"rows_{name}"]) for name in ("train", "holdout")}
     return "good", {"version": str(body["version"]), "snapshot": str(body.get("snapshot")), **rows}, ()
@@ -339,6 +358,7 @@ _SAYERS: Mapping[str, Callable[[Body], Sentence]] = {
     "usage": _usage,
     "materialization": _materialization,
     "skew": _skew,
+    "monitoring": _monitoring,
     "candidate": _candidate,
     "approval": _judged("warning"),
     "promotion": _judged("good"),

@@ -1,0 +1,208 @@
+"""Drift of columns: false alarms, shifts found, and the time for a million rows, beside Evidently where it is there.
+
+make bench BENCH=monitor ARGS="200"        # simulated windows of each kind
+make bench BENCH=monitor ARGS="200 /path/to/python"        # a Python with Evidently, which is no dependency
+
+A window has 1,000 rows of 50 columns, and is compared with 10,000 rows: half of the columns are normal, the others
+log-normal, of a few whole numbers, yes or no, and categories. Nothing moved in the first kind; in the second, one
+normal column moved by 0.3 standard deviations. Seeds are fixed. Evidently compares the same files with its defaults:
+its false alarms are windows in which it finds a drifted column.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.report import Row, write
+from rempart.monitoring import columns, counting
+from rempart.monitoring.columns import ColumnVerdict
+from rempart.monitoring.profiles import Column
+from rempart.settings.champions.monitoring import Monitoring
+
+ROWS, REFERENCE, COLUMNS = 1_000, 10_000, 50
+SHIFT = 0.3
+VALUES = tuple("abcdefgh")
+EVIDENTLY = """
+import json, sys, time
+import pandas as pd
+from evidently import Report
+from evidently.presets import DataDriftPreset
+before, *windows = sys.argv[1:]
+reference, began, found = pd.read_parquet(before), time.perf_counter(), []
+for window in windows:
+    made = Report([DataDriftPreset()]).run(pd.read_parquet(window), reference).dict()
+    counts = [m["value"]["count"] for m in made["metrics"] if m["metric_name"].startswith("DriftedColumnsCount")]
+    drifted = {}
+    for m in made["metrics"]:
+        if m["metric_name"].startswith("ValueDrift"):
+            column = m["metric_name"].split("column=")[1].split(",")[0].rstrip(")")
+            drifted[column] = m["value"]
+    found.append({"count": counts[0], "first": drifted.get("c0")})
+print(json.dumps({"seconds": time.perf_counter() - began, "found": found}))
+"""
+
+
+def watched() -> list[Column]:
+    """Return the columns: five kinds in turn."""
+    return [
+        Column(f"c{place}", "category", VALUES) if place % 10 == 9 else Column(f"c{place}", "number")
+        for place in range(COLUMNS)
+    ]
+
+
+def table(rows: int, seed: int, shift: float = 0.0) -> pa.Table:
+    """Return rows of equal distributions; the first column is moved by `shift` standard deviations."""
+    random = np.random.default_rng(seed)
+    made: dict[str, Any] = {}
+    for place in range(COLUMNS):
+        match place % 10:
+            case 1 | 3:
+                values: Any = random.lognormal(0, 1, rows)
+            case 5:
+                values = random.poisson(1.5, rows)
+            case 7:
+                values = random.random(rows) < 0.1
+            case 9:
+                values = np.array(VALUES)[np.minimum(random.geometric(0.4, rows) - 1, len(VALUES) - 1)]
+            case _:
+                values = random.normal(0, 1, rows)
+        made[f"c{place}"] = values + shift if place == 0 else values
+    month = np.char.add("2025-", np.char.zfill((1 + np.arange(rows) % 12).astype(str), 2))
+    days = np.char.add(month, "-01").astype("datetime64[D]")
+    return pa.table(made | {"day": pa.array(days + (365 if rows == ROWS else 0))})
+
+
+def verdicts(folder: Path, before: Path, windows: list[Path]) -> tuple[list[tuple[ColumnVerdict, ...]], float]:
+    """Return the verdict on each window, and the seconds for all."""
+    from rempart.features.parquet_store import scratch
+
+    began, chosen = time.perf_counter(), watched()
+    with scratch.created(scratch.ScratchDatabase(folder, 512, kept=False), "compare windows") as connection:
+        grid = counting.edges(connection, before, chosen)
+        training = counting.profile(connection, before, chosen, grid, "day")
+        made = [
+            columns.judge(training, counting.profile(connection, window, chosen, grid, "day"), Monitoring())
+            for window in windows
+        ]
+    return made, time.perf_counter() - began
+
+
+def simulated(folder: Path, count: int) -> tuple[Path, list[Path], list[Path]]:
+    """Write the reference, windows in which nothing moved, and windows with a shift."""
+    before = _write(folder / "before.parquet", table(REFERENCE, 1))
+    same = [_write(folder / f"same{n}.parquet", table(ROWS, 1_000 + n)) for n in range(count)]
+    moved = [_write(folder / f"moved{n}.parquet", table(ROWS, 9_000 + n, SHIFT)) for n in range(count)]
+    return before, same, moved
+
+
+def alarms(found: list[tuple[ColumnVerdict, ...]]) -> int:
+    """Return in how many windows a column is at fault."""
+    return sum(any(column.findings for column in window) for window in found)
+
+
+def hits(found: list[tuple[ColumnVerdict, ...]]) -> int:
+    """Return in how many windows the moved column is at fault."""
+    return sum(any(column.findings and column.column == "c0" for column in window) for window in found)
+
+
+def million(folder: Path, rows: int = 1_000_000) -> dict[str, float]:
+    """Return seconds and peak memory (MiB) of a comparison of this many rows with as many, in a process of its own."""
+    files = []
+    for name, seed in (("reference", 5), ("window", 6)):
+        file = folder / f"{name}.parquet"
+        with pq.ParquetWriter(file, table(10_000, seed).schema) as writer:
+            for part in range(rows // 100_000):
+                writer.write_table(table(100_000, seed * 1_000 + part))
+        files.append(str(file))
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.monitor", "compare", str(folder), *files], check=True, capture_output=True
+    )
+    return dict(json.loads(done.stdout))
+
+
+def classifier(folder: Path, before: Path, window: Path) -> dict[str, float]:
+    """Return the area under the curve of a model that tells the two apart, and its seconds: a check of all columns."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.model_selection import cross_val_score
+
+    began = time.perf_counter()
+    sides = [pq.read_table(file).slice(0, 2_000) for file in (before, window)]
+    numbers = [column.name for column in watched() if column.kind == "number"]
+    matrix = np.vstack([np.column_stack([side[name].cast(pa.float64()) for name in numbers]) for side in sides])
+    side = np.repeat([0, 1], [part.num_rows for part in sides])
+    area = cross_val_score(HistGradientBoostingClassifier(max_iter=50), matrix, side, cv=3, scoring="roc_auc").mean()
+    return {"auc": round(float(area), 3), "seconds": round(time.perf_counter() - began, 2)}
+
+
+def _write(file: Path, rows: pa.Table) -> Path:
+    pq.write_table(rows, file)
+    return file
+
+
+def main(given: list[str]) -> None:
+    """Run all cases and write the figures."""
+    count, other = int(given[0]) if given else 200, given[1] if len(given) > 1 else ""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        before, same, moved = simulated(folder, count)
+        (quiet, seconds), (shifted, _) = (verdicts(folder, before, windows) for windows in (same, moved))
+        figures: dict[str, Any] = {
+            "windows": count,
+            "false_alarms": alarms(quiet),
+            "shifts_found": hits(shifted),
+            "other_columns_at_fault": sum(any(c.findings and c.column != "c0" for c in window) for window in shifted),
+            "seconds_a_window": round(seconds / count, 3),
+            "classifier_same": classifier(folder, before, same[0]),
+            "classifier_moved": classifier(folder, before, moved[0]),
+            "million": million(folder),
+        }
+        rows: list[Row] = []
+        if other:
+            few = min(count, 10)
+            theirs = [_evidently(other, before, windows[:few]) for windows in (same, moved)]
+            figures["evidently"] = {
+                "windows": few,
+                "false_alarms": sum(found["count"] > 0 for found in theirs[0]["found"]),
+                "by_first_column": [found["first"] for found in theirs[1]["found"][:5]],
+            }
+            rows.append(
+                Row(
+                    "a window of 1,000 rows and 50 columns, elapsed",
+                    "s",
+                    seconds / count,
+                    theirs[0]["seconds"] / few,
+                    "Evidently",
+                    "lower",
+                )
+            )
+    print(json.dumps(figures, indent=1))
+    write("monitor", rows, **figures)
+
+
+def _evidently(python: str, before: Path, windows: list[Path]) -> Any:
+    done = subprocess.run(
+        [python, "-c", EVIDENTLY, str(before), *map(str, windows)], check=True, capture_output=True, text=True
+    )
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["compare"]:
+        _, spill, reference, window = sys.argv[1:]
+        _, seconds = verdicts(Path(spill), Path(reference), [Path(window)])
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        told = {"seconds": round(seconds, 2), "processor_seconds": round(time.process_time(), 2)}
+        print(json.dumps(told | {"peak_mib": round(used.ru_maxrss / 1024)}))
+    else:
+        main(sys.argv[1:])

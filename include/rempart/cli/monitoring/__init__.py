@@ -1,0 +1,1 @@
+"""The command that tells what the watch of a champion found."""

@@ -1,0 +1,71 @@
+"""Write a verdict on a champion as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from rempart.cli.views import text
+from rempart.web.read_models.watched.drift import Watched
+
+_WORDS = {"good": "green", "bad": "RED"}
+
+
+def verdict(found: Watched) -> Iterator[str]:
+    """Yield a verdict with its reasons, the gate's metric, and the columns that moved most."""
+    yield f"{found.pipeline}: {_WORDS.get(found.state, 'unknown')}{_since(found)}"
+    if found.outcome is None:
+        yield (
+            "The model has no champion yet."
+            if found.champion is None
+            else f"No verdict is on record. Start the DAG monitor_{found.pipeline}, which also runs every day."
+        )
+        return
+    if not found.is_current:
+        yield f"The verdict was {found.outcome}. It is old, or the champion is another version: start the DAG again."
+    for reason in found.reasons:
+        yield f"  {reason}"
+    if found.measured:
+        yield ""
+        rows = [
+            (
+                each.segment or "all rows",
+                f"{each.rows:,}",
+                _number(each.value),
+                _number(each.recorded),
+                _worse(each.worse),
+            )
+            for each in found.measured
+        ]
+        yield from text.table((str(found.metric).upper(), "ROWS", "NOW", "HOLD-OUT", ""), rows)
+    if found.columns:
+        yield ""
+        table = [
+            (each.column, _share(each.moved), _share(each.allowed), _share(each.nulls), ", ".join(each.findings))
+            for each in found.columns
+        ]
+        yield from text.table(("COLUMN", "MOVED", "ALLOWED", "NULL", "AT FAULT"), table)
+
+
+def document(found: Watched) -> dict[str, Any]:
+    """Return a verdict as a JSON document."""
+    return asdict(found)
+
+
+def _since(found: Watched) -> str:
+    if found.at is None:
+        return ""
+    return f", version {found.version}, {found.rows:,} rows, {text.moment(found.at)}"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1%}"
+
+
+def _worse(worse: bool) -> str:  # it is a cell of a table
+    return "worse" if worse else ""

@@ -1,0 +1,231 @@
+"""Watch the champion of a pipeline: have its inputs, its predictions or its errors moved since it was trained?
+
+The reference is the frozen training set of the champion's evidence, read again and checked by its SHA-256. So no copy
+of its statistics is kept that could differ from it, or that an erasure would have to find.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import RempartError
+from rempart.features.labels import KNOWN_AT
+from rempart.flows.prediction.champion import champion_of
+from rempart.flows.shared import erasures, removals
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training.champions import decisions_on, intended
+from rempart.flows.training.train import candidate_record, target_feature, training_set
+from rempart.models import metrics
+from rempart.models.predictions import PREDICTION, figures
+from rempart.monitoring import columns, counting, performance, verdict
+from rempart.monitoring.performance import Judged, Performance
+from rempart.monitoring.profiles import Column, Profile
+from rempart.monitoring.sources import ObservedRows, RowSource
+from rempart.monitoring.verdict import Verdict, Window
+from rempart.settings.pipeline import ModelPipeline
+from rempart.sites.spool import spool_folder
+from rempart.training.outputs import split_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from rempart.models.loading import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+PREDICTED = 50_000
+"""Rows of the training data of which predictions are made; of more rows each n-th."""
+_MEMORY = 512
+"""MiB of DuckDB."""
+HIDDEN = "(not shown)"
+"""Stands for a segment's value that the pipeline file does not list."""
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """Rows of the loaded snapshot with their features as they were at each row's moment."""
+
+    platform: Platform
+    pipeline: ModelPipeline
+    name: str = "snapshot"
+
+    def read(self) -> ObservedRows:
+        """Return the rows. Raises the errors of `train.training_set`."""
+        found = training_set(self.platform, self.pipeline)
+        return ObservedRows(found.table, found.snapshot)
+
+
+def watch(platform: Platform, pipeline: ModelPipeline, source: RowSource | None = None) -> Verdict | None:
+    """Judge the champion on rows that it did not learn from, and record the verdict; None without a champion.
+
+    `source`: default: the loaded snapshot. Raises the error that kept it from being judged, after it was recorded as
+    unknown: PredictionError, ModelRefused, FeatureError, ObjectMissing, IntegrityError, SiteError, TrackingUnavailable,
+    DatabaseUnavailable; an error of the ledger is not recorded.
+    """
+    ledger, name = platform.ledger, pipeline.name
+    removals.check_open(ledger, name)
+    if (version := intended(decisions_on(ledger, name))) is None:
+        return None
+    rows = source or StoredFeatures(platform, pipeline)
+    try:
+        found = _judged(platform, pipeline, version, rows)
+    except RempartError as fault:
+        unjudged = Verdict(version, "unknown", (fault.what,), Window(rows.name, "", None, None, 0))
+        ledger.append("monitoring", name, unjudged.body())
+        raise
+    ledger.append("monitoring", name, found.body())
+    return found
+
+
+def _judged(platform: Platform, pipeline: ModelPipeline, version: str, rows: RowSource) -> Verdict:
+    model = champion_of(platform, pipeline).model
+    record = candidate_record(platform.ledger, pipeline.name, version) or {}
+    site = platform.active_site(pipeline.classification)
+    body = erasures.read_dataset(erasures.rewritten(platform.ledger), site, record["dataset"])
+    train, holdout = split_rows(body)
+    observed = rows.read()
+    recorded = float(record["metrics"][pipeline.gate.metric])
+    return judge(pipeline, model, Reference(train, holdout, recorded), observed, rows.name, platform.clock())
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The rows that a champion learned from, its hold-out, and the gate's metric that is on record for the hold-out."""
+
+    train: pa.Table
+    holdout: pa.Table
+    recorded: float
+
+
+def judge(
+    pipeline: ModelPipeline,
+    model: LoadedModel,
+    reference: Reference,
+    observed: ObservedRows,
+    source: str,
+    now: datetime,
+) -> Verdict:
+    """Return the verdict on a champion. Reads no store. Raises TrainingError, ModelRefused, FeatureError."""
+    rules = pipeline.monitoring
+    rows = since_training(pipeline, reference.holdout, observed.table)
+    dates = rows[pipeline.holdout.column]
+    window = Window(source, observed.snapshot, *_span(dates), rows.num_rows)
+    if rows.num_rows < rules.least_rows:
+        return verdict.conclude(model.version, window, (), None, rules.least_rows)
+    predicted = model.predict(rows)
+    training, seen = profiles(pipeline, model, reference.train, rows, predicted)
+    moved = columns.judge(training, seen, rules)
+    measured = _performance(pipeline, model, reference, rows, predicted, now)
+    return verdict.conclude(model.version, window, moved, measured, rules.least_rows)
+
+
+def since_training(pipeline: ModelPipeline, holdout: pa.Table, rows: pa.Table) -> pa.Table:
+    """Return the rows of the window: those from the hold-out's begin on, back to `window` before the newest."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    dates = rows[pipeline.holdout.column]
+    if not rows.num_rows:
+        return rows
+    begin = pc.min(holdout[pipeline.holdout.column]).as_py()
+    first = max(begin, pc.max(dates).as_py() - pipeline.monitoring.window)
+    return rows.filter(pc.greater_equal(dates, pa.scalar(first, dates.type)))
+
+
+def profiles(
+    pipeline: ModelPipeline, model: LoadedModel, train: pa.Table, rows: pa.Table, predicted: pa.Table
+) -> tuple[Profile, Profile]:
+    """Return the profiles of the training data and of the window: features that the model reads, and predictions."""
+    from rempart.features.parquet_store import scratch
+
+    watched = [Column(f.name, "category" if f.values else "number", f.values) for f in model.features]
+    answer = Column(PREDICTION, "category", model.target.values) if model.target else Column(PREDICTION, "number")
+    sample = train.take([*range(0, train.num_rows, max(1, train.num_rows // PREDICTED))])
+    time = pipeline.holdout.column
+    with spool_folder() as folder:
+        place = scratch.ScratchDatabase(folder, _MEMORY, kept=False)
+        files = [
+            _written(folder / "training.parquet", train, [column.name for column in watched], time),
+            _written(folder / "window.parquet", rows, [column.name for column in watched], time),
+            _predictions(folder / "training-predictions.parquet", sample, model.predict(sample), time),
+            _predictions(folder / "window-predictions.parquet", rows, predicted, time),
+        ]
+        found: list[dict[str, Any]] = [{}, {}]
+        with scratch.created(place, f"compare rows of '{pipeline.name}' with its training data") as connection:
+            for chosen, (before, after) in (((watched), files[:2]), ([answer], files[2:])):
+                grid = counting.edges(connection, before, chosen)
+                for profile, file in zip(found, (before, after), strict=True):
+                    profile |= counting.profile(connection, file, chosen, grid, time)
+    return found[0], found[1]
+
+
+def _written(file: Path, table: pa.Table, names: list[str], time: str) -> Path:
+    import pyarrow.parquet as pq
+
+    kept = list(dict.fromkeys([*names, time]))
+    pq.write_table(table.select(kept), file)
+    return file
+
+
+def _predictions(file: Path, rows: pa.Table, predicted: pa.Table, time: str) -> Path:
+    import pyarrow as pa
+
+    return _written(file, pa.table({PREDICTION: predicted[PREDICTION], time: rows[time]}), [PREDICTION], time)
+
+
+def _performance(
+    pipeline: ModelPipeline,
+    model: LoadedModel,
+    reference: Reference,
+    rows: pa.Table,
+    predicted: pa.Table,
+    now: datetime,
+) -> Performance:
+    """Return the performance on the rows whose target is known by now."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    known = pc.is_valid(rows[pipeline.prediction.target])
+    if KNOWN_AT in rows.column_names:
+        by_now = pc.less_equal(rows[KNOWN_AT], pa.scalar(now, rows.schema.field(KNOWN_AT).type))
+        known = pc.and_(known, pc.fill_null(by_now, fill_value=False))
+    holdout = reference.holdout
+    return performance.judge(
+        pipeline.gate.metric,
+        _errors(pipeline, rows.filter(known), predicted.filter(known)),
+        _errors(pipeline, holdout, model.predict(holdout)),
+        reference.recorded,
+        pipeline.monitoring,
+    )
+
+
+def _errors(pipeline: ModelPipeline, rows: pa.Table, predicted: pa.Table) -> Judged:
+    truth, made = metrics.target_values(target_feature(pipeline), rows), figures(predicted)
+    is_regression = pipeline.prediction.task == "regression"
+    by = pipeline.gate.baseline_by if pipeline.monitoring.segments is None else pipeline.monitoring.segments
+    return Judged(
+        performance.losses(pipeline.gate.metric, truth, made),
+        {column: _groups(pipeline, rows, column) for column in by if column.split(".")[0] in rows.column_names},
+        None if is_regression else performance.calibration_error(truth, made),
+    )
+
+
+def _groups(pipeline: ModelPipeline, rows: pa.Table, column: str) -> list[Any]:
+    """Return the group of each row; values that the pipeline file does not list are one group without a name."""
+    found = [key for (key,) in metrics.group_keys(rows, [column])]
+    if "." in column or pipeline.columns[column].type == "boolean":
+        return found
+    listed = set(pipeline.columns[column].values or ())
+    return [value if value in listed else HIDDEN for value in found]
+
+
+def _span(dates: pa.ChunkedArray) -> tuple[date | None, date | None]:
+    import pyarrow.compute as pc
+
+    ends = pc.min_max(dates).as_py()
+    days = [value.date() if isinstance(value, datetime) else value for value in (ends["min"], ends["max"])]
+    return days[0], days[1]

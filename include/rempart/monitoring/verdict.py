@@ -1,0 +1,137 @@
+"""The verdict of one watch of a champion, and its record in the ledger. Pure.
+
+A record has names of columns, of segments, and figures. A value of a row is in no record: a segment is named only if
+the pipeline file lists its values, or it is a part of the calendar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any, Literal
+
+from rempart.monitoring.columns import ColumnVerdict
+from rempart.monitoring.performance import Performance
+
+Outcome = Literal["green", "red", "unknown"]
+EXIT: Mapping[Outcome, int] = {"green": 0, "red": 1, "unknown": 2}
+SHOWN = 10
+"""Columns and segments of a record: those at fault, and then those that moved most."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The rows that were watched: snapshot, first and last date, and their number. `source`: where they are from."""
+
+    source: str
+    snapshot: str
+    first: date | None
+    last: date | None
+    rows: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a watch found. `reasons`: a line for each fault, or for what is unknown."""
+
+    version: str
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    window: Window
+    columns: tuple[ColumnVerdict, ...] = ()
+    performance: Performance | None = None
+
+    def body(self) -> dict[str, Any]:
+        """Return the record: plain JSON with finite numbers."""
+        faults = [column for column in self.columns if column.findings]
+        return {
+            "version": self.version,
+            "outcome": self.outcome,
+            "reasons": list(self.reasons),
+            "window": asdict(self.window) | {"first": _iso(self.window.first), "last": _iso(self.window.last)},
+            "watched": len(self.columns),
+            "moved": len(faults),
+            "columns": [_plain(asdict(column)) for column in self.columns[: max(SHOWN, len(faults))]],
+            "performance": _performance(self.performance),
+        }
+
+
+def conclude(
+    version: str,
+    window: Window,
+    columns: tuple[ColumnVerdict, ...],
+    performance: Performance | None,
+    least: int,
+) -> Verdict:
+    """Return the verdict: red if anything is at fault, unknown if anything could not be judged, else green."""
+    faults = list(_faults(columns, performance))
+    unknown = list(_unknown(window, columns, performance, least))
+    outcome: Outcome = "red" if faults else "unknown" if unknown else "green"
+    return Verdict(version, outcome, (*faults, *unknown), window, columns, performance)
+
+
+def _faults(columns: tuple[ColumnVerdict, ...], performance: Performance | None) -> Iterator[str]:
+    if performance is not None:
+        for figure in (performance.overall, *performance.segments):
+            if figure.worse:
+                where = f" of {figure.segment}" if figure.segment else ""
+                yield (
+                    f"{performance.metric}{where} is {figure.value:.4g} on {figure.rows:,} rows, and was "
+                    f"{figure.recorded:.4g} on the hold-out"
+                )
+        if performance.miscalibrated:
+            yield (
+                f"probabilities are off by {performance.calibration:.1%} on average, and were by "
+                f"{performance.calibration_recorded:.1%} on the hold-out"
+            )
+    for column in columns:
+        told = {
+            "values": f"{column.moved or 0:.0%} of the rows moved, {column.allowed or 0:.0%} are allowed",
+            "nulls": f"{column.nulls:.1%} have no value, {column.nulls_before:.1%} had none",
+            "unknown values": f"{column.unknown:.1%} have a value outside of the list",
+        }
+        for finding in column.findings:
+            yield f"{column.column}: {told[finding]}"
+
+
+def _unknown(
+    window: Window, columns: tuple[ColumnVerdict, ...], performance: Performance | None, least: int
+) -> Iterator[str]:
+    if window.rows < least:
+        yield f"too few rows: {window.rows:,} since the training data, {least:,} are needed"
+        return
+    few = [column.column for column in columns if column.moved is None]
+    if few:
+        yield f"too few values in {len(few)} of {len(columns)} columns, such as {few[0]}"
+    if performance is None or performance.overall.value is None:
+        known = performance.overall.rows if performance else 0
+        yield f"too few targets are known: {known:,} of {window.rows:,} rows, {least:,} are needed"
+
+
+def _performance(found: Performance | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    faults = sum(figure.worse for figure in found.segments)
+    return {
+        **_plain(asdict(found.overall)),
+        "metric": found.metric,
+        "segments": [_plain(asdict(figure)) for figure in found.segments[: max(SHOWN, faults)]],
+        "calibration": found.calibration,
+        "calibration_recorded": found.calibration_recorded,
+        "miscalibrated": found.miscalibrated,
+    }
+
+
+def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping with numbers of six digits; those that JSON cannot hold as None."""
+    import math
+
+    return {
+        name: (float(f"{value:.6g}") if math.isfinite(value) else None) if isinstance(value, float) else value
+        for name, value in given.items()
+    }
+
+
+def _iso(day: date | None) -> str | None:
+    return day.isoformat() if day else None

@@ -1,0 +1,80 @@
+"""The page `monitoring`: of each champion whether its inputs, predictions and errors have moved since its training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rempart.web import charts, sources
+from rempart.web.page import Page
+from rempart.web.read_models.watched import drift
+from rempart.web.wording import Language
+
+
+def read_monitoring() -> drift.Monitoring:
+    """Return the newest verdict on each champion, its worst columns, the gate's metric, and both over time."""
+    return drift.monitoring(sources.newest(), sources.now())
+
+
+TEXTS: Mapping[Language, Mapping[str, str]] = {
+    "en": {
+        "monitoring.note": (
+            "Rows that a champion did not learn from, compared with those that it learned from. Too few rows, an old "
+            "verdict and one on another version are unknown."
+        ),
+        "monitoring.never": "No verdict is on record. The DAG monitor_{pipeline} makes one every day.",
+        "monitoring.no-champion": "The model has no champion yet.",
+        "monitoring.verdict": (
+            "Version {version}, {rows} rows from {first} to {last}: {moved} of {watched} columns moved."
+        ),
+        "monitoring.other": "The champion is version {champion} now.",
+        "monitoring.metric": "{metric}, now and on the hold-out",
+        "monitoring.segment": "Rows",
+        "monitoring.all": "all",
+        "monitoring.rows": "Number",
+        "monitoring.now": "Now",
+        "monitoring.recorded": "On the hold-out",
+        "monitoring.columns": "Columns that moved most",
+        "monitoring.column": "Column",
+        "monitoring.moved": "Rows moved",
+        "monitoring.allowed": "Allowed",
+        "monitoring.psi": "PSI",
+        "monitoring.nulls": "Without a value",
+        "monitoring.errors": "{metric} of {pipeline} over time",
+        "monitoring.movements": "Largest movement of a column of {pipeline} over time",
+    },
+    "fr": {
+        "monitoring.note": (
+            "Les lignes dont un champion n’a pas appris, comparées à celles dont il a appris. Trop peu de lignes, un "
+            "verdict ancien ou sur une autre version : inconnu."
+        ),
+        "monitoring.never": "Aucun verdict au registre. Le DAG monitor_{pipeline} en rend un chaque jour.",
+        "monitoring.no-champion": "Le modèle n’a pas encore de champion.",
+        "monitoring.verdict": (
+            "Version {version}, {rows} lignes du {first} au {last} : {moved} colonnes sur {watched} ont bougé."
+        ),
+        "monitoring.other": "Le champion est maintenant la version {champion}.",
+        "monitoring.metric": "{metric}, maintenant et sur les lignes réservées",
+        "monitoring.segment": "Lignes",
+        "monitoring.all": "toutes",
+        "monitoring.rows": "Nombre",
+        "monitoring.now": "Maintenant",
+        "monitoring.recorded": "Lignes réservées",
+        "monitoring.columns": "Colonnes qui ont le plus bougé",
+        "monitoring.column": "Colonne",
+        "monitoring.moved": "Lignes déplacées",
+        "monitoring.allowed": "Permis",
+        "monitoring.psi": "PSI",
+        "monitoring.nulls": "Sans valeur",
+        "monitoring.errors": "{metric} de {pipeline} dans le temps",
+        "monitoring.movements": "Plus grand mouvement d’une colonne de {pipeline} dans le temps",
+    },
+}
+PAGE = Page(
+    "monitoring",
+    47,
+    {"en": "Monitoring", "fr": "Surveillance"},
+    "read",
+    read_monitoring,
+    texts=TEXTS,
+    constants={"amount_chart": charts.amount_chart},
+)

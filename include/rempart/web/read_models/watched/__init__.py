@@ -1,0 +1,1 @@
+"""What the watch of champions found, as pages and metrics show it."""

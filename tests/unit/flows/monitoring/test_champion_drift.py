@@ -1,0 +1,165 @@
+"""The watch of the demo's champion: green on its summer, red when prices or bookings move; its record and its page."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from pyarrow import csv
+
+from rempart.errors import ModelRefused
+from rempart.features import in_memory
+from rempart.flows.monitoring import champion_drift
+from rempart.flows.monitoring.champion_drift import Reference
+from rempart.flows.training.train import frozen
+from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
+from rempart.ledger.memory import MemoryLedger
+from rempart.models import metrics
+from rempart.models.encoding import encode, features_of
+from rempart.models.isolated_model import IsolatedModel
+from rempart.models.loading import LoadedModel
+from rempart.models.predictions import figures
+from rempart.monitoring.sources import ObservedRows
+from rempart.monitoring.verdict import Verdict
+from rempart.orchestration import run_notes
+from rempart.settings.config import project_root
+from rempart.settings.pipelines import named, with_model
+from rempart.training.outputs import split_rows
+from rempart.training.trainers import trainers
+from tests.cockpit import NOW
+
+PIPELINE = with_model(named("hotel_bookings"))
+PRICE, DAY = PIPELINE.prediction.target, PIPELINE.holdout.column
+JULY = datetime.date(2017, 7, 1)
+
+
+@pytest.fixture(scope="module")
+def bookings() -> pa.Table:
+    """The training set of the demo's bookings."""
+    schema = arrow_schema(snapshot_columns(PIPELINE))
+    rows = csv.read_csv(
+        project_root() / "data/hotel_bookings.csv.gz",
+        convert_options=csv.ConvertOptions(
+            column_types=schema, include_columns=schema.names, null_values=[""], strings_can_be_null=True
+        ),
+    )
+    priced = rows.filter(pc.and_(pc.greater_equal(rows[PRICE], 1), pc.greater_equal(rows["adults"], 1)))
+    return in_memory.training_set(PIPELINE, priced)
+
+
+@pytest.fixture(scope="module")
+def reference(bookings: pa.Table, model: LoadedModel) -> Reference:
+    body, _ = frozen(PIPELINE, bookings)
+    train, holdout = split_rows(body)
+    truth = holdout[PRICE].to_numpy()
+    recorded = metrics.score("regression", truth, figures(model.predict(holdout)))["mae"]
+    assert recorded < PIPELINE.gate.limit
+    return Reference(train, holdout, recorded)
+
+
+@pytest.fixture(scope="module")
+def model(bookings: pa.Table) -> LoadedModel:
+    """A smaller champion than the demo's, trained on the same rows with the same features."""
+    start = pa.scalar(PIPELINE.holdout.start)
+    train = bookings.filter(pc.less(bookings[DAY], start))
+    params = {**PIPELINE.trainer.params, "max_iter": 100, "learning_rate": 0.2}
+    seen, rest = trainers.left_out(features_of(PIPELINE), params)
+    matrix, truth = encode(seen, train), train[PRICE].to_numpy()
+    body = trainers.train("gradient_boosting", matrix, truth, rest, 7, "regression", matrix[:50], 0).body
+    return LoadedModel(PIPELINE.name, "3", "regression", None, tuple(seen), (), "ab" * 32, IsolatedModel(body))
+
+
+@pytest.fixture(scope="module")
+def judged(bookings: pa.Table, reference: Reference, model: LoadedModel) -> Callable[..., Verdict]:
+    def judge(rows: pa.Table = bookings) -> Verdict:
+        return champion_drift.judge(PIPELINE, model, reference, ObservedRows(rows, "s1"), "snapshot", NOW)
+
+    return judge
+
+
+def changed(rows: pa.Table, column: str, change: Callable[[Any], Any], since: datetime.date = JULY) -> pa.Table:
+    later = pc.greater_equal(rows[DAY], pa.scalar(since))
+    values = pc.if_else(later, change(rows[column]), rows[column])
+    return rows.set_column(rows.column_names.index(column), column, values)
+
+
+def test_the_demos_summer_is_green_without_a_change(judged: Callable[..., Verdict]) -> None:
+    found = judged()
+    assert (found.outcome, found.reasons) == ("green", ())
+    assert (found.window.last, found.window.rows > 3_000) == (datetime.date(2017, 8, 31), True)
+    names = [column.column for column in found.columns]
+    assert "prediction" in names and not [name for name in names if "_mean_" in name]  # the champion does not read them
+    assert found.performance is not None and {f.segment[:20] for f in found.performance.segments} >= {
+        "reserved_room_type=a",
+        "arrival_date.month=7",
+    }
+    room = next(figure for figure in found.performance.segments if figure.segment == "reserved_room_type=a")
+    assert room.value == pytest.approx(room.recorded, rel=0.1)
+
+
+def test_prices_that_rise_by_a_third_are_red(judged: Callable[..., Verdict], bookings: pa.Table) -> None:
+    found = judged(changed(bookings, PRICE, lambda price: pc.multiply(price, 1.3)))
+    assert found.outcome == "red" and found.reasons[0].startswith("mae is ")
+    assert found.performance is not None and found.performance.overall.worse
+    note = run_notes.note({"watch": found.body()}, {})
+    assert note and note.startswith("Rempart: Version 3 on 3,") and ": red: mae is" in note
+
+
+def test_bookings_that_are_made_much_later_are_red(judged: Callable[..., Verdict], bookings: pa.Table) -> None:
+    name = "booking__lead_time"
+    found = judged(changed(bookings, name, lambda days: pc.divide(days, 20)))
+    assert found.outcome == "red" and found.columns[0].column == name
+    assert any(reason.startswith(f"{name}: ") for reason in found.reasons)
+
+
+def test_few_rows_since_the_training_are_unknown(judged: Callable[..., Verdict], bookings: pa.Table) -> None:
+    few = bookings.filter(pc.less(bookings[DAY], pa.scalar(datetime.date(2017, 6, 3))))
+    found = judged(few)
+    assert found.outcome == "unknown" and found.reasons[0].startswith("too few rows: ")
+    assert judged(bookings.filter(pc.less(bookings[DAY], pa.scalar(PIPELINE.holdout.start)))).window.rows == 0
+
+
+def test_only_known_targets_are_measured(judged: Callable[..., Verdict], bookings: pa.Table) -> None:
+    late = pc.if_else(pc.less(bookings[DAY], pa.scalar(JULY)), pa.scalar(NOW), pa.scalar(NOW.replace(year=2030)))
+    found = judged(bookings.append_column("_known_at", late))
+    assert found.performance is not None and 0 < found.performance.overall.rows < found.window.rows / 2
+    unlabelled = changed(bookings, PRICE, lambda price: pa.nulls(len(price), price.type), PIPELINE.holdout.start)
+    assert judged(unlabelled).outcome == "unknown"
+
+
+def test_a_segment_of_free_text_has_no_name(bookings: pa.Table, reference: Reference, model: LoadedModel) -> None:
+    schema = {name: column.model_copy(update={"values": ["b", "c"]}) for name, column in PIPELINE.columns.items()}
+    hiding = PIPELINE.model_copy(update={"schema_": schema})
+    found = champion_drift.judge(hiding, model, reference, ObservedRows(bookings, "s1"), "snapshot", NOW)
+    assert found.performance is not None
+    names = {figure.segment for figure in found.performance.segments}
+    assert "reserved_room_type=(not shown)" in names and "reserved_room_type=a" not in names
+
+
+def test_a_watch_records_its_verdict_and_what_kept_it_from_one(
+    judged: Callable[..., Verdict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform: Any = SimpleNamespace(ledger=MemoryLedger(clock=lambda: NOW), clock=lambda: NOW)
+    assert champion_drift.watch(platform, PIPELINE) is None
+    assert not platform.ledger.find("monitoring")
+    platform.ledger.append("promotion", PIPELINE.name, {"version": "3", "previous": None, "reasons": []})
+    monkeypatch.setattr(champion_drift, "_judged", lambda *_: judged())
+    found = champion_drift.watch(platform, PIPELINE)
+    assert found is not None
+    (record,) = platform.ledger.find("monitoring", PIPELINE.name)
+    assert (record.body["outcome"], record.body["version"], record.body["moved"]) == ("green", "3", 0)
+    assert record.body["performance"]["recorded"] < 25 and len(record.body["columns"]) == 10
+
+    def refused(*_: Any) -> Verdict:
+        raise ModelRefused("Model x version 3: a file differs", "Roll back.")
+
+    monkeypatch.setattr(champion_drift, "_judged", refused)
+    with pytest.raises(ModelRefused):
+        champion_drift.watch(platform, PIPELINE)
+    newest = platform.ledger.find("monitoring", PIPELINE.name)[0].body
+    assert (newest["outcome"], newest["reasons"]) == ("unknown", ["Model x version 3: a file differs"])

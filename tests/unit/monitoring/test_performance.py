@@ -1,0 +1,86 @@
+"""The gate's metric on a window, beside the hold-out: worse, equal, by segment, calibration; and the record of it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from rempart.ledger.canonical import canonical
+from rempart.models import metrics
+from rempart.monitoring import performance, verdict
+from rempart.monitoring.performance import Judged
+from rempart.monitoring.verdict import Window
+from rempart.settings.champions.monitoring import Monitoring
+
+RULES = Monitoring()
+WINDOW = Window("snapshot", "s1", None, None, 1_000)
+
+
+def errors(count: int, size: float, seed: int = 1, **groups: list[str]) -> Judged:
+    return Judged(np.random.default_rng(seed).exponential(size, count), groups)
+
+
+@pytest.mark.parametrize(
+    ("metric", "task"), [("mae", "regression"), ("rmse", "regression"), ("accuracy", "c"), ("log_loss", "c")]
+)
+def test_the_mean_of_the_losses_is_the_gates_metric(metric: str, task: str) -> None:
+    random = np.random.default_rng(1)
+    if task == "regression":
+        truth, predicted = random.normal(size=300), random.normal(size=300)
+    else:
+        truth, predicted = random.integers(0, 3, 300).astype(float), random.dirichlet([1, 1, 1], 300)
+    mine = float(performance.losses(metric, truth, predicted).mean())
+    assert performance._value(metric, mine) == pytest.approx(metrics.score(task, truth, predicted)[metric])
+
+
+def test_a_worse_metric_is_at_fault_and_chance_is_not() -> None:
+    holdout = errors(3_000, 20.0)
+    assert not performance.judge("mae", errors(1_000, 20.0, 2), holdout, 20.0, RULES).worse
+    found = performance.judge("mae", errors(1_000, 30.0, 2), holdout, 20.0, RULES)
+    assert found.worse and found.overall.value == pytest.approx(30, rel=0.1) and found.overall.p < 1e-6
+    assert not performance.judge("mae", errors(1_000, 30.0, 2), holdout, 20.0, Monitoring(worse=1.0)).worse
+    better = performance.judge("mae", errors(1_000, 10.0, 2), holdout, 20.0, RULES)
+    assert not better.worse and better.overall.p > 0.99
+
+
+def test_too_few_targets_are_unknown() -> None:
+    found = performance.judge("mae", errors(50, 99.0), errors(3_000, 20.0), 20.0, RULES)
+    assert found.overall.value is None and not found.worse
+    told = verdict.conclude("3", WINDOW, (), found, RULES.least_rows)
+    assert told.outcome == "unknown" and told.reasons == (
+        "too few targets are known: 50 of 1,000 rows, 200 are needed",
+    )
+    few = verdict.conclude("3", Window("snapshot", "s1", None, None, 9), (), None, RULES.least_rows)
+    assert (few.outcome, few.reasons[0][:15]) == ("unknown", "too few rows: 9")
+
+
+def test_a_segment_is_at_fault_by_itself() -> None:
+    rooms = ["plain", "sea"] * 1_500
+    holdout = errors(3_000, 20.0, room=rooms)
+    sizes = np.where(np.array(rooms) == "sea", 30.0, 18.0)
+    window = Judged(np.random.default_rng(2).exponential(sizes), {"room": rooms})
+    found = performance.judge("mae", window, holdout, 20.0, RULES)
+    assert not found.overall.worse and found.worse
+    assert [(figure.segment, figure.worse) for figure in found.segments] == [("room=sea", True), ("room=plain", False)]
+    told = verdict.conclude("3", WINDOW, (), found, RULES.least_rows)
+    assert told.outcome == "red" and told.reasons[0].startswith("mae of room=sea is ")
+    body = json.loads(canonical(told.body()))
+    assert body["performance"]["segments"][0]["segment"] == "room=sea" and body["outcome"] == "red"
+
+
+def test_probabilities_that_are_too_sure_are_at_fault() -> None:
+    random = np.random.default_rng(1)
+    sure = np.column_stack([np.full(2_000, 0.9), np.full(2_000, 0.1)])
+    fits, off = ((random.random(2_000) > share).astype(float) for share in (0.9, 0.6))
+    errors_of = [performance.calibration_error(truth, sure) for truth in (fits, off)]
+    assert errors_of[0] < 0.03 and errors_of[1] == pytest.approx(0.3, abs=0.05)
+    sides = [
+        Judged(performance.losses("log_loss", truth, sure), {}, error)
+        for truth, error in zip((off, fits), errors_of[::-1], strict=True)
+    ]
+    found = performance.judge("log_loss", *sides, float(sides[1].losses.mean()), Monitoring(worse=9.0))
+    assert found.miscalibrated and found.worse and not found.overall.worse
+    told = verdict.conclude("3", WINDOW, (), found, RULES.least_rows)
+    assert told.reasons[0].startswith("probabilities are off by 29")

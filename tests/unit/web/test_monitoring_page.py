@@ -1,0 +1,111 @@
+"""The page, the command and the metrics of the watch: green, red, old, of another version, never made."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+from typer.testing import CliRunner
+
+from rempart.cli.monitoring import lines
+from rempart.cli.root import app
+from rempart.cli.views import facts as gathered
+from rempart.web.facts import Unknown
+from rempart.web.metrics import exposition
+from rempart.web.read_models import runs
+from rempart.web.read_models.watched import drift
+from rempart.web.read_models.watched.drift import Watched as Watch
+from tests.cockpit import NOW, Watched
+
+NAME = "hotel_bookings"
+REASON = "mae is 47.1 on 900 rows, and was 22.4 on the hold-out"
+
+
+def seen(watched: Watched) -> Watch:
+    (found,) = [each for each in drift.all_watched(watched.facts(), NOW) if each.pipeline == NAME]
+    return found
+
+
+def figures(watched: Watched) -> dict[str, float]:
+    text = exposition(watched.facts(), NOW)
+    lines_ = [
+        line.rsplit(" ", 1)
+        for line in text.splitlines()
+        if line.startswith(("rempart_drift", "rempart_champion_metric"))
+    ]
+    return {name.partition("{")[0]: float(value) for name, value in lines_}
+
+
+def test_a_verdict_has_columns_errors_and_a_history() -> None:
+    watched = Watched().healthy()
+    watched.monitoring(NAME, timedelta(days=1))
+    watched.monitoring(NAME)
+    found = seen(watched)
+    assert (found.state, found.outcome, found.is_current) == ("good", "green", True)
+    assert [(part.value, part.recorded) for part in found.measured] == [(22.9, 22.4)]
+    assert [len(found.errors), len(found.movements)] == [2, 2] and found.errors[0][0] < found.errors[1][0]
+    assert figures(watched) == {
+        "rempart_drift_known": 1,
+        "rempart_drift_red": 0,
+        "rempart_drift_columns": 0,
+        "rempart_champion_metric": 22.9,
+        "rempart_champion_metric_recorded": 22.4,
+    }
+    told = "\n".join(lines.verdict(found))
+    assert told.startswith("hotel_bookings: green, version 1, 900 rows, 2026-03-01 11:00 UTC") and "own__amount" in told
+
+
+def test_a_red_verdict_is_bad_and_one_line_of_the_run() -> None:
+    watched = Watched().healthy()
+    watched.monitoring(NAME, outcome="red", reasons=[REASON])
+    found = seen(watched)
+    assert (found.state, found.reasons) == ("bad", (REASON,)) and figures(watched)["rempart_drift_red"] == 1
+    (section,) = runs.of_dag(watched.facts(), f"monitor_{NAME}", NOW).sections[-1:]
+    (told,) = section.records
+    assert (section.topic, told.state, told.message.code, told.why) == (
+        "monitoring",
+        "bad",
+        "told.monitoring",
+        (REASON,),
+    )
+
+
+def test_an_old_verdict_and_one_on_another_version_are_unknown() -> None:
+    old = Watched().healthy()
+    old.monitoring(NAME, timedelta(days=3))
+    other = Watched().healthy()
+    other.monitoring(NAME, version="0")
+    for watched in (old, other):
+        found = seen(watched)
+        assert (found.state, found.outcome, found.is_current) == ("unknown", "green", False)
+        assert figures(watched)["rempart_drift_known"] == 0
+        assert any("The verdict was green" in line for line in lines.verdict(found))
+    assert "rempart_drift_red" not in figures(other)
+
+
+def test_without_a_verdict_without_performance_and_without_a_ledger() -> None:
+    watched = Watched().healthy()
+    assert (seen(watched).state, figures(watched)) == ("unknown", {"rempart_drift_known": 0})
+    assert [*lines.verdict(seen(watched))][1].startswith(
+        "No verdict is on record. Start the DAG monitor_hotel_bookings"
+    )
+    few = ["too few rows: 9 since the training data, 200 are needed"]
+    watched.monitoring(NAME, outcome="unknown", reasons=few, performance=None, columns=[])
+    found = seen(watched)
+    assert (found.state, found.is_current, found.measured, found.columns) == ("unknown", True, (), ())
+    assert few[0] in "\n".join(lines.verdict(found))
+    silent = Watched().facts(evidence=Unknown("no answer"))
+    assert [each.state for each in drift.monitoring(silent, NOW).pipelines] == ["unknown"]
+    assert [*lines.verdict(seen(Watched()))] == [f"{NAME}: unknown", "The model has no champion yet."]
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("green", 0), ("red", 1), ("unknown", 2), (None, 2)])
+def test_the_commands_exit_code_is_the_verdict(outcome: str | None, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched().healthy()
+    if outcome:
+        watched.monitoring(NAME, outcome=outcome)
+    monkeypatch.setattr(gathered, "gather", watched.facts)
+    done = CliRunner().invoke(app, ["model", "drift", NAME, "--json"])
+    assert done.exit_code == code, done.output
+    assert json.loads(done.stdout)["outcome"] == outcome
