@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["ERASED", "Cut", "IsErased", "Kind"]
-Kind = Literal["delivery", "quarantine", "part", "training set", "manifest"]
+Kind = Literal["delivery", "quarantine", "part", "training set", "prediction log", "manifest"]
 IsErased = Callable[[Sequence[Any]], bool]
 """Returns whether the row with this key (typed values, in the order of the pipeline's `key`) was erased."""
 ContentOf = Callable[[Snapshot, str, Sequence[Part]], PartitionContent]
@@ -78,6 +78,8 @@ def kind_of(key: str, pipeline: str) -> Kind | None:
         return "quarantine"
     if key.startswith(f"training/{pipeline}/"):
         return "training set"
+    if key.startswith(f"predictions-log/{pipeline}/"):
+        return "prediction log"
     folder = snapshots.folder(pipeline)
     if key.startswith(f"{folder}parts/"):
         return "part"

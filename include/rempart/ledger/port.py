@@ -25,6 +25,7 @@ Kind = Literal[
     "promotion",
     "refusal",
     "rollback",
+    "prediction-log",
     "replication",
     "restore-point",
     "base-backup",

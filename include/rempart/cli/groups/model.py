@@ -1,4 +1,4 @@
-"""List, show, compare and roll back models, and predict with them."""
+"""List, show, compare and roll back models, predict with them, and replay what they predicted."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
-from rempart.cli.predictions import predict
+from rempart.cli.predictions import predict, replay
 
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.DATA,
-    help="Models: list them, compare versions, predict rows of a file, roll back the champion.",
+    help="Models: list them, compare versions, predict, replay a prediction, roll back the champion.",
 )
 
 ModelName = Annotated[str, typer.Argument(help="Name of the model, which is the name of its pipeline.")]
@@ -101,6 +101,7 @@ def compare_models(
 
 
 group.command("predict")(predict.predict)
+group.command("replay")(replay.replay)
 
 
 @group.command("roll-back")

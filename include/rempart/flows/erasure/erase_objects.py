@@ -25,6 +25,7 @@ from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.erasing import Cut, IsErased, Kind
 from rempart.ingestion.snapshots import Part, PartitionContent, Snapshot
 from rempart.ledger.port import Ledger
+from rempart.serving import hour_files
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.s3.site import file_sha256
@@ -32,9 +33,11 @@ from rempart.sites.s3.site import file_sha256
 WORKERS = 8
 _MEMORY = 512 << 20
 """Memory in bytes to hash the rows of a partition."""
-ORDER: Mapping[Kind, int] = {"manifest": 0, "part": 1, "training set": 2, "quarantine": 3, "delivery": 4}
+ORDER: Mapping[Kind, int] = {
+    "manifest": 0, "part": 1, "training set": 2, "prediction log": 2, "quarantine": 3, "delivery": 4,
+}  # fmt: skip
 """Order of deletion: referring objects go before the objects that they name; descriptions of formats go last."""
-_OWN_NAME: tuple[Kind, ...] = ("delivery", "part", "training set")
+_OWN_NAME: tuple[Kind, ...] = ("delivery", "part", "training set", "prediction log")
 """Objects named after their content: one key means the same content at every site."""
 
 
@@ -98,6 +101,8 @@ class Search:
     folder: Path
     only: Kind | None = None
     """Kind of the objects to search; None for all."""
+    logged: hour_files.IsErased = lambda key, subject: False
+    """Tells erased subjects in the prediction log."""
     _clean: set[tuple[str, int]] = field(default_factory=set)
     _headers: dict[str, Sequence[str]] = field(default_factory=dict)
     _parts: dict[str, Part] = field(default_factory=dict)
@@ -168,6 +173,7 @@ class Search:
             f"raw/{name}/",
             f"quarantine/{name}/",
             f"training/{name}/",
+            hour_files.folder(name),
             snapshots.folder(name),
             erasing.CONFLICTS,
         ):
@@ -177,6 +183,8 @@ class Search:
         if kind == "quarantine":
             delivery = landing.delivery_of(info.key)
             return erasing.cut_quarantine(body, self._headers.get(delivery), self._read_by(site, delivery), self.gone)
+        if kind == "prediction log":
+            return Cut(*hour_files.without(body, self.logged))
         return erasing.cut_table(body, kind, self.pipeline.key, self.gone)
 
     def _delivery(self, site: Site, info: ObjectInfo) -> tuple[str, Cut]:
@@ -215,7 +223,7 @@ class Search:
         after, to = file_sha256(file), info.key
         if not info.key.startswith(erasing.CONFLICTS):
             to = _renamed(kind, info.key, after)
-        rows = _rows(file) if kind in ("part", "training set") else 1
+        rows = _rows(file) if kind in ("part", "training set", "prediction log") else 1
         if kind == "part":
             self._parts[digest] = Part("", to, after, rows, file.stat().st_size)
         held = HeldVersion(site, kind, info, digest, cut.rows, current)

@@ -13,11 +13,24 @@ from typing import Literal
 from rempart.deployment.setup.terminal import size
 from rempart.flows.shared.removals import What
 
-Part = Literal["snapshots", "quarantine", "outcomes", "source", "profiles", "extracted", "raw", "training", "landing"]
+Part = Literal[
+    "snapshots", "quarantine", "outcomes", "source", "profiles", "extracted", "raw", "training", "predictions-log",
+    "landing",
+]  # fmt: skip
 
 DELETED: Mapping[What, tuple[Part, ...]] = {
     "reset": ("snapshots", "quarantine", "outcomes", "source", "profiles", "extracted"),
-    "remove": ("snapshots", "quarantine", "outcomes", "source", "profiles", "raw", "training", "landing"),
+    "remove": (
+        "snapshots",
+        "quarantine",
+        "outcomes",
+        "source",
+        "profiles",
+        "raw",
+        "training",
+        "predictions-log",
+        "landing",
+    ),
 }
 """Parts in the order of their deletion: what names other objects goes before them. A source that is read again from its
 first row on leaves no extracted delivery; of a pipeline to which files are delivered, each waiting file stays."""
@@ -30,6 +43,7 @@ WORDS: Mapping[Part, str] = {
     "extracted": "extracted deliveries that wait in the landing bucket",
     "raw": "deliveries as received",
     "training": "training sets",
+    "predictions-log": "log of predictions",
     "landing": "deliveries that wait in the landing bucket",
 }
 
