@@ -119,7 +119,7 @@ def find(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Pa
         for key, body in files.bodies(platform.ledger, site, bucket, name, [hour]):
             if entry_id in hour_files.read(body, ["id"])["id"].to_pylist():
                 table = hour_files.read(body)
-                (row,) = (row for row in table.to_pylist() if row["id"] == entry_id)
+                row = next(row for row in table.to_pylist() if row["id"] == entry_id)
                 output = {column: row[column] for column in hour_files.output_columns(table.column_names)}
                 if row["key"]:
                     found = opened(row["key"], row["sealed"], open_key, f"entry {entry_id} of {bucket}/{key}")
@@ -152,10 +152,10 @@ def reasons(ledger: Ledger, pipeline: ModelPipeline, entry_id: str, now: datetim
                 f"(evidence {record.seq})."
             )
             break
-    within = hour_files.hour_folder(name, at) if at and abs(now - at) < timedelta(days=36_500) else ""
+    is_known = at is not None and abs(now - at) < timedelta(days=36_500)
+    within = hour_files.hour_folder(name, at) if at and is_known else hour_files.folder(name)
     for record in ledger.find("erasure", name, limit=ALL):
-        keys = [str(each["key"]) for each in record.body.get("successors", ())]
-        if any(key.startswith(within if within in key else hour_files.folder(name)) for key in keys):
+        if any(str(each["key"]).startswith(within) for each in record.body.get("successors", ())):
             yield f"An erasure on {record.at:%Y-%m-%d} took entries from the log (evidence {record.seq})."
             break
     if rules.sample < 1:
