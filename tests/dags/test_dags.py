@@ -31,6 +31,7 @@ EXPECTED = {
     "restore_drill",
     "restore_to_sandbox",
     "roll_back_model_hotel_bookings",
+    "ship_predictions",
     "train_hotel_bookings",
     "validate_model_hotel_bookings",
     "verify_replicas",
