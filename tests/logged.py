@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from rempart.serving.entries import Entry, new_id
 from rempart.serving.journal import Journal
@@ -44,5 +47,31 @@ def written(journal: Journal, *groups: Sequence[Entry]) -> None:
     asyncio.run(write())
 
 
-def journal(folder: Path, *entries: Entry, **more: Any) -> None:
-    written(Journal(folder, **more), entries)
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, site: type, ledger: type) -> Callable[[], int]:
+    """End the process before its n-th effect on a site, the ledger or the disk. Returns how many there were."""
+    counted = [0]
+
+    def counting(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def call(*given: Any, **more: Any) -> Any:
+            counted[0] += 1
+            if counted[0] == step:
+                raise Killed
+            return real(*given, **more)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for owner, names in (
+        (site, ("write_new", "read", "list")),
+        (ledger, ("append",)),
+        (Path, ("unlink", "replace", "write_text")),
+        (os, ("fsync",)),
+    ):
+        for name in names:
+            counting(owner, name)
+    return lambda: counted[0]

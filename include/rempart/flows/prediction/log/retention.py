@@ -12,6 +12,7 @@ from rempart.flows.erasure import erase_versions
 from rempart.flows.erasure.erase_objects import HeldVersion
 from rempart.flows.erasure.erase_stores import ErasureStores, open_stores
 from rempart.flows.prediction.log import files
+from rempart.flows.shared.deletion import versions_below
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Evidence
 from rempart.serving import hour_files
@@ -57,8 +58,8 @@ def expire_all(platform: Platform) -> list[Expiry]:
         except RempartError as error:
             failed[name] = error
     if failed:
-        name, error = next(iter(failed.items()))
-        raise ServingError(f"delete old entries of the log of {', '.join(failed)}: {error.what}", error.hint)
+        first = next(iter(failed.values()))
+        raise ServingError(f"delete old entries of the log of {', '.join(failed)}: {first.what}", first.hint)
     return done
 
 
@@ -107,9 +108,6 @@ def _expired(record: Evidence) -> str:
 
 def _old(stores: ErasureStores, site: str, name: str, keep: int, now: datetime) -> Iterator[HeldVersion]:
     """Yield every version of the files at a site whose entries are old."""
-    newest = set[str]()
-    for info in stores.sites[site].versions(stores.lake, hour_files.folder(name)):
-        current = info.key not in newest
-        newest.add(info.key)
+    for info in versions_below(stores.sites[site], stores.lake, hour_files.folder(name)):
         if not info.marker and hour_files.is_expired(info.key, keep, now):
-            yield HeldVersion(site, "prediction log", info, "", 0, current)
+            yield HeldVersion(site, "prediction log", info, "", 0, False)

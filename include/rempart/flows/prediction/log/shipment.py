@@ -84,13 +84,13 @@ def ship_all(platform: Platform, root: Path) -> list[Shipment]:
             done.append(ship(platform, folder))
         except RempartError as error:
             failed[folder.name] = error
-    for name, error in failed.items():
-        logger.error("%s: %s %s", name, error.what, error.hint)
+    for name, fault in failed.items():
+        logger.error("%s: %s %s", name, fault.what, fault.hint)
     if failed:
-        name, error = next(iter(failed.items()))
+        name, first = next(iter(failed.items()))
         raise ServingError(
-            f"ship the prediction log of {', '.join(failed)}: {error.what}",
-            f"{error.hint} The entries stay in {root / name} until then.",
+            f"ship the prediction log of {', '.join(failed)}: {first.what}",
+            f"{first.hint} The entries stay in {root / name} until then.",
         )
     return done
 
@@ -175,10 +175,12 @@ class _Shipping:
         read, damaged = self._read(batch)
         site = platform.active_site(self.pipeline.classification, active) if read else None
         rows = self._rows(read, who)
-        new = self._new(site, rows) if site else []
-        made = hour_files.files(new)
-        for file in made if site else ():
-            self._store(site, file)  # type: ignore[arg-type] # mypy does not see that there is a site
+        new, made = list[Row](), list[hour_files.HourFile]()
+        if site is not None:
+            new = self._new(site, rows)
+            made = hour_files.files(new)
+            for file in made:
+                self._store(site, file)
         self.counts["doubled"] += len(rows) - len(new)
         shipment = Shipment(
             name, len(batch), sum(file.entries for file in made), len(made), aside=len(damaged), **self.counts
@@ -188,9 +190,9 @@ class _Shipping:
             removals.check_same(ledger, name, removed)
             if made or damaged or shipment.erased:
                 ledger.append("prediction-log", name, self._evidence(shipment, active.site, made))
-        for file in damaged:
-            logger.error("%s is damaged: look at it in %s", file.name, segments.set_aside(file).parent)
-        segments.delete(self.folder, [file for file in batch if file not in damaged])
+        for segment in damaged:
+            logger.error("%s is damaged: look at it in %s", segment.name, segments.set_aside(segment).parent)
+        segments.delete(self.folder, [segment for segment in batch if segment not in damaged])
         return shipment
 
     def _read(self, batch: Sequence[Path]) -> tuple[list[Record], list[Path]]:

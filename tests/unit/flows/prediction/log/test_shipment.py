@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -22,7 +20,7 @@ from rempart.serving import hour_files, segments
 from rempart.serving.entries import Entry
 from rempart.settings.pipeline import ModelPipeline
 from tests.erasable import NOW, Lake, in_two_memories
-from tests.logged import AT, entry, written
+from tests.logged import AT, Killed, entry, killed_at, written
 from tests.memory_site import MemorySite
 from tests.unit.flows.erasure.booked import erase, without_features
 
@@ -91,36 +89,6 @@ def test_an_entry_counts_once_however_often_it_is_written(lake: Lake, tmp_path: 
     assert sorted(row["id"] for row in rows(lake)) == [entry(number).id for number in (1, 2, 3)]
 
 
-class Killed(BaseException):
-    """The process ends here."""
-
-
-def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """End the process before its n-th effect on a site, the ledger or the disk. Returns how many there were."""
-    counted = [0]
-
-    def counting(owner: Any, name: str) -> None:
-        real = getattr(owner, name)
-
-        def call(*given: Any, **more: Any) -> Any:
-            counted[0] += 1
-            if counted[0] == step:
-                raise Killed
-            return real(*given, **more)
-
-        monkeypatch.setattr(owner, name, call)
-
-    for owner, names in (
-        (MemorySite, ("write_new", "read", "list")),
-        (MemoryLedger, ("append",)),
-        (Path, ("unlink", "replace", "write_text")),
-        (os, ("fsync",)),
-    ):
-        for name in names:
-            counting(owner, name)
-    return lambda: counted[0]
-
-
 def test_killed_at_any_step_nothing_is_lost_or_doubled(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,7 +103,7 @@ def test_killed_at_any_step_nothing_is_lost_or_doubled(
         log(lake, tmp_path, at(number), at(number + 1))
         log(lake, tmp_path, at(number + 2), at(number + 3))
         with monkeypatch.context() as broken, suppress(Killed):
-            count = killed_at(step, broken)
+            count = killed_at(step, broken, MemorySite, MemoryLedger)
             shipment.ship(lake.platform, tmp_path / NAME)
         ended = count() < step
         log(lake, tmp_path, at(number + 4))  # another segment is closed meanwhile
