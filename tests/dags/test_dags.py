@@ -34,6 +34,7 @@ EXPECTED = {
     "retire_models",
     "roll_back_model_hotel_bookings",
     "score_hotel_bookings",
+    "ship_predictions",
     "train_hotel_bookings",
     "validate_model_hotel_bookings",
     "verify_replicas",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["ERASED", "Cut", "IsErased", "Kind"]
-Kind = Literal["delivery", "quarantine", "part", "training set", "manifest", "prediction"]
+Kind = Literal["delivery", "quarantine", "part", "training set", "manifest", "prediction", "prediction log"]
 IsErased = Callable[[Sequence[Any]], bool]
 """Returns whether the row with this key (typed values, in the order of the pipeline's `key`) was erased."""
 ContentOf = Callable[[Snapshot, str, Sequence[Part]], PartitionContent]
@@ -80,6 +80,8 @@ def kind_of(key: str, pipeline: str) -> Kind | None:
         return "training set"
     if key.startswith(f"predictions/{pipeline}/"):
         return "prediction" if key.rsplit("/", 2)[-2] in ("parts", "quarantine") else None
+    if key.startswith(f"predictions-log/{pipeline}/"):
+        return "prediction log"
     folder = snapshots.folder(pipeline)
     if key.startswith(f"{folder}parts/"):
         return "part"

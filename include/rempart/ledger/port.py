@@ -29,6 +29,7 @@ Kind = Literal[
     "rollback",
     "scoring",
     "retirement",
+    "prediction-log",
     "replication",
     "restore-point",
     "base-backup",

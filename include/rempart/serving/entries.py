@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 
@@ -31,6 +31,22 @@ class Entry:
     output: Mapping[str, Any]
     seconds: float
     returned: bool = True
+
+
+def new_id(now: datetime, random: bytes) -> str:
+    """Return the id of a prediction: its time in milliseconds (12 digits), then 10 bytes from `random`.
+
+    So an entry is found by its id without a look at those of other hours.
+    """
+    return f"{int(now.timestamp() * 1000):012x}{random[:10].hex()}"
+
+
+def time_of(entry_id: str) -> datetime | None:
+    """Return the time in an id of `new_id`; a time that means nothing, or None, for an id that was made elsewhere."""
+    try:
+        return datetime.fromtimestamp(int(entry_id[:12], 16) / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 class PredictionLog(Protocol):

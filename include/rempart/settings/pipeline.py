@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from rempart.errors import PipelineError
 from rempart.settings.champions.monitoring import Monitoring
 from rempart.settings.champions.scoring import Scoring, schedule_faults
+from rempart.settings.champions.serving import Serving
 from rempart.settings.columns import (
     NUMERIC,
     TEMPORAL,
@@ -266,6 +267,7 @@ class ModelPipeline(Pipeline):
     gate: Gate
     scoring: Scoring | None = None
     monitoring: Monitoring = Monitoring()
+    serving: Serving = Serving()
 
     @field_validator("features")
     @classmethod

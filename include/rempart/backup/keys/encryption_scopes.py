@@ -14,7 +14,7 @@ from rempart.errors import BackupError, PipelineError
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sections import Classification, Retention
 
-ScopeKind = Literal["dataset", "database", "platform"]
+ScopeKind = Literal["dataset", "database", "platform", "predictions"]
 _NAME = r"[a-z][a-z0-9_]{0,39}"
 _FORM = re.compile(rf"({'|'.join(get_args(ScopeKind))})-({_NAME})-([1-9][0-9]{{0,5}}[dhms])")
 _KEPT_AS: Mapping[str, Literal["raw", "quarantine", "snapshots"]] = {
@@ -23,6 +23,7 @@ _KEPT_AS: Mapping[str, Literal["raw", "quarantine", "snapshots"]] = {
     "snapshots": "snapshots",
     "training": "snapshots",
     "profiles": "snapshots",
+    "predictions-log": "snapshots",
 }
 """Folders of the lake with one folder per pipeline, and the retention of their objects."""
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
@@ -30,7 +31,7 @@ _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 @dataclass(frozen=True, order=True)
 class EncryptionScope:
-    """A data set, a database, or the platform, with its retention, such as `395d`.
+    """A data set, a database, the platform, or the prediction log of a pipeline, with its retention, such as `395d`.
 
     Its id is part of object keys. Raises BackupError for an invalid id.
     """
@@ -43,7 +44,7 @@ class EncryptionScope:
         if not _FORM.fullmatch(self.id):
             raise BackupError(
                 f"'{self.id[:80]}' is not a valid encryption scope",
-                "Write dataset, database or platform, then a name and a retention: dataset-bookings-395d.",
+                "Write dataset, database, platform or predictions, then a name and a retention: dataset-bookings-395d.",
             )
 
     @property

@@ -1,1 +1,1 @@
-"""Command and lines of a prediction of rows in a file."""
+"""Commands and lines of predictions: of rows in a file, and of one that was logged."""

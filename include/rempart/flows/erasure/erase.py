@@ -24,6 +24,7 @@ from rempart.flows.erasure import (
     erase_labels,
     erase_landing,
     erase_listing,
+    erase_logged,
     erase_objects,
     erase_predictions,
     erase_used,
@@ -42,6 +43,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion import erasing
 from rempart.ingestion.erasing import IsErased
 from rempart.ledger.port import Ledger
+from rempart.serving import hour_files
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.pipelines import named_or_removed
 from rempart.settings.sources import is_extracted
@@ -104,14 +106,18 @@ def erase(
         derived = erase_derived.descendants(stores, [pipeline.name])
         below = [DescendantResult(name) for name in derived]
         below += [DescendantResult(name, uses=True) for name in erase_used.users(stores, [pipeline.name, *derived])]
-        return replace(look(stores, pipeline, lambda key: tuple(key) in wanted, len(wanted)), descendants=below)
+        logged = erase_logged.by_keys(pipeline, keys, erasures.secrets_of(platform))
+        found = look(stores, pipeline, lambda key: tuple(key) in wanted, len(wanted), logged)
+        return replace(found, descendants=below)
     config, register, secret_of = platform.config, erasures.open_register(platform), erasures.secrets_of(platform)
     must = backup_site(config, stores.active.site)
     entries = _converged(stores, register, platform.trusted_keys(), must)
     before = erasures.erased_by(pipeline.name, entries, secret_of)
     if fresh := [key for key in keys if not (before and before.has(key))]:
-        key = erasures.pseudonym_key(platform.ledger, open_keyring(platform), register.kept)
-        entries.append(erasures.new_entry(key, platform.clock(), pipeline.name, fresh, by, reason))
+        keyring, now = open_keyring(platform), platform.clock()
+        key = erasures.pseudonym_key(platform.ledger, keyring, register.kept)
+        for each in (key, *erase_logged.former_keys(platform.ledger, keyring, pipeline.name, key)):
+            entries.append(erasures.new_entry(each, now, pipeline.name, fresh, by, reason))
         logger.info("recorded %d rows as erased: no restore brings them back", len(fresh))
     silent = register.write(stores.sites, entries, must=must)
     mine = [entry for entry in entries if entry.pipeline == pipeline.name]
@@ -182,11 +188,13 @@ def _converged(
     return [found[name] for name in sorted(found)]
 
 
-def look(stores: ErasureStores, pipeline: Pipeline, gone: IsErased, subjects: int) -> ErasureResult:
+def look(
+    stores: ErasureStores, pipeline: Pipeline, gone: IsErased, subjects: int, logged: hour_files.IsErased
+) -> ErasureResult:
     """Find the rows, also in old versions of objects, without changes."""
     labelled = erase_labels.readers(stores, pipeline, gone)
     with spool_folder() as folder:
-        scan = _scan(_searches(stores, pipeline, gone, labelled, folder), stores.sites)
+        scan = _scan(_searches(stores, pipeline, gone, logged, labelled, folder), stores.sites)
         landed = erase_landing.search(stores, pipeline, gone, folder)
     found = places(scan) | landed.places() | _feature_rows(stores.features(), pipeline, gone, labelled)
     theirs, shut = erase_predictions.in_user_tables(stores, pipeline, gone, dry_run=True)
@@ -212,16 +220,21 @@ def apply(
     if who is None:
         return ErasureResult(pipeline.name, False, 0, {})
     with spool_folder() as folder:
-        return _apply(stores, pipeline, who, folder, silent or {})
+        return _apply(stores, pipeline, who, erase_logged.by_entries(pipeline, entries), folder, silent or {})
 
 
 def _apply(
-    stores: ErasureStores, pipeline: Pipeline, who: erasures.Erased, folder: Path, silent: Mapping[str, str]
+    stores: ErasureStores,
+    pipeline: Pipeline,
+    who: erasures.Erased,
+    logged: hour_files.IsErased,
+    folder: Path,
+    silent: Mapping[str, str],
 ) -> ErasureResult:
     active, bucket, sites = is_open(stores.active), stores.lake, stores.sites
     home, ledger, features = sites[stores.home], stores.ledger, stores.features()
     labelled = erase_labels.readers(stores, pipeline, who.has)
-    searches = _searches(stores, pipeline, who.has, labelled, folder)
+    searches = _searches(stores, pipeline, who.has, logged, labelled, folder)
     scan = _scan(searches, sites)
     told = erase_objects.store(home, bucket, scan.held)
     known = erasures.rewritten(ledger)
@@ -281,11 +294,16 @@ def _apply(
 
 
 def _searches(
-    stores: ErasureStores, pipeline: Pipeline, gone: IsErased, labelled: Sequence[LabelledPipeline], folder: Path
+    stores: ErasureStores,
+    pipeline: Pipeline,
+    gone: IsErased,
+    logged: hour_files.IsErased,
+    labelled: Sequence[LabelledPipeline],
+    folder: Path,
 ) -> list[Search]:
     """Return the searches of a pipeline's objects, and of training sets that have labels of it."""
     known = partial(erase_listing.known, stores.config, stores.continuity, pipeline.name)
-    own = Search(pipeline, stores.lake, gone, stores.home, known, folder)
+    own = Search(pipeline, stores.lake, gone, stores.home, known, folder, logged=logged)
     return [own, *(reader.search(stores, folder) for reader in labelled)]
 
 

@@ -26,6 +26,7 @@ from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.erasing import Cut, IsErased, Kind
 from rempart.ingestion.snapshots import Part, PartitionContent, Snapshot
 from rempart.ledger.port import Ledger
+from rempart.serving import hour_files
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.s3.site import file_sha256
@@ -33,10 +34,18 @@ from rempart.sites.s3.site import file_sha256
 WORKERS = 8
 _MEMORY = 512 << 20
 """Memory in bytes to hash the rows of a partition."""
-_ORDERED: tuple[Kind, ...] = ("manifest", "part", "prediction", "training set", "quarantine", "delivery")
+_ORDERED: tuple[Kind, ...] = (
+    "manifest",
+    "part",
+    "prediction",
+    "training set",
+    "prediction log",
+    "quarantine",
+    "delivery",
+)
 ORDER: Mapping[Kind, int] = {kind: number for number, kind in enumerate(_ORDERED)}
 """Order of deletion: referring objects go before the objects that they name; descriptions of formats go last."""
-_OWN_NAME: tuple[Kind, ...] = ("delivery", "part", "prediction", "training set")
+_OWN_NAME: tuple[Kind, ...] = ("delivery", "part", "prediction", "training set", "prediction log")
 """Objects named after their content: one key means the same content at every site."""
 
 
@@ -100,6 +109,8 @@ class Search:
     folder: Path
     only: Kind | None = None
     """Kind of the objects to search; None for all."""
+    logged: hour_files.IsErased = lambda key, subject: False
+    """Tells erased subjects in the prediction log."""
     _clean: set[tuple[str, int]] = field(default_factory=set)
     _headers: dict[str, Sequence[str]] = field(default_factory=dict)
     _parts: dict[str, Part] = field(default_factory=dict)
@@ -171,6 +182,7 @@ class Search:
             f"quarantine/{name}/",
             f"training/{name}/",
             scorings.folder(name),
+            hour_files.folder(name),
             snapshots.folder(name),
             erasing.CONFLICTS,
         ):
@@ -180,6 +192,8 @@ class Search:
         if kind == "quarantine":
             delivery = landing.delivery_of(info.key)
             return erasing.cut_quarantine(body, self._headers.get(delivery), self._read_by(site, delivery), self.gone)
+        if kind == "prediction log":
+            return Cut(*hour_files.without(body, self.logged))
         key = self.pipeline.key
         return erasing.cut_table(body, kind, scorings.names_of(key) if kind == "prediction" else key, self.gone)
 
@@ -219,7 +233,7 @@ class Search:
         after, to = file_sha256(file), info.key
         if not info.key.startswith(erasing.CONFLICTS):
             to = _renamed(kind, info.key, after)
-        rows = _rows(file) if kind in ("part", "prediction", "training set") else 1
+        rows = _rows(file) if kind in ("part", "prediction", "training set", "prediction log") else 1
         if kind == "part":
             self._parts[digest] = Part("", to, after, rows, file.stat().st_size)
         held = HeldVersion(site, kind, info, digest, cut.rows, current)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from rempart.flows.erasure.erase_objects import Scan
+from rempart.ingestion.erasing import Kind
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,14 @@ class ErasureResult:
 
 def places(scan: Scan) -> dict[str, int]:
     """Yield rows by kind of object and site."""
-    names = {"delivery": "deliveries", "quarantine": "quarantine", "part": "snapshots"}
-    names |= {"training set": "training sets", "prediction": "predictions"}
+    names: dict[Kind, str] = {
+        "delivery": "deliveries",
+        "quarantine": "quarantine",
+        "part": "snapshots",
+        "training set": "training sets",
+        "prediction": "predictions",
+        "prediction log": "prediction log",
+    }
     return {
         f"{names[kind]} at site '{site}' ({objects} objects and old versions)": rows
         for (site, kind), (objects, rows) in sorted(scan.rows().items())

@@ -79,12 +79,7 @@ def champion_of(platform: Platform, pipeline: ModelPipeline) -> Champion:
         raise ChampionMissing(
             f"predict with pipeline '{name}': it has no champion", f"Train one: `rempart pipeline run {name} --follow`."
         )
-    if (record := candidate_record(ledger, name, version)) is None:
-        raise ModelRefused(
-            f"The ledger has no evidence that model {name} version {version} was trained here",
-            f"Run train_{name}, and validate the version that it registers. Other versions are not opened.",
-        )
-    model = load(platform.tracking(), record)
+    model = version_of(platform, name, version)
     check_definitions(pipeline, model)
     made = plan(pipeline, [feature.name for feature in model.features])
 
@@ -92,6 +87,19 @@ def champion_of(platform: Platform, pipeline: ModelPipeline) -> Champion:
         return online_rows(feature_databases(platform), pipeline, view, keys, at)
 
     return Champion(model, made, lookup, platform.clock)
+
+
+def version_of(platform: Platform, name: str, version: str) -> LoadedModel:
+    """Return a version of a model that was trained here, champion or not, after the same comparison of its files.
+
+    Raises ModelRefused, TrackingUnavailable, PlacementDenied, LedgerError, DatabaseUnavailable.
+    """
+    if (record := candidate_record(platform.ledger, name, version)) is None:
+        raise ModelRefused(
+            f"The ledger has no evidence that model {name} version {version} was trained here",
+            f"Run train_{name}, and validate the version that it registers. Other versions are not opened.",
+        )
+    return load(platform.tracking(), record)
 
 
 def check_definitions(pipeline: ModelPipeline, model: LoadedModel) -> None:

@@ -25,6 +25,7 @@ from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.ingestion.sources import derived
 from rempart.ledger.port import Ledger
 from rempart.models import removal as model_removal
+from rempart.serving import hour_files
 from rempart.settings import pipelines
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.sources import DerivedSource, is_extracted
@@ -71,6 +72,7 @@ def prefix(pipeline: Pipeline, part: Part) -> str:
         "profiles": profile.folder(name),
         "raw": f"raw/{name}/",
         "training": f"training/{name}/",
+        "predictions-log": hour_files.folder(name),
         "extracted": f"{pipeline.source.prefix}{landing.EXTRACTED}",
         "landing": pipeline.source.prefix,
         "predictions": scorings.folder(name),

@@ -112,8 +112,21 @@ def key_of(ledger: Ledger, keyring: Keyring, scope: EncryptionScope) -> ScopeKey
         )
     key = keyring.open_or_make(scope)
     if not lives or newest[0].body["serial"] != key.serial:
-        _record(ledger, keyring, "made", scope.id, key.serial)
+        _record(ledger, keyring, "made", scope.id, key.serial, seals_for=key.recipient)
     return key
+
+
+def sealed_for(ledger: Ledger, scope: EncryptionScope) -> tuple[str, str] | None:
+    """Return the serial and the public recipient of a scope's newest key; None without a key.
+
+    Whoever only seals needs no secret. Raises LedgerError, DatabaseUnavailable.
+    """
+    for record in ledger.find("backup-key", scope.id):
+        if record.body["event"] == "destroyed":
+            return None
+        if "seals_for" in record.body:
+            return str(record.body["serial"]), str(record.body["seals_for"])
+    return None
 
 
 def renewed_key(ledger: Ledger, keyring: Keyring, scope: EncryptionScope, damage: RepositoryDamaged) -> ScopeKey:
@@ -129,7 +142,7 @@ def renewed_key(ledger: Ledger, keyring: Keyring, scope: EncryptionScope, damage
             "Ask the operator of the site, which alters or loses data, and set another backup.site in rempart.yaml.",
         )
     key = keyring.renew(scope)
-    _record(ledger, keyring, "made", scope.id, key.serial, why=damage.what)
+    _record(ledger, keyring, "made", scope.id, key.serial, seals_for=key.recipient, why=damage.what)
     return key
 
 

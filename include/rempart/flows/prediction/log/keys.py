@@ -1,0 +1,98 @@
+"""Keys of the prediction log: who can read inputs and features, and how the scorer seals them without a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from pathlib import Path
+
+from rempart.backup.keys import age
+from rempart.backup.keys.encryption_scopes import EncryptionScope, parse
+from rempart.backup.keys.key_envelope import ScopeKey
+from rempart.errors import ConnectionMissing, ServingError
+from rempart.flows.shared.keys import key_of, open_keyring, sealed_for
+from rempart.flows.shared.platform import Platform
+from rempart.serving.journal import Journal, Journals
+from rempart.serving.records import Sealing
+from rempart.settings.pipeline import ModelPipeline, Pipeline
+
+OpenKey = Callable[[str], ScopeKey]
+"""Returns the key of this name (`name_of`). Raises BackupError, SiteError."""
+
+
+def scope_of(pipeline: ModelPipeline) -> EncryptionScope:
+    """Return the scope of a pipeline's log. `rempart keys destroy` with its id makes all sealed values unreadable."""
+    return EncryptionScope("predictions", pipeline.name, f"{pipeline.serving.log.keep_days}d")
+
+
+def is_sealed(pipeline: Pipeline) -> bool:
+    """Return whether inputs and features are sealed, because they may be about persons."""
+    return pipeline.classification in ("personal", "sensitive")
+
+
+def name_of(scope: str, serial: str) -> str:
+    """Return the name under which entries record a key."""
+    return f"{scope} {serial}"
+
+
+def opener(platform: Platform) -> OpenKey:
+    """Return a function that opens keys with the platform's own key, and opens each key once."""
+    keyring = cache(partial(open_keyring, platform))
+
+    @cache
+    def opened(name: str) -> ScopeKey:
+        scope, _, serial = name.partition(" ")
+        return keyring().open(parse(scope), serial)
+
+    return opened
+
+
+def make(platform: Platform, pipeline: ModelPipeline) -> None:
+    """Make the key of a pipeline's log if it has none. Raises the errors of `key_of`."""
+    if is_sealed(pipeline) and sealed_for(platform.ledger, scope_of(pipeline)) is None:
+        key_of(platform.ledger, open_keyring(platform), scope_of(pipeline))
+
+
+def open_journals(platform: Platform, pipelines: Iterable[ModelPipeline], folder: Path) -> Journals:
+    """Return the log of these pipelines, below a folder of this machine, for a process that predicts.
+
+    Raises ServingError if a key is missing that this process cannot make, LedgerError, DatabaseUnavailable.
+    """
+    return Journals({each.name: _journal(platform, each, folder / each.name) for each in pipelines})
+
+
+def _journal(platform: Platform, pipeline: ModelPipeline, folder: Path) -> Journal:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as cause:
+        raise ServingError(
+            f"open the prediction log of '{pipeline.name}' in {folder}: {cause.strerror}",
+            "Set REMPART_PREDICTION_LOG to a folder that the scorer may write to.",
+        ) from cause
+    return Journal(folder, sealing_of(platform, pipeline), pipeline.serving.log.sample)
+
+
+def sealing_of(platform: Platform, pipeline: ModelPipeline) -> Sealing | None:
+    """Return how a pipeline's entries are sealed, by the public half of the key; None if they are not.
+
+    The key is made if there is none and this process may. Raises ServingError, and the errors of `key_of`.
+    """
+    if not is_sealed(pipeline):
+        return None
+    scope = scope_of(pipeline)
+    try:
+        make(platform, pipeline)
+    except ConnectionMissing as cause:
+        raise ServingError(
+            f"open the prediction log of '{pipeline.name}': it has no key yet, and this process may not make one",
+            "Run the DAG ship_predictions, which makes it. Then start the scorer again.",
+        ) from cause
+    found = sealed_for(platform.ledger, scope)
+    if found is None:
+        raise ServingError(
+            f"open the prediction log of '{pipeline.name}': the ledger does not tell the public half of the key of "
+            f"scope {scope.id}",
+            f"Run `rempart keys destroy {scope.id} --yes`: what it sealed becomes unreadable, and another key is made.",
+        )
+    serial, recipient = found
+    return Sealing(name_of(scope.id, serial), lambda body: age.encrypt(body, [recipient]))

@@ -1,0 +1,228 @@
+"""Compute a logged prediction again: with the version that answered, from what it saw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from rempart.errors import ModelRefused, PredictionError, ServingError
+from rempart.features.prediction.plan import plan
+from rempart.flows.prediction.champion import check_definitions, version_of
+from rempart.flows.prediction.log import files
+from rempart.flows.prediction.log.keys import opener
+from rempart.flows.prediction.log.shipment import opened
+from rempart.flows.shared import removals
+from rempart.flows.shared.erasures import ALL
+from rempart.flows.shared.platform import Platform
+from rempart.ledger.port import Ledger
+from rempart.models.encoding import Feature
+from rempart.models.inputs import Input, typed
+from rempart.models.loading import LoadedModel
+from rempart.serving import hour_files, records, segments
+from rempart.serving.entries import time_of
+from rempart.serving.records import Private
+from rempart.settings.pipeline import ModelPipeline
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SAME = 1e-6
+"""Relative difference that counts as none: ONNX Runtime rounds by the number of rows in a batch (docs/adr/0118)."""
+
+
+@dataclass(frozen=True)
+class Logged:
+    """An entry of the log, opened. `where`: the object or the segment that holds it."""
+
+    id: str
+    at: datetime
+    pipeline: str
+    version: str
+    sha256: str
+    client: str
+    place: str
+    output: Mapping[str, Any]
+    returned: bool
+    private: Private
+    where: str
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A prediction as it was logged, and as it is now, by column.
+
+    `from_inputs` is None where the inputs alone do not give the features; `note` tells why.
+    """
+
+    logged: Logged
+    from_features: Mapping[str, Any]
+    from_inputs: Mapping[str, Any] | None
+    note: str = ""
+
+    @property
+    def same(self) -> bool:
+        """Return whether every prediction is the logged one."""
+        again = [self.from_features, *([] if self.from_inputs is None else [self.from_inputs])]
+        return all(equal(self.logged.output, found) for found in again)
+
+
+def replay(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Path) -> Replay:
+    """Find an entry in a pipeline's log, and compute its prediction again. `journal`: folder of the pipeline's journal.
+
+    Raises ServingError if the log does not have it, with the retention or the erasure that may have taken it;
+    KeyDestroyed, ModelRefused, and the errors of stores.
+    """
+    logged = find(platform, pipeline, entry_id, journal)
+    if logged is None:
+        raise ServingError(
+            f"replay prediction {entry_id}: the log of '{pipeline.name}' does not have it. "
+            + " ".join(reasons(platform.ledger, pipeline, entry_id, platform.clock())),
+            "Check the id, and the pipeline (--model).",
+        )
+    model = version_of(platform, pipeline.name, logged.version)
+    if model.sha256 != logged.sha256:
+        raise ModelRefused(
+            f"replay prediction {entry_id}: model {pipeline.name} version {logged.version} has another SHA-256 than "
+            "the version that answered",
+            "Compare the entry with the evidence of its version (`rempart ledger`): one of the two was altered.",
+        )
+    from_features = _predicted(model, _features(model.features, logged))
+    made, note = _from_inputs(pipeline, model, logged)
+    return Replay(logged, from_features, None if made is None else _predicted(model, made), note)
+
+
+def find(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Path) -> Logged | None:
+    """Return an entry of the log, from the lake or from this machine's journal; None if neither has it.
+
+    Raises IntegrityError for a file that differs from its evidence, BackupError, SiteError.
+    """
+    name, open_key = pipeline.name, opener(platform)
+    for file in segments.all_in(journal):
+        for payload in segments.content(file.read_bytes()).payloads:
+            record = records.decode(payload)
+            if record.id == entry_id:
+                found = opened(record.key, record.private, open_key, f"entry {entry_id}")
+                return Logged(
+                    record.id, record.at, name, record.version, record.sha256, record.client, record.place,
+                    record.output, record.returned, found, str(file),
+                )  # fmt: skip
+    site, bucket = platform.active_site(pipeline.classification), platform.config.buckets.lake
+    listed = [info.key for info in site.list(bucket, hour_files.folder(name))]
+    hours = {hour for key in listed if (hour := hour_files.hour_of(key))}
+    for hour in nearest(hours, time_of(entry_id)):
+        for key, body in files.bodies(platform.ledger, site, bucket, name, [hour]):
+            if entry_id in hour_files.read(body, ["id"])["id"].to_pylist():
+                table = hour_files.read(body)
+                row = next(row for row in table.to_pylist() if row["id"] == entry_id)
+                output = {column: row[column] for column in hour_files.output_columns(table.column_names)}
+                if row["key"]:
+                    found = opened(row["key"], row["sealed"], open_key, f"entry {entry_id} of {bucket}/{key}")
+                else:
+                    found = Private(msgspec.json.decode(row["inputs"]), msgspec.json.decode(row["features"]))
+                return Logged(
+                    row["id"], row["at"], name, row["version"], row["sha256"], row["client"], row["place"], output,
+                    row["returned"], found, f"{bucket}/{key} at site '{site.name}'",
+                )  # fmt: skip
+    return None
+
+
+def nearest(hours: set[datetime], at: datetime | None) -> list[datetime]:
+    """Return hours in the order of a search: nearest to `at`, the newest first without it. Pure."""
+    if at is None or not hours:
+        return sorted(hours, reverse=True)
+    return sorted(hours, key=lambda hour: (abs(hour + timedelta(minutes=30) - at), hour))
+
+
+def reasons(ledger: Ledger, pipeline: ModelPipeline, entry_id: str, now: datetime) -> Iterator[str]:
+    """Yield what may have taken an entry, by evidence."""
+    name, at, rules = pipeline.name, time_of(entry_id), pipeline.serving.log
+    removed = removals.removal_of(ledger, name)
+    if removed is not None:
+        yield f"The pipeline was removed, with its log (evidence {removed})."
+    for record in ledger.find("prediction-log", name, limit=files.RECENT):
+        if record.body["state"] == "expired":
+            yield (
+                f"Entries from before {str(record.body['before'])[:10]} are deleted after {rules.keep_days} days "
+                f"(evidence {record.seq})."
+            )
+            break
+    is_known = at is not None and abs(now - at) < timedelta(days=36_500)
+    within = hour_files.hour_folder(name, at) if at and is_known else hour_files.folder(name)
+    for record in ledger.find("erasure", name, limit=ALL):
+        if any(str(each["key"]).startswith(within) for each in record.body.get("successors", ())):
+            yield f"An erasure on {record.at:%Y-%m-%d} took entries from the log (evidence {record.seq})."
+            break
+    if rules.sample < 1:
+        yield f"Of its predictions {rules.sample:.0%} are logged."
+
+
+def equal(logged: Mapping[str, Any], again: Mapping[str, Any]) -> bool:
+    """Return whether two predictions are the same up to rounding. Pure."""
+    return logged.keys() == again.keys() and all(_equal(logged[name], again[name]) for name in logged)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
+        return math.isclose(one, other, rel_tol=_SAME, abs_tol=_SAME)
+    return bool(one == other)
+
+
+def _predicted(model: LoadedModel, features: pa.Table) -> dict[str, Any]:
+    (row,) = model.predict(features).to_pylist()
+    return dict(row)
+
+
+def _features(wanted: Sequence[Feature], logged: Logged) -> pa.Table:
+    """Return the logged features as a table of one row. Raises ServingError if one is missing."""
+    import pyarrow as pa
+
+    types = {"number": pa.float64(), "boolean": pa.bool_(), "category": pa.string()}
+    values = logged.private.features
+    if missing := [feature.name for feature in wanted if feature.name not in values]:
+        raise ServingError(
+            f"replay prediction {logged.id}: its entry lacks feature '{missing[0]}' of version {logged.version}",
+            "The scorer logs every feature that the model saw: find out which program wrote the entry.",
+        )
+    return pa.table({each.name: pa.array([values[each.name]], types[each.type]) for each in wanted})
+
+
+def _from_inputs(pipeline: ModelPipeline, model: LoadedModel, logged: Logged) -> tuple[pa.Table | None, str]:
+    """Return the features that the inputs give now; or None, and why."""
+    from rempart.features.prediction.rows import features
+
+    try:
+        check_definitions(pipeline, model)
+    except PredictionError as changed:
+        return None, changed.what
+    made = plan(pipeline, [feature.name for feature in model.features])
+    if views := ", ".join(f"'{view.table.view}'" for view in made.stored):
+        return None, f"features of view {views} came from the online store, which has other values by now"
+    try:
+        rows = typed(model.inputs, _rows(model.inputs, logged.private.inputs))
+    except (PredictionError, ValueError, TypeError):  # the log keeps the columns that the client gave
+        return None, "the entry does not have every column that the features are made of"
+    return features(made, rows, logged.at.astimezone(UTC), _no_lookup), ""
+
+
+def _no_lookup(*view: object) -> pa.Table:
+    raise AssertionError("no view of this plan is stored")
+
+
+def _rows(inputs: Sequence[Input], values: Mapping[str, Any]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table({each.name: pa.array([_value(each, values[each.name])]) for each in inputs if each.name in values})
+
+
+def _value(column: Input, value: Any) -> Any:
+    if isinstance(value, str) and column.type == "date":
+        return date.fromisoformat(value[:10])
+    if isinstance(value, str) and column.type == "timestamp":
+        return datetime.fromisoformat(value)
+    return value

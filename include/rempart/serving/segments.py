@@ -1,0 +1,182 @@
+"""Segment files of the journal: frames of a length, a checksum and a payload, appended and never changed.
+
+A frame is the payload's length and CRC-32 (four bytes each, least significant first), then the payload. A writer holds
+a lock on its segment; the operating system releases the lock when the process ends, however it ends. So a segment that
+can be locked has no writer any more.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rempart.errors import ServingError
+
+MARK = b'{"id":"'
+"""Begins every payload. After damage, reading goes on at the next frame."""
+MOST_BYTES = 16 << 20
+"""Limit of a payload. So the first bytes of a frame are never those of a text within a payload."""
+_FRAME = struct.Struct("<II")
+_SUFFIX = ".journal"
+_LOCK = ".shipping"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a segment holds: whole payloads in order, and the bytes that are none.
+
+    `torn`: bytes behind the last whole frame, of a write that was never confirmed. `damaged`: bytes between whole
+    frames, of entries that were altered on disk.
+    """
+
+    payloads: tuple[bytes, ...]
+    torn: int = 0
+    damaged: int = 0
+
+
+def framed(payload: bytes) -> bytes:
+    """Return a payload as a frame. Raises ServingError for one that is too large."""
+    if len(payload) > MOST_BYTES:
+        raise ServingError(
+            f"log a prediction: its entry has {len(payload)} bytes, more than {MOST_BYTES}",
+            "Send shorter values.",
+        )
+    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def content(body: bytes) -> Content:
+    """Return what the bytes of a segment hold. Pure."""
+    payloads, place, damaged = list[bytes](), 0, 0
+    start = body.find(MARK)
+    while start >= 0:
+        begin = start - _FRAME.size
+        payload = _payload(body, begin) if begin >= place else None
+        if payload is None:
+            start = body.find(MARK, start + 1)
+            continue
+        damaged += begin - place
+        payloads.append(payload)
+        place = start + len(payload)
+        start = body.find(MARK, place)
+    return Content(tuple(payloads), len(body) - place, damaged)
+
+
+def _payload(body: bytes, begin: int) -> bytes | None:
+    length, checksum = _FRAME.unpack_from(body, begin)
+    payload = body[begin + _FRAME.size : begin + _FRAME.size + length]
+    return payload if len(payload) == length <= MOST_BYTES and zlib.crc32(payload) == checksum else None
+
+
+class Segment:
+    """A new segment file that this process appends to. One thread uses it. Raises OSError."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.file, self.size = folder / f"{name}{_SUFFIX}", 0
+        made = folder / f".{name}{_SUFFIX}"
+        self._descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            made.rename(self.file)  # nobody sees it unlocked
+            sync_folder(folder)
+        except OSError:
+            os.close(self._descriptor)
+            made.unlink(missing_ok=True)
+            raise
+
+    def append(self, frames: bytes) -> None:
+        """Write frames, and return once they are on disk."""
+        left = memoryview(frames)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+        os.fdatasync(self._descriptor)
+        self.size += len(frames)
+
+    def close(self) -> None:
+        """Release the segment to whoever ships it."""
+        with suppress(OSError):
+            if not self.size:
+                self.file.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+    def abandon(self) -> None:
+        """Close the segment after a failed write, without what the write left behind."""
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, self.size)
+            os.fdatasync(self._descriptor)
+        self.close()
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring names of files in a folder to disk. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def all_in(folder: Path) -> list[Path]:
+    """Return the segments in a folder, oldest first, with those that are being written."""
+    return sorted(folder.glob(f"[!.]*{_SUFFIX}")) if folder.is_dir() else []
+
+
+def closed_in(folder: Path) -> list[Path]:
+    """Return the segments in a folder that no process writes any more, oldest first. Raises OSError."""
+    for made in folder.glob(f".*{_SUFFIX}"):  # of a process that was killed while it made one
+        if _has_no_writer(made):
+            made.unlink(missing_ok=True)
+    return [file for file in all_in(folder) if _has_no_writer(file)]
+
+
+def _has_no_writer(file: Path) -> bool:
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+@contextmanager
+def shipping(folder: Path) -> Iterator[bool]:
+    """Hold the right to ship and delete the segments of a folder. Yield False if another process holds it."""
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def delete(folder: Path, files: list[Path]) -> None:
+    """Delete segments that were shipped. Raises OSError."""
+    for file in files:
+        file.unlink(missing_ok=True)
+    if files:
+        sync_folder(folder)
+
+
+def set_aside(file: Path) -> Path:
+    """Move a damaged segment to the folder `damaged`, for a person. Return where it is. Raises OSError."""
+    aside = file.parent / "damaged"
+    aside.mkdir(mode=0o700, exist_ok=True)
+    file.rename(to := aside / file.name)
+    sync_folder(aside)
+    sync_folder(file.parent)
+    return to

@@ -1,0 +1,77 @@
+"""Entries of the prediction log, and journals of them, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rempart.serving.entries import Entry, new_id
+from rempart.serving.journal import Journal
+
+AT = datetime(2099, 3, 1, 10, 58, tzinfo=UTC)
+SHA256 = "ab" * 32
+
+
+def entry(number: int, at: datetime | None = None, **more: Any) -> Entry:
+    """The prediction of a booking, by its number; a minute later than the one before."""
+    at = at or AT + timedelta(minutes=number)
+    given: dict[str, Any] = {
+        "id": new_id(at, number.to_bytes(10, "big")),
+        "at": at,
+        "pipeline": "hotel_bookings",
+        "version": "3",
+        "sha256": SHA256,
+        "client": "desk",
+        "place": "acme/node-1/scorer",
+        "inputs": {"booking_id": number, "adults": 2, "agent": "CANARY-agent"},
+        "features": {"stay__adults": 2.0, "stay__lead": None},
+        "output": {"prediction": 80.0 + number},
+        "seconds": 0.004,
+    }
+    return Entry(**given | more)
+
+
+def written(journal: Journal, *groups: Sequence[Entry]) -> None:
+    """Write groups of entries at the same time, and close the journal."""
+
+    async def write() -> None:
+        await asyncio.gather(*(journal.write(group) for group in groups))
+        await journal.close()
+
+    asyncio.run(write())
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, site: type, ledger: type) -> Callable[[], int]:
+    """End the process before its n-th effect on a site, the ledger or the disk. Returns how many there were."""
+    counted = [0]
+
+    def counting(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def call(*given: Any, **more: Any) -> Any:
+            counted[0] += 1
+            if counted[0] == step:
+                raise Killed
+            return real(*given, **more)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for owner, names in (
+        (site, ("write_new", "read", "list")),
+        (ledger, ("append",)),
+        (Path, ("unlink", "replace", "write_text")),
+        (os, ("fsync",)),
+    ):
+        for name in names:
+            counting(owner, name)
+    return lambda: counted[0]

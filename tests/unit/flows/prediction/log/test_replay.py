@@ -1,0 +1,126 @@
+"""A logged prediction is computed again by the version that answered; what took an entry is told by its evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from rempart.cli.predictions import replay as command
+from rempart.errors import ModelRefused, ServingError
+from rempart.flows.prediction.champion import Champion
+from rempart.flows.prediction.log import keys, replay, retention, shipment
+from rempart.serving.entries import Entry, new_id
+from rempart.settings import pipelines
+from rempart.settings.pipeline import ModelPipeline
+from tests.erasable import NOW, Lake, in_two_memories
+from tests.logged import AT, SHA256, entry, written
+from tests.unit.flows.erasure.booked import without_features
+from tests.unit.flows.prediction.test_champion import HASH, PIPELINE, TABLE, champion, raw
+
+__all__ = ["champion"]
+NAME = PIPELINE.name
+
+
+@pytest.fixture
+def lake(monkeypatch: pytest.MonkeyPatch, champion: Champion) -> Lake:
+    """A platform whose only pipeline is that of the stays, and whose version 7 is the trained one."""
+    without_features(monkeypatch)
+    monkeypatch.setattr(pipelines, "named", lambda name: PIPELINE)
+    monkeypatch.setattr(replay, "version_of", lambda platform, name, version: champion.model)
+    made = in_two_memories()
+    made.pipeline = PIPELINE
+    return made
+
+
+def answered(champion: Champion, number: int, at: datetime = AT) -> Entry:
+    """The entry of a row as the scorer writes it, with dates as text."""
+    (inputs,) = raw(TABLE.slice(number, 1)).to_pylist()
+    (features,) = TABLE.slice(number, 1).select([each.name for each in champion.model.features]).to_pylist()
+    (output,) = champion.model.predict(TABLE.slice(number, 1)).to_pylist()
+    return entry(
+        number,
+        at,
+        pipeline=NAME,
+        version="7",
+        sha256=HASH,
+        inputs=inputs | {"stay_id": number, "arrival": inputs["arrival"].isoformat()},
+        features=features,
+        output=output,
+    )
+
+
+def log(lake: Lake, root: Path, *entries: Entry) -> None:
+    written(keys.open_journals(lake.platform, [model(lake)], root).by_pipeline[NAME], entries)
+
+
+def model(lake: Lake) -> ModelPipeline:
+    assert isinstance(lake.pipeline, ModelPipeline)
+    return lake.pipeline
+
+
+def test_a_prediction_is_the_same_before_and_after_it_is_shipped(
+    lake: Lake, champion: Champion, tmp_path: Path
+) -> None:
+    asked = [answered(champion, number, AT + timedelta(hours=number)) for number in range(3)]
+    log(lake, tmp_path, *asked)
+    found = replay.replay(lake.platform, PIPELINE, asked[1].id, tmp_path / NAME)
+    assert found.same and found.from_inputs is not None and found.logged.where.endswith(".journal")
+    shipment.ship(lake.platform, tmp_path / NAME)
+    again = replay.replay(lake.platform, PIPELINE, asked[1].id, tmp_path / NAME)
+    assert again.same and again.from_inputs is not None and "hour=11" in again.logged.where
+    assert again.logged.private.inputs == asked[1].inputs
+    told = "\n".join(command.lines(again, with_inputs=False))
+    assert told.count("(the same)") == 2 and "answered by version 7 at acme/node-1/scorer" in told
+    assert '"stay_id": 1' in "\n".join(command.lines(again, with_inputs=True)) and '"stay_id"' not in told
+
+
+def test_a_difference_is_told(lake: Lake, champion: Champion, tmp_path: Path) -> None:
+    one = answered(champion, 1)
+    other = {name: value if isinstance(value, str) else value / 2 for name, value in one.output.items()}
+    log(lake, tmp_path, dataclasses.replace(one, output=other))
+    found = replay.replay(lake.platform, PIPELINE, one.id, tmp_path / NAME)
+    assert not found.same and "DIFFERENT" in "\n".join(command.lines(found, with_inputs=False))
+
+
+def test_inputs_that_do_not_give_the_features_leave_the_logged_ones(
+    lake: Lake, champion: Champion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = answered(champion, 1)
+    log(lake, tmp_path, dataclasses.replace(one, inputs={"stay_id": 1}))
+    found = replay.replay(lake.platform, PIPELINE, one.id, tmp_path / NAME)
+    assert found.same and found.from_inputs is None and "does not have every column" in found.note
+    fewer = dataclasses.replace(champion.model, inputs=champion.model.inputs[1:])
+    monkeypatch.setattr(replay, "version_of", lambda platform, name, version: fewer)
+    assert "defined in another way" in replay.replay(lake.platform, PIPELINE, one.id, tmp_path / NAME).note
+    changed = dataclasses.replace(champion.model, sha256=SHA256[::-1])
+    monkeypatch.setattr(replay, "version_of", lambda platform, name, version: changed)
+    with pytest.raises(ModelRefused, match="another SHA-256"):
+        replay.replay(lake.platform, PIPELINE, one.id, tmp_path / NAME)
+
+
+def test_what_took_an_entry_is_told(lake: Lake, champion: Champion, tmp_path: Path) -> None:
+    old = answered(champion, 1, NOW - timedelta(days=200))
+    log(lake, tmp_path, old, answered(champion, 2))
+    shipment.ship(lake.platform, tmp_path / NAME)
+    retention.expire(lake.platform, PIPELINE)
+    with pytest.raises(ServingError, match=r"does not have it. Entries from before .* after 183 days \(evidence"):
+        replay.replay(lake.platform, PIPELINE, old.id, tmp_path / NAME)
+    successors = [{"key": f"predictions-log/{NAME}/date=2099-03-01/hour=10/a.parquet", "to": None, "bucket": "lake"}]
+    lake.platform.ledger.append("erasure", NAME, {"state": "rewritten", "successors": successors})
+    reasons: Iterator[str] = replay.reasons(lake.platform.ledger, PIPELINE, new_id(AT, bytes(10)), NOW)
+    assert any("An erasure on" in reason for reason in reasons)
+    later = replay.reasons(lake.platform.ledger, PIPELINE, new_id(AT + timedelta(hours=3), bytes(10)), NOW)
+    assert not any("An erasure on" in reason for reason in later)
+
+
+def test_the_hour_of_an_id_is_searched_first() -> None:
+    hours = {AT.replace(minute=0) + timedelta(hours=number) for number in range(5)}
+    assert replay.nearest(hours, AT + timedelta(hours=2))[0].hour == 12
+    assert [hour.hour for hour in replay.nearest(hours, None)] == [14, 13, 12, 11, 10]
+    assert replay.equal({"a": "x", "b": 1.0}, {"a": "x", "b": 1.0 + 3e-8})
+    assert not replay.equal({"a": pa.NA}, {})
