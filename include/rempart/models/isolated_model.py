@@ -76,6 +76,10 @@ class IsolatedModel:
             made: np.ndarray[Any, np.dtype[np.float64]] = np.load(result, allow_pickle=False)
         return made
 
+    def close(self) -> None:
+        """End the process."""
+        self._end()
+
     def _answer(self, doing: str) -> Mapping[str, str]:
         assert self._process.stdout is not None  # noqa: S101 - as above
         with selectors.DefaultSelector() as ready:

@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from rempart.errors import PipelineError
+from rempart.settings.champions.serving import Serving
 from rempart.settings.columns import (
     NUMERIC,
     TEMPORAL,
@@ -263,6 +264,7 @@ class ModelPipeline(Pipeline):
     holdout: Holdout
     trainer: Trainer = Trainer()
     gate: Gate
+    serving: Serving = Serving()
 
     @field_validator("features")
     @classmethod

@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+def select_shown(pipeline: ModelPipeline, view: StoredView, at: datetime) -> sql.Composed:
+    """Return the query of the stored rows that a training set would show at `at`. Its parameter is an array of keys."""
+    if pipeline.moments[pipeline.prediction.at].is_day(pipeline.columns):  # a training set asks at the day's begin
+        at = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    days = view.table.ttl_days
+    oldest = sql.SQL("true") if days is None else sql.SQL("event_timestamp >= {}").format(at - timedelta(days=days))
+    stored = writing.select(view.table.online, view.fields)
+    return sql.SQL("SELECT * FROM ({}) AS stored WHERE {}").format(stored, oldest)
+
+
 def online_rows(
     databases: FeatureDatabases, pipeline: ModelPipeline, view: StoredView, keys: pa.Array, at: datetime
 ) -> pa.Table:
@@ -31,13 +41,9 @@ def online_rows(
     table = view.table
     declared = {table.join_key: table.join_type, **{field.name: field.type for field in view.fields}}
     types = {name: arrow_type(kind) for name, kind in (declared | {"event_timestamp": "timestamptz"}).items()}
-    if pipeline.moments[pipeline.prediction.at].is_day(pipeline.columns):  # a training set asks at the day's begin
-        at = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    oldest = None if table.ttl_days is None else at - timedelta(days=table.ttl_days)
-    query = sql.SQL("COPY (SELECT {} FROM ({}) AS found WHERE {}) TO STDOUT (FORMAT csv, HEADER)").format(
+    query = sql.SQL("COPY (SELECT {} FROM ({}) AS found) TO STDOUT (FORMAT csv, HEADER)").format(
         sql.SQL(", ").join(sql.SQL(copied(kind)).format(tables.name(name)) for name, kind in types.items()),
-        writing.select(table.online, view.fields),
-        sql.SQL("true") if oldest is None else sql.SQL("event_timestamp >= {}").format(sql.Literal(oldest)),
+        select_shown(pipeline, view, at),
     )
     doing = f"read view '{table.view}' of '{pipeline.name}'"
     with session(databases.online, doing, autocommit=True) as opened:
