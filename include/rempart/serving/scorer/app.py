@@ -100,20 +100,18 @@ class Scorer:
     ) -> Response:
         """Return the answer to a request for predictions, and count it."""
         pipeline, began = request.path_params["pipeline"], time.perf_counter()
-        rows = 0
         client = self._client(request)
         self.clients.allowed(client, pipeline, time.monotonic())
         try:
             try:
                 deployment, question = await asked()
-                rows = len(question.rows)
                 response = await self._ask(client, pipeline, deployment, question, began)
             except RempartError as cause:
                 raise refused(cause) from None
         except Refused as refusal:
-            self.metrics.answered(pipeline, refusal.status, rows, time.perf_counter() - began)
+            self.metrics.answered(pipeline, refusal.status, 0, time.perf_counter() - began)
             raise
-        self.metrics.answered(pipeline, 200, rows, time.perf_counter() - began)
+        self.metrics.answered(pipeline, 200, len(question.rows), time.perf_counter() - began)
         return response
 
     async def _ask(

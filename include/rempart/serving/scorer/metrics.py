@@ -52,7 +52,7 @@ class Metrics:
         }
         yield from _family("rempart_scorer_requests_total", "counter", "Requests for predictions.", by_status)
         counters = (
-            ("rows_total", "Rows of these requests.", self.rows),
+            ("rows_total", "Rows that were predicted.", self.rows),
             ("shadow_rows_total", "Rows that a shadow predicted.", self.shadow_rows),
             ("shadow_dropped_total", "Rows that a shadow did not predict, because it was busy.", self.shadow_dropped),
             ("shadow_failed_total", "Rows that a shadow could not predict.", self.shadow_failed),

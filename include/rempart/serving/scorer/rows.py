@@ -139,7 +139,7 @@ def _half_pair(text: str) -> bool:
 
 
 def _date(value: Any) -> date:
-    if type(value) is not str or len(value) != _DATE:
+    if type(value) is not str or len(value) != _DATE or not _begins_with_day(value):
         raise _Unfit
     try:
         return date.fromisoformat(value)
@@ -147,8 +147,13 @@ def _date(value: Any) -> date:
         raise _Unfit from None
 
 
+def _begins_with_day(text: str) -> bool:
+    """Return whether a text may begin as 2026-01-31 does: Python reads weeks, too, and days without dashes."""
+    return text[4] == text[7] == "-"
+
+
 def _instant(value: Any) -> datetime:
-    if type(value) is not str or len(value) <= _DATE:
+    if type(value) is not str or len(value) <= _DATE or not _begins_with_day(value):
         raise _Unfit
     try:
         found = datetime.fromisoformat(value)
