@@ -273,7 +273,7 @@ async def _body(request: Request) -> bytes:
     too_large = Refused(
         413,
         f"read the request: its body is larger than {MOST_BODY >> 20} MiB",
-        "Send several requests, or predict a file with `rempart pipeline predict`.",
+        "Send several requests, or predict a file with `rempart model predict`.",
     )
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Refused(415, "read the request: its body is compressed", "Send the body as it is.")

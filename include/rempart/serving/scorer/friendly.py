@@ -56,7 +56,7 @@ def checked(rows: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
         raise Refused(
             413,
             f"read the request: it has {len(rows)} rows; the limit is {MOST_ROWS}",
-            "Send several requests, or predict a file with `rempart pipeline predict`.",
+            "Send several requests, or predict a file with `rempart model predict`.",
         )
     return rows
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,17 @@ class PatientProtocol(HttpToolsProtocol):
             self._late = None
 
 
+class StoppableServer(uvicorn.Server):
+    """A server that ends at SIGTERM and SIGINT, and lets its caller finish: uvicorn's own raises the signal again."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
 def server(
     application: Any, host: str, port: int, tls: tuple[Path, Path] | None = None, *, most: int = MOST_CONNECTIONS
 ) -> uvicorn.Server:
@@ -73,7 +86,7 @@ def server(
         ssl_keyfile=tls and tls[1],
         ssl_context_factory=_strict if tls else None,
     )
-    return uvicorn.Server(configuration)
+    return StoppableServer(configuration)
 
 
 def _strict(_: uvicorn.Config, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:

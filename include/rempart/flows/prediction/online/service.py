@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,16 @@ class Opening:
         """
         platform = self.platform
         body = model_files.body_of(record, self._sites(record), platform.config.buckets.artifacts, self.folder)
-        stored = StoredFeatures(lambda: platform.database("feast_online"), pipeline)
+        stored = StoredFeatures(lambda: platform.database_to_read("feast_online"), pipeline)
         return AnsweringVersion(open_verified(record, body), pipeline, stored, platform.clock)
 
     def _sites(self, record: Mapping[str, Any]) -> Iterator[Callable[[], Site]]:
         """Yield the function that opens each site, that of the active site first."""
-        openers = self.platform.openers(record["classification"])
-        active = self.platform.config.active_site
+        platform, active = self.platform, self.platform.config.active_site
         with suppress(RempartError):  # its database does not answer: the sites are tried nevertheless
-            active = self.platform.active().site
-        yield from (openers[name] for name in sorted(openers, key=lambda name: name != active))
+            active = platform.active().site
+        for name in sorted(platform.config.sites, key=lambda name: name != active):
+            yield partial(platform.site_to_read, name, record["classification"])
 
 
 @dataclass
