@@ -16,10 +16,11 @@ from rempart.features.databases import FeatureDatabases
 from rempart.features.online import reader
 from rempart.features.online_store import comparison, generations, writing
 from rempart.features.online_store.comparison import Mark
-from rempart.features.plan import view_tables
+from rempart.features.plan import entity_key, view_tables
 from rempart.features.prediction import lookup
 from rempart.features.prediction.plan import plan
 from rempart.features.prediction.rows import features
+from rempart.flows.prediction.online.stored_features import StoredFeatures
 from rempart.flows.training.materialize import MaterializeResult, materialize_rows
 from rempart.settings.pipeline import ModelPipeline
 from tests.integration.test_features import NOW, Row, arrow, random_rows, row
@@ -90,6 +91,15 @@ def looked_up(databases: FeatureDatabases, pipeline: ModelPipeline, view: str, a
     at = datetime(2020, 2, 1, tzinfo=UTC)
     table = arrow([row(i, 0) | key for i, key in enumerate(asked)]).select(planned.columns)
     found = features(planned, table, at, lambda stored, keys: lookup.online_rows(databases, pipeline, stored, keys, at))
+    single = StoredFeatures(lambda: databases.online, pipeline)
+    try:
+        for stored in planned.stored:
+            entities = [entity_key(stored.table, pipeline, key) for key in asked]
+            unknown = dict.fromkeys(wanted)
+            told = [unknown if each is None else each for each in single.of(stored, entities, at)]
+            assert told == found.select(wanted).to_pylist(), "the scorer reads what a table reads"
+    finally:
+        single.close()
     made = found.select(wanted).rename_columns([name.partition("__")[2] for name in wanted]).to_pylist()
     return [key | values for key, values in zip(asked, made, strict=True)]
 

@@ -7,6 +7,7 @@ no value of the data.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+_EXACT = 1 << 53
+"""Integers up to it are exact in float64."""
 FeatureType = Literal["number", "boolean", "category"]
 
 
@@ -120,3 +123,47 @@ def _block(feature: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[np.flo
         )
     codes = positions.fill_null(-1).to_numpy(zero_copy_only=False)
     return np.asarray(codes[:, None] == np.arange(len(feature.values))[None, :], np.float32)
+
+
+def encode_rows(features: Sequence[Feature], rows: Sequence[Sequence[Any]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return the matrix of `encode` for rows of Python values, in the order of the features: faster for a few rows.
+
+    Raises TrainingError with the feature if a category's value is not declared.
+    """
+    import numpy as np
+
+    matrix = np.zeros((len(rows), sum(len(feature.values) or 1 for feature in features)), np.float32)
+    place = 0
+    with np.errstate(over="ignore"):
+        for position, feature in enumerate(features):
+            cells = [row[position] for row in rows]
+            if feature.type != "category":
+                matrix[:, place] = _numbers(cells)
+                place += 1
+                continue
+            places = _places(feature.values)
+            for i, value in enumerate(cells):
+                if value is None:
+                    continue
+                if value not in places:
+                    raise TrainingError(
+                        f"encode feature '{feature.name}': a row holds a value that is not declared",
+                        "Add the value to the column's `values` in the pipeline file, or correct the data.",
+                    )
+                matrix[i, place + places[value]] = 1
+            place += len(feature.values)
+    return matrix
+
+
+@functools.cache
+def _places(values: tuple[str, ...]) -> Mapping[str, int]:
+    return {value: place for place, value in enumerate(values)}
+
+
+def _numbers(cells: Sequence[Any]) -> Any:
+    """Return numbers rounded once, as Arrow does: a large integer does not pass through float64."""
+    import numpy as np
+
+    if any(type(cell) is int and not -_EXACT <= cell <= _EXACT for cell in cells):
+        return [np.nan if cell is None else np.float32(np.int64(cell)) for cell in cells]
+    return np.array([np.nan if cell is None else cell for cell in cells], np.float64)

@@ -6,6 +6,7 @@ the rest. The process ends with the object.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import selectors
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 MEMORY = 1 << 30
 """Bytes that a model may take in addition to four times its own size."""
+INLINE = 1 << 16
+"""Bytes of a matrix that goes through the pipe; a larger one goes through a file."""
 SECONDS = 300.0
 """Seconds for opening the model, and for each prediction."""
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "REMPART_HOME")
@@ -61,20 +64,32 @@ class IsolatedModel:
         """Predict like `onnx_format.run`."""
         import numpy as np
 
+        order: dict[str, Any] = {"task": task, "classes": classes}
+        if matrix.nbytes <= INLINE:
+            order |= {"inline": base64.b64encode(matrix.tobytes()).decode(), "shape": matrix.shape}
+            answer = self._asked(order)
+            body = base64.b64decode(answer["inline"])
+            return np.frombuffer(body, np.float64).reshape((-1, classes) if classes else -1)
         with _folder() as folder:
             given, result = folder / "matrix.npy", folder / "out.npy"
             with given.open("wb") as out:
                 np.save(out, matrix, allow_pickle=False)
-            order = {"matrix": str(given), "out": str(result), "task": task, "classes": classes}
-            assert self._process.stdin is not None  # noqa: S101 - a pipe, as asked for
-            try:
-                self._process.stdin.write(json.dumps(order) + "\n")
-                self._process.stdin.flush()
-            except BrokenPipeError:
-                raise _gone("predicting") from None
-            self._heed(self._answer("predicting"))
+            self._asked(order | {"matrix": str(given), "out": str(result)})
             made: np.ndarray[Any, np.dtype[np.float64]] = np.load(result, allow_pickle=False)
         return made
+
+    def _asked(self, order: Mapping[str, Any]) -> Mapping[str, str]:
+        assert self._process.stdin is not None  # noqa: S101 - a pipe, as asked for
+        try:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise _gone("predicting") from None
+        return self._heed(self._answer("predicting"))
+
+    def close(self) -> None:
+        """End the process."""
+        self._end()
 
     def _answer(self, doing: str) -> Mapping[str, str]:
         assert self._process.stdout is not None  # noqa: S101 - as above
@@ -91,9 +106,10 @@ class IsolatedModel:
         found: Mapping[str, str] = json.loads(line)
         return found
 
-    def _heed(self, answer: Mapping[str, str]) -> None:
-        if answer:
+    def _heed(self, answer: Mapping[str, str]) -> Mapping[str, str]:
+        if "what" in answer:
             raise ModelRefused(answer["what"], answer["hint"])
+        return answer
 
 
 @contextmanager

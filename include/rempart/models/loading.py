@@ -24,6 +24,7 @@ from rempart.models.tracking import session
 from rempart.settings.config import Connection
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     from mlflow import MlflowClient
 
@@ -73,13 +74,20 @@ class LoadedModel:
         return pa.concat_tables([self._predict(features.slice(start, size)) for start in starts])
 
     def _predict(self, features: pa.Table) -> pa.Table:
+        return predictions.named(self.task, self.target, self.figures(encode(self.features, features)))
+
+    def figures(self, matrix: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return the model's figures for an encoded matrix, as `predictions.named` takes them. Raises ModelRefused."""
         import numpy as np
 
         classes = len(self.target.values) if self.target else 0
-        matrix = encode(self.features, features)
         if not len(matrix):
-            return predictions.named(self.task, self.target, np.zeros((0, classes) if classes else 0))
-        return predictions.named(self.task, self.target, self._model.run(matrix, self.task, classes))
+            return np.zeros((0, classes) if classes else 0)
+        return self._model.run(matrix, self.task, classes)
+
+    def close(self) -> None:
+        """End the model's process."""
+        self._model.close()
 
 
 def load(tracking: Connection, record: Mapping[str, Any]) -> LoadedModel:
@@ -89,26 +97,9 @@ def load(tracking: Connection, record: Mapping[str, Any]) -> LoadedModel:
     TrackingUnavailable, TrackingRefused.
     """
     name, version = str(record["name"]), str(record["version"])
-    if missing := lacks(record):
-        raise ModelRefused(
-            f"Model {name} version {version}: its evidence has no {missing}, since an earlier release trained it",
-            f"Train it again: run train_{name}, then validate the new version.",
-        )
     with session(tracking, f"load model {name} version {version}") as client:
         body, ignored = _verified_model(client, name, version, record)
-    features = tuple(Feature.from_json(feature) for feature in record["features"])
-    target = Feature.from_json(record["target"]) if record["task"] == "classification" else None
-    model = LoadedModel(
-        name,
-        version,
-        str(record["task"]),
-        target,
-        features,
-        tuple(Input.from_json(column) for column in record["inputs"]),
-        str(record["files"][onnx_format.MODEL_FILE]),
-        IsolatedModel(body),
-        ignored,
-    )
+    model = open_verified(record, body, ignored)
     if model.ignored_line:
         logger.warning("model %s, %s", name, model.ignored_line)
     return model
@@ -121,6 +112,32 @@ def lacks(record: Mapping[str, Any]) -> str:
     if any("definition" not in feature for feature in record["features"]):
         return "`definition` of a feature"
     return ""
+
+
+def open_verified(record: Mapping[str, Any], body: bytes, ignored: tuple[str, ...] = ()) -> LoadedModel:
+    """Open the model.onnx of a `candidate` evidence body, wherever its bytes come from.
+
+    Raises ModelRefused if they are not those on record, or naming what a record of an earlier release lacks.
+    """
+    name, version = str(record["name"]), str(record["version"])
+    if missing := lacks(record):
+        raise ModelRefused(
+            f"Model {name} version {version}: its evidence has no {missing}, since an earlier release trained it",
+            f"Train it again: run train_{name}, then validate the new version.",
+        )
+    digest = str(record["files"][onnx_format.MODEL_FILE])
+    _check(f"Model {name} version {version}", onnx_format.MODEL_FILE, body, digest)
+    return LoadedModel(
+        name,
+        version,
+        str(record["task"]),
+        Feature.from_json(record["target"]) if record["task"] == "classification" else None,
+        tuple(Feature.from_json(feature) for feature in record["features"]),
+        tuple(Input.from_json(column) for column in record["inputs"]),
+        digest,
+        IsolatedModel(body),
+        ignored,
+    )
 
 
 def verify(tracking: Connection, record: Mapping[str, Any]) -> None:
@@ -149,11 +166,15 @@ def _verified_model(
         # only paths on record are fetched, so a server cannot make us write elsewhere
         for path, digest in sorted(files.items()):
             body = _download(location, path, Path(folder, "file"))
-            if hashlib.sha256(body).hexdigest() != digest:
-                raise ModelRefused(f"{where}: file '{path}' differs from the recorded file (SHA-256)", _HINT)
+            _check(where, path, body, digest)
             if path == onnx_format.MODEL_FILE:
                 model = body
     return model, tuple(sorted(found - files.keys()))
+
+
+def _check(where: str, path: str, body: bytes, digest: str) -> None:
+    if hashlib.sha256(body).hexdigest() != digest:
+        raise ModelRefused(f"{where}: file '{path}' differs from the recorded file (SHA-256)", _HINT)
 
 
 def _list(client: MlflowClient, model_id: str, files: Mapping[str, str]) -> set[str]:

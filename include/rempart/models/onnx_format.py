@@ -104,6 +104,7 @@ def open_session(body: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait use no core
     try:
         session = onnxruntime.InferenceSession(body, options, providers=["CPUExecutionProvider"])
     except Exception as cause:  # onnxruntime's own exceptions share no base class

@@ -1,12 +1,13 @@
 """Run one ONNX model in a process with limited memory and without secrets. `isolated_model` starts it.
 
 Its arguments are the model's file and its memory limit in bytes. It answers each line (JSON: the matrix's file, where
-the predictions go, the task, the number of classes) with one line: `{}`, or `{"what", "hint"}` of a refusal. Its first
-line does the same for the model itself.
+the predictions go, the task, the number of classes) with one line: `{}`, or `{"what", "hint"}` of a refusal. A small
+matrix is in the line itself (`inline`, `shape`), and so are its predictions. The first line is about the model itself.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import resource
@@ -46,14 +47,20 @@ def main(model: str, memory: str) -> None:
     for line in sys.stdin:
         order = json.loads(line)
         try:
-            matrix = np.load(order["matrix"], allow_pickle=False)
+            if "inline" in order:
+                matrix = np.frombuffer(base64.b64decode(order["inline"]), np.float32).reshape(order["shape"])
+            else:
+                matrix = np.load(order["matrix"], allow_pickle=False)
             made = onnx_format.run(session, matrix, order["task"], order["classes"])
-            with Path(order["out"]).open("wb") as out:
-                np.save(out, made, allow_pickle=False)
         except ModelRefused as cause:
             tell({"what": cause.what, "hint": cause.hint})
-        else:
-            tell({})
+            continue
+        if "inline" in order:
+            tell({"inline": base64.b64encode(made.tobytes()).decode()})
+            continue
+        with Path(order["out"]).open("wb") as out:
+            np.save(out, made, allow_pickle=False)
+        tell({})
 
 
 if __name__ == "__main__":

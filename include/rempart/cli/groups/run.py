@@ -112,3 +112,30 @@ def run_landing_watch() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     landing_watch.open_watch(open_platform(), stop, beat=var_dir() / landing_watch.BEAT).run()
+
+
+@group.command("scorer")
+def run_scorer(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Port; default: that of the stack.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="File of a TLS certificate (PEM), with --key.")] = None,
+    key: Annotated[Path | None, typer.Option(help="File of the certificate's key (PEM).")] = None,
+) -> None:
+    """Answer requests for predictions by the champion of each pipeline, until the process is ended.
+
+    Programs ask with a key (`rempart users client`). Promotions and rollbacks take effect within seconds, without a
+    lost request. Neither Airflow nor MLflow is needed.
+
+    Example:
+        rempart run scorer --port 18090
+    """
+    from rempart.deployment.setup import paths
+    from rempart.errors import ConfigError
+    from rempart.flows.prediction.online import service
+    from rempart.flows.shared.platform import open_platform
+    from rempart.settings.config import var_dir
+
+    if (certificate is None) != (key is None):
+        raise ConfigError("serve the scorer with TLS: --certificate and --key belong together", "Pass both.")
+    tls = (certificate, key) if certificate and key else None
+    service.run(open_platform(), var_dir() / "scorer", host, port or paths.current().scorer_port, tls)

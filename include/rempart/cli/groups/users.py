@@ -126,3 +126,57 @@ def change_role(name: Name, role: Annotated[str, typer.Argument(help=ROLES)]) ->
 
     people.change_role(people.users_of(open_platform()), name, role)
     rendering.tell(f"{name} now has role {role}")
+
+
+@group.command("client")
+def issue_key(
+    name: Annotated[str, typer.Argument(help="Name of the program, not of a person: evidence holds it for years.")],
+    pipelines: Annotated[str, typer.Option(help="Pipelines whose champions it may ask: a,b.")] = "",
+    per_minute: Annotated[int, typer.Option(help="Requests a minute, for each scorer process.")] = 600,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Revoke the key of the program.")] = False,
+) -> None:
+    """Issue a key for a program that asks the scorer for predictions, or revoke it. The key is shown once.
+
+    A second key replaces the first one. Both changes take effect within seconds, and are evidence.
+
+    Example:
+        rempart users client web-shop --pipelines hotel_bookings --per-minute 600
+        rempart users client web-shop --revoke
+    """
+    from rempart.flows.governance import clients
+    from rempart.flows.shared.platform import open_platform
+    from rempart.settings.pipeline import ModelPipeline
+    from rempart.settings.pipelines import load_all
+
+    ledger = open_platform().ledger
+    if revoke:
+        clients.revoke(ledger, name)
+        rendering.tell(f"the key of {name} was revoked")
+        return
+    known = [pipeline for pipeline, found in load_all().items() if isinstance(found, ModelPipeline)]
+    key = clients.issue(
+        ledger, name, [each.strip() for each in pipelines.split(",") if each.strip()], per_minute, known
+    )
+    rendering.tell(f"{name} may ask for predictions")
+    rendering.tell(f"key, shown once: {key}")
+
+
+@group.command("clients")
+def list_clients(as_json: AsJson = False) -> None:
+    """Show the programs that may ask the scorer for predictions, without their keys.
+
+    Example:
+        rempart users clients
+    """
+    from rempart.flows.governance import clients
+    from rempart.flows.shared.platform import open_platform
+
+    json_documents.begin(as_json)
+    known = clients.clients_on(open_platform().ledger)
+    if as_json:
+        told = [{"name": c.name, "pipelines": list(c.pipelines), "per_minute": c.per_minute} for c in known]
+        json_documents.show({"clients": told})
+        return
+    rendering.tell(f"{'name':<24}{'per minute':>12}  pipelines")
+    for client in known:
+        rendering.tell(f"{client.name:<24}{client.per_minute:>12}  {', '.join(client.pipelines)}")

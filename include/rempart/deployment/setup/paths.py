@@ -91,6 +91,11 @@ class Stack:
         return preflight.CONTAINERS.get(service, service) if self.containers else "127.0.0.1"
 
     @property
+    def scorer_port(self) -> int:
+        """Return the port of the scorer."""
+        return preflight.SCORER_PORT + self.offset
+
+    @property
     def listen(self) -> str:
         """Return the address that servers listen on. A container's networks decide who may connect."""
         return "0.0.0.0" if self.containers else "127.0.0.1"  # noqa: S104

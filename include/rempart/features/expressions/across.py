@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from psycopg import sql
+
 from rempart.features import tables
 from rempart.features.expressions import rendering
 from rempart.features.plan import SQL_TYPES
 from rempart.settings.expressions.across import ACROSS
+from rempart.settings.expressions.checking import Typed
 from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
@@ -17,6 +20,12 @@ if TYPE_CHECKING:
 def feature(name: str) -> str:
     """Return the name of the training set's column of an expression."""
     return f"{ACROSS}__{name}"
+
+
+def select(pipeline: ModelPipeline, tree: Typed) -> sql.Composed:
+    """Return the SQL of an expression over the columns of joined rows."""
+    made = rendering.select(pipeline, pipeline.prediction.at, tree)
+    return sql.SQL("({})::{}").format(made, sql.SQL(SQL_TYPES[tree.type]))
 
 
 def with_expressions(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
@@ -30,8 +39,7 @@ def with_expressions(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
 
     made = pipeline.across()
     query = ", ".join(
-        f"({rendering.select(pipeline, pipeline.prediction.at, tree).as_string(None)})::{SQL_TYPES[tree.type]}"
-        f" AS {tables.name(name).as_string(None)}"
+        f"{select(pipeline, tree).as_string(None)} AS {tables.name(name).as_string(None)}"
         for name, tree in made.items()
     )
     read = dict.fromkeys(name for tree in made.values() for name in rendering.columns(tree))

@@ -88,6 +88,17 @@ class Platform:
         self.record(decision)
         return self._open(name, name, connection, decision)
 
+    def site_to_read(self, name: str, classification: Classification) -> Site:
+        """Return a site for reads of what it holds, if the policy allows that there. Nothing is recorded.
+
+        So a process without the signing key can use it. Raises PlacementDenied.
+        """
+        connection = None if name in self.sites else self.connections(self.config.sites[name].connection)
+        decision = self._decide(name, connection, classification, "data", None)
+        if not decision.allowed:
+            raise _with_pipelines(decision)
+        return self._open(name, name, connection, decision)
+
     def openers(self, classification: Classification) -> dict[str, Callable[[], Site]]:
         """Return for each configured site the function that opens it, as `site` does."""
         return {name: partial(self.site, name, classification) for name in self.config.sites}
@@ -191,6 +202,14 @@ class Platform:
                 raise decision.refusal()  # no record is possible: the ledger is on the same server
         else:
             self.record(self._decide_server("postgresql", classification_of(load_all()), connection.host))
+        return connection
+
+    def database_to_read(self, name: str) -> Connection:
+        """Return the connection of a database as `database` does, but record nothing. Raises PlacementDenied."""
+        connection = self.connections(f"pg_{name}")
+        decision = self._decide_server("postgresql", classification_of(load_all()), connection.host)
+        if not decision.allowed:
+            raise _with_pipelines(decision)
         return connection
 
     def tracking(self) -> Connection:

@@ -36,6 +36,13 @@ class LogRules(Strict):
 class Serving(Strict):
     """The champion as a service."""
 
+    shadow: bool = Field(
+        default=False,
+        description=(
+            "Let the newest candidate that is not champion predict what the champion answers. Its predictions are "
+            "logged, and never returned."
+        ),
+    )
     log: LogRules = Field(default=LogRules(), description="Which predictions are logged, and how long they are kept.")
 
 

@@ -1,0 +1,56 @@
+"""A verified version that answers rows: its model, and the features of its pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from rempart.errors import ModelRefused
+from rempart.flows.prediction.champion import check_definitions
+from rempart.flows.prediction.online.row_features import RowFeatures
+from rempart.flows.prediction.online.stored_features import StoredFeatures
+from rempart.models import predictions
+from rempart.models.encoding import encode_rows
+from rempart.models.loading import LoadedModel
+from rempart.serving.scorer.batches import Answer
+from rempart.serving.scorer.rows import Key, Row
+from rempart.settings.pipeline import ModelPipeline
+
+
+class AnsweringVersion:
+    """A version with the features of its pipeline. It implements `serving.scorer.deployments.OpenedVersion`.
+
+    Raises PredictionError if the pipeline file gives other features than those that the model learned from.
+    """
+
+    def __init__(
+        self, model: LoadedModel, pipeline: ModelPipeline, stored: StoredFeatures, clock: Callable[[], datetime]
+    ) -> None:
+        check_definitions(pipeline, model)
+        self.version, self.sha256, self.inputs = model.version, model.sha256, model.inputs
+        self.is_broken = False
+        self.outputs: Mapping[str, str] = predictions.columns(model.task, model.target)
+        self._model, self._stored = model, stored
+        self._names = [feature.name for feature in model.features]
+        self._features = RowFeatures(pipeline, self._names, model.inputs, stored.of, clock)
+
+    def answer(self, rows: Sequence[Row | Key]) -> Answer:
+        """Return a prediction for each row, and for each key of entities whose features the online store has.
+
+        Raises PredictionError, TrainingError, FeatureError, DatabaseUnavailable, ModelRefused.
+        """
+        made = self._features.of(rows)
+        matrix = encode_rows(self._model.features, made)
+        try:
+            figures = self._model.figures(matrix)
+        except ModelRefused:
+            self.is_broken = True
+            raise
+        outputs = predictions.named_rows(self._model.task, self._model.target, figures)
+        return Answer([dict(zip(self._names, values, strict=True)) for values in made], outputs)
+
+    def close(self) -> None:
+        """End the model's process, and close the connections."""
+        self._model.close()
+        self._stored.close()
+        self._features.close()

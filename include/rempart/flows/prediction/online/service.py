@@ -1,0 +1,195 @@
+"""The scorer as a process: it reads the ledger every few seconds, opens the champions and serves them."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rempart.errors import PipelineError, RempartError
+from rempart.flows.prediction.online import logs, model_files, standings
+from rempart.flows.prediction.online.answering import AnsweringVersion
+from rempart.flows.prediction.online.standings import Standings
+from rempart.flows.prediction.online.stored_features import StoredFeatures
+from rempart.flows.shared.platform import Platform
+from rempart.models.loading import open_verified
+from rempart.models.onnx_format import MODEL_FILE
+from rempart.serving.scorer import http_server, shadows
+from rempart.serving.scorer.app import Scorer
+from rempart.serving.scorer.clients import Clients
+from rempart.serving.scorer.deployments import Deployment, Deployments, OpenedVersion, Slot
+from rempart.settings.pipeline import ModelPipeline, Pipeline
+from rempart.settings.pipelines import load_all
+from rempart.sites.port import Site
+
+EVERY = 3.0
+"""Seconds between two looks at the ledger."""
+AGAIN = 30.0
+"""Seconds after which a version that could not be opened is tried again."""
+logger = logging.getLogger(__name__)
+Opened = Callable[[ModelPipeline, Mapping[str, Any]], OpenedVersion]
+
+
+@dataclass
+class Opening:
+    """Opens versions. `folder`: where models stay on this machine."""
+
+    platform: Platform
+    folder: Path
+
+    def open(self, pipeline: ModelPipeline, record: Mapping[str, Any]) -> OpenedVersion:
+        """Return a version whose bytes equal its evidence.
+
+        Raises ModelRefused, PredictionError, SiteError, PlacementDenied, ServingError.
+        """
+        platform = self.platform
+        body = model_files.body_of(record, self._sites(record), platform.config.buckets.artifacts, self.folder)
+        stored = StoredFeatures(lambda: platform.database_to_read("feast_online"), pipeline)
+        return AnsweringVersion(open_verified(record, body), pipeline, stored, platform.clock)
+
+    def _sites(self, record: Mapping[str, Any]) -> Iterator[Callable[[], Site]]:
+        """Yield the function that opens each site, that of the active site first."""
+        platform, active = self.platform, self.platform.config.active_site
+        with suppress(RempartError):  # its database does not answer: the sites are tried nevertheless
+            active = platform.active().site
+        for name in sorted(platform.config.sites, key=lambda name: name != active):
+            yield partial(platform.site_to_read, name, record["classification"])
+
+
+@dataclass
+class Service:
+    """Keeps a scorer's deployments as the ledger says. `load`: reads the pipeline files."""
+
+    platform: Platform
+    folder: Path
+    scorer: Scorer
+    open: Opened
+    load: Callable[[], Mapping[str, Pipeline | PipelineError]] = load_all
+    known: Standings | None = None
+    _failed: dict[tuple[str, str], float] = field(default_factory=dict)
+    _wanted: Any = None
+
+    async def watch(self) -> None:
+        """Follow the ledger until the task is cancelled."""
+        while True:
+            try:
+                await self.refresh()
+            except RempartError as error:
+                logger.warning("the scorer goes on with what it knows: %s", error.what)
+            except Exception as cause:
+                logger.error("the scorer goes on with what it knows: %s", type(cause).__name__)  # noqa: TRY400 # it may quote a value
+            await asyncio.sleep(EVERY)
+
+    async def refresh(self) -> None:
+        """Read the ledger if it changed, and let the champions on record answer.
+
+        If the ledger does not answer, the newest reading on disk counts. Raises RempartError, PipelineError.
+        """
+        pipelines = {name: found for name, found in self.load().items() if isinstance(found, ModelPipeline)}
+        deployments = self.scorer.deployments
+        try:
+            self.known = await asyncio.to_thread(self._read, pipelines)
+        except RempartError as error:
+            if not deployments.fault or self.known is None:
+                logger.warning("the ledger cannot be read: %s", error.what)
+            deployments.fault = error.what
+            if self.known is None and (kept := standings.kept(self.folder)):
+                self.known, deployments.known_at = kept, kept.at
+        else:
+            deployments.known_at, deployments.fault = self.platform.clock(), ""
+        if self.known is not None:
+            self.scorer.clients.replace(self.known.clients)
+            await self._deploy(self.known, pipelines)
+
+    def _read(self, pipelines: Mapping[str, ModelPipeline]) -> Standings:
+        ledger, known = self.platform.ledger, self.known
+        shadowed = {name for name, pipeline in pipelines.items() if pipeline.serving.shadow}
+        wanted = (sorted(pipelines), sorted(shadowed))
+        if known is None or known.seq != standings.newest_record(ledger) or wanted != self._wanted:
+            known = standings.read(ledger, pipelines, shadowed, self.platform.clock())
+            standings.keep(known, self.folder)
+            self._wanted = wanted
+        return known
+
+    async def _deploy(self, known: Standings, pipelines: Mapping[str, ModelPipeline]) -> None:
+        deployments = self.scorer.deployments
+        files = self.load()
+        for name in {*deployments.slots, *known.champions}:
+            slot = deployments.slots.get(name, Slot())
+            record = known.champions.get(name) if name in files else None
+            if isinstance(files.get(name), PipelineError):
+                continue  # what answers goes on
+            champion = await self._as_recorded(name, slot.champion, record, pipelines)
+            if record is None or champion is not None:
+                deployments.replace(name, champion)
+            shadow_record = known.shadows.get(name) if champion else None
+            shadow = await self._as_recorded(name, slot.shadow, shadow_record, pipelines, is_shadow=True)
+            deployments.replace_shadow(name, shadow)
+        records = (*known.champions.values(), *known.shadows.values())
+        model_files.forget_others(self.folder, {str(record["files"][MODEL_FILE]) for record in records})
+
+    async def _as_recorded(
+        self,
+        name: str,
+        present: Deployment | None,
+        record: Mapping[str, Any] | None,
+        pipelines: Mapping[str, ModelPipeline],
+        *,
+        is_shadow: bool = False,
+    ) -> Deployment | None:
+        """Return the deployment of the recorded version: the present one, or a new one; None if it cannot be opened."""
+        if record is None:
+            return None
+        version, digest = str(record["version"]), str(record["files"][MODEL_FILE])
+        running = present.opened if present and not present.opened.is_broken else None
+        if running and (running.version, running.sha256) == (version, digest):
+            return present
+        if time.monotonic() < self._failed.get((name, version), 0.0):
+            return None
+        try:
+            opened = await asyncio.to_thread(self.open, pipelines[name], record)
+        except RempartError as error:
+            self._failed[name, version] = time.monotonic() + AGAIN
+            logger.error("version %s of %s cannot be opened: %s", version, name, error.what)  # noqa: TRY400
+            if not is_shadow:
+                self.scorer.deployments.fail(name, error.what)
+            return None
+        logger.info("%s: version %s %s", name, version, "shadows the champion" if is_shadow else "answers")
+        return Deployment(opened, most_waiting=shadows.MOST_WAITING if is_shadow else None)
+
+
+def open_scorer(platform: Platform) -> Scorer:
+    """Return a scorer that knows nothing yet."""
+    machine = platform.config.machine
+    place = f"{machine.operator if machine else 'unknown'}/{socket.gethostname()}/{os.getpid()}"
+    return Scorer(Deployments(), Clients(), logs.open_log(platform), place, importlib.metadata.version("rempart"))
+
+
+def run(platform: Platform, folder: Path, host: str, port: int, tls: tuple[Path, Path] | None = None) -> None:
+    """Serve until the process is asked to stop. Requests in flight are answered."""
+    import uvloop
+
+    uvloop.run(_run(platform, folder, host, port, tls))
+
+
+async def _run(platform: Platform, folder: Path, host: str, port: int, tls: tuple[Path, Path] | None) -> None:
+    scorer = open_scorer(platform)
+    service = Service(platform, folder, scorer, Opening(platform, folder).open)
+    watching = asyncio.create_task(service.watch())
+    try:
+        await http_server.server(scorer.application(), host, port, tls).serve()
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        await scorer.shadows.finish()
+        await scorer.deployments.finish()

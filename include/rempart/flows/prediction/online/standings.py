@@ -1,0 +1,88 @@
+"""What the ledger says about serving: which version is champion, which may shadow it, and who may ask.
+
+The newest reading stays on disk, so that the scorer starts while the ledger does not answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rempart.flows.governance.clients import clients_on
+from rempart.flows.prediction.online.model_files import write_private
+from rempart.flows.shared import removals
+from rempart.flows.training.champions import decisions_on, intended
+from rempart.flows.training.train import candidate_record
+from rempart.ledger.port import Ledger
+from rempart.serving.scorer.clients import Client
+
+FILE = "standings.json"
+
+
+@dataclass(frozen=True)
+class Standings:
+    """One reading of the ledger. `champions`, `shadows`: `candidate` evidence by pipeline. `seq`: newest record."""
+
+    at: datetime
+    seq: int
+    champions: Mapping[str, Mapping[str, Any]]
+    shadows: Mapping[str, Mapping[str, Any]]
+    clients: tuple[Client, ...]
+
+
+def newest_record(ledger: Ledger) -> int:
+    """Return the number of the newest record. It only tells whether to read again."""
+    return next((entry.seq for entry in ledger.page(limit=1)), 0)
+
+
+def read(ledger: Ledger, pipelines: Collection[str], shadowed: Collection[str], at: datetime) -> Standings:
+    """Read the ledger. `shadowed`: pipelines whose newest candidate shadows the champion.
+
+    Raises LedgerError, DatabaseUnavailable.
+    """
+    seq, champions, shadows = newest_record(ledger), dict[str, Mapping[str, Any]](), dict[str, Mapping[str, Any]]()
+    for name in sorted(pipelines):
+        version = intended(decisions_on(ledger, name))
+        record = candidate_record(ledger, name, version) if version else None
+        if version is None or record is None:
+            continue
+        champions[name] = record
+        if name in shadowed and (newest := _newest_candidate(ledger, name)) and str(newest["version"]) != version:
+            shadows[name] = newest
+    return Standings(at, seq, champions, shadows, clients_on(ledger))
+
+
+def _newest_candidate(ledger: Ledger, name: str) -> Mapping[str, Any] | None:
+    found = removals.since(ledger.find("candidate", name, limit=1), removals.removal_of(ledger, name))
+    return found[-1].body if found else None
+
+
+def keep(standings: Standings, folder: Path) -> None:
+    """Keep a reading on disk. Raises ServingError."""
+    plain = {
+        "at": standings.at.isoformat(),
+        "seq": standings.seq,
+        "champions": dict(standings.champions),
+        "shadows": dict(standings.shadows),
+        "clients": [client.as_json() for client in standings.clients],
+    }
+    write_private(folder / FILE, json.dumps(plain).encode())
+
+
+def kept(folder: Path) -> Standings | None:
+    """Return the reading on disk, or None if there is none that can be read."""
+    try:
+        plain = json.loads((folder / FILE).read_bytes())
+        return Standings(
+            datetime.fromisoformat(plain["at"]),
+            int(plain["seq"]),
+            dict(plain["champions"]),
+            dict(plain["shadows"]),
+            tuple(Client.from_json(client) for client in plain["clients"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,295 @@
+"""The ASGI application: who may ask, what a request asks for, and its answer after the log has it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from rempart.errors import RempartError
+from rempart.serving.entries import Entry, PredictionLog
+from rempart.serving.scorer import friendly, metrics, open_inference
+from rempart.serving.scorer.batches import Answer
+from rempart.serving.scorer.clients import Client, Clients
+from rempart.serving.scorer.deployments import Deployment, Deployments
+from rempart.serving.scorer.friendly import Question
+from rempart.serving.scorer.metrics import Gauge, Labels, Metrics
+from rempart.serving.scorer.refusals import Refused, refused, unexpected
+from rempart.serving.scorer.shadows import Shadows
+
+MOST_BODY = 4 << 20
+"""Bytes of a request."""
+BODY_SECONDS = 10.0
+"""Seconds in which a request's body must arrive."""
+ANSWER_SECONDS = 30.0
+"""Seconds after which a request that still waits is refused."""
+logger = logging.getLogger(__name__)
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass
+class Scorer:
+    """What the application stands on. `place`: operator, node and process, for the log. `release`: of Rempart."""
+
+    deployments: Deployments
+    clients: Clients
+    log: PredictionLog
+    place: str
+    release: str
+    metrics: Metrics = field(default_factory=Metrics)
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def __post_init__(self) -> None:
+        self.shadows = Shadows(self.log, self.metrics)
+        self.deployments.on_swap = self._count_swap
+
+    def _count_swap(self, pipeline: str) -> None:
+        self.metrics.swaps[pipeline] += 1
+
+    def application(self) -> Starlette:
+        """Return the ASGI application."""
+        model = "/v2/models/{pipeline}"
+        routes: list[tuple[str, str, Handler]] = [
+            ("POST", "/predict/{pipeline}", self._predict),
+            ("GET", "/metrics", self._metrics),
+            ("GET", "/v2", self._server),
+            ("GET", "/v2/health/live", self._live),
+            ("GET", "/v2/health/ready", self._ready),
+        ]
+        for path in (model, f"{model}/versions/{{version}}"):
+            routes += [
+                ("GET", path, self._model),
+                ("GET", f"{path}/ready", self._model_ready),
+                ("POST", f"{path}/infer", self._infer),
+            ]
+        return Starlette(
+            routes=[Route(path, _safe(handler), methods=[method]) for method, path, handler in routes],
+            exception_handlers={HTTPException: _no_route},
+        )
+
+    async def _predict(self, request: Request) -> Response:
+        async def asked() -> tuple[Deployment, Question]:
+            body = await _body(request)
+            return self.deployments.of(request.path_params["pipeline"]), friendly.question(body)
+
+        return await self._answered(request, asked)
+
+    async def _infer(self, request: Request) -> Response:
+        async def asked() -> tuple[Deployment, Question]:
+            if "inference-header-content-length" in request.headers:
+                raise Refused(400, "read the request: it has binary tensors", "Send the tensors' data as JSON.")
+            body = await _body(request)
+            deployment = self._version(request)
+            return deployment, open_inference.question(body, deployment.opened.inputs)
+
+        return await self._answered(request, asked)
+
+    async def _answered(
+        self, request: Request, asked: Callable[[], Awaitable[tuple[Deployment, Question]]]
+    ) -> Response:
+        """Return the answer to a request for predictions, and count it."""
+        pipeline, began = request.path_params["pipeline"], time.perf_counter()
+        client = self._client(request)
+        self.clients.allowed(client, pipeline, time.monotonic())
+        try:
+            try:
+                deployment, question = await asked()
+                response = await self._ask(client, pipeline, deployment, question, began)
+            except RempartError as cause:
+                raise refused(cause) from None
+        except Refused as refusal:
+            self.metrics.answered(pipeline, refusal.status, 0, time.perf_counter() - began)
+            raise
+        self.metrics.answered(pipeline, 200, len(question.rows), time.perf_counter() - began)
+        return response
+
+    async def _ask(
+        self, client: Client, pipeline: str, deployment: Deployment, question: Question, began: float
+    ) -> Response:
+        """Predict, log, and only then return the answer. Raises RempartError, Refused."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await deployment.ask(question)
+        except TimeoutError:
+            raise Refused(
+                503,
+                f"predict {len(question.rows)} rows: no answer within {ANSWER_SECONDS:.0f} s",
+                "Ask again later, or run more scorers.",
+                {"Retry-After": "5"},
+            ) from None
+
+        def entries(by: Deployment, predicted: Answer, ids: Sequence[str], *, returned: bool) -> list[Entry]:
+            at, seconds = self.clock(), time.perf_counter() - began
+            told = (pipeline, by.opened.version, by.opened.sha256, client.name, self.place)
+            parts = zip(ids, question.rows, predicted.features, predicted.outputs, strict=True)
+            return [
+                Entry(id_, at, *told, row, features, output, seconds, returned) for id_, row, features, output in parts
+            ]
+
+        ids = friendly.new_ids(len(question.rows))
+        await self.log.write(entries(deployment, answer, ids, returned=True))
+        if shadow := self.deployments.slots[pipeline].shadow:
+            self.shadows.offer(
+                pipeline,
+                shadow,
+                question,
+                lambda by, predicted: entries(by, predicted, friendly.new_ids(len(ids)), returned=False),
+            )
+        opened = deployment.opened
+        if question.named:
+            return _json(friendly.answer(pipeline, opened.version, opened.sha256, ids, answer.outputs))
+        return _json(
+            open_inference.answer(
+                pipeline, opened.version, question.id, opened.sha256, ids, answer.outputs, opened.outputs
+            )
+        )
+
+    def _client(self, request: Request) -> Client:
+        return self.clients.of(request.headers.get("authorization"))
+
+    def _version(self, request: Request) -> Deployment:
+        """Return the deployment that a path names. Raises Refused (404)."""
+        pipeline, version = request.path_params["pipeline"], request.path_params.get("version")
+        deployment = self.deployments.of(pipeline)
+        if version not in (None, deployment.opened.version):
+            raise Refused(
+                404,
+                f"use version {version[:20]!r} of pipeline '{pipeline}': it is not the champion",
+                f"Only the champion answers, now version {deployment.opened.version}: leave the version out.",
+            )
+        return deployment
+
+    async def _server(self, request: Request) -> Response:
+        self.clients.count(self._client(request), time.monotonic())
+        return _json(open_inference.server(self.release))
+
+    async def _model(self, request: Request) -> Response:
+        self.clients.allowed(self._client(request), request.path_params["pipeline"], time.monotonic())
+        opened = self._version(request).opened
+        return _json(
+            open_inference.model(request.path_params["pipeline"], opened.version, opened.inputs, opened.outputs)
+        )
+
+    async def _model_ready(self, request: Request) -> Response:
+        self.clients.allowed(self._client(request), request.path_params["pipeline"], time.monotonic())
+        return _json({"name": request.path_params["pipeline"], "ready": bool(self._version(request))})
+
+    async def _live(self, request: Request) -> Response:
+        return _json({"live": True})
+
+    async def _ready(self, request: Request) -> Response:
+        """Answer whether a champion answers, and since when nothing new is known of the ledger; no names."""
+        known = self.deployments
+        answering = sum(slot.champion is not None for slot in known.slots.values())
+        faults = sum(bool(slot.fault) for slot in known.slots.values())
+        told = {
+            "ready": answering > 0,
+            "models": answering,
+            "failing": faults,
+            "ledger_known_at": known.known_at.isoformat() if known.known_at else None,
+            "ledger_answers": not known.fault,
+        }
+        return _json(told, 200 if answering else 503)
+
+    async def _metrics(self, request: Request) -> Response:
+        self.clients.count(self._client(request), time.monotonic())
+        known, now = self.deployments, self.clock()
+        versions: dict[Labels, float] = {
+            (
+                ("pipeline", name),
+                ("version", slot.champion.opened.version),
+                ("sha256", slot.champion.opened.sha256),
+            ): 1.0
+            for name, slot in known.slots.items()
+            if slot.champion
+        }
+        waiting: dict[Labels, float] = {
+            (("pipeline", name),): float(slot.champion.batches.rows_waiting)
+            for name, slot in known.slots.items()
+            if slot.champion
+        }
+        faults: dict[Labels, float] = {
+            (("pipeline", name),): float(bool(slot.fault)) for name, slot in known.slots.items()
+        }
+        age: dict[Labels, float] = {(): (now - known.known_at).total_seconds()} if known.known_at else {}
+        gauges: tuple[Gauge, ...] = (
+            ("version", "The version that answers.", versions),
+            ("waiting_rows", "Rows that wait for a model.", waiting),
+            ("failing", "Whether the champion by the ledger does not answer.", faults),
+            ("ledger_age_seconds", "Seconds since the ledger was read.", age),
+        )
+        return Response(self.metrics.text(gauges), media_type=metrics.CONTENT_TYPE)
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+def _refusal(refusal: Refused) -> Response:
+    return Response(refusal.body(), refusal.status, dict(refusal.headers), media_type="application/json")
+
+
+def _safe(handler: Handler) -> Handler:
+    """Return a handler that answers every failure with JSON."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Refused as refusal:
+            return _refusal(refusal)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        except Exception as cause:  # the text of an exception may quote a value
+            trace = cause.__traceback__
+            while trace and trace.tb_next:
+                trace = trace.tb_next
+            where = f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace else "nowhere"
+            logger.error("a request failed unexpectedly: %s in %s", type(cause).__name__, where)  # noqa: TRY400
+            return _refusal(unexpected())
+
+    return handle
+
+
+async def _no_route(request: Request, cause: Exception) -> Response:
+    status = cause.status_code if isinstance(cause, HTTPException) else 404
+    what = {404: "there is no such address", 405: "the address has no such method"}.get(status, "it is not understood")
+    hint = "Send POST /predict/PIPELINE, or use the Open Inference Protocol below /v2."
+    return _refusal(Refused(status, f"answer the request: {what}", hint))
+
+
+async def _body(request: Request) -> bytes:
+    """Return a request's body. Raises Refused (408, 413, 415)."""
+    too_large = Refused(
+        413,
+        f"read the request: its body is larger than {MOST_BODY >> 20} MiB",
+        "Send several requests, or predict a file with `rempart model predict`.",
+    )
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise Refused(415, "read the request: its body is compressed", "Send the body as it is.")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:20]) > MOST_BODY:
+        raise too_large
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > MOST_BODY:
+                    raise too_large
+                parts.append(part)
+    except TimeoutError:
+        raise Refused(
+            408, f"read the request: its body did not arrive within {BODY_SECONDS:.0f} s", "Send it again."
+        ) from None
+    return b"".join(parts)

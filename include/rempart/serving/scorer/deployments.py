@@ -1,0 +1,127 @@
+"""The versions that answer: a swap loses no request, since each finishes on the version that it began with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from rempart.models.inputs import Input
+from rempart.serving.scorer.batches import Answer, Batches
+from rempart.serving.scorer.friendly import Question
+from rempart.serving.scorer.refusals import Refused
+from rempart.serving.scorer.rows import Key, Row, typed_rows
+
+
+class OpenedVersion(Protocol):
+    """A verified version whose model is open. Its methods are called in one thread.
+
+    `is_broken`: its model's process ended, so it must be opened again.
+    """
+
+    version: str
+    sha256: str
+    is_broken: bool
+    inputs: tuple[Input, ...]
+    outputs: Mapping[str, str]
+    """Type (`double`, `string`) of each named output."""
+
+    def answer(self, rows: Sequence[Row | Key]) -> Answer:
+        """Return a prediction for each row, and for each key of an entity whose features the online store has.
+
+        Raises PredictionError, FeatureError, DatabaseUnavailable, ModelRefused.
+        """
+
+    def close(self) -> None:
+        """End the model's process and its connections."""
+
+
+class Deployment:
+    """A version that answers. `queue`: rows that wait for it."""
+
+    def __init__(self, opened: OpenedVersion, *, most_waiting: int | None = None) -> None:
+        more = {} if most_waiting is None else {"most_waiting": most_waiting}
+        self.opened = opened
+        self.batches = Batches(opened.answer, opened.close, **more)
+
+    def ask(self, question: Question) -> asyncio.Future[Answer]:
+        """Return the future answer to a question. Raises PredictionError, ServingError."""
+        if question.by_key:
+            return self.batches.submit(question.rows)
+        return self.batches.submit(typed_rows(self.opened.inputs, question.rows))
+
+
+@dataclass
+class Slot:
+    """The champion of a pipeline that answers, if any, and its shadow. `fault`: why another does not answer."""
+
+    champion: Deployment | None = None
+    shadow: Deployment | None = None
+    fault: str = ""
+
+
+@dataclass
+class Deployments:
+    """All pipelines that are served, and what is known of the ledger.
+
+    `known_at`: when the ledger was last read, None if only what an earlier process left on disk is known; `fault`: why
+    it was not read since.
+    """
+
+    slots: dict[str, Slot] = field(default_factory=dict)
+    known_at: datetime | None = None
+    fault: str = "the ledger was not read yet"
+    on_swap: Callable[[str], None] = lambda _: None
+    _ending: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def of(self, pipeline: str) -> Deployment:
+        """Return the deployment that answers for a pipeline. Raises Refused (404, 503)."""
+        slot = self.slots.get(pipeline)
+        if slot is None or (slot.champion is None and not slot.fault):
+            raise Refused(
+                404,
+                f"predict with pipeline '{pipeline[:60]}': it has no champion",
+                f"Train one: `rempart pipeline run {pipeline[:60]} --follow`.",
+            )
+        if slot.champion is None:
+            raise Refused(
+                503,
+                f"predict with pipeline '{pipeline}': its champion does not answer: {slot.fault}",
+                "docs/runbooks/scorer-down.md tells what to do.",
+                {"Retry-After": "10"},
+            )
+        return slot.champion
+
+    def replace(self, pipeline: str, champion: Deployment | None) -> None:
+        """Let another version answer from now on. The former finishes its requests, then ends."""
+        slot = self.slots.setdefault(pipeline, Slot())
+        before, slot.champion, slot.fault = slot.champion, champion, ""
+        if before is not champion:
+            self.on_swap(pipeline)
+            self._end(before)
+
+    def fail(self, pipeline: str, why: str) -> None:
+        """Note why the champion by the ledger does not answer. What answered before goes on."""
+        self.slots.setdefault(pipeline, Slot()).fault = why
+
+    def replace_shadow(self, pipeline: str, shadow: Deployment | None) -> None:
+        """Let another version be the shadow from now on."""
+        slot = self.slots.setdefault(pipeline, Slot())
+        before, slot.shadow = slot.shadow, shadow
+        if before is not shadow:
+            self._end(before)
+
+    def _end(self, deployment: Deployment | None) -> None:
+        if deployment is not None:
+            task = asyncio.get_running_loop().create_task(deployment.batches.finish())
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    async def finish(self) -> None:
+        """End all versions after their requests."""
+        for name in list(self.slots):
+            self.replace(name, None)
+            self.replace_shadow(name, None)
+        await asyncio.gather(*self._ending)

@@ -1,0 +1,69 @@
+"""A challenger predicts the rows that the champion answered. Its predictions are logged, and never returned.
+
+Its queue is bounded: rows that do not fit are dropped and counted, so it never slows an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rempart.errors import RempartError, ServingError
+from rempart.serving.entries import Entry, PredictionLog
+from rempart.serving.scorer.batches import Answer
+from rempart.serving.scorer.deployments import Deployment
+from rempart.serving.scorer.friendly import Question
+from rempart.serving.scorer.metrics import Metrics
+
+MOST_WAITING = 2000
+"""Rows that wait for a shadow."""
+
+
+@dataclass
+class Shadows:
+    """Asks shadows, and logs what they predict."""
+
+    log: PredictionLog
+    metrics: Metrics
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def offer(
+        self,
+        pipeline: str,
+        shadow: Deployment,
+        question: Question,
+        entries: Callable[[Deployment, Answer], list[Entry]],
+    ) -> None:
+        """Let a shadow predict what was answered, without waiting for it."""
+        rows = len(question.rows)
+        try:
+            asked = shadow.ask(question)
+        except ServingError:
+            self.metrics.shadow_dropped[pipeline] += rows
+            return
+        except RempartError:  # it has other inputs
+            self.metrics.shadow_failed[pipeline] += rows
+            return
+        task = asyncio.get_running_loop().create_task(self._record(pipeline, shadow, asked, rows, entries))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _record(
+        self,
+        pipeline: str,
+        shadow: Deployment,
+        asked: asyncio.Future[Answer],
+        rows: int,
+        entries: Callable[[Deployment, Answer], list[Entry]],
+    ) -> None:
+        try:
+            await self.log.write(entries(shadow, await asked))
+        except RempartError:
+            self.metrics.shadow_failed[pipeline] += rows
+        else:
+            self.metrics.shadow_rows[pipeline] += rows
+
+    async def finish(self) -> None:
+        """Wait until what was offered is recorded."""
+        await asyncio.gather(*self._tasks)
