@@ -97,7 +97,8 @@ def _joined(table: pa.Table, entities: pa.ChunkedArray, view: StoredView, lookup
     places = pc.index_in(keys, value_set=stored[view.table.join_key].combine_chunks())
     if places.null_count:
         logger.info(
-            "%d of %d rows have no value now in view '%s' of the online store",
+            "%d of %d rows have no value in view '%s' of the online store: their group is unknown, or has no row "
+            "that is new enough. They are predicted without it",
             places.null_count,
             len(keys),
             view.table.view,
