@@ -76,11 +76,11 @@ def test_probabilities_that_are_too_sure_are_at_fault() -> None:
     fits, off = ((random.random(2_000) > share).astype(float) for share in (0.9, 0.6))
     errors_of = [performance.calibration_error(truth, sure) for truth in (fits, off)]
     assert errors_of[0] < 0.03 and errors_of[1] == pytest.approx(0.3, abs=0.05)
-    sides = [
+    holdout, window = (
         Judged(performance.losses("log_loss", truth, sure), {}, error)
-        for truth, error in zip((off, fits), errors_of[::-1], strict=True)
-    ]
-    found = performance.judge("log_loss", *sides, float(sides[1].losses.mean()), Monitoring(worse=9.0))
+        for truth, error in zip((fits, off), errors_of, strict=True)
+    )
+    found = performance.judge("log_loss", window, holdout, float(holdout.losses.mean()), Monitoring(worse=9.0))
     assert found.miscalibrated and found.worse and not found.overall.worse
     told = verdict.conclude("3", WINDOW, (), found, RULES.least_rows)
     assert told.reasons[0].startswith("probabilities are off by 29")
