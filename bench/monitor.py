@@ -185,7 +185,7 @@ def main(given: list[str]) -> None:
         print(json.dumps(figures["million"]), flush=True)
         rows: list[Row] = []
         if other:
-            figures["evidently"], row = beside_evidently(other, folder, before)
+            figures["evidently"], row = compared_by_evidently(other, folder, before)
             rows.append(row)
         figures["classifier_same"] = classifier(before, _write(folder / "same.parquet", [table(ROWS, 1)]))
         figures["classifier_moved"] = classifier(before, _write(folder / "moved.parquet", [table(ROWS, 1, SHIFT)]))
@@ -193,7 +193,7 @@ def main(given: list[str]) -> None:
     write("monitor", rows, **figures)
 
 
-def beside_evidently(python: str, folder: Path, before: Path) -> tuple[dict[str, Any], Row]:
+def compared_by_evidently(python: str, folder: Path, before: Path) -> tuple[dict[str, Any], Row]:
     """Return what Evidently finds in some windows with and without a shift, and the seconds of both for a window."""
     found: dict[str, Any] = {"windows": FEW}
     for name, shift in (("same", 0.0), ("moved", SHIFT)):
