@@ -273,9 +273,7 @@ class ServingError(RempartError):
 
 
 class ModelRefused(RempartError):
-    """Raised when the stored model differs from the model on record, was retired, or has a format that Rempart does
-    not open.
-    """
+    """Raised when the stored model differs from its record, was retired, or has a format that Rempart does not open."""
 
 
 class TrackingUnavailable(RempartError):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rempart.cli.views import text
-from rempart.flows.training.champions import Service
+from rempart.flows.training.champions import TimeAsChampion
 from rempart.ledger.attributed import Writer
 from rempart.models.gate import is_kept
 from rempart.web.read_models.model_versions import Comparison, Decision, Difference, ModelState, ModelVersion, of_others
@@ -79,7 +79,7 @@ def life_lines(state: ModelState) -> Iterator[str]:
     yield from text.table(head, rows)
 
 
-def served(time: Service) -> str:
+def served(time: TimeAsChampion) -> str:
     """Return a time as champion: from which day to which."""
     if time.until is None:
         return f"since {time.since:%Y-%m-%d}"

@@ -13,7 +13,7 @@ from rempart.flows.erasure.erase_stores import ErasureStores
 from rempart.flows.retirement.plan import ModelFacts, VersionFacts
 from rempart.flows.shared import approvals, removals, retirements
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training.champions import decisions_on, intended, services
+from rempart.flows.training.champions import champion_times, decisions_on, intended
 from rempart.ledger.port import Evidence, Ledger
 from rempart.models import removal as model_removal
 from rempart.models.removal import Registered
@@ -113,7 +113,7 @@ def uses(records: Iterable[Evidence], decisions: Sequence[Evidence]) -> dict[str
     told = [(str(record.body["version"]), record.at) for record in records]
     for decision in decisions:
         told += [(str(decision.body[name]), decision.at) for name in ("version", "replaces") if name in decision.body]
-    told += [(service.version, service.until or service.since) for service in services(decisions)]
+    told += [(service.version, service.until or service.since) for service in champion_times(decisions)]
     for version, at in told:
         found[version] = max(at, found.get(version, at))
     return found

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rempart.backup.points.erasures import standing
-from rempart.flows.training.champions import Service, services
+from rempart.flows.training.champions import TimeAsChampion, champion_times
 from rempart.ledger.port import Evidence
 
 BACKUP_TAKES = timedelta(hours=6)
@@ -112,7 +112,7 @@ def plan(facts: ModelFacts, version: str | None = None) -> RetirementPlan:
 
 def needs(facts: ModelFacts) -> dict[str, list[str]]:
     """Return why versions are needed: by the champion's service, a rollback, a restore point, or an alias."""
-    found, served = dict[str, list[str]](), services(facts.decisions)
+    found, served = dict[str, list[str]](), champion_times(facts.decisions)
     if served:
         found.setdefault(served[-1].version, []).append("it is champion")
         if before := served[-1].before:
@@ -128,7 +128,7 @@ def needs(facts: ModelFacts) -> dict[str, list[str]]:
     return {name: _shortened(reasons) for name, reasons in found.items()}
 
 
-def champions_at(served: Sequence[Service], since: datetime, until: datetime) -> set[str]:
+def champions_at(served: Sequence[TimeAsChampion], since: datetime, until: datetime) -> set[str]:
     """Return the champions in a time, and the versions to which a rollback would have returned then."""
     return {
         name

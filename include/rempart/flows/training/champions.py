@@ -27,7 +27,7 @@ FINISHED_WITHIN = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class Service:
+class TimeAsChampion:
     """A time in which a version was champion; `until` is None as long as it is. `seq`: the record with which it began.
 
     `before`: the champion to which a rollback would have returned then, or None.
@@ -62,9 +62,9 @@ def succession(decisions: Sequence[Evidence]) -> list[str]:
     return versions
 
 
-def services(decisions: Sequence[Evidence]) -> list[Service]:
+def champion_times(decisions: Sequence[Evidence]) -> list[TimeAsChampion]:
     """Return the times in which versions were champion, oldest first; a decision ends each of them. Pure."""
-    versions, found = list[str](), list[Service]()
+    versions, found = list[str](), list[TimeAsChampion]()
     for decision in decisions:
         if decision.kind == "promotion":
             versions.append(str(decision.body["version"]))
@@ -74,7 +74,7 @@ def services(decisions: Sequence[Evidence]) -> list[Service]:
             found[-1] = replace(found[-1], until=decision.at)
         if versions:
             before = versions[-2] if len(versions) >= 2 else None
-            found.append(Service(versions[-1], decision.at, None, decision.seq, before))
+            found.append(TimeAsChampion(versions[-1], decision.at, None, decision.seq, before))
     return found
 
 

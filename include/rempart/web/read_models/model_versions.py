@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from rempart.features.label_feed import told
 from rempart.flows.shared import retirements
-from rempart.flows.training.champions import Service, services, succession
+from rempart.flows.training.champions import TimeAsChampion, champion_times, succession
 from rempart.ledger.attributed import Writer, writer
 from rempart.ledger.port import Evidence, Kind
 from rempart.web.facts import CockpitFacts
@@ -87,7 +87,7 @@ class ModelVersion:
     run_id: str
     by: Writer | None
     decisions: tuple[Decision, ...]
-    served: tuple[Service, ...] = ()
+    served: tuple[TimeAsChampion, ...] = ()
     drift: tuple[DriftVerdict, ...] = ()
     retired: Retired | None = None
 
@@ -177,7 +177,7 @@ def model_state(
         told.setdefault(_subject_of(record), []).append(record)
     names = sorted({*trained, *told}, key=lambda name: (int(name) if name.isdigit() else 0, name), reverse=True)
     gone = retirements.retirements(record for record in after if record.kind == _RETIREMENT)
-    times, judged = services(aliased), [record for record in after if record.kind in DRIFT]
+    times, judged = champion_times(aliased), [record for record in after if record.kind in DRIFT]
     versions = tuple(
         replace(
             _version(name, trained.get(name), told.get(name, ()), _standing(name, champions, told.get(name, ()), gone)),

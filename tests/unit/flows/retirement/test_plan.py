@@ -12,7 +12,7 @@ from rempart.errors import ModelRefused
 from rempart.flows.retirement.facts import model_facts, recorded, uses
 from rempart.flows.retirement.plan import ModelFacts, VersionFacts, champions_at, objects, plan
 from rempart.flows.shared import retirements
-from rempart.flows.training.champions import services, succession
+from rempart.flows.training.champions import champion_times, succession
 from rempart.ledger.memory import MemoryLedger
 from rempart.ledger.port import Evidence
 from rempart.models.removal import Registered
@@ -103,7 +103,7 @@ def test_a_named_version_is_retired_or_refused_with_the_reason(facts: ModelFacts
 
 @given(histories())
 def test_each_moment_has_the_champion_that_the_decisions_gave_it(facts: ModelFacts) -> None:
-    served = services(facts.decisions)
+    served = champion_times(facts.decisions)
     assert [time.until for time in served[:-1]] == [time.since for time in served[1:]]
     assert not served or served[-1].until is None
     moments = {made.at + timedelta(hours=1) for made in facts.decisions}
