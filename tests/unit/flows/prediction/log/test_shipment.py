@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rempart.errors import ConnectionMissing, ErasedMeanwhile, IntegrityError, ServingError
+from rempart.errors import ConnectionMissing, ErasedMeanwhile, IntegrityError, PipelineError, ServingError
 from rempart.flows.prediction.log import files, keys, retention, shipment
 from rempart.flows.prediction.log.run import run
 from rempart.flows.shared import erasures
@@ -45,10 +45,11 @@ def model(lake: Lake) -> ModelPipeline:
 
 
 def rows(lake: Lake) -> list[dict[str, Any]]:
-    """The entries of the log in the lake."""
+    """The entries of the log in the lake, by id: of an hour's files, the hash decides which is read first."""
     site, ledger = lake.site("primary"), lake.platform.ledger
     since, until = AT - timedelta(hours=2), AT + timedelta(days=10)
-    return [row for table in files.entries(ledger, site, lake.bucket, NAME, since, until) for row in table.to_pylist()]
+    tables = files.entries(ledger, site, lake.bucket, NAME, since, until)
+    return sorted((row for table in tables for row in table.to_pylist()), key=lambda row: str(row["id"]))
 
 
 def test_entries_are_shipped_sealed_and_their_files_are_evidence(lake: Lake, tmp_path: Path) -> None:
@@ -240,3 +241,23 @@ def test_one_pipeline_that_fails_does_not_stop_the_others(lake: Lake, tmp_path: 
     with pytest.raises(ServingError, match="ship the prediction log of aaa_unknown"):
         run(lake.platform, tmp_path)
     assert len(rows(lake)) == 1
+
+
+def test_what_a_removed_pipeline_left_is_deleted_and_nothing_else(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(lake, tmp_path, entry(1))
+    with monkeypatch.context() as changed:
+        changed.setattr(shipment.pipelines, "names", list)
+        changed.setattr(shipment.pipelines, "named", failing)
+        with pytest.raises(ServingError, match="no such file"):  # deleted by hand
+            run(lake.platform, tmp_path)
+        assert len(segments.all_in(tmp_path / NAME)) == 1
+        lake.platform.ledger.append("removal", NAME, {"id": "a", "what": "remove", "state": "ended"})
+        assert run(lake.platform, tmp_path)["entries"] == 0
+    assert segments.all_in(tmp_path / NAME) == []
+    assert "discarded" in [record.body["state"] for record in lake.platform.ledger.find("prediction-log", NAME)]
+
+
+def failing(name: str) -> ModelPipeline:
+    raise PipelineError(f"{name}: no such file", "Write it.")
