@@ -14,7 +14,7 @@ from rempart.models.inputs import Input
 from rempart.models.metrics import target_values
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.serving.entries import Entry
-from rempart.serving.scorer.batches import Answer
+from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.rows import Key, Row
 from rempart.settings.pipeline import ModelPipeline
 from rempart.training.trainers import trainers
@@ -84,12 +84,12 @@ class ScriptedVersion:
         self.fails: Exception | None = None
         self.batches: list[int] = []
 
-    def answer(self, rows: Sequence[Row | Key]) -> Answer:
+    def answer(self, rows: Sequence[Row | Key]) -> BatchAnswer:
         assert not self.closed
         if self.fails:
             raise self.fails
         self.batches.append(len(rows))
-        return Answer([{"lead": 1.0}] * len(rows), [{"prediction": float(self.version)}] * len(rows))
+        return BatchAnswer([{"lead": 1.0}] * len(rows), [{"prediction": float(self.version)}] * len(rows))
 
     def close(self) -> None:
         self.closed = True

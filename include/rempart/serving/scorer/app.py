@@ -20,7 +20,7 @@ from starlette.routing import Route
 from rempart.errors import RempartError
 from rempart.serving.entries import Entry, PredictionLog
 from rempart.serving.scorer import friendly, metrics, open_inference
-from rempart.serving.scorer.batches import Answer
+from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.clients import Client, Clients
 from rempart.serving.scorer.deployments import Deployment, Deployments
 from rempart.serving.scorer.friendly import Question
@@ -129,7 +129,7 @@ class Scorer:
                 {"Retry-After": "5"},
             ) from None
 
-        def entries(by: Deployment, predicted: Answer, ids: Sequence[str], *, returned: bool) -> list[Entry]:
+        def entries(by: Deployment, predicted: BatchAnswer, ids: Sequence[str], *, returned: bool) -> list[Entry]:
             at, seconds = self.clock(), time.perf_counter() - began
             told = (pipeline, by.opened.version, by.opened.sha256, client.name, self.place)
             parts = zip(ids, question.rows, predicted.features, predicted.outputs, strict=True)

@@ -24,20 +24,20 @@ MOST_WAITING = 20_000
 
 
 @dataclass(frozen=True)
-class Answer:
+class BatchAnswer:
     """What the model saw and what it predicted, each by row."""
 
     features: Sequence[Mapping[str, Any]]
     outputs: Sequence[Mapping[str, Any]]
 
-    def part(self, start: int, rows: int) -> Answer:
-        return Answer(self.features[start : start + rows], self.outputs[start : start + rows])
+    def part(self, start: int, rows: int) -> BatchAnswer:
+        return BatchAnswer(self.features[start : start + rows], self.outputs[start : start + rows])
 
 
 @dataclass(frozen=True)
-class _Waiting:
+class _WaitingRequest:
     rows: Sequence[Row | Key]
-    done: asyncio.Future[Answer]
+    done: asyncio.Future[BatchAnswer]
 
 
 class Batches:
@@ -45,20 +45,20 @@ class Batches:
 
     def __init__(
         self,
-        predict: Callable[[Sequence[Row | Key]], Answer],
+        predict: Callable[[Sequence[Row | Key]], BatchAnswer],
         close: Callable[[], None],
         *,
         most_waiting: int = MOST_WAITING,
     ) -> None:
         self._predict, self._close, self._most = predict, close, most_waiting
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_WaitingRequest] = deque()
         self._came = asyncio.Event()
         self._ends = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._task = asyncio.get_running_loop().create_task(self._work())
         self.rows_waiting = 0
 
-    def submit(self, rows: Sequence[Row | Key]) -> asyncio.Future[Answer]:
+    def submit(self, rows: Sequence[Row | Key]) -> asyncio.Future[BatchAnswer]:
         """Return the future answer for the rows of a request. It fails with the errors of `predict`.
 
         Raises ServingError if too many rows wait already.
@@ -68,7 +68,7 @@ class Batches:
                 f"predict {len(rows)} rows: {self.rows_waiting} rows wait already",
                 "Ask again later, or run more scorers.",
             )
-        waiting = _Waiting(rows, asyncio.get_running_loop().create_future())
+        waiting = _WaitingRequest(rows, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self.rows_waiting += len(rows)
         self._came.set()
@@ -94,8 +94,8 @@ class Batches:
                 await loop.run_in_executor(self._thread, self._close)
             self._thread.shutdown(wait=False)
 
-    def _next(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
+    def _next(self) -> list[_WaitingRequest]:
+        batch: list[_WaitingRequest] = []
         rows = 0
         while self._waiting and (not batch or rows + len(self._waiting[0].rows) <= MOST_ROWS):
             waiting = self._waiting.popleft()
@@ -105,7 +105,7 @@ class Batches:
                 rows += len(waiting.rows)
         return batch
 
-    async def _answer(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Waiting]) -> None:
+    async def _answer(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_WaitingRequest]) -> None:
         try:
             answer = await loop.run_in_executor(self._thread, self._predict, _rows(batch))
         except Exception as cause:
@@ -122,7 +122,7 @@ class Batches:
             start += len(waiting.rows)
 
 
-def _rows(batch: Sequence[_Waiting]) -> Sequence[Row | Key]:
+def _rows(batch: Sequence[_WaitingRequest]) -> Sequence[Row | Key]:
     if len(batch) == 1:
         return batch[0].rows
     return [row for waiting in batch for row in waiting.rows]

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from rempart.models.inputs import Input
-from rempart.serving.scorer.batches import Answer, Batches
+from rempart.serving.scorer.batches import BatchAnswer, Batches
 from rempart.serving.scorer.friendly import Question
 from rempart.serving.scorer.refusals import Refused
 from rempart.serving.scorer.rows import Key, Row, typed_rows
@@ -28,7 +28,7 @@ class OpenedVersion(Protocol):
     outputs: Mapping[str, str]
     """Type (`double`, `string`) of each named output."""
 
-    def answer(self, rows: Sequence[Row | Key]) -> Answer:
+    def answer(self, rows: Sequence[Row | Key]) -> BatchAnswer:
         """Return a prediction for each row, and for each key of an entity whose features the online store has.
 
         Raises PredictionError, FeatureError, DatabaseUnavailable, ModelRefused.
@@ -46,7 +46,7 @@ class Deployment:
         self.opened = opened
         self.batches = Batches(opened.answer, opened.close, **more)
 
-    def ask(self, question: Question) -> asyncio.Future[Answer]:
+    def ask(self, question: Question) -> asyncio.Future[BatchAnswer]:
         """Return the future answer to a question. Raises PredictionError, ServingError."""
         if question.by_key:
             return self.batches.submit(question.rows)

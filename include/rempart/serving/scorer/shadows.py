@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from rempart.errors import RempartError, ServingError
 from rempart.serving.entries import Entry, PredictionLog
-from rempart.serving.scorer.batches import Answer
+from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.deployments import Deployment
 from rempart.serving.scorer.friendly import Question
 from rempart.serving.scorer.metrics import Metrics
@@ -33,7 +33,7 @@ class Shadows:
         pipeline: str,
         shadow: Deployment,
         question: Question,
-        entries: Callable[[Deployment, Answer], list[Entry]],
+        entries: Callable[[Deployment, BatchAnswer], list[Entry]],
     ) -> None:
         """Let a shadow predict what was answered, without waiting for it."""
         rows = len(question.rows)
@@ -53,9 +53,9 @@ class Shadows:
         self,
         pipeline: str,
         shadow: Deployment,
-        asked: asyncio.Future[Answer],
+        asked: asyncio.Future[BatchAnswer],
         rows: int,
-        entries: Callable[[Deployment, Answer], list[Entry]],
+        entries: Callable[[Deployment, BatchAnswer], list[Entry]],
     ) -> None:
         try:
             await self.log.write(entries(shadow, await asked))

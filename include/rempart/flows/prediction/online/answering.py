@@ -12,7 +12,7 @@ from rempart.flows.prediction.online.stored_features import StoredFeatures
 from rempart.models import predictions
 from rempart.models.encoding import encode_rows
 from rempart.models.loading import LoadedModel
-from rempart.serving.scorer.batches import Answer
+from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.rows import Key, Row
 from rempart.settings.pipeline import ModelPipeline
 
@@ -34,7 +34,7 @@ class AnsweringVersion:
         self._names = [feature.name for feature in model.features]
         self._features = RowFeatures(pipeline, self._names, model.inputs, stored.of, clock)
 
-    def answer(self, rows: Sequence[Row | Key]) -> Answer:
+    def answer(self, rows: Sequence[Row | Key]) -> BatchAnswer:
         """Return a prediction for each row, and for each key of entities whose features the online store has.
 
         Raises PredictionError, TrainingError, FeatureError, DatabaseUnavailable, ModelRefused.
@@ -47,7 +47,7 @@ class AnsweringVersion:
             self.is_broken = True
             raise
         outputs = predictions.named_rows(self._model.task, self._model.target, figures)
-        return Answer([dict(zip(self._names, values, strict=True)) for values in made], outputs)
+        return BatchAnswer([dict(zip(self._names, values, strict=True)) for values in made], outputs)
 
     def close(self) -> None:
         """End the model's process, and close the connections."""

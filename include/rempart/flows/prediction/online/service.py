@@ -66,7 +66,7 @@ class Opening:
 
 
 @dataclass
-class Service:
+class ScorerService:
     """Keeps a scorer's deployments as the ledger says. `load`: reads the pipeline files."""
 
     platform: Platform
@@ -183,7 +183,7 @@ def run(platform: Platform, folder: Path, host: str, port: int, tls: tuple[Path,
 
 async def _run(platform: Platform, folder: Path, host: str, port: int, tls: tuple[Path, Path] | None) -> None:
     scorer = open_scorer(platform)
-    service = Service(platform, folder, scorer, Opening(platform, folder).open)
+    service = ScorerService(platform, folder, scorer, Opening(platform, folder).open)
     watching = asyncio.create_task(service.watch())
     try:
         await http_server.server(scorer.application(), host, port, tls).serve()

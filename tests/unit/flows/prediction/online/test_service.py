@@ -15,7 +15,7 @@ from rempart.features.prediction.plan import plan
 from rempart.flows.governance import clients
 from rempart.flows.prediction.champion import Champion
 from rempart.flows.prediction.online import model_files, service, standings
-from rempart.flows.prediction.online.service import Opening, Service
+from rempart.flows.prediction.online.service import Opening, ScorerService
 from rempart.flows.shared.platform import Platform
 from rempart.models.loading import open_verified
 from rempart.models.onnx_format import MODEL_FILE
@@ -69,9 +69,9 @@ class World:
         self.opened.append(version)
         return version
 
-    def service(self, opened: service.Opened | None = None) -> Service:
+    def service(self, opened: service.Opened | None = None) -> ScorerService:
         scorer = Scorer(Deployments(), Clients(), RecordingLog(), "here", "0")
-        return Service(self.platform, self.folder, scorer, opened or self.scripted, lambda: dict(self.files))
+        return ScorerService(self.platform, self.folder, scorer, opened or self.scripted, lambda: dict(self.files))
 
 
 def no_connection(name: str) -> Any:
@@ -91,7 +91,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path / "scorer")
 
 
-def in_loop(made: Service, check: Callable[[Service], Awaitable[None]]) -> None:
+def in_loop(made: ScorerService, check: Callable[[ScorerService], Awaitable[None]]) -> None:
     async def main() -> None:
         try:
             await check(made)
@@ -102,7 +102,7 @@ def in_loop(made: Service, check: Callable[[Service], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def answering_version(made: Service) -> str | None:
+def answering_version(made: ScorerService) -> str | None:
     slot = made.scorer.deployments.slots.get(NAME)
     return slot.champion.opened.version if slot and slot.champion else None
 
@@ -119,7 +119,7 @@ def test_a_real_version_answers_as_the_champion_of_a_table_and_starts_again_with
     wanted = champion.predict(raw(answering.TABLE).slice(0, 20)).to_pylist()
     question = Question([row | {"arrival": row["arrival"].isoformat()} for row in rows])
 
-    async def check(made: Service) -> None:
+    async def check(made: ScorerService) -> None:
         await made.refresh()
         answer = await made.scorer.deployments.of(NAME).ask(question)
         assert list(answer.outputs) == wanted
@@ -129,7 +129,7 @@ def test_a_real_version_answers_as_the_champion_of_a_table_and_starts_again_with
     monkeypatch.setattr(Platform, "ledger", property(away))
     monkeypatch.setattr(MemorySite, "read", site_away)
 
-    async def check_again(made: Service) -> None:
+    async def check_again(made: ScorerService) -> None:
         await check(made)
         known = made.scorer.deployments
         assert known.known_at is not None and "read the ledger" in known.fault
@@ -163,7 +163,7 @@ def test_an_altered_model_is_not_opened_and_one_altered_on_disk_is_fetched_again
 
 
 def test_promotion_rollback_and_removal_take_effect(world: World) -> None:
-    async def check(made: Service) -> None:
+    async def check(made: ScorerService) -> None:
         await made.refresh()
         assert answering_version(made) is None
         world.train("1", 3)
@@ -196,7 +196,7 @@ def test_promotion_rollback_and_removal_take_effect(world: World) -> None:
 
 
 def test_a_champion_that_cannot_be_opened_leaves_the_former_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def check(made: Service) -> None:
+    async def check(made: ScorerService) -> None:
         world.train("1", 3)
         world.train("2", 4)
         world.promote("1")
@@ -217,7 +217,7 @@ def test_a_champion_that_cannot_be_opened_leaves_the_former_one(world: World, mo
 
 
 def test_the_newest_candidate_shadows_the_champion_if_the_file_says_so(world: World) -> None:
-    async def check(made: Service) -> None:
+    async def check(made: ScorerService) -> None:
         world.train("1", 3)
         world.promote("1")
         world.train("2", 4)
@@ -235,7 +235,7 @@ def test_the_newest_candidate_shadows_the_champion_if_the_file_says_so(world: Wo
 
 
 def test_clients_follow_the_ledger_and_stay_while_it_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def check(made: Service) -> None:
+    async def check(made: ScorerService) -> None:
         key = clients.issue(world.platform.ledger, "shop", [NAME], 60, [NAME])
         await made.refresh()
         header = f"Bearer {key}"
