@@ -14,17 +14,20 @@ from rempart.cli.views import facts as gathered
 from rempart.errors import PipelineError
 from rempart.features.catalogue.entries import CatalogueFacts, catalogue
 from rempart.flows.training import materialize
+from rempart.models import definitions
+from rempart.settings import pipelines
 from rempart.web import page, pages
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.catalogue.views import features, of_facts
 from rempart.web.wording import LANGUAGES, Texts
-from tests.cockpit import NOW, Watched
+from tests.cockpit import NOW, ROOT, Watched
 from tests.derived_project import WET
 from tests.unit.cli.test_models_view import MODEL, candidate
 from tests.unit.cli.test_pipelines_view import snapshot
 from tests.unit.features.test_catalogue import parsed
 
-READ = [{"name": "booking__adults"}, {"name": "agent_trend__rows_90d"}]
+DIGESTS = definitions.of_pipeline(pipelines.with_model(pipelines.load(ROOT / "include/pipelines/hotel_bookings.yaml")))
+READ = [{"name": name, "definition": DIGESTS[name]} for name in ("booking__adults", "agent_trend__rows_90d")]
 SILENT = Unknown("the ledger: no answer")
 
 
@@ -63,6 +66,16 @@ def test_a_view_is_shown_with_origin_snapshots_and_the_features_that_are_read(fo
     (mean,) = (line for line in told.splitlines() if line.startswith("avg_price_per_room_mean_90d"))
     assert mean.split()[1:] == ["number", "avg_price_per_room"]
     assert "the number of rows" in told and "DELIVERED AS" not in told
+
+
+def test_a_champion_of_a_former_definition_is_told_as_such_by_command_and_page() -> None:
+    watched = Watched()
+    candidate(watched, "1", features=[{"name": "agent_trend__rows_90d", "definition": "00"}])
+    watched.promotion("1")
+    facts = watched.facts()
+    view = of_facts(facts).named(f"{MODEL}.agent_trend")
+    assert view and "0 of 4 features; by a former definition: rows_90d" in "\n".join(feature_lines.lines(view, "s1"))
+    assert "By a former definition: rows_90d" in rendered(facts, "en")
 
 
 def test_a_derived_view_is_shown_with_what_was_delivered() -> None:
