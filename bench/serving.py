@@ -5,8 +5,9 @@ make bench BENCH=serving ARGS="5"          # seconds for each case
 make bench BENCH=serving ARGS="5 profile"  # and where the scorer's time goes
 
 The model is trained on the sample's row features (no trailing views, so no database is read). The scorer gets rows with
-the columns of the source, checks them, makes features, predicts in its isolated process and calls a log that keeps
-nothing. MLflow's server (one worker) gets the encoded matrix, so it is spared that work; it has neither keys nor a log.
+the columns of the source, checks them, makes features, predicts in its isolated process and brings a sealed entry to
+disk before it answers. MLflow's server (one worker) gets the encoded matrix, so it is spared that work; it has neither
+keys nor a log.
 
 An open loop sends requests at fixed times, and counts the time from when each was due. The highest rate is measured by
 32 connections that ask as fast as they are answered. The load comes from another process of the same machine.
@@ -87,14 +88,16 @@ def trained(folder: Path) -> None:
 
 
 async def scorer(folder: Path, port: int, *, profiled: bool) -> None:
-    """Serve the model as `rempart run scorer` does, with a key and a log that keeps nothing."""
+    """Serve the model as `rempart run scorer` does, with a key and a sealed log."""
+    from rempart.backup.keys import age
     from rempart.features.prediction.plan import inputs_of
-    from rempart.flows.prediction.online.answering import AnsweringVersion
-    from rempart.flows.prediction.online.logs import NoLog
-    from rempart.flows.prediction.online.stored_features import StoredFeatures
+    from rempart.flows.prediction_log import keys
+    from rempart.flows.serving.answering import AnsweringVersion
+    from rempart.flows.serving.stored_features import StoredFeatures
     from rempart.models.encoding import features_of
     from rempart.models.isolated_model import IsolatedModel
     from rempart.models.loading import LoadedModel
+    from rempart.serving.journal import Journal
     from rempart.serving.scorer import http_server
     from rempart.serving.scorer.app import Scorer
     from rempart.serving.scorer.clients import Client, Clients, digest
@@ -107,7 +110,9 @@ async def scorer(folder: Path, port: int, *, profiled: bool) -> None:
     version = AnsweringVersion(loaded, pipeline, StoredFeatures(_no_database, pipeline), lambda: datetime.now(UTC))
     clients = Clients()
     clients.replace([Client("bench", digest(KEY), (NAME,), 1_000_000)])
-    found = Scorer(Deployments(), clients, NoLog(), "bench", "0")
+    (folder / "log").mkdir(exist_ok=True)
+    journal = Journal(folder / "log", keys.sealing("bench", age.new_identity().recipient))
+    found = Scorer(Deployments(), clients, journal, "bench", "0")
     found.deployments.replace(NAME, Deployment(version))
     profile = cProfile.Profile()
     if profiled:
@@ -117,6 +122,7 @@ async def scorer(folder: Path, port: int, *, profiled: bool) -> None:
         profile.disable()
         pstats.Stats(profile).sort_stats("tottime").print_stats(25)
     await found.deployments.finish()
+    await journal.close()
 
 
 def _no_database() -> Any:

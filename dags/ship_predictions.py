@@ -42,7 +42,7 @@ with DAG(
 
     @task
     def ship() -> dict[str, Any]:
-        from rempart.flows.prediction.log.run import run
+        from rempart.flows.prediction_log.run import run
         from rempart.settings.champions.serving import log_folder
 
         return run(runtime.platform(), log_folder())

@@ -20,7 +20,7 @@ from rempart.features.plan import entity_key, view_tables
 from rempart.features.prediction import lookup
 from rempart.features.prediction.plan import plan
 from rempart.features.prediction.rows import features
-from rempart.flows.prediction.online.stored_features import StoredFeatures
+from rempart.flows.serving.stored_features import StoredFeatures
 from rempart.flows.training.materialize import MaterializeResult, materialize_rows
 from rempart.settings.pipeline import ModelPipeline
 from tests.integration.test_features import NOW, Row, arrow, random_rows, row

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rempart.flows.erasure import erase as erase_flow
-from rempart.flows.prediction.log import files, keys, retention, shipment
+from rempart.flows.prediction_log import files, keys, retention, shipment
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.serving import hour_files, segments

@@ -131,7 +131,7 @@ def run_scorer(
     """
     from rempart.deployment.setup import paths
     from rempart.errors import ConfigError
-    from rempart.flows.prediction.online import service
+    from rempart.flows.serving import service
     from rempart.flows.shared.platform import open_platform
     from rempart.settings.config import var_dir
 

@@ -144,19 +144,21 @@ def issue_key(
         rempart users client web-shop --revoke
     """
     from rempart.flows.governance import clients
+    from rempart.flows.prediction_log import keys
     from rempart.flows.shared.platform import open_platform
     from rempart.settings.pipeline import ModelPipeline
     from rempart.settings.pipelines import load_all
 
-    ledger = open_platform().ledger
+    platform = open_platform()
     if revoke:
-        clients.revoke(ledger, name)
+        clients.revoke(platform.ledger, name)
         rendering.tell(f"the key of {name} was revoked")
         return
-    known = [pipeline for pipeline, found in load_all().items() if isinstance(found, ModelPipeline)]
-    key = clients.issue(
-        ledger, name, [each.strip() for each in pipelines.split(",") if each.strip()], per_minute, known
-    )
+    known = {pipeline: found for pipeline, found in load_all().items() if isinstance(found, ModelPipeline)}
+    chosen = [each.strip() for each in pipelines.split(",") if each.strip()]
+    key = clients.issue(platform.ledger, name, chosen, per_minute, known)
+    for pipeline in chosen:  # the scorer answers nothing that it cannot log
+        keys.make(platform, known[pipeline])
     rendering.tell(f"{name} may ask for predictions")
     rendering.tell(f"key, shown once: {key}")
 

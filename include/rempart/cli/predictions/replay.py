@@ -11,7 +11,7 @@ import typer
 from rempart.cli import rendering
 
 if TYPE_CHECKING:
-    from rempart.flows.prediction.log.replay import Replay
+    from rempart.flows.prediction_log.replay import Replay
 
 
 def replay(
@@ -31,7 +31,7 @@ def replay(
         rempart model replay 01981f0e2b3c4d5e6f708192a3b4c5d6 --model hotel_bookings
     """
     from rempart.cli.views import names
-    from rempart.flows.prediction.log import replay as flow
+    from rempart.flows.prediction_log import replay as flow
     from rempart.flows.shared.platform import open_platform
     from rempart.settings import pipelines
     from rempart.settings.champions.serving import log_folder
@@ -44,7 +44,7 @@ def replay(
 
 def lines(done: Replay, *, with_inputs: bool) -> Iterator[str]:
     """Yield a replay as lines for people."""
-    from rempart.flows.prediction.log.replay import equal
+    from rempart.flows.prediction_log.replay import equal
 
     logged = done.logged
     yield f"prediction {logged.id} of {logged.pipeline}, {logged.at:%Y-%m-%d %H:%M:%S} UTC, for client {logged.client}"

@@ -1,14 +1,16 @@
-"""Rempart's own protocol: rows as JSON objects in, named predictions out. Pure."""
+"""Rempart's own protocol: rows as JSON objects in, named predictions out."""
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from rempart.serving.entries import new_id
 from rempart.serving.scorer.refusals import Refused
 
 MOST_ROWS = 1000
@@ -62,8 +64,9 @@ def checked(rows: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def new_ids(number: int) -> list[str]:
-    """Return an id for each prediction of a request: 32 hexadecimal digits each, random."""
-    return [uuid.uuid4().hex for _ in range(number)]
+    """Return an id for each prediction of a request: 32 hexadecimal digits each, its time and random ones."""
+    now = datetime.now(UTC)
+    return [new_id(now, secrets.token_bytes(10)) for _ in range(number)]
 
 
 def answer(

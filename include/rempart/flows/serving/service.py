@@ -16,17 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from rempart.errors import PipelineError, RempartError
-from rempart.flows.prediction.online import logs, model_files, standings
-from rempart.flows.prediction.online.answering import AnsweringVersion
-from rempart.flows.prediction.online.standings import Standings
-from rempart.flows.prediction.online.stored_features import StoredFeatures
+from rempart.flows.serving import model_files, standings
+from rempart.flows.serving.answering import AnsweringVersion
+from rempart.flows.serving.logs import ServedLogs
+from rempart.flows.serving.standings import Standings
+from rempart.flows.serving.stored_features import StoredFeatures
 from rempart.flows.shared.platform import Platform
 from rempart.models.loading import open_verified
 from rempart.models.onnx_format import MODEL_FILE
+from rempart.serving.entries import PredictionLog
 from rempart.serving.scorer import http_server, shadows
 from rempart.serving.scorer.app import Scorer
 from rempart.serving.scorer.clients import Clients
 from rempart.serving.scorer.deployments import Deployment, Deployments, OpenedVersion, Slot
+from rempart.settings.champions.serving import log_folder
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
@@ -74,6 +77,7 @@ class ScorerService:
     scorer: Scorer
     open: Opened
     load: Callable[[], Mapping[str, Pipeline | PipelineError]] = load_all
+    logs: ServedLogs | None = None
     known: Standings | None = None
     _failed: dict[tuple[str, str], float] = field(default_factory=dict)
     _wanted: Any = None
@@ -108,6 +112,8 @@ class ScorerService:
             deployments.known_at, deployments.fault = self.platform.clock(), ""
         if self.known is not None:
             self.scorer.clients.replace(self.known.clients)
+            if self.logs is not None:
+                self.logs.follow(pipelines, self.known.sealed_with)
             await self._deploy(self.known, pipelines)
 
     def _read(self, pipelines: Mapping[str, ModelPipeline]) -> Standings:
@@ -167,11 +173,11 @@ class ScorerService:
         return Deployment(opened, most_waiting=shadows.MOST_WAITING if is_shadow else None)
 
 
-def open_scorer(platform: Platform) -> Scorer:
+def open_scorer(platform: Platform, log: PredictionLog) -> Scorer:
     """Return a scorer that knows nothing yet."""
     machine = platform.config.machine
     place = f"{machine.operator if machine else 'unknown'}/{socket.gethostname()}/{os.getpid()}"
-    return Scorer(Deployments(), Clients(), logs.open_log(platform), place, importlib.metadata.version("rempart"))
+    return Scorer(Deployments(), Clients(), log, place, importlib.metadata.version("rempart"))
 
 
 def run(platform: Platform, folder: Path, host: str, port: int, tls: tuple[Path, Path] | None = None) -> None:
@@ -182,8 +188,9 @@ def run(platform: Platform, folder: Path, host: str, port: int, tls: tuple[Path,
 
 
 async def _run(platform: Platform, folder: Path, host: str, port: int, tls: tuple[Path, Path] | None) -> None:
-    scorer = open_scorer(platform)
-    service = ScorerService(platform, folder, scorer, Opening(platform, folder).open)
+    logs = ServedLogs(log_folder())
+    scorer = open_scorer(platform, logs)
+    service = ScorerService(platform, folder, scorer, Opening(platform, folder).open, logs=logs)
     watching = asyncio.create_task(service.watch())
     try:
         await http_server.server(scorer.application(), host, port, tls).serve()
@@ -193,3 +200,4 @@ async def _run(platform: Platform, folder: Path, host: str, port: int, tls: tupl
             await watching
         await scorer.shadows.finish()
         await scorer.deployments.finish()
+        await logs.close()

@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 
 from rempart.errors import RempartError
-from rempart.flows.prediction.log.retention import expire_all
-from rempart.flows.prediction.log.shipment import ship_all
+from rempart.flows.prediction_log.retention import expire_all
+from rempart.flows.prediction_log.shipment import ship_all
 from rempart.flows.shared.platform import Platform
 
 logger = logging.getLogger(__name__)

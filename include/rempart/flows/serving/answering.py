@@ -7,8 +7,8 @@ from datetime import datetime
 
 from rempart.errors import ModelRefused
 from rempart.flows.prediction.champion import check_definitions
-from rempart.flows.prediction.online.row_features import RowFeatures
-from rempart.flows.prediction.online.stored_features import StoredFeatures
+from rempart.flows.serving.row_features import RowFeatures
+from rempart.flows.serving.stored_features import StoredFeatures
 from rempart.models import predictions
 from rempart.models.encoding import encode_rows
 from rempart.models.loading import LoadedModel

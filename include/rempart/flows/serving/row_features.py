@@ -11,8 +11,8 @@ from rempart.features.expressions import across, rendering
 from rempart.features.plan import SQL_TYPES, entity_key, view_tables
 from rempart.features.prediction.plan import FeaturePlan, StoredView, plan
 from rempart.features.tables import join_key
-from rempart.flows.prediction.online.direct_features import direct_features
-from rempart.flows.prediction.online.row_sql import RowSql
+from rempart.flows.serving.direct_features import direct_features
+from rempart.flows.serving.row_sql import RowSql
 from rempart.models.inputs import Input
 from rempart.serving.scorer.rows import Key, Row, typed_rows
 from rempart.settings.pipeline import ModelPipeline, RowView, TrailingView

@@ -13,7 +13,7 @@ import pytest
 from rempart.cli.predictions import replay as command
 from rempart.errors import ModelRefused, ServingError
 from rempart.flows.prediction.champion import Champion
-from rempart.flows.prediction.log import keys, replay, retention, shipment
+from rempart.flows.prediction_log import keys, replay, retention, shipment
 from rempart.serving.entries import Entry, new_id
 from rempart.settings import pipelines
 from rempart.settings.pipeline import ModelPipeline

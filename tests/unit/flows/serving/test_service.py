@@ -14,8 +14,8 @@ from rempart.errors import DatabaseUnavailable, ModelRefused, PipelineError, Sit
 from rempart.features.prediction.plan import plan
 from rempart.flows.governance import clients
 from rempart.flows.prediction.champion import Champion
-from rempart.flows.prediction.online import model_files, service, standings
-from rempart.flows.prediction.online.service import Opening, ScorerService
+from rempart.flows.serving import model_files, service, standings
+from rempart.flows.serving.service import Opening, ScorerService
 from rempart.flows.shared.platform import Platform
 from rempart.models.loading import open_verified
 from rempart.models.onnx_format import MODEL_FILE

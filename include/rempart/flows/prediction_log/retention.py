@@ -11,7 +11,7 @@ from rempart.errors import RempartError, ServingError, SiteError
 from rempart.flows.erasure import erase_versions
 from rempart.flows.erasure.erase_objects import HeldVersion
 from rempart.flows.erasure.erase_stores import ErasureStores, open_stores
-from rempart.flows.prediction.log import files
+from rempart.flows.prediction_log import files
 from rempart.flows.shared.deletion import versions_below
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Evidence

@@ -6,32 +6,38 @@ The newest reading stays on disk, so that the scorer starts while the ledger doe
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rempart.flows.governance.clients import clients_on
-from rempart.flows.prediction.online.model_files import write_private
+from rempart.flows.prediction_log.keys import public_key
+from rempart.flows.serving.model_files import write_private
 from rempart.flows.shared import removals
 from rempart.flows.training.champions import decisions_on, intended
 from rempart.flows.training.train import candidate_record
 from rempart.ledger.port import Ledger
 from rempart.serving.scorer.clients import Client
+from rempart.settings.pipeline import ModelPipeline
 
 FILE = "standings.json"
 
 
 @dataclass(frozen=True)
 class Standings:
-    """One reading of the ledger. `champions`, `shadows`: `candidate` evidence by pipeline. `seq`: newest record."""
+    """One reading of the ledger. `champions`, `shadows`: `candidate` evidence by pipeline. `seq`: newest record.
+
+    `sealed_with`: name and public half of the key of each pipeline's log, if it is sealed.
+    """
 
     at: datetime
     seq: int
     champions: Mapping[str, Mapping[str, Any]]
     shadows: Mapping[str, Mapping[str, Any]]
     clients: tuple[Client, ...]
+    sealed_with: Mapping[str, Sequence[str]]
 
 
 def newest_record(ledger: Ledger) -> int:
@@ -39,7 +45,7 @@ def newest_record(ledger: Ledger) -> int:
     return next((entry.seq for entry in ledger.page(limit=1)), 0)
 
 
-def read(ledger: Ledger, pipelines: Collection[str], shadowed: Collection[str], at: datetime) -> Standings:
+def read(ledger: Ledger, pipelines: Mapping[str, ModelPipeline], shadowed: Collection[str], at: datetime) -> Standings:
     """Read the ledger. `shadowed`: pipelines whose newest candidate shadows the champion.
 
     Raises LedgerError, DatabaseUnavailable.
@@ -53,7 +59,8 @@ def read(ledger: Ledger, pipelines: Collection[str], shadowed: Collection[str], 
         champions[name] = record
         if name in shadowed and (newest := _newest_candidate(ledger, name)) and str(newest["version"]) != version:
             shadows[name] = newest
-    return Standings(at, seq, champions, shadows, clients_on(ledger))
+    found = {name: key for name in champions if (key := public_key(ledger, pipelines[name]))}
+    return Standings(at, seq, champions, shadows, clients_on(ledger), found)
 
 
 def _newest_candidate(ledger: Ledger, name: str) -> Mapping[str, Any] | None:
@@ -69,6 +76,7 @@ def keep(standings: Standings, folder: Path) -> None:
         "champions": dict(standings.champions),
         "shadows": dict(standings.shadows),
         "clients": [client.as_json() for client in standings.clients],
+        "sealed_with": {name: list(key) for name, key in standings.sealed_with.items()},
     }
     write_private(folder / FILE, json.dumps(plain).encode())
 
@@ -83,6 +91,7 @@ def kept(folder: Path) -> Standings | None:
             dict(plain["champions"]),
             dict(plain["shadows"]),
             tuple(Client.from_json(client) for client in plain["clients"]),
+            dict(plain["sealed_with"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -19,8 +19,8 @@ from typing import Any
 from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.points.erasures import pseudonym
 from rempart.errors import KeyDestroyed, RempartError, ServingError
-from rempart.flows.prediction.log import files
-from rempart.flows.prediction.log.keys import OpenKey, make, name_of, opener
+from rempart.flows.prediction_log import files
+from rempart.flows.prediction_log.keys import OpenKey, make, name_of, opener
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.keys import kept_for, open_keyring
 from rempart.flows.shared.platform import Platform

@@ -15,8 +15,8 @@ from psycopg import sql
 from rempart.errors import FeatureError, PredictionError
 from rempart.features.prediction.plan import StoredView, inputs_of, plan
 from rempart.features.prediction.rows import features
-from rempart.flows.prediction.online.row_features import RowFeatures
-from rempart.flows.prediction.online.row_sql import RowSql
+from rempart.flows.serving.row_features import RowFeatures
+from rempart.flows.serving.row_sql import RowSql
 from rempart.serving.scorer.rows import Row
 from rempart.settings.pipeline import ModelPipeline
 from tests.integration.test_features import NOW

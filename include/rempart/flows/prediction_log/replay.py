@@ -14,9 +14,9 @@ import msgspec
 from rempart.errors import ModelRefused, PredictionError, ServingError
 from rempart.features.prediction.plan import plan
 from rempart.flows.prediction.champion import check_definitions, version_of
-from rempart.flows.prediction.log import files
-from rempart.flows.prediction.log.keys import opener
-from rempart.flows.prediction.log.shipment import opened
+from rempart.flows.prediction_log import files
+from rempart.flows.prediction_log.keys import opener
+from rempart.flows.prediction_log.shipment import opened
 from rempart.flows.shared import removals
 from rempart.flows.shared.erasures import ALL
 from rempart.flows.shared.platform import Platform

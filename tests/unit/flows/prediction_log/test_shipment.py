@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from rempart.errors import ConnectionMissing, ErasedMeanwhile, IntegrityError, PipelineError, ServingError
-from rempart.flows.prediction.log import files, keys, retention, shipment
-from rempart.flows.prediction.log.run import run
+from rempart.flows.prediction_log import files, keys, retention, shipment
+from rempart.flows.prediction_log.run import run
 from rempart.flows.shared import erasures
 from rempart.ledger.memory import MemoryLedger
 from rempart.serving import hour_files, segments

@@ -12,6 +12,7 @@ from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.errors import ConnectionMissing, ServingError
 from rempart.flows.shared.keys import key_of, open_keyring, sealed_for
 from rempart.flows.shared.platform import Platform
+from rempart.ledger.port import Ledger
 from rempart.serving.journal import Journal, Journals
 from rempart.serving.records import Sealing
 from rempart.settings.pipeline import ModelPipeline, Pipeline
@@ -62,6 +63,12 @@ def open_journals(platform: Platform, pipelines: Iterable[ModelPipeline], folder
 
 
 def _journal(platform: Platform, pipeline: ModelPipeline, folder: Path) -> Journal:
+    make_folder(pipeline, folder)
+    return Journal(folder, sealing_of(platform, pipeline), pipeline.serving.log.sample)
+
+
+def make_folder(pipeline: ModelPipeline, folder: Path) -> None:
+    """Make the folder of a pipeline's journal. The next shipment makes the key of each. Raises ServingError."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as cause:
@@ -69,7 +76,6 @@ def _journal(platform: Platform, pipeline: ModelPipeline, folder: Path) -> Journ
             f"open the prediction log of '{pipeline.name}' in {folder}: {cause.strerror}",
             "Set REMPART_PREDICTION_LOG to a folder that the scorer may write to.",
         ) from cause
-    return Journal(folder, sealing_of(platform, pipeline), pipeline.serving.log.sample)
 
 
 def sealing_of(platform: Platform, pipeline: ModelPipeline) -> Sealing | None:
@@ -87,12 +93,26 @@ def sealing_of(platform: Platform, pipeline: ModelPipeline) -> Sealing | None:
             f"open the prediction log of '{pipeline.name}': it has no key yet, and this process may not make one",
             "Run the DAG ship_predictions, which makes it. Then start the scorer again.",
         ) from cause
-    found = sealed_for(platform.ledger, scope)
+    found = public_key(platform.ledger, pipeline)
     if found is None:
         raise ServingError(
             f"open the prediction log of '{pipeline.name}': the ledger does not tell the public half of the key of "
             f"scope {scope.id}",
             f"Run `rempart keys destroy {scope.id} --yes`: what it sealed becomes unreadable, and another key is made.",
         )
-    serial, recipient = found
-    return Sealing(name_of(scope.id, serial), lambda body: age.encrypt(body, [recipient]))
+    return sealing(*found)
+
+
+def public_key(ledger: Ledger, pipeline: ModelPipeline) -> tuple[str, str] | None:
+    """Return the name and the public half of the key that seals a pipeline's log; None without such a key.
+
+    Raises LedgerError, DatabaseUnavailable.
+    """
+    scope = scope_of(pipeline)
+    found = sealed_for(ledger, scope) if is_sealed(pipeline) else None
+    return (name_of(scope.id, found[0]), found[1]) if found else None
+
+
+def sealing(name: str, recipient: str) -> Sealing:
+    """Return how entries are sealed with a key. It needs no secret."""
+    return Sealing(name, lambda body: age.encrypt(body, [recipient]))
