@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.ingestion import isolated
-from rempart.ingestion.engine import moments
 from rempart.ingestion.engine.limits import Limits
+from rempart.ingestion.parsing import moments
 from rempart.settings.pipeline import Pipeline
 
 SCHEMA = {
