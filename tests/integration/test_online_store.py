@@ -23,7 +23,7 @@ from rempart.features.prediction.rows import features
 from rempart.flows.serving.stored_features import StoredFeatures
 from rempart.flows.training.materialize import MaterializeResult, materialize_rows
 from rempart.settings.pipeline import ModelPipeline
-from tests.integration.test_features import NOW, Row, arrow, random_rows, row
+from tests.integration.test_features import NOW, Row, arrow, booked, random_rows, row
 from tests.online_rows import online_rows
 from tests.unit.features.stays import stays
 
@@ -82,13 +82,12 @@ def names(pipeline: ModelPipeline) -> dict[str, str]:
     return {table.view: table.online.name for table in view_tables(pipeline)}
 
 
-def looked_up(databases: FeatureDatabases, pipeline: ModelPipeline, view: str, asked: list[Row]) -> list[Row]:
-    """What a prediction finds of a view for rows with these keys, at a time when every value counts."""
+def looked_up(
+    databases: FeatureDatabases, pipeline: ModelPipeline, view: str, asked: list[Row], at: datetime
+) -> list[Row]:
+    """What a prediction finds of a view for rows with these keys."""
     wanted = [name for name in pipeline.model_inputs() if name.startswith(f"{view}__")]
     planned = plan(pipeline, wanted)
-    if not planned.stored:
-        return online_rows(databases, pipeline, view, asked)
-    at = datetime(2020, 2, 1, tzinfo=UTC)
     table = arrow([row(i, 0) | key for i, key in enumerate(asked)]).select(planned.columns)
     found = features(planned, table, at, lambda stored, keys: lookup.online_rows(databases, pipeline, stored, keys, at))
     single = StoredFeatures(lambda: databases.online, pipeline)
@@ -104,6 +103,20 @@ def looked_up(databases: FeatureDatabases, pipeline: ModelPipeline, view: str, a
     return [key | values for key, values in zip(asked, made, strict=True)]
 
 
+def assert_shown_while_a_training_set_shows_it(
+    databases: FeatureDatabases, pipeline: ModelPipeline, rows: list[Row], stored: list[Row]
+) -> None:
+    """From the day after its newest row on, for the longest window of `days` and a day, by the begin of the day."""
+    (days,) = (table.ttl_days for table in view_tables(pipeline) if table.view == "trend")
+    assert days
+    for wanted in stored:
+        newest = max((booked(given) for given in rows if given["house"] == wanted["house"]), default=booked(rows[0]))
+        key, noon = {"house": wanted["house"]}, datetime(newest.year, newest.month, newest.day, 12, tzinfo=UTC)
+        for after, shown in ((0, False), (1, True), (days + 1, True), (days + 2, False)):
+            (found,) = looked_up(databases, pipeline, "trend", [key], noon + timedelta(days=after))
+            assert found == (wanted if shown else key | dict.fromkeys(wanted.keys() - key.keys()))
+
+
 def test_feast_reads_what_the_direct_path_reads(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
     rows = [*random_rows(11, 40), row(77, 3, room="é🏨 ' ; --", nights=None, returning=None)]
     refresh(feature_databases, pipeline, rows)
@@ -116,7 +129,8 @@ def test_feast_reads_what_the_direct_path_reads(feature_databases: FeatureDataba
             fields = [field.name for table in view_tables(pipeline) if table.view == view for field in table.fields]
             told = store.get_online_features([f"{view}:{field}" for field in fields], asked).to_dict()
             direct = online_rows(feature_databases, pipeline, view, asked)
-            assert looked_up(feature_databases, pipeline, view, asked) == direct
+            if view == "trend":
+                assert_shown_while_a_training_set_shows_it(feature_databases, pipeline, rows, direct)
             assert [{name: told[name][i] for name in told} for i in range(len(asked))] == direct
             assert direct[-1] == asked[-1] | dict.fromkeys(fields)
             assert any(None not in answer.values() for answer in direct)

@@ -11,6 +11,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.parsing import formats
 from rempart.ingestion.refused import RefusedRows
 from rempart.ingestion.unpacking import Unreadable
+from rempart.settings.columns import Moment
 from rempart.settings.pipeline import Column, Pipeline, Source
 
 MEMORY = 256 << 20
@@ -101,8 +103,14 @@ def _pipeline(facts: Mapping[str, Any]) -> Pipeline:
         schema_={name: Column.model_validate(column) for name, column in facts["columns"].items()},
         key=facts["key"],
         partition_by=facts["partition_by"],
+        moments={name: _moment(moment) for name, moment in facts["moments"].items()},
         source=Source.model_validate(facts["source"]),
     )
+
+
+def _moment(facts: Mapping[str, Any]) -> Moment:
+    minus = facts["minus"]
+    return Moment.model_validate({**facts, "minus": None if minus is None else timedelta(seconds=minus)})
 
 
 class _WithoutPandas:

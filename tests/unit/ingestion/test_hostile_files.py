@@ -38,6 +38,7 @@ def pipeline(form: str = "csv") -> Pipeline:
     return Pipeline.model_construct(
         schema_={name: Column(type="string", known="read") for name in "ab"},
         key=["a"],
+        moments={},
         partition_by="b",
         source=FilesSource.model_validate(source),
     )

@@ -17,7 +17,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.training.champions import decisions_on, intended
 from rempart.flows.training.materialize import feature_databases
 from rempart.flows.training.train import candidate_record
-from rempart.ingestion.engine import moments
+from rempart.ingestion.parsing import moments
 from rempart.models.encoding import features_of
 from rempart.models.inputs import typed
 from rempart.models.loading import LoadedModel, load

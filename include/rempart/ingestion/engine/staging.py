@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rempart.ingestion import cells
-from rempart.ingestion.engine import moments
 from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow, TextRows
 from rempart.ingestion.engine.limits import Limits
+from rempart.ingestion.parsing import moments
 from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
 from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.pipeline import Pipeline

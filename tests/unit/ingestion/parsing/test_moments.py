@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.ingestion.engine import moments
+from rempart.ingestion import isolated
+from rempart.ingestion.engine.limits import Limits
+from rempart.ingestion.parsing import moments
 from rempart.settings.pipeline import Pipeline
 
 SCHEMA = {
@@ -91,3 +94,16 @@ def test_a_fixed_offset_and_other_rows_of_the_file() -> None:
 def test_columns_that_are_not_there_are_passed_over() -> None:
     table = pa.Table.from_pylist([ROW], KINDS).drop_columns(["days"])
     assert moments.beyond(table, spec(column="day", minus_days="days")) == {}
+
+
+def test_a_delivery_is_read_but_for_such_rows(tmp_path: Path) -> None:
+    """In the process that reads deliveries."""
+    pipeline = spec(column="day", minus="1 days 2 hours", minus_days="days")
+    lines = [
+        f"{n},2026-01-01,2026-01-01T00:00:00Z,{days},0,0" for n, days in enumerate(["1", "999999999999", "-3000000"])
+    ]
+    (file := tmp_path / "visits.csv").write_text("\n".join([",".join(SCHEMA), *lines, ""]))
+    found = isolated.stage(file, file.name, pipeline, Limits(), tmp_path / "out")
+    assert found.fault is None and found.good == 1
+    reason = "moment 'asked': it lies before the year 1 or after the year 9999"
+    assert [(row.line, tuple(row.reasons)) for row in found.refused] == [(3, (reason,)), (4, (reason,))]
