@@ -53,7 +53,7 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
         description="Id of the snapshot with the rows to predict; empty for the newest.",
     )
     edges = {
-        edge: parameter(None, type=["null", "string"], pattern=_MOMENT, description=told)
+        edge: parameter(None, type=["null", "string"], pattern=_MOMENT, maxLength=25, description=told)
         for edge, told in (
             ("from", "First date or time (UTC) of the window, in the column of `partition_by`; empty for no bound."),
             ("to", "End of the window: the first date or time that is not in it; empty for no bound."),
