@@ -13,7 +13,6 @@ Runs each week. **Run again** at any time: a second run completes an interrupted
 next run completes it. See docs/how-to/retire-models.md.
 """
 
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, task
@@ -35,9 +34,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     tags=["rempart", "models", tag_of(highest_classification())],
-    default_args=task_defaults(
-        defaults, owner=defaults.owner, retries=defaults.retries, timeout=max(defaults.timeout, timedelta(hours=2))
-    ),
+    default_args=task_defaults(defaults, owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
 ) as dag:
 
     @task

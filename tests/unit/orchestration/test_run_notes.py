@@ -36,6 +36,8 @@ TRAINED = {
     "seconds": {"read": 1.0, "train": 2.0},
 }
 COMPARED = {"pipelines": 1, "views": 3, "compared": 2000, "different": 0}
+RETIRED = {"m": {"dry_run": False, "retired": ["1", "2"], "deleted": 8, "left": []}}
+APPROVED = {"version": "3", "dry_run": True, "promoted": False, "told": "version 3 of model m becomes champion"}
 REFUSED = {"version": "2", "promoted": False, "reasons": ["refused: mae 80.41 is above 25"], "champion": "1"}
 POINT = {"id": "20260301T114500Z-0a0b0c", "bytes": 5_200_000, "databases": 7, "objects": 900, "dangling": []}
 DRILLED = {
@@ -115,6 +117,14 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
             "fail_over",
             PLANNED,
             "Dry run: the plan from primary to haven was shown, nothing was moved. The active site is primary.",
+        ),
+        ("retire", RETIRED, "Retired: m: version 1, 2."),
+        ("retire", {}, "No version was retired: nothing is due."),
+        ("approve", APPROVED, "Dry run, nothing was changed: version 3 of model m becomes champion."),
+        (
+            "validate",
+            {**REFUSED, "reasons": ["passed: mae 9 is at most 25"], "awaits": True},
+            "Version 2 passed and awaits approval, the champion is still version 1: mae 9 is at most 25",
         ),
     ],
 )

@@ -22,6 +22,7 @@ from rempart.web.details import forms
 from rempart.web.facts import Unknown
 from rempart.web.metrics import METRICS, exposition
 from rempart.web.mount import Cockpit
+from rempart.web.read_models.model_versions import model_page
 from rempart.web.read_models.overview import places
 from rempart.web.read_models.points import points
 from rempart.web.read_models.sites import history
@@ -146,16 +147,22 @@ HOSTILE = "<script>alert(1)</script>\"' onload=x"
 def test_charts_escape_what_comes_from_outside_and_have_no_style_or_script() -> None:
     watched = Watched().healthy()
     watched.replication(lag_seconds=4000.0)
+    for version in ("1", "2"):
+        watched.record("promotion", "m", {"version": version, "reasons": []}, timedelta(days=3 - int(version)))
+    watched.record("retirement", "m", {"version": "1", "state": "began", "why": "unused"})
     found = watched.facts()
+    lived = model_page(found, NOW).states[-1].versions
     place = dataclasses.replace(places(found, NOW)[0], name=HOSTILE, operator=HOSTILE, jurisdiction=HOSTILE)
     drawn = [
         charts.sites_diagram(HOSTILE, [place, *places(found, NOW)], [("primary", "haven", "bad")], ENGLISH),
         charts.lag_chart(HOSTILE, history(found, "primary", "haven"), 900.0, ENGLISH),
         charts.points_chart(HOSTILE, points(found, NOW).points, ENGLISH),
+        charts.life_chart(HOSTILE, [dataclasses.replace(lived[0], version=HOSTILE), *lived], NOW, ENGLISH),
     ]
     for chart in drawn:
         parts = list(ElementTree.fromstring(chart).iter())  # noqa: S314 - our own
         assert not [part for part in parts if part.tag == "script" or {"style", "onload"} & set(part.keys())]
+    assert drawn[3].count("<rect") == 3 and drawn[3].count('class="mark bad"') == 1, "times as champion, and an end"
     assert 'class="mark bad"' in drawn[1] and 'class="pair bad"' in drawn[0]
 
 
