@@ -22,7 +22,7 @@ from rempart.flows.training.train import candidate_record, target_feature, train
 from rempart.models import metrics
 from rempart.models.predictions import PREDICTION, figures
 from rempart.monitoring import columns, counting, performance, verdict
-from rempart.monitoring.performance import RowLosses, Performance
+from rempart.monitoring.performance import Performance, RowLosses
 from rempart.monitoring.profiles import Column, Profile
 from rempart.monitoring.sources import ObservedRows, RowSource
 from rempart.monitoring.verdict import ChampionVerdict, Window
