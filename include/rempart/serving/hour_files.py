@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from rempart.serving.records import Record
+from rempart.serving.records import JournalRecord
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +38,7 @@ class Row:
     they are sealed.
     """
 
-    record: Record
+    record: JournalRecord
     subject: str | None
     subject_key: str | None
     features_hash: str | None

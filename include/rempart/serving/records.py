@@ -25,7 +25,7 @@ class Sealing:
     seal: Callable[[bytes], bytes]
 
 
-class Record(msgspec.Struct, frozen=True):
+class JournalRecord(msgspec.Struct, frozen=True):
     """One entry of the journal.
 
     `private`: JSON of `inputs` and `features`, sealed if `key` names a key.
@@ -45,7 +45,7 @@ class Record(msgspec.Struct, frozen=True):
     private: bytes
 
 
-class Private(msgspec.Struct, frozen=True):
+class PrivateValues(msgspec.Struct, frozen=True):
     """What an entry holds of the person that it may be about: values by column of the source, and by feature."""
 
     inputs: dict[str, Any]
@@ -53,8 +53,8 @@ class Private(msgspec.Struct, frozen=True):
 
 
 _TO_JSON = msgspec.json.Encoder(decimal_format="number")
-_RECORD = msgspec.json.Decoder(Record)
-_PRIVATE = msgspec.json.Decoder(Private)
+_RECORD = msgspec.json.Decoder(JournalRecord)
+_PRIVATE = msgspec.json.Decoder(PrivateValues)
 
 
 def is_sampled(entry_id: str, share: float) -> bool:
@@ -71,9 +71,9 @@ def encode(entry: Entry, sealing: Sealing | None) -> bytes:
             "Give each entry an id and a time in UTC.",
         )
     try:
-        private = _TO_JSON.encode(Private(dict(entry.inputs), dict(entry.features)))
+        private = _TO_JSON.encode(PrivateValues(dict(entry.inputs), dict(entry.features)))
         return _TO_JSON.encode(
-            Record(
+            JournalRecord(
                 entry.id,
                 entry.at,
                 entry.pipeline,
@@ -95,15 +95,15 @@ def encode(entry: Entry, sealing: Sealing | None) -> bytes:
         ) from None
 
 
-def decode(payload: bytes) -> Record:
+def decode(payload: bytes) -> JournalRecord:
     """Return an entry of the journal. Raises ValueError."""
-    record: Record = _RECORD.decode(payload)
+    record: JournalRecord = _RECORD.decode(payload)
     return record
 
 
-def private(opened: bytes) -> Private:
+def private(opened: bytes) -> PrivateValues:
     """Return what was sealed of an entry. Raises ValueError."""
-    found: Private = _PRIVATE.decode(opened)
+    found: PrivateValues = _PRIVATE.decode(opened)
     return found
 
 

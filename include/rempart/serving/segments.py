@@ -28,7 +28,7 @@ _LOCK = ".shipping"
 
 
 @dataclass(frozen=True)
-class Content:
+class SegmentContent:
     """What a segment holds: whole payloads in order, and the bytes that are none.
 
     `torn`: bytes behind the last whole frame, of a write that was never confirmed. `damaged`: bytes between whole
@@ -50,7 +50,7 @@ def framed(payload: bytes) -> bytes:
     return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def content(body: bytes) -> Content:
+def content(body: bytes) -> SegmentContent:
     """Return what the bytes of a segment hold. Pure."""
     payloads, place, damaged = list[bytes](), 0, 0
     start = body.find(MARK)
@@ -64,7 +64,7 @@ def content(body: bytes) -> Content:
         payloads.append(payload)
         place = start + len(payload)
         start = body.find(MARK, place)
-    return Content(tuple(payloads), len(body) - place, damaged)
+    return SegmentContent(tuple(payloads), len(body) - place, damaged)
 
 
 def _payload(body: bytes, begin: int) -> bytes | None:

@@ -43,7 +43,7 @@ def test_an_altered_byte_costs_one_entry_and_is_told(payloads: list[bytes], data
 
 def test_zeros_that_a_lost_write_left_are_no_entry() -> None:
     assert content(framed(b'{"id":"a"}') + bytes(64)).torn == 64
-    assert content(b"") == segments.Content(())
+    assert content(b"") == segments.SegmentContent(())
     with pytest.raises(ServingError, match="more than"):
         framed(bytes(segments.MOST_BYTES + 1))
 

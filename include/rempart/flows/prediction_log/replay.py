@@ -26,7 +26,7 @@ from rempart.models.inputs import Input, typed
 from rempart.models.loading import LoadedModel
 from rempart.serving import hour_files, records, segments
 from rempart.serving.entries import time_of
-from rempart.serving.records import Private
+from rempart.serving.records import PrivateValues
 from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Logged:
     place: str
     output: Mapping[str, Any]
     returned: bool
-    private: Private
+    private: PrivateValues
     where: str
 
 
@@ -124,7 +124,7 @@ def find(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Pa
                 if row["key"]:
                     found = opened(row["key"], row["sealed"], open_key, f"entry {entry_id} of {bucket}/{key}")
                 else:
-                    found = Private(msgspec.json.decode(row["inputs"]), msgspec.json.decode(row["features"]))
+                    found = PrivateValues(msgspec.json.decode(row["inputs"]), msgspec.json.decode(row["features"]))
                 return Logged(
                     row["id"], row["at"], name, row["version"], row["sha256"], row["client"], row["place"], output,
                     row["returned"], found, f"{bucket}/{key} at site '{site.name}'",
@@ -167,10 +167,10 @@ def equal(logged: Mapping[str, Any], again: Mapping[str, Any]) -> bool:
     return logged.keys() == again.keys() and all(_equal(logged[name], again[name]) for name in logged)
 
 
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
-        return math.isclose(one, other, rel_tol=_SAME, abs_tol=_SAME)
-    return bool(one == other)
+def _equal(before: Any, now: Any) -> bool:
+    if isinstance(before, (int, float)) and isinstance(now, (int, float)):
+        return math.isclose(before, now, rel_tol=_SAME, abs_tol=_SAME)
+    return bool(before == now)
 
 
 def _predicted(model: LoadedModel, features: pa.Table) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from rempart.ingestion import erasing
 from rempart.ingestion.parsing.typed import iso
 from rempart.serving import hour_files, records, segments
 from rempart.serving.hour_files import Row
-from rempart.serving.records import Private, Record
+from rempart.serving.records import JournalRecord, PrivateValues
 from rempart.settings import pipelines
 from rempart.settings.pipeline import ModelPipeline
 from rempart.sites.port import Site
@@ -116,9 +116,9 @@ def ship(platform: Platform, folder: Path) -> Shipment:
         return done
 
 
-def _sum(one: Shipment, other: Shipment) -> Shipment:
-    told = {name: count + getattr(other, name) for name, count in asdict(one).items() if name != "pipeline"}
-    return Shipment(one.pipeline, **told)
+def _sum(first: Shipment, second: Shipment) -> Shipment:
+    told = {name: count + getattr(second, name) for name, count in asdict(first).items() if name != "pipeline"}
+    return Shipment(first.pipeline, **told)
 
 
 def _discarded(platform: Platform, folder: Path) -> Shipment:
@@ -195,9 +195,9 @@ class _Shipping:
         segments.delete(self.folder, [segment for segment in batch if segment not in damaged])
         return shipment
 
-    def _read(self, batch: Sequence[Path]) -> tuple[list[Record], list[Path]]:
+    def _read(self, batch: Sequence[Path]) -> tuple[list[JournalRecord], list[Path]]:
         """Return the entries of segments, each once, and the segments that were damaged on disk."""
-        found, damaged = dict[str, Record](), list[Path]()
+        found, damaged = dict[str, JournalRecord](), list[Path]()
         for file in batch:
             content = segments.content(file.read_bytes())
             self.counts["torn"] += content.torn
@@ -214,7 +214,7 @@ class _Shipping:
                 damaged.append(file)
         return list(found.values()), damaged
 
-    def _rows(self, read: Sequence[Record], who: erasures.Erased | None) -> list[Row]:
+    def _rows(self, read: Sequence[JournalRecord], who: erasures.Erased | None) -> list[Row]:
         """Return the entries with hashes of their subjects, without those of erased subjects."""
         opened = [self._private(record) for record in read]
         keys = keys_of(self.pipeline, [found.inputs if found else {} for found in opened])
@@ -229,7 +229,7 @@ class _Shipping:
             rows.append(self._row(record, found, key))
         return rows
 
-    def _row(self, record: Record, found: Private | None, key: tuple[Any, ...] | None) -> Row:
+    def _row(self, record: JournalRecord, found: PrivateValues | None, key: tuple[Any, ...] | None) -> Row:
         subject = named = None
         if key is not None and self.subject_key is not None:
             subject = pseudonym(self.subject_key.hash_key, self.pipeline.name, key)
@@ -243,7 +243,7 @@ class _Shipping:
         inputs = records.as_json(found.inputs)
         return Row(record, subject, named, hashlib.sha256(features).hexdigest(), inputs, features)
 
-    def _private(self, record: Record) -> Private | None:
+    def _private(self, record: JournalRecord) -> PrivateValues | None:
         """Return inputs and features of an entry; None if their key was destroyed."""
         try:
             return opened(record.key, record.private, self.open_key, f"entry {record.id}")
@@ -272,7 +272,7 @@ class _Shipping:
         return {"state": "shipped", "site": site, "bucket": self.bucket, "objects": objects, **named, **told}
 
 
-def opened(key: str, body: bytes, open_key: OpenKey, where: str) -> Private:
+def opened(key: str, body: bytes, open_key: OpenKey, where: str) -> PrivateValues:
     """Return inputs and features that were sealed with a key; without a key they are in the clear.
 
     Raises BackupError, IntegrityError, SiteError.

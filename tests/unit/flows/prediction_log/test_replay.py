@@ -28,7 +28,7 @@ NAME = PIPELINE.name
 
 @pytest.fixture
 def lake(monkeypatch: pytest.MonkeyPatch, champion: Champion) -> Lake:
-    """A platform whose only pipeline is that of the stays, and whose version 7 is the trained one."""
+    """A platform whose only pipeline is that of the stays, and whose version 7 is the trained logged_entry."""
     without_features(monkeypatch)
     monkeypatch.setattr(pipelines, "named", lambda name: PIPELINE)
     monkeypatch.setattr(replay, "version_of", lambda platform, name, version: champion.model)
@@ -80,27 +80,27 @@ def test_a_prediction_is_the_same_before_and_after_it_is_shipped(
 
 
 def test_a_difference_is_told(lake: Lake, champion: Champion, tmp_path: Path) -> None:
-    one = answered(champion, 1)
-    other = {name: value if isinstance(value, str) else value / 2 for name, value in one.output.items()}
-    log(lake, tmp_path, dataclasses.replace(one, output=other))
-    found = replay.replay(lake.platform, PIPELINE, one.id, tmp_path / NAME)
+    logged_entry = answered(champion, 1)
+    other = {name: value if isinstance(value, str) else value / 2 for name, value in logged_entry.output.items()}
+    log(lake, tmp_path, dataclasses.replace(logged_entry, output=other))
+    found = replay.replay(lake.platform, PIPELINE, logged_entry.id, tmp_path / NAME)
     assert not found.same and "DIFFERENT" in "\n".join(command.lines(found, with_inputs=False))
 
 
 def test_inputs_that_do_not_give_the_features_leave_the_logged_ones(
     lake: Lake, champion: Champion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = answered(champion, 1)
-    log(lake, tmp_path, dataclasses.replace(one, inputs={"stay_id": 1}))
-    found = replay.replay(lake.platform, PIPELINE, one.id, tmp_path / NAME)
+    logged_entry = answered(champion, 1)
+    log(lake, tmp_path, dataclasses.replace(logged_entry, inputs={"stay_id": 1}))
+    found = replay.replay(lake.platform, PIPELINE, logged_entry.id, tmp_path / NAME)
     assert found.same and found.from_inputs is None and "does not have every column" in found.note
     fewer = dataclasses.replace(champion.model, inputs=champion.model.inputs[1:])
     monkeypatch.setattr(replay, "version_of", lambda platform, name, version: fewer)
-    assert "defined in another way" in replay.replay(lake.platform, PIPELINE, one.id, tmp_path / NAME).note
+    assert "defined in another way" in replay.replay(lake.platform, PIPELINE, logged_entry.id, tmp_path / NAME).note
     changed = dataclasses.replace(champion.model, sha256=SHA256[::-1])
     monkeypatch.setattr(replay, "version_of", lambda platform, name, version: changed)
     with pytest.raises(ModelRefused, match="another SHA-256"):
-        replay.replay(lake.platform, PIPELINE, one.id, tmp_path / NAME)
+        replay.replay(lake.platform, PIPELINE, logged_entry.id, tmp_path / NAME)
 
 
 def test_what_took_an_entry_is_told(lake: Lake, champion: Champion, tmp_path: Path) -> None:
