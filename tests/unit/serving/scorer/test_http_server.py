@@ -1,0 +1,45 @@
+"""The server closes connections whose header does not arrive, and a signal lets its caller finish."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+
+import pytest
+
+from rempart.serving.scorer import http_server
+from tests.answering import ROW
+from tests.unit.serving.scorer.test_app import KEY, running
+
+
+def test_a_slow_client_is_dropped_and_a_signal_ends_the_server_after_its_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_server, "HEADER_SECONDS", 0.2)
+    body = json.dumps(ROW).encode()
+    head = (
+        f"POST /predict/stays HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+
+    async def main() -> None:
+        async with running() as found:
+            server = http_server.server(found.scorer.application(), "127.0.0.1", 0)
+            serving = asyncio.create_task(server.serve())
+            while not server.started:
+                await asyncio.sleep(0.01)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            slow, half = await asyncio.open_connection("127.0.0.1", port)
+            half.write(b"POST /predict/stays HTTP/1.1\r\nHost")
+            assert await slow.read() == b"", "the connection is closed without an answer"
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head.encode() + body)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.close()
+            half.close()
+            os.kill(os.getpid(), signal.SIGTERM)
+            await serving
+            assert len(found.log.entries) == 1
+
+    asyncio.run(main())
