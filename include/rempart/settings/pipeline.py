@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from rempart.errors import PipelineError
 from rempart.settings.champions.monitoring import Monitoring
+from rempart.settings.champions.retraining import Retraining
 from rempart.settings.columns import (
     NUMERIC,
     TEMPORAL,
@@ -75,10 +76,7 @@ class Pipeline(Strict):
     classification: Classification
     lowered: dict[Part, Lowered] = Field(
         default_factory=dict,
-        description=(
-            "Declared steps, each with evidence, that lower the classification of the `model`, or of the `data` that "
-            "are derived from inputs."
-        ),
+        description="Steps, each with evidence, that lower the classification of the `model` or of derived `data`.",
     )
     source: AnySource = Field(
         description=(
@@ -265,6 +263,7 @@ class ModelPipeline(Pipeline):
     trainer: Trainer = Trainer()
     gate: Gate
     monitoring: Monitoring = Monitoring()
+    retrain: Retraining = Retraining()
 
     @field_validator("features")
     @classmethod

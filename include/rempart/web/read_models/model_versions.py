@@ -39,7 +39,8 @@ class ModelVersion:
     """A version with its training and its decisions, newest first. `metrics`: of its held-out rows.
 
     `seq` is the number of its record in the ledger; None, as the fields of its training, if only decisions are known.
-    `used`: snapshot of each pipeline whose feature views its training set has.
+    `used`: snapshot of each pipeline whose feature views its training set has. `verdict`: number of the record of the
+    red verdict that started the training, if there was one.
     """
 
     version: str
@@ -61,6 +62,7 @@ class ModelVersion:
     run_id: str
     by: Writer | None
     decisions: tuple[Decision, ...]
+    verdict: int | None
 
     @property
     def judged(self) -> Decision | None:
@@ -222,6 +224,7 @@ def _version(name: str, trained: Evidence | None, told: Sequence[Evidence], stan
         str(body.get("run_id", "")),
         writer(trained) if trained else None,
         tuple(_decision(record) for record in told),
+        body.get("verdict"),
     )
 
 
