@@ -8,8 +8,8 @@ Held-out rows are never used for training. With `training.backend: kubernetes` t
 order (its rendered template shows the plan) and waits for a place without using a worker. `train` then registers the
 job's result.
 
-With `retrain.on_drift` a red verdict of `monitor_<pipeline>` starts a run, too. `decide_training` looks at the cool-down
-and the budget. If the run may not train, it is skipped, and its note says why.
+With `retrain.on_drift` a red verdict of `monitor_<pipeline>` starts a run, too. `decide_training` looks at the
+cool-down and the budget. If the run may not train, it is skipped, and its note says why.
 
 **Run again** at any time: a job with the same data, trainer, parameters, seed and code is reused, not repeated.
 
