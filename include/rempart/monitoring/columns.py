@@ -59,7 +59,7 @@ def judge(training: Profile, window: Profile, rules: Monitoring) -> tuple[Column
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _ColumnMeasures:
     name: str
     rows: int
     moved: float | None
@@ -74,7 +74,7 @@ class _Measured:
     unknown_rows: int
 
 
-def _measured(training: ColumnProfile, window: ColumnProfile, rules: Monitoring) -> _Measured:
+def _measured(training: ColumnProfile, window: ColumnProfile, rules: Monitoring) -> _ColumnMeasures:
     is_number = training.column.kind == "number"
     test = statistics.kolmogorov_smirnov if is_number else statistics.chi_square
     found = references(training, window.periods, rules.least_rows)
@@ -83,7 +83,7 @@ def _measured(training: ColumnProfile, window: ColumnProfile, rules: Monitoring)
     then, now = before.total(), window.total()
     enough = min(sum(then), sum(now)) >= rules.least_rows
     unknown = 0 if is_number else now[-1]
-    return _Measured(
+    return _ColumnMeasures(
         training.column.name,
         window.rows,
         movement(before, window) if enough else None,
@@ -99,7 +99,7 @@ def _measured(training: ColumnProfile, window: ColumnProfile, rules: Monitoring)
     )
 
 
-def _verdict(found: _Measured, values_p: float, nulls_p: float, rules: Monitoring) -> ColumnVerdict:
+def _verdict(found: _ColumnMeasures, values_p: float, nulls_p: float, rules: Monitoring) -> ColumnVerdict:
     findings: list[Finding] = []
     if found.moved is not None and values_p < LEVEL and found.moved > found.allowed:
         findings.append("values")

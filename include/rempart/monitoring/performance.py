@@ -27,7 +27,7 @@ _BANDS = 10
 
 
 @dataclass(frozen=True)
-class Judged:
+class RowLosses:
     """Rows whose target is known: the loss of each, and its group in each segment column.
 
     `calibration`: their calibration error; None of a regression.
@@ -99,7 +99,7 @@ def calibration_error(truth: Floats, predicted: Floats) -> float:
     return sum(gaps) / max(1, len(top))
 
 
-def judge(metric: str, window: Judged, holdout: Judged, recorded: float, rules: Monitoring) -> Performance:
+def judge(metric: str, window: RowLosses, holdout: RowLosses, recorded: float, rules: Monitoring) -> Performance:
     """Return the performance on a window, against the hold-out and the metric on record for it.
 
     It is worse if that is no chance (corrected for the number of segments), and by more than `rules.worse`.
@@ -149,7 +149,7 @@ def _value(metric: str, mean: float) -> float:
     return math.sqrt(mean) if metric == "rmse" else 1 - mean if metric == "accuracy" else mean
 
 
-def _segments(column: str, window: Judged, holdout: Judged) -> list[tuple[str, Floats, Floats]]:
+def _segments(column: str, window: RowLosses, holdout: RowLosses) -> list[tuple[str, Floats, Floats]]:
     """Return the groups of a column that both sides have: the name, and the losses of either side."""
     import numpy as np
 

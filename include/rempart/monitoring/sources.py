@@ -24,7 +24,9 @@ class ObservedRows:
 class RowSource(Protocol):
     """Rows to watch: those of the feature store, later those that were scored and those that a scorer answered."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Return what the record of a verdict calls the source."""
 
     def read(self) -> ObservedRows:
         """Return all rows that can be watched. Raises the errors of its store."""

@@ -32,7 +32,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ChampionVerdict:
     """What a watch found. `reasons`: a line for each fault, or for what is unknown."""
 
     version: str
@@ -63,12 +63,12 @@ def conclude(
     columns: tuple[ColumnVerdict, ...],
     performance: Performance | None,
     least: int,
-) -> Verdict:
+) -> ChampionVerdict:
     """Return the verdict: red if anything is at fault, unknown if anything could not be judged, else green."""
     faults = list(_faults(columns, performance))
     unknown = list(_unknown(window, columns, performance, least))
     outcome: Outcome = "red" if faults else "unknown" if unknown else "green"
-    return Verdict(version, outcome, (*faults, *unknown), window, columns, performance)
+    return ChampionVerdict(version, outcome, (*faults, *unknown), window, columns, performance)
 
 
 def _faults(columns: tuple[ColumnVerdict, ...], performance: Performance | None) -> Iterator[str]:

@@ -25,7 +25,7 @@ RULES = Monitoring()
 
 def profiles(folder: Path, *tables: pa.Table, of: Sequence[Column] = (LEAD, ROOM)) -> list[Profile]:
     """The profiles of tables with a column `day`, on the grid of the first."""
-    files = [monitor._write(folder / f"{place}.parquet", table) for place, table in enumerate(tables)]
+    files = [monitor._write(folder / f"{place}.parquet", [table]) for place, table in enumerate(tables)]
     with scratch.created(scratch.ScratchDatabase(folder, 256, kept=False), "test") as connection:
         grid = counting.edges(connection, files[0], of)
         return [counting.profile(connection, file, of, grid, "day") for file in files]
@@ -45,14 +45,15 @@ def rows(count: int, seed: int, year: int = 2025, *, months: Sequence[int] = ran
 
 
 def judged(folder: Path, before: pa.Table, after: pa.Table, rules: Monitoring = RULES) -> Mapping[str, ColumnVerdict]:
-    return {verdict.column: verdict for verdict in columns.judge(*profiles(folder, before, after), rules)}
+    training, window = profiles(folder, before, after)
+    return {verdict.column: verdict for verdict in columns.judge(training, window, rules)}
 
 
 def test_windows_in_which_nothing_moved_are_green_and_a_shift_is_found(tmp_path: Path) -> None:
-    before, same, moved = monitor.simulated(tmp_path, 2)
+    before, same, moved = monitor.simulated(tmp_path, 20)
     quiet, _ = monitor.verdicts(tmp_path, before, same)
     shifted, _ = monitor.verdicts(tmp_path, before, moved)
-    assert [monitor.alarms(quiet), monitor.hits(shifted), monitor.alarms(shifted)] == [0, 2, 2]
+    assert [monitor.alarms(quiet), monitor.hits(shifted), monitor.alarms(shifted)] == [0, 20, 20]
     assert shifted[0][0].column == "c0" and shifted[0][0].findings == ("values",)
     assert all(not column.findings for column in shifted[0][1:])
 

@@ -10,7 +10,7 @@ import pytest
 from rempart.ledger.canonical import canonical
 from rempart.models import metrics
 from rempart.monitoring import performance, verdict
-from rempart.monitoring.performance import Judged
+from rempart.monitoring.performance import RowLosses
 from rempart.monitoring.verdict import Window
 from rempart.settings.champions.monitoring import Monitoring
 
@@ -18,8 +18,8 @@ RULES = Monitoring()
 WINDOW = Window("snapshot", "s1", None, None, 1_000)
 
 
-def errors(count: int, size: float, seed: int = 1, **groups: list[str]) -> Judged:
-    return Judged(np.random.default_rng(seed).exponential(size, count), groups)
+def errors(count: int, size: float, seed: int = 1, **groups: list[str]) -> RowLosses:
+    return RowLosses(np.random.default_rng(seed).exponential(size, count), groups)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_segment_is_at_fault_by_itself() -> None:
     rooms = ["plain", "sea"] * 1_500
     holdout = errors(3_000, 20.0, room=rooms)
     sizes = np.where(np.array(rooms) == "sea", 30.0, 18.0)
-    window = Judged(np.random.default_rng(2).exponential(sizes), {"room": rooms})
+    window = RowLosses(np.random.default_rng(2).exponential(sizes), {"room": rooms})
     found = performance.judge("mae", window, holdout, 20.0, RULES)
     assert not found.overall.worse and found.worse
     assert [(figure.segment, figure.worse) for figure in found.segments] == [("room=sea", True), ("room=plain", False)]
@@ -76,11 +76,11 @@ def test_probabilities_that_are_too_sure_are_at_fault() -> None:
     fits, off = ((random.random(2_000) > share).astype(float) for share in (0.9, 0.6))
     errors_of = [performance.calibration_error(truth, sure) for truth in (fits, off)]
     assert errors_of[0] < 0.03 and errors_of[1] == pytest.approx(0.3, abs=0.05)
-    sides = [
-        Judged(performance.losses("log_loss", truth, sure), {}, error)
-        for truth, error in zip((off, fits), errors_of[::-1], strict=True)
-    ]
-    found = performance.judge("log_loss", *sides, float(sides[1].losses.mean()), Monitoring(worse=9.0))
+    holdout, window = (
+        RowLosses(performance.losses("log_loss", truth, sure), {}, error)
+        for truth, error in zip((fits, off), errors_of, strict=True)
+    )
+    found = performance.judge("log_loss", window, holdout, float(holdout.losses.mean()), Monitoring(worse=9.0))
     assert found.miscalibrated and found.worse and not found.overall.worse
     told = verdict.conclude("3", WINDOW, (), found, RULES.least_rows)
     assert told.reasons[0].startswith("probabilities are off by 29")

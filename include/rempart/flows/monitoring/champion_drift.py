@@ -22,10 +22,10 @@ from rempart.flows.training.train import candidate_record, target_feature, train
 from rempart.models import metrics
 from rempart.models.predictions import PREDICTION, figures
 from rempart.monitoring import columns, counting, performance, verdict
-from rempart.monitoring.performance import Judged, Performance
+from rempart.monitoring.performance import Performance, RowLosses
 from rempart.monitoring.profiles import Column, Profile
 from rempart.monitoring.sources import ObservedRows, RowSource
-from rempart.monitoring.verdict import Verdict, Window
+from rempart.monitoring.verdict import ChampionVerdict, Window
 from rempart.settings.pipeline import ModelPipeline
 from rempart.sites.spool import spool_folder
 from rempart.training.outputs import split_rows
@@ -59,7 +59,7 @@ class StoredFeatures:
         return ObservedRows(found.table, found.snapshot)
 
 
-def watch(platform: Platform, pipeline: ModelPipeline, source: RowSource | None = None) -> Verdict | None:
+def watch(platform: Platform, pipeline: ModelPipeline, source: RowSource | None = None) -> ChampionVerdict | None:
     """Judge the champion on rows that it did not learn from, and record the verdict; None without a champion.
 
     `source`: default: the loaded snapshot. Raises the error that kept it from being judged, after it was recorded as
@@ -74,14 +74,14 @@ def watch(platform: Platform, pipeline: ModelPipeline, source: RowSource | None 
     try:
         found = _judged(platform, pipeline, version, rows)
     except RempartError as fault:
-        unjudged = Verdict(version, "unknown", (fault.what,), Window(rows.name, "", None, None, 0))
+        unjudged = ChampionVerdict(version, "unknown", (fault.what,), Window(rows.name, "", None, None, 0))
         ledger.append("monitoring", name, unjudged.body())
         raise
     ledger.append("monitoring", name, found.body())
     return found
 
 
-def _judged(platform: Platform, pipeline: ModelPipeline, version: str, rows: RowSource) -> Verdict:
+def _judged(platform: Platform, pipeline: ModelPipeline, version: str, rows: RowSource) -> ChampionVerdict:
     model = champion_of(platform, pipeline).model
     record = candidate_record(platform.ledger, pipeline.name, version) or {}
     site = platform.active_site(pipeline.classification)
@@ -108,7 +108,7 @@ def judge(
     observed: ObservedRows,
     source: str,
     now: datetime,
-) -> Verdict:
+) -> ChampionVerdict:
     """Return the verdict on a champion. Reads no store. Raises TrainingError, ModelRefused, FeatureError."""
     rules = pipeline.monitoring
     rows = since_training(pipeline, reference.holdout, observed.table)
@@ -203,11 +203,11 @@ def _performance(
     )
 
 
-def _errors(pipeline: ModelPipeline, rows: pa.Table, predicted: pa.Table) -> Judged:
+def _errors(pipeline: ModelPipeline, rows: pa.Table, predicted: pa.Table) -> RowLosses:
     truth, made = metrics.target_values(target_feature(pipeline), rows), figures(predicted)
     is_regression = pipeline.prediction.task == "regression"
     by = pipeline.gate.baseline_by if pipeline.monitoring.segments is None else pipeline.monitoring.segments
-    return Judged(
+    return RowLosses(
         performance.losses(pipeline.gate.metric, truth, made),
         {column: _groups(pipeline, rows, column) for column in by if column.split(".")[0] in rows.column_names},
         None if is_regression else performance.calibration_error(truth, made),

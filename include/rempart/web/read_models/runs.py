@@ -274,9 +274,10 @@ def _skew(body: Body) -> Sentence:
 
 
 def _monitoring(body: Body) -> Sentence:
-    counts = {"watched_count": int(body["watched"]), "moved_count": int(body["moved"])}
-    told = {"version": str(body["version"]), "outcome": str(body["outcome"]), "rows_count": int(body["window"]["rows"])}
-    return VERDICTS[str(body["outcome"])], {**told, **counts}, _words(body["reasons"])
+    told = {name: str(body[name]) for name in ("version", "outcome")}
+    counts = {f"{name}_count": int(body[name]) for name in ("watched", "moved")}
+    rows = {"rows_count": int(body["window"]["rows"])}
+    return VERDICTS[told["outcome"]], {**told, **counts, **rows}, _words(body["reasons"])
 
 
 def _candidate(body: Body) -> Sentence:

@@ -25,7 +25,7 @@ from rempart.models.isolated_model import IsolatedModel
 from rempart.models.loading import LoadedModel
 from rempart.models.predictions import figures
 from rempart.monitoring.sources import ObservedRows
-from rempart.monitoring.verdict import Verdict
+from rempart.monitoring.verdict import ChampionVerdict
 from rempart.orchestration import run_notes
 from rempart.settings.config import project_root
 from rempart.settings.pipelines import named, with_model
@@ -75,8 +75,8 @@ def model(bookings: pa.Table) -> LoadedModel:
 
 
 @pytest.fixture(scope="module")
-def judged(bookings: pa.Table, reference: Reference, model: LoadedModel) -> Callable[..., Verdict]:
-    def judge(rows: pa.Table = bookings) -> Verdict:
+def judged(bookings: pa.Table, reference: Reference, model: LoadedModel) -> Callable[..., ChampionVerdict]:
+    def judge(rows: pa.Table = bookings) -> ChampionVerdict:
         return champion_drift.judge(PIPELINE, model, reference, ObservedRows(rows, "s1"), "snapshot", NOW)
 
     return judge
@@ -88,7 +88,7 @@ def changed(rows: pa.Table, column: str, change: Callable[[Any], Any], since: da
     return rows.set_column(rows.column_names.index(column), column, values)
 
 
-def test_the_demos_summer_is_green_without_a_change(judged: Callable[..., Verdict]) -> None:
+def test_the_demos_summer_is_green_without_a_change(judged: Callable[..., ChampionVerdict]) -> None:
     found = judged()
     assert (found.outcome, found.reasons) == ("green", ())
     assert (found.window.last, found.window.rows > 3_000) == (datetime.date(2017, 8, 31), True)
@@ -102,7 +102,7 @@ def test_the_demos_summer_is_green_without_a_change(judged: Callable[..., Verdic
     assert room.value == pytest.approx(room.recorded, rel=0.1)
 
 
-def test_prices_that_rise_by_a_third_are_red(judged: Callable[..., Verdict], bookings: pa.Table) -> None:
+def test_prices_that_rise_by_a_third_are_red(judged: Callable[..., ChampionVerdict], bookings: pa.Table) -> None:
     found = judged(changed(bookings, PRICE, lambda price: pc.multiply(price, 1.3)))
     assert found.outcome == "red" and found.reasons[0].startswith("mae is ")
     assert found.performance is not None and found.performance.overall.worse
@@ -110,21 +110,21 @@ def test_prices_that_rise_by_a_third_are_red(judged: Callable[..., Verdict], boo
     assert note and note.startswith("Rempart: Version 3 on 3,") and ": red: mae is" in note
 
 
-def test_bookings_that_are_made_much_later_are_red(judged: Callable[..., Verdict], bookings: pa.Table) -> None:
+def test_bookings_that_are_made_much_later_are_red(judged: Callable[..., ChampionVerdict], bookings: pa.Table) -> None:
     name = "booking__lead_time"
     found = judged(changed(bookings, name, lambda days: pc.divide(days, 20)))
     assert found.outcome == "red" and found.columns[0].column == name
     assert any(reason.startswith(f"{name}: ") for reason in found.reasons)
 
 
-def test_few_rows_since_the_training_are_unknown(judged: Callable[..., Verdict], bookings: pa.Table) -> None:
+def test_few_rows_since_the_training_are_unknown(judged: Callable[..., ChampionVerdict], bookings: pa.Table) -> None:
     few = bookings.filter(pc.less(bookings[DAY], pa.scalar(datetime.date(2017, 6, 3))))
     found = judged(few)
     assert found.outcome == "unknown" and found.reasons[0].startswith("too few rows: ")
     assert judged(bookings.filter(pc.less(bookings[DAY], pa.scalar(PIPELINE.holdout.start)))).window.rows == 0
 
 
-def test_only_known_targets_are_measured(judged: Callable[..., Verdict], bookings: pa.Table) -> None:
+def test_only_known_targets_are_measured(judged: Callable[..., ChampionVerdict], bookings: pa.Table) -> None:
     late = pc.if_else(pc.less(bookings[DAY], pa.scalar(JULY)), pa.scalar(NOW), pa.scalar(NOW.replace(year=2030)))
     found = judged(bookings.append_column("_known_at", late))
     assert found.performance is not None and 0 < found.performance.overall.rows < found.window.rows / 2
@@ -142,7 +142,7 @@ def test_a_segment_of_free_text_has_no_name(bookings: pa.Table, reference: Refer
 
 
 def test_a_watch_records_its_verdict_and_what_kept_it_from_one(
-    judged: Callable[..., Verdict], monkeypatch: pytest.MonkeyPatch
+    judged: Callable[..., ChampionVerdict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     platform: Any = SimpleNamespace(ledger=MemoryLedger(clock=lambda: NOW), clock=lambda: NOW)
     assert champion_drift.watch(platform, PIPELINE) is None
@@ -155,7 +155,7 @@ def test_a_watch_records_its_verdict_and_what_kept_it_from_one(
     assert (record.body["outcome"], record.body["version"], record.body["moved"]) == ("green", "3", 0)
     assert record.body["performance"]["recorded"] < 25 and len(record.body["columns"]) == 10
 
-    def refused(*_: Any) -> Verdict:
+    def refused(*_: Any) -> ChampionVerdict:
         raise ModelRefused("Model x version 3: a file differs", "Roll back.")
 
     monkeypatch.setattr(champion_drift, "_judged", refused)

@@ -34,7 +34,7 @@ class WatchedColumn:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MetricFigure:
     """The gate's metric on the window, or on a segment of it, and its value on the hold-out."""
 
     segment: str
@@ -67,7 +67,7 @@ class Watched:
     watched: int | None = None
     moved: int | None = None
     metric: str | None = None
-    measured: tuple[Measured, ...] = ()
+    measured: tuple[MetricFigure, ...] = ()
     columns: tuple[WatchedColumn, ...] = ()
     errors: tuple[tuple[datetime, float], ...] = ()
     movements: tuple[tuple[datetime, float], ...] = ()
@@ -151,8 +151,8 @@ def _movement(body: Mapping[str, Any]) -> float | None:
     return max((column["moved"] for column in body["columns"] if column["moved"] is not None), default=None)
 
 
-def _measured(found: Mapping[str, Any]) -> Measured:
-    return Measured(found["segment"], found["rows"], found["value"], found["recorded"], found["worse"])
+def _measured(found: Mapping[str, Any]) -> MetricFigure:
+    return MetricFigure(found["segment"], found["rows"], found["value"], found["recorded"], found["worse"])
 
 
 def _column(found: Mapping[str, Any]) -> WatchedColumn:
