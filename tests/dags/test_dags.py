@@ -171,9 +171,7 @@ def test_a_red_verdict_starts_a_training_where_the_pipeline_says_so(parsed: dict
     assert found["assets"] == ["rempart://learns_again/drift", "rempart://learns_again/features"]
     assert [task["id"] for task in found["tasks"]] == ["decide_training", "train"]
     assert all(task["policy"] and task["owner"] == "mlops" for task in found["tasks"])
-    shipped = parsed["dags"]["train_hotel_bookings"]
-    assert shipped["assets"] == ["rempart://hotel_bookings/features"]
-    assert [task["id"] for task in shipped["tasks"]] == ["train"]
+    assert [task["id"] for task in parsed["dags"]["train_hotel_bookings"]["tasks"]] == ["train"]
 
 
 def test_nothing_heavy_is_imported_when_dags_are_parsed(parsed: dict) -> None:
