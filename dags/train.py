@@ -8,6 +8,9 @@ Held-out rows are never used for training. With `training.backend: kubernetes` t
 order (its rendered template shows the plan) and waits for a place without using a worker. `train` then registers the
 job's result.
 
+With `retrain.on_drift` a red verdict of `monitor_<pipeline>` starts a run, too. `decide_training` looks at the
+cool-down and the budget. If the run may not train, it is skipped, and its note says why.
+
 **Run again** at any time: a job with the same data, trainer, parameters, seed and code is reused, not repeated.
 
 **When it fails**: the message ends with the job's last log lines. A fault of the trainer or its parameters fails the
@@ -32,9 +35,9 @@ defaults = settings.dags
 
 def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
     name, candidate = pipeline.name, assets.candidate(pipeline.name)
-    schedule: Any = assets.features(name)
+    schedule: Any = assets.inputs_of_training(name, on_drift=pipeline.retrain.on_drift)
     if pipeline.schedules.train:
-        schedule = AssetOrTimeSchedule(timetable=at(pipeline.schedules.train), assets=[schedule])
+        schedule = AssetOrTimeSchedule(timetable=at(pipeline.schedules.train), assets=schedule)
     trainer_params = parameter(
         {},
         type="object",

@@ -94,6 +94,10 @@ class Watched:
         found = {"version": "1", "outcome": outcome, "reasons": [], "window": window, "watched": 22, "moved": 0}
         return self.record("monitoring", pipeline, found | {"columns": [column], "performance": error} | body, ago)
 
+    def retraining(self, pipeline: str, ago: timedelta, verdict: int, version: str | None = None) -> int:
+        """Record a training that a verdict on version 1 started; `version`: its candidate."""
+        return self.record("retraining", pipeline, {"verdict": verdict, "champion": "1", "version": version}, ago)
+
     def delivery(self, sha256: str = DELIVERY, ago: timedelta = timedelta(hours=2), **body: Any) -> int:
         """One delivery of 20 rows, of which two broke the first of two rules, and one has a fault besides."""
         found = {"sha256": sha256, "bytes": 9, "landed_at": (NOW - ago).isoformat(), "fault": None}

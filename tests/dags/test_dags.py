@@ -82,6 +82,7 @@ print(json.dumps({
     } for d in bag.dags.values()}}))
 """
 
+LEARNS = "retrain: {on_drift: true, on_features: false, cool_down: 7d, at_most: {trainings: 4, days: 30}}\n"
 CHURN = """
 from datetime import timedelta
 from airflow.sdk import DAG, task
@@ -133,6 +134,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shipped.replace("hotel_bookings", "bad_cron").replace('"0 4 * * *"', '"every morning"'),
         encoding="utf-8",
     )
+    again = shipped.replace("hotel_bookings", "learns_again").replace("start: 2017-06-01", "last: 90d")
+    (folder / "include/pipelines/learns_again.yaml").write_text(f"{again}\n{LEARNS}", encoding="utf-8")
     write_project(folder, TRIPS, WEATHER, WET, ORDERS, PAYMENTS, *used_project.PROJECT)
     (folder / "dags" / "churn.py").write_text(CHURN, encoding="utf-8")
     return folder
@@ -164,6 +167,14 @@ def test_features_and_training_start_on_new_rows_and_on_new_labels(parsed: dict)
 def test_features_start_on_new_features_of_pipelines_whose_views_they_use(parsed: dict) -> None:
     found = parsed["dags"]["materialize_features_sales"]["assets"]
     assert found == ["rempart://readings/features", "rempart://sales/snapshot", "rempart://stations/features"]
+
+
+def test_a_red_verdict_starts_a_training_where_the_pipeline_says_so(parsed: dict) -> None:
+    found = parsed["dags"]["train_learns_again"]
+    assert found["assets"] == ["rempart://learns_again/drift", "rempart://learns_again/features"]
+    assert [task["id"] for task in found["tasks"]] == ["decide_training", "train"]
+    assert all(task["policy"] and task["owner"] == "mlops" for task in found["tasks"])
+    assert [task["id"] for task in parsed["dags"]["train_hotel_bookings"]["tasks"]] == ["train"]
 
 
 def test_nothing_heavy_is_imported_when_dags_are_parsed(parsed: dict) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -37,6 +37,11 @@ class StageFailed(AirflowApiError):
 def stages_of(pipeline: Pipeline) -> tuple[str, ...]:
     """Return the stages of a pipeline, in order: a pipeline without a model ends at its snapshot."""
     return tuple(DAGS) if isinstance(pipeline, ModelPipeline) else ("ingest",)
+
+
+def by_hand(pipeline: Pipeline) -> frozenset[str]:
+    """Return the stages that the assets of a pipeline may start and skip, so that a person's run starts them."""
+    return frozenset({"train"} if isinstance(pipeline, ModelPipeline) and not pipeline.retrain.on_features else ())
 
 
 def dag_ids(pipeline: str, stages: Sequence[str] = tuple(DAGS)) -> tuple[str, ...]:
@@ -77,10 +82,12 @@ def follow(
     clock: Callable[[], float] = time.monotonic,
     wait: Callable[[float], object] = time.sleep,
     stages: Sequence[str] = tuple(DAGS),
+    by_hand: Collection[str] = (),
 ) -> tuple[RunState, dict[str, Mapping[str, Any]]]:
     """Follow a started ingestion and the stages after it. Return the last state and the result of each stage.
 
-    Each next run is the one that this run's assets started, whatever else runs. The runs go on in Airflow if this is
+    Each next run is the one that this run's assets started, whatever else runs, or a new one for a stage in `by_hand`.
+    The runs go on in Airflow if this is
     interrupted. Raises StageFailed with the error of the failed task, AirflowApiError if Airflow is silent for two
     minutes.
     """
@@ -124,7 +131,7 @@ def follow(
                 change(name, condition="not run", words="there is no snapshot yet")
                 continue
             change(name, condition="running", began=clock(), words="waits for its start")
-            if name == "materialize" and not results["ingest"]["changed"]:
+            if name in by_hand or (name == "materialize" and not results["ingest"]["changed"]):
                 run_id = api.trigger(dag_id)
             else:
                 run_id = patiently(name, partial(_next_run, api, dag_id, before, run_id))

@@ -20,6 +20,7 @@ Kind = Literal[
     "materialization",
     "skew",
     "monitoring",
+    "retraining",
     "look",
     "acceptance",
     "candidate",

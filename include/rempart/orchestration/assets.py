@@ -37,6 +37,11 @@ def inputs_of_features(pipeline: str, labels: str | None, sources: Iterable[str]
     return AssetAny(*changed) if len(changed) > 1 else changed[0]
 
 
+def inputs_of_training(pipeline: str, *, on_drift: bool) -> Asset | AssetAny:
+    """Return the condition that a training may start: new features, or also a red verdict on the champion."""
+    return AssetAny(features(pipeline), drift(pipeline)) if on_drift else features(pipeline)
+
+
 def candidate(pipeline: str) -> Asset:
     """Return the asset for a newly registered candidate."""
     return _asset("candidate", pipeline)

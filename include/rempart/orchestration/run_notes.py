@@ -135,6 +135,12 @@ def online(features: TaskResult) -> str:
     return f"{features['rows_online']:,} rows online, {each}"
 
 
+def _decide_training(task_result: TaskResult) -> str | None:
+    if task_result["verdict"] is not None:
+        return f"Training was started by drift: {task_result['why']}."
+    return None if task_result["train"] else f"Nothing was trained: {task_result['why']}."
+
+
 def _train(task_result: TaskResult) -> str:
     pool = (task_result.get("placement") or {}).get("pool")
     where = f" in pool {pool}" if pool else ""
@@ -296,6 +302,7 @@ _TELLERS: Mapping[str, Callable[[TaskResult], str | None]] = {
     "extract": _extract,
     "ingest": _ingest,
     "materialize": _materialize,
+    "decide_training": _decide_training,
     "train": _train,
     "validate": _validate,
     "approve": _approve,

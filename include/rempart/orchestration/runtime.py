@@ -63,6 +63,18 @@ def waits(dag_run: Any) -> Iterator[None]:
         raise AirflowSkipException(f"It waits: {missing.what}") from missing
 
 
+def cause(decided: Mapping[str, Any] | None) -> int | None:
+    """Return the number of the verdict that a training is for; None for another cause. Skip a run that may not train.
+
+    `decided`: the result of the task `decide_training`; None in a DAG without it.
+    """
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    if decided and not decided["train"]:
+        raise AirflowSkipException(f"It does not train: {decided['why']}")
+    return decided["verdict"] if decided else None
+
+
 def platform() -> Platform:
     """Return the platform of rempart.yaml with Airflow's connections. In a task, its evidence names the task."""
     from rempart.flows.shared.platform import open_platform

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from rempart.errors import PipelineError
 from rempart.settings.champions.monitoring import Monitoring
+from rempart.settings.champions.retraining import Retraining
 from rempart.settings.champions.scoring import Scoring, schedule_faults
 from rempart.settings.champions.serving import Serving
 from rempart.settings.columns import (
@@ -77,10 +78,7 @@ class Pipeline(Strict):
     classification: Classification
     lowered: dict[Part, Lowered] = Field(
         default_factory=dict,
-        description=(
-            "Declared steps, each with evidence, that lower the classification of the `model`, or of the `data` that "
-            "are derived from inputs."
-        ),
+        description="Steps, each with evidence, that lower the classification of the `model` or of derived `data`.",
     )
     source: AnySource = Field(
         description=(
@@ -268,6 +266,7 @@ class ModelPipeline(Pipeline):
     scoring: Scoring | None = None
     monitoring: Monitoring = Monitoring()
     serving: Serving = Serving()
+    retrain: Retraining = Retraining()
 
     @field_validator("features")
     @classmethod

@@ -45,7 +45,7 @@ NEWEST: Mapping[Kind, int] = {kind: LIMITS.get(kind, LIMIT) for kind in get_args
 """Limit of records of each kind of evidence, so that a round reads a limited amount. Each kind is read, so that a page
 can show it."""
 
-OF_ROWS: tuple[Kind, ...] = ("snapshot", "deliveries", "materialization", "skew", "monitoring")
+OF_ROWS: tuple[Kind, ...] = ("snapshot", "deliveries", "materialization", "skew", "monitoring", "retraining")
 """Kinds about rows that a reset of their pipeline deletes."""
 
 FORGED = 100

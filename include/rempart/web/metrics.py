@@ -56,6 +56,7 @@ METRICS: Mapping[str, str] = {
     "rempart_drift_known": "Whether a champion has a green or red verdict of the last two days (1) or not (0).",
     "rempart_drift_red": "Whether the newest verdict on a champion is red (1) or not (0).",
     "rempart_drift_columns": "Columns that moved away from the training data, by the newest verdict.",
+    "rempart_retraining_refused": "Whether the last training for drift gave no better champion (1) or did (0).",
     "rempart_champion_metric": "Metric of the gate on the rows since the training data, by the newest verdict.",
     "rempart_champion_metric_recorded": "The same metric on the hold-out.",
     "rempart_champion_margin_ratio": "Share by which a champion is better than the strictest bound of the gate.",
@@ -159,6 +160,8 @@ def _of_drift(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
         if watched.champion is None:
             continue
         labels = {"pipeline": watched.pipeline}
+        if watched.retrained is not None:
+            yield "rempart_retraining_refused", labels, float(bool(watched.retrained.refused))
         yield "rempart_drift_known", labels, float(watched.state != "unknown")
         if watched.outcome is None or watched.version != watched.champion:
             continue

@@ -14,7 +14,6 @@ from rempart.errors import ModelRefused, TrainingError
 from rempart.flows.training import roll_back_to, validate
 from rempart.flows.training.champions import decisions_on
 from rempart.flows.training.roll_back_to import RollbackStep, steps_to, unfinished
-from rempart.web.read_models import model_versions
 from rempart.web.read_models.model_versions import ModelState, compared, model_page, model_states
 from tests.cockpit import GATE, Watched
 
@@ -111,11 +110,10 @@ def test_the_life_of_each_version_is_told_in_a_row(watched: Watched) -> None:
     assert [version.standing for version in page.states[0].versions][-1] == "retired"
 
 
-def test_verdicts_on_drift_are_told_beside_their_version(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_versions, "DRIFT", ("decision",))
-    watched.record("decision", MODEL, {"version": "2", "verdict": "drifts", "reasons": ["nights is higher"]})
+def test_verdicts_on_drift_are_told_beside_their_version(watched: Watched) -> None:
+    watched.record("monitoring", MODEL, {"version": "2", "outcome": "red", "reasons": ["nights is higher"]})
     rows = {line.split()[0]: line for line in models.life_lines(state(watched))}
-    assert "drifts" in rows["2"] and "drifts" not in rows["1"]
+    assert " red" in rows["2"] and " red" not in rows["1"]
 
 
 def test_a_comparison_shows_figures_bounds_parameters_and_features(watched: Watched) -> None:

@@ -98,6 +98,11 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
         {"pipeline": "p"},
         "p: whether the champion still fits the data is not known",
     ),
+    "RempartRetrainingRefused": (
+        {'rempart_retraining_refused{pipeline="p"}': "1x240"},
+        {"pipeline": "p"},
+        "p: the training that drift started gave no better champion",
+    ),
     "RempartPointsUnlocked": (
         {'rempart_locks_lapsing{site="haven",bucket="backups",protects="restore-points"}': "2x240"},
         {"site": "haven", "bucket": "backups", "protects": "restore-points"},
@@ -141,6 +146,7 @@ HEALTHY = {
     'rempart_feature_age_limit_seconds{pipeline="p",view="v"}': "3600x240",
     'rempart_drift_known{pipeline="p"}': "1x240",
     'rempart_drift_red{pipeline="p"}': "0x240",
+    'rempart_retraining_refused{pipeline="p"}': "0x240",
     'rempart_feature_skew_known{pipeline="p",view="v"}': "1x240",
     'rempart_feature_skew_entities{pipeline="p",view="v"}': "0x240",
 }

@@ -11,9 +11,12 @@ from typer.testing import CliRunner
 from rempart.cli.monitoring import lines
 from rempart.cli.root import app
 from rempart.cli.views import facts as gathered
+from rempart.cli.views import models
 from rempart.web.facts import Unknown
 from rempart.web.metrics import exposition
 from rempart.web.read_models import runs
+from rempart.web.read_models.lineage import lineages
+from rempart.web.read_models.model_versions import model_states
 from rempart.web.read_models.watched import drift
 from rempart.web.read_models.watched.drift import Watched as Watch
 from tests.cockpit import NOW, Watched
@@ -109,3 +112,33 @@ def test_the_commands_exit_code_is_the_verdict(outcome: str | None, code: int, m
     done = CliRunner().invoke(app, ["model", "drift", NAME, "--json"])
     assert done.exit_code == code, done.output
     assert json.loads(done.stdout)["outcome"] == outcome
+
+
+def test_a_training_that_drift_started_is_told_and_an_alarm_if_it_gave_no_better_champion() -> None:
+    watched = Watched().healthy()
+    verdict = watched.monitoring(NAME, timedelta(hours=4), "red", reasons=[REASON])
+    watched.retraining(NAME, timedelta(hours=3), verdict)
+    assert "rempart_retraining_refused" in exposition(watched.facts(), NOW)
+    begun = "\n".join(lines.verdict(seen(watched)))
+    assert f"a training was started because of verdict {verdict}" in begun
+    watched.retraining(NAME, timedelta(hours=2), verdict, "2")
+    refused = {"version": "2", "reasons": ["refused: mae 26 is above 25"], "metrics": {}, "baselines": {}}
+    watched.record("refusal", NAME, refused | {"verdict": verdict}, timedelta(hours=1))
+    found = seen(watched)
+    assert found.retrained is not None and found.retrained.refused == ("refused: mae 26 is above 25",)
+    told = "\n".join(lines.verdict(found))
+    assert f"version 2 was trained because of verdict {verdict}" in told and "NO BETTER CHAMPION" in told
+    assert 'rempart_retraining_refused{pipeline="hotel_bookings"} 1' in exposition(watched.facts(), NOW)
+    watched.monitoring(NAME, timedelta(minutes=5))
+    assert seen(watched).retrained is not None
+    assert 'rempart_retraining_refused{pipeline="hotel_bookings"} 0' in exposition(watched.facts(), NOW)
+
+
+def test_a_version_names_the_verdict_that_it_was_trained_for() -> None:
+    watched = Watched().healthy()
+    dataset = {"sha256": "d" * 64, "rows_train": 8, "rows_holdout": 2}
+    watched.record("candidate", NAME, {"version": "9", "dataset": dataset, "snapshot": "s1", "verdict": 41})
+    state = model_states(watched.facts())[NAME]
+    assert any("verdict 41 on the champion" in line for line in models.state_lines(state))
+    (found,) = lineages(watched.facts())
+    assert (found.version, found.verdict) == ("9", 41)

@@ -131,7 +131,8 @@ def run_pipeline(
     from rempart.ingestion.draft import reminder
     from rempart.settings import config, pipelines
 
-    stages = run_follow.stages_of(pipelines.named(names.pipeline(name, pipelines.names())))
+    spec = pipelines.named(names.pipeline(name, pipelines.names()))
+    stages = run_follow.stages_of(spec)
     api = AirflowApi(config.environment_connections("airflow_api"))
     page = ""
     try:
@@ -150,7 +151,7 @@ def run_pipeline(
             rendering.tell(f"The result, when they are done: rempart pipeline show {name}")
             return
         with run_view.shown(stages, lambda told: rendering.show(told.split("\n"))) as show:
-            _, results = run_follow.follow(api, name, run, show, stages=stages)
+            _, results = run_follow.follow(api, name, run, show, stages=stages, by_hand=run_follow.by_hand(spec))
     except KeyboardInterrupt:
         rendering.tell(run_follow.left(name, page, api.url))
         raise typer.Exit(130) from None
@@ -237,6 +238,8 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     configuration.check()
     draft = reminder(pipelines.text_of(name))
     rendering.tell(f"pipeline {name}: valid" + (f", but {draft}" if draft else ""))
+    for line in check_pipeline.warnings(pipeline):
+        rendering.tell(f"warning: {line}", err=True)
     rendering.show([*derivations.all_lines(pipeline)])
 
 

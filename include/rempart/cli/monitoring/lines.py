@@ -26,6 +26,7 @@ def verdict(found: Watched) -> Iterator[str]:
         yield f"The verdict was {found.outcome}. It is old, or the champion is another version: start the DAG again."
     for reason in found.reasons:
         yield f"  {reason}"
+    yield from _retrained(found)
     if found.measured:
         yield ""
         rows = [
@@ -46,6 +47,17 @@ def verdict(found: Watched) -> Iterator[str]:
             for each in found.columns
         ]
         yield from text.table(("COLUMN", "MOVED", "ALLOWED", "NULL", "AT FAULT"), table)
+
+
+def _retrained(found: Watched) -> Iterator[str]:
+    """Yield the newest training that a verdict started, and why it did not help."""
+    if (again := found.retrained) is None:
+        return
+    what = f"version {again.version} was trained" if again.version else "a training was started"
+    yield f"  {what} because of verdict {again.verdict}, {text.moment(again.at)}"
+    if again.refused:
+        yield "  NO BETTER CHAMPION:"
+        yield from (f"    {reason}" for reason in again.refused)
 
 
 def document(found: Watched) -> dict[str, Any]:

@@ -96,6 +96,7 @@ def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
         params = ", ".join(f"{name}={value}" for name, value in version.params.items())
         entries += [
             ("trained", f"{text.moment(version.trained_at)} by {by(version.by)}, evidence {version.seq}"),
+            *([("because of", f"verdict {version.verdict} on the champion")] if version.verdict is not None else []),
             ("training set", f"{version.dataset_sha256[:16]} of snapshot {version.snapshot}: {rows}"),
             *([("labels", version.labels)] if version.labels else []),
             *([("views of others", of_others(version.used))] if version.used else []),

@@ -21,6 +21,7 @@ from rempart.ingestion import expectations
 from rempart.ingestion.derived import inputs
 from rempart.models.encoding import features_of
 from rempart.settings import pipelines
+from rempart.settings.champions import retraining
 from rempart.settings.config import Config
 from rempart.settings.pipeline import Expectation, ModelPipeline, Pipeline
 from rempart.settings.schema import read_yaml
@@ -42,6 +43,17 @@ def check_trainer(pipeline: ModelPipeline, params: Mapping[str, Param] | None = 
     _, rest = trainers.left_out(features_of(pipeline), merged)
     trainers.check(pipeline.trainer.use, rest, pipeline.prediction.task, pipeline.trainer.nodes)
     return merged
+
+
+def check_retraining(pipeline: ModelPipeline) -> None:
+    """Check that a training that drift starts can learn what has changed. Raises PipelineError."""
+    if found := list(retraining.faults(pipeline.retrain, pipeline.holdout)):
+        raise PipelineError("; ".join(found), "Hold out the last days instead: `holdout: {column: ..., last: 90d}`.")
+
+
+def warnings(pipeline: Pipeline) -> list[str]:
+    """Return what is allowed in a pipeline file, and may surprise."""
+    return list(retraining.warnings(pipeline.retrain, pipeline.gate)) if isinstance(pipeline, ModelPipeline) else []
 
 
 def check_origin(config: Config, pipeline: Pipeline, *, on: date) -> None:
@@ -105,8 +117,8 @@ def check(pipeline: Pipeline, *, thorough: bool = True) -> None:
     """
     steps: list[Callable[[], object]] = [partial(inputs.check, pipeline, thorough=thorough)]
     if isinstance(pipeline, ModelPipeline):
-        own = (partial(view_tables, pipeline), partial(check_trainer, pipeline), partial(feed_of, pipeline))
-        steps = [*own, *steps]
+        checks: tuple[Callable[[ModelPipeline], object], ...] = (view_tables, check_trainer, feed_of, check_retraining)
+        steps = [*(partial(step, pipeline) for step in checks), *steps]
     found: list[RempartError] = []
     for step in steps:
         try:

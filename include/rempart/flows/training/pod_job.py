@@ -281,8 +281,13 @@ def ordered_job(
     )
 
 
-def finish(platform: Platform, pipeline: ModelPipeline, bucket: str, key: str) -> train.TrainResult:
-    """Register the result of an ordered job. Raises TrainingError without a result, and the errors of `register`."""
+def finish(
+    platform: Platform, pipeline: ModelPipeline, bucket: str, key: str, *, verdict: int | None = None
+) -> train.TrainResult:
+    """Register the result of an ordered job; `verdict`: as for `train.train`.
+
+    Raises TrainingError without a result, and the errors of `register`.
+    """
     job = ordered_job(platform, pipeline, bucket, key)
     if (result := job.result()) is None:
         raise TrainingError(
@@ -292,4 +297,4 @@ def finish(platform: Platform, pipeline: ModelPipeline, bucket: str, key: str) -
     job_credentials.release(platform.config, platform.connections, job.spec)
     ran = job.ran()
     shown = {name: value for name, value in ran.items() if name not in ("seconds", "nodes", "waited")} if ran else None
-    return replace(train.register(platform, pipeline, job.spec, result, ran=shown), placement=ran)
+    return replace(train.register(platform, pipeline, job.spec, result, ran=shown, verdict=verdict), placement=ran)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
@@ -80,17 +81,18 @@ def train(
     pipeline: ModelPipeline,
     *,
     params: Mapping[str, Param] | None = None,
+    verdict: int | None = None,
 ) -> TrainResult:
     """Train on the current feature store on this machine; `params` replace parameters of the pipeline's trainer.
 
-    The same data, trainer, parameters, seed and code reuse the existing job and version. Raises TrainingError,
-    FeatureError, TrackingUnavailable, TrackingRefused, SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable.
+    The same data, trainer, parameters, seed and code reuse the existing job and version. `verdict`: number of the red
+    verdict that is the cause, if any. Raises TrainingError, FeatureError, TrackingUnavailable, TrackingRefused,
+    SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable.
     """
     check_trainer(pipeline, params)  # before the join, which takes minutes
     found = training_set(platform, pipeline)
-    return train_on(
-        platform, pipeline, found.table, found.snapshot, params=params, labels=found.labels, used=found.used
-    )
+    start = partial(train_on, platform, pipeline, found.table, found.snapshot, params=params)
+    return start(labels=found.labels, used=found.used, verdict=verdict)
 
 
 def training_set(platform: Platform, pipeline: ModelPipeline) -> TrainingSet:
@@ -125,13 +127,14 @@ def train_on(
     backend: TrainingBackend | None = None,
     labels: LabelsUsed | None = None,
     used: Mapping[str, str] | None = None,
+    verdict: int | None = None,
 ) -> TrainResult:
     """Train on a table with the columns of `features.training_set.point_in_time`. Raises the errors of `train`."""
     spec = order(platform, pipeline, table, snapshot, params=params, labels=labels, used=used)
     site = platform.active_site(pipeline.classification)
     backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
     permitted = permission.permit(platform.config, spec, on=platform.clock().date())
-    return register(platform, pipeline, spec, backend.run(permitted))
+    return register(platform, pipeline, spec, backend.run(permitted), verdict=verdict)
 
 
 def order(
@@ -192,6 +195,7 @@ def register(
     result: JobResult,
     *,
     ran: Mapping[str, Any] | None = None,
+    verdict: int | None = None,
 ) -> TrainResult:
     """Verify a job's outputs, register them as a candidate, and write evidence; `ran` tells where, if known.
 
@@ -216,12 +220,13 @@ def register(
                 "dataset_sha256": spec.dataset.sha256,
                 "code_version": spec.code_version,
                 "classification": classification,
+                **({"verdict": str(verdict)} if verdict is not None else {}),
                 **{f"placement.{name}": str(value) for name, value in (ran or {}).items() if value is not None},
                 **{name: f"{value:.6g}" for name, value in result.metrics.items()},
             },
             usage=usage(pipeline.name, [each.input() for each in spec.inputs]),
         )
-        _record(platform.ledger, pipeline, spec, result, version, classification, ran)
+        _record(platform.ledger, pipeline, spec, result, version, classification, ran, verdict)
     logger.info("registered version %s of model '%s' as a candidate", version, pipeline.name)
     return TrainResult(
         spec.job_id,
@@ -345,6 +350,7 @@ def _record(
     version: str,
     classification: Classification,
     ran: Mapping[str, Any] | None,
+    verdict: int | None,
 ) -> None:
     """Write evidence of the candidate, once per version."""
     if candidate_record(ledger, pipeline.name, version, result.model_id) is not None:
@@ -381,6 +387,7 @@ def _record(
         "work": result.work.model_dump(),
         "made_with": dict(result.made_with),
         "decision": result.decision,
+        "verdict": verdict,
     }
     ledger.append("candidate", pipeline.name, body)
 

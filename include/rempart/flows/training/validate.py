@@ -109,6 +109,7 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
         "dataset_sha256": record["dataset"]["sha256"],
         "model_id": record["model_id"],
         "job_id": record["job_id"],
+        "verdict": record.get("verdict"),
     }
     if verdict.passed and pipeline.gate.approval == "person":
         return _await_approval(platform, active, removal, {**body, "name": name})

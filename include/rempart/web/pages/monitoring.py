@@ -27,6 +27,9 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
             "Version {version}, {rows} rows from {first} to {last}: {moved} of {watched} columns moved."
         ),
         "monitoring.other": "The champion is version {champion} now.",
+        "monitoring.retraining": "A training was started because of verdict",
+        "monitoring.retrained": "Version {version} was trained because of verdict",
+        "monitoring.not-better": "The training gave no better champion.",
         "monitoring.metric": "{metric}, now and on the hold-out",
         "monitoring.segment": "Rows",
         "monitoring.all": "all",
@@ -53,6 +56,9 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
             "Version {version}, {rows} lignes du {first} au {last} : {moved} colonnes sur {watched} ont bougé."
         ),
         "monitoring.other": "Le champion est maintenant la version {champion}.",
+        "monitoring.retraining": "Un apprentissage a été lancé à cause du verdict",
+        "monitoring.retrained": "La version {version} a été entraînée à cause du verdict",
+        "monitoring.not-better": "L’apprentissage n’a pas donné de meilleure championne.",
         "monitoring.metric": "{metric}, maintenant et sur les lignes réservées",
         "monitoring.segment": "Lignes",
         "monitoring.all": "toutes",

@@ -47,7 +47,10 @@ class Trained:
 
 @dataclass(frozen=True)
 class Lineage:
-    """Lineage of a version, from its deliveries on. `trained` is None for a job on the platform's own machine."""
+    """Lineage of a version, from its deliveries on. `trained` is None for a job on the platform's own machine.
+
+    `verdict`: record of the red verdict that started the training, if there was one.
+    """
 
     seq: int
     model: str
@@ -66,6 +69,7 @@ class Lineage:
     code_version: str
     classification: str
     trained: Trained | None
+    verdict: int | None
 
 
 def lineages(facts: CockpitFacts) -> tuple[Lineage, ...]:
@@ -115,6 +119,7 @@ def _lineage(record: Evidence, snapshots: Mapping[str, Evidence]) -> Lineage:
         str(body.get("code_version", "")),
         str(body.get("classification", "")),
         _trained(body["placement"]) if body.get("placement") else None,
+        body.get("verdict"),
     )
 
 

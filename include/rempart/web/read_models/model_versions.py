@@ -17,10 +17,9 @@ from rempart.web.read_models.models import JUDGEMENTS, Models, Plot, models, plo
 
 Standing = Literal["champion", "champion before", "rolled back", "refused", "awaits approval", "not judged", "retired"]
 """Standing of a version now. `champion before`: a rollback can return to it. `retired`: its files were deleted."""
-DRIFT: tuple[Kind, ...] = ()
-"""Kinds of evidence on the data or predictions of a version: the body has `version`, `verdict` and `reasons`."""
 Figures = Mapping[str, float | None]
 _RETIREMENT: Kind = "retirement"
+_WATCH: Kind = "monitoring"
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,8 @@ class ModelVersion:
 
     `seq` is the number of its record in the ledger; None, as the fields of its training, if only decisions are known.
     `used`: snapshot of each pipeline whose feature views its training set has. `served`: the times in which it was
-    champion, oldest first; `drift`: verdicts on it, newest first.
+    champion, oldest first; `drift`: verdicts on it, newest first. `verdict`: number of the record of the red verdict
+    that started the training, if there was one.
     """
 
     version: str
@@ -87,6 +87,7 @@ class ModelVersion:
     run_id: str
     by: Writer | None
     decisions: tuple[Decision, ...]
+    verdict: int | None = None
     served: tuple[TimeAsChampion, ...] = ()
     drift: tuple[DriftVerdict, ...] = ()
     retired: Retired | None = None
@@ -146,7 +147,7 @@ def model_page(facts: CockpitFacts, now: datetime) -> ModelPage:
 def model_states(facts: CockpitFacts) -> dict[str, ModelState]:
     """Return every model with a candidate or a decision on record, by name."""
     decided = [record for kind in JUDGEMENTS for record in facts.standing(kind)]
-    after = [record for kind in (*DRIFT, _RETIREMENT) for record in facts.standing(kind)]
+    after = [record for kind in (_WATCH, _RETIREMENT) for record in facts.standing(kind)]
     names = {record.subject for record in (*decided, *facts.standing("candidate"))}
     return {
         name: model_state(
@@ -164,7 +165,7 @@ def model_state(
 ) -> ModelState:
     """Return a model from its candidates (newest first), its decisions and what came `after` them (in any order).
 
-    `after`: retirements, and kinds of DRIFT.
+    `after`: retirements, and verdicts of the watch.
     """
     ordered = sorted(decisions, key=lambda record: record.seq)
     aliased = [record for record in ordered if record.kind in ("promotion", "rollback")]
@@ -177,7 +178,7 @@ def model_state(
         told.setdefault(_subject_of(record), []).append(record)
     names = sorted({*trained, *told}, key=lambda name: (int(name) if name.isdigit() else 0, name), reverse=True)
     gone = retirements.retirements(record for record in after if record.kind == _RETIREMENT)
-    times, judged = champion_times(aliased), [record for record in after if record.kind in DRIFT]
+    times, judged = champion_times(aliased), [record for record in after if record.kind == _WATCH]
     versions = tuple(
         replace(
             _version(name, trained.get(name), told.get(name, ()), _standing(name, champions, told.get(name, ()), gone)),
@@ -279,13 +280,14 @@ def _version(name: str, trained: Evidence | None, told: Sequence[Evidence], stan
         str(body.get("run_id", "")),
         writer(trained) if trained else None,
         tuple(_decision(record) for record in told),
+        body.get("verdict"),
     )
 
 
 def _drift(record: Evidence) -> DriftVerdict:
     body = record.body
     reasons = tuple(str(reason) for reason in body.get("reasons") or ())
-    return DriftVerdict(record.seq, record.at, str(body["verdict"]), reasons)
+    return DriftVerdict(record.seq, record.at, str(body["outcome"]), reasons)
 
 
 def _retired(found: retirements.Retirement) -> Retired:

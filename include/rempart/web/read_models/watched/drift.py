@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ from rempart.settings.pipeline import ModelPipeline
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.messages import Moment, State, moment
 from rempart.web.read_models.models import champions
+from rempart.web.read_models.watched.retraining import Retrained, retrained
 
 VERDICTS: Mapping[str, State] = {"green": "good", "red": "bad", "unknown": "unknown"}
 CURRENT_FOR = timedelta(days=2)
@@ -49,7 +50,7 @@ class Watched:
 
     `state`: of the newest verdict; unknown if it is old or of another version than the champion. `outcome`: as
     recorded; None if there is none. `errors` and `movements`: the metric, and the largest movement of a column, over
-    time, oldest first.
+    time, oldest first. `retrained`: the newest training that a red verdict started.
     """
 
     pipeline: str
@@ -70,6 +71,7 @@ class Watched:
     columns: tuple[WatchedColumn, ...] = ()
     errors: tuple[tuple[datetime, float], ...] = ()
     movements: tuple[tuple[datetime, float], ...] = ()
+    retrained: Retrained | None = None
 
     @property
     def is_current(self) -> bool:
@@ -94,9 +96,12 @@ def all_watched(facts: CockpitFacts, now: datetime) -> tuple[Watched, ...]:
     """Return the watch of each pipeline with a model, by name."""
     files = {} if isinstance(facts.pipelines, Unknown) else facts.pipelines
     promoted = {champion.model: champion.version for champion in champions(facts)}
-    verdicts = facts.standing("monitoring")
+    verdicts, again = facts.standing("monitoring"), retrained(facts)
     return tuple(
-        _watched(name, promoted.get(name), [record for record in verdicts if record.subject == name], now)
+        replace(
+            _watched(name, promoted.get(name), [record for record in verdicts if record.subject == name], now),
+            retrained=again.get(name),
+        )
         for name, file in sorted(files.items())
         if isinstance(file, ModelPipeline)
     )

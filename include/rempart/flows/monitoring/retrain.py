@@ -1,0 +1,61 @@
+"""Decide whether a run that an asset started trains, and record which verdict started it and what came of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+from rempart.flows.shared import removals
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training.champions import decisions_on, intended
+from rempart.ledger.port import Evidence
+from rempart.monitoring import retraining
+from rempart.monitoring.retraining import Decision
+from rempart.settings.pipeline import ModelPipeline
+
+logger = logging.getLogger(__name__)
+MANY = 10_000
+"""Records of trainings that drift started; the budget allows few."""
+
+
+def decide(platform: Platform, pipeline: ModelPipeline, *, started_by: Collection[str]) -> Decision:
+    """Return whether a run trains, and record the verdict that starts a training.
+
+    `started_by`: `drift` and `features`, the assets whose updates started the run; a run that a person or a time
+    started always trains. A repeated call with the same newest verdict starts no second training. Raises LedgerError,
+    DatabaseUnavailable.
+    """
+    if not started_by:
+        return Decision(True)
+    ledger, name = platform.ledger, pipeline.name
+    champion = intended(decisions_on(ledger, name))
+    declined = []
+    if "drift" in started_by:
+        known = _retrainings(platform, name)
+        newest = next(iter(ledger.find("monitoring", name, limit=1)), None)
+        found = retraining.decide(pipeline.retrain, champion, newest, known, platform.clock())
+        if found.verdict is not None and champion is not None:
+            if found.verdict not in retraining.starts(known):
+                ledger.append("retraining", name, retraining.body(found.verdict, champion))
+            logger.info("training starts: %s", found.why)
+            return found
+        declined.append(found.why)
+    if "features" in started_by:
+        if pipeline.retrain.on_features or champion is None:
+            return Decision(True)
+        declined.append(f"version {champion} is champion, and `retrain.on_features` is off")
+    return Decision(False, "; ".join(declined))
+
+
+def trained(platform: Platform, name: str, verdict: int, version: str) -> None:
+    """Record, once, the candidate of the training that a verdict started. Raises LedgerError, DatabaseUnavailable."""
+    known = [record for record in _retrainings(platform, name) if record.body["verdict"] == verdict]
+    if not known or any(record.body["version"] == version for record in known):
+        return
+    champion = str(known[0].body["champion"])
+    platform.ledger.append("retraining", name, retraining.body(verdict, champion, version))
+
+
+def _retrainings(platform: Platform, name: str) -> list[Evidence]:
+    ledger = platform.ledger
+    return removals.since(ledger.find("retraining", name, limit=MANY), removals.removal_of(ledger, name))
