@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -134,7 +134,8 @@ class Scorer:
             told = (pipeline, by.opened.version, by.opened.sha256, client.name, self.place)
             parts = zip(ids, question.rows, predicted.features, predicted.outputs, strict=True)
             return [
-                Entry(id_, at, *told, row, features, output, seconds, returned) for id_, row, features, output in parts
+                Entry(id_, at, *told, _inputs(by, question, row), features, output, seconds, returned)
+                for id_, row, features, output in parts
             ]
 
         ids = friendly.new_ids(len(question.rows))
@@ -230,6 +231,13 @@ class Scorer:
             ("ledger_age_seconds", "Seconds since the ledger was read.", age),
         )
         return Response(self.metrics.text(gauges), media_type=metrics.CONTENT_TYPE)
+
+
+def _inputs(by: Deployment, question: Question, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the log records of a row: the model's inputs; of a key its plain values. Nothing else is kept."""
+    if question.by_key:
+        return {name: value for name, value in row.items() if isinstance(value, str | int | float)}
+    return {column.name: row[column.name] for column in by.opened.inputs if column.name in row}
 
 
 def _json(content: Any, status: int = 200) -> Response:

@@ -79,7 +79,7 @@ def in_loop(check: Callable[[Running], Awaitable[None]], version: ScriptedVersio
 
 def test_rows_are_answered_and_logged_with_who_asked() -> None:
     async def check(found: Running) -> None:
-        for body, rows in (({"rows": [ROW, ROW]}, 2), (ROW, 1)):
+        for body, rows in (({"rows": [ROW | {"extra": SECRET}, ROW]}, 2), (ROW, 1)):
             found.log.entries.clear()
             answer = await found.client.post("/predict/stays", json=body)
             assert answer.status_code == 200
