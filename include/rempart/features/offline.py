@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +19,7 @@ from rempart.features import tables
 from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.labels import Received
-from rempart.features.offline_load import copying
+from rempart.features.offline_load import copying, replacing
 from rempart.features.offline_load.basis import Basis, Changes, LastLoad, basis
 from rempart.features.offline_load.view_tables import load_view
 from rempart.features.online_store.comparison import LARGEST_PART
@@ -101,6 +101,8 @@ def load(
         read_by = _rows_definition(opened, pipeline)
         base = basis(last, read_by, changes, now, is_watched=is_watched)
         part = changes if changes and not base.all_read else None
+        if part:  # a few rows are found by their key, since the whole table is read from memory at best
+            opened.execute("SET LOCAL random_page_cost = 1.1")
         count, is_part = _load_rows(opened, pipeline, rows, part, at, is_new=is_new)
         view_rows = changed = 0
         anew = list[str]()
@@ -118,10 +120,6 @@ def load(
             {"pipeline": pipeline.name, "snapshot": snapshot_id, "at": at},
         )
         changed += _load_labels(opened, pipeline, labels, at)
-        if changed and not is_part:  # Feast's joins need statistics at once
-            opened.execute(
-                sql.SQL("ANALYZE {}").format(tables.names([rows_table(pipeline), *(view.table for view in views)]))
-            )
         # last, since each write above took `read_by` away
         opened.execute(
             "UPDATE feature_loads SET read_by = %s, left_out = %s, whole_at = %s WHERE pipeline = %s",
@@ -131,7 +129,19 @@ def load(
         logger.info(
             "load '%s': %s", pipeline.name, note or f"read {len(part.partitions) if part else 'all'} partitions"
         )
-        return Load(snapshot_id, at, count, view_rows, changed, labels_in(opened, pipeline), note, used)
+        loaded = Load(snapshot_id, at, count, view_rows, changed, labels_in(opened, pipeline), note, used)
+    if changed and not is_part:
+        _settle(databases, pipeline, [rows_table(pipeline), *(view.table for view in views)])
+    return loaded
+
+
+def _settle(databases: FeatureDatabases, pipeline: ModelPipeline, written: Sequence[str]) -> None:
+    """Give large loads to the next reader as PostgreSQL does later by itself: with statistics, and rows known valid.
+
+    Without it the next load, of however few rows, would read and write all of them once more.
+    """
+    with session(databases.offline, f"settle the tables of '{pipeline.name}'", autocommit=True) as opened:
+        opened.execute(sql.SQL("VACUUM (ANALYZE) {}").format(tables.names(written)))
 
 
 def _last_load(opened: Session, pipeline: ModelPipeline) -> LastLoad | None:
@@ -180,7 +190,7 @@ def _load_labels(opened: Session, pipeline: ModelPipeline, labels: Received | No
     copying.receive(opened, label_rows.RECEIVED, received, delivered, delivered.schema.names)
     copying.create(opened, "fresh_labels", columns)
     opened.execute(sql.SQL("INSERT INTO fresh_labels ") + label_rows.select(pipeline, labels))
-    return tables.replace_rows(opened, table, columns, pipeline.key, "fresh_labels", at).changed
+    return replacing.replace_rows(opened, table, columns, pipeline.key, "fresh_labels", at).changed
 
 
 def distrust(databases: FeatureDatabases, pipeline: Pipeline) -> None:
@@ -359,8 +369,8 @@ def _load_rows(
 ) -> tuple[int, bool]:
     """Make the stored rows those of the snapshot. Return their number, and whether only a small part changed.
 
-    With `changes`, only stored rows of their partitions are compared. Then `tables.FORMER` and `tables.DIFFERING` have
-    the rows that changed.
+    With `changes`, only stored rows of their partitions are compared. Then the temporary tables `replacing.FORMER` and
+    `replacing.DIFFERING` have the rows that changed.
     """
     columns, table = tables.rows_columns(pipeline), rows_table(pipeline)
     given = [(column, declared) for column, declared in columns if column != "event_timestamp"]
@@ -374,9 +384,11 @@ def _load_rows(
             )
     opened.execute(sql.SQL("CREATE TEMP VIEW wanted AS ") + _wanted(pipeline))
     if is_new:
-        tables.replace_rows(opened, table, columns, pipeline.row_key, "wanted", at)
+        replacing.replace_rows(opened, table, columns, pipeline.row_key, "wanted", at)
+        by_time = sql.SQL("CREATE INDEX ON {} USING brin ({})")  # small: rows come in order of their partitions
+        opened.execute(by_time.format(tables.name(table), tables.name(pipeline.partition_by)))
         return copying.count(opened, table), False
     among = tables.in_periods(pipeline, changes.partitions) if changes else None
-    differing = tables.replace_differing(opened, table, columns, pipeline.row_key, "wanted", at, among)
+    differing = replacing.replace_differing(opened, table, columns, pipeline.row_key, "wanted", at, among)
     stored = copying.count(opened, table)
     return stored, differing * LARGEST_PART <= stored

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, LiteralString
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -65,7 +64,6 @@ _STATE = sql.SQL("""
 """)
 """State tables in the offline database: loaded snapshot, owners of tables, progress of the online store."""
 _TRIGGER = "written"
-_TRUE = sql.SQL("true")
 
 _ELAPSED: dict[str, LiteralString] = {
     "days": "make_interval(hours => 24 * {}::integer)",
@@ -168,7 +166,7 @@ def view_columns(table: ViewTable) -> Columns:
 
 def holds(table: ViewTable, at: datetime) -> sql.Composable:
     """Return the condition of rows that hold at the prediction's moment `at`; all, if an entity has only one."""
-    return sql.SQL("event_timestamp <= {}").format(sql.Literal(table.asked_at(at))) if table.dated else _TRUE
+    return sql.SQL("event_timestamp <= {}").format(sql.Literal(table.asked_at(at))) if table.dated else sql.SQL("true")
 
 
 def shown(table: ViewTable, at: datetime) -> sql.Composable:
@@ -256,14 +254,23 @@ def watch(session: Session, table: str, pipeline: Pipeline) -> bool:
 
 
 def in_periods(pipeline: Pipeline, periods: Sequence[str]) -> sql.Composed:
-    """Return the condition of rows in some partitions of a snapshot, by their names (periods in UTC)."""
+    """Return the condition of rows in some partitions of a snapshot, by their names (periods in UTC).
+
+    An index finds those between the first and the last; the period of each decides.
+    """
     column, every = pipeline.partition_by, pipeline.partition_every
     is_date = pipeline.columns[column].type == "date"
-    begins = [period + {"month": "-01", "day": "", "hour": ":00"}[every] for period in periods]
-    return sql.SQL("date_trunc({}, {}) = ANY({}::timestamp[])").format(
-        sql.Literal(every),
-        sql.SQL("{}::timestamp" if is_date else "({} AT TIME ZONE 'UTC')").format(name(column)),
-        sql.Literal(begins),
+    begins = sorted(period + {"month": "-01", "day": "", "hour": ":00"}[every] for period in periods)
+    instant = sql.SQL("({}::timestamp + {}::interval)" + ("" if is_date else " AT TIME ZONE 'UTC'"))
+    return sql.SQL(
+        "({c} >= {first} AND {c} < {end} AND date_trunc({every}, {utc}) = ANY({begins}::timestamp[]))"
+    ).format(
+        c=name(column),
+        first=instant.format(sql.Literal(min(begins, default="infinity")), sql.Literal("0")),
+        end=instant.format(sql.Literal(max(begins, default="infinity")), sql.Literal(f"1 {every}")),
+        every=sql.Literal(every),
+        utc=sql.SQL("{}::timestamp" if is_date else "({} AT TIME ZONE 'UTC')").format(name(column)),
+        begins=sql.Literal(begins),
     )
 
 
@@ -271,130 +278,3 @@ def index_changes(session: Session, view: ViewTable) -> None:
     """Have the rows of a new view table found by their load, and by time where their values wait to hold."""
     for column in ("loaded_at", *(["event_timestamp"] if view.dated else [])):
         session.execute(sql.SQL("CREATE INDEX ON {} ({})").format(name(view.table), name(column)))
-
-
-@dataclass(frozen=True)
-class Replaced:
-    """Rows written and deleted, and whether an entity has no row left that holds at the time of the load."""
-
-    written: int
-    deleted: int
-    vanished: bool
-
-    @property
-    def changed(self) -> int:
-        return self.written + self.deleted
-
-
-FORMER, DIFFERING = "former", "differing"
-"""Temporary tables of `replace_differing`: rows as they were, and as they are."""
-
-
-def replace_differing(
-    session: Session,
-    table: str,
-    columns: Columns,
-    key: Sequence[str],
-    fresh: str,
-    at: Any,
-    among: sql.Composable | None = None,
-) -> int:
-    """Make `table` equal to `fresh`, as `replace_rows` does, and keep what differed. Return the number of such rows.
-
-    With `among`, a condition of rows of `table`, other rows stay as they are. Creates the temporary tables `former`, of
-    rows that were changed or deleted, and `differing`, of rows that were changed or added.
-    """
-    every = [column for column, _ in columns]
-    others = [column for column in every if column not in key]
-    same = sql.SQL(" AND ").join(sql.SQL("n.{c} = old.{c}").format(c=name(column)) for column in key)
-    count = 0
-    for made, of, alias, other, against, chosen in (
-        (FORMER, table, "old", fresh, "n", among or _TRUE),
-        (DIFFERING, fresh, "n", table, "old", _TRUE),
-    ):
-        count += session.execute(
-            sql.SQL(
-                "CREATE TEMP TABLE {made} ON COMMIT DROP AS SELECT {columns} FROM {of} {alias} WHERE {chosen}"
-                " AND NOT EXISTS (SELECT FROM {other} {against}"
-                " WHERE {same} AND ROW({left}) IS NOT DISTINCT FROM ROW({right}))"
-            ).format(
-                made=name(made),
-                columns=names(every),
-                of=name(of),
-                alias=name(alias),
-                chosen=chosen,
-                other=name(other),
-                against=name(against),
-                same=same,
-                left=names(others, "old"),
-                right=names(others, "n"),
-            )
-        ).rowcount
-    session.execute(sql.SQL("DELETE FROM {} old USING {} n WHERE {}").format(name(table), name(FORMER), same))
-    session.execute(
-        sql.SQL("INSERT INTO {} ({columns}, loaded_at) SELECT {columns}, {} FROM {}").format(
-            name(table), sql.Literal(at), name(DIFFERING), columns=names(every)
-        )
-    )
-    return count
-
-
-def replace_rows(
-    session: Session,
-    table: str,
-    columns: Columns,
-    key: Sequence[str],
-    fresh: str,
-    at: Any,
-    touched: sql.Composable | None = None,
-    held: sql.Composable = _TRUE,
-) -> Replaced:
-    """Make `table` equal to `fresh` (same columns), touching only rows that differ; these get `loaded_at = at`.
-
-    With `touched`, a relation of values of the key's first column (`entity`) and of instants (`since`), only rows of
-    these, from then on, are deleted. A vanished row also marks its entity's newest remaining row, so that the online
-    store gets it. `held`: condition of rows that hold now.
-    """
-    every = [column for column, _ in columns]
-    others = [column for column in every if column not in key]
-    written = session.execute(
-        sql.SQL(
-            "INSERT INTO {table} AS old ({columns}, loaded_at) SELECT {columns}, {at} FROM {fresh}"
-            " ON CONFLICT ({key}) DO UPDATE SET ({others}, loaded_at) = ROW({new}, EXCLUDED.loaded_at)"
-            " WHERE ({current}) IS DISTINCT FROM ({new})"
-        ).format(
-            table=name(table),
-            columns=names(every),
-            at=sql.Literal(at),
-            fresh=name(fresh),
-            key=names(key),
-            others=names(others),
-            new=names(others, "excluded"),
-            current=names(others, "old"),
-        )
-    ).rowcount
-    same = sql.SQL(" AND ").join(sql.SQL("n.{c} = old.{c}").format(c=name(column)) for column in key)
-    among: sql.Composable = _TRUE
-    if touched is not None:
-        among = sql.SQL("EXISTS (SELECT FROM {} t WHERE t.entity = old.{} AND old.event_timestamp >= t.since)").format(
-            touched, name(key[0])
-        )
-    gone = sql.SQL("DELETE FROM {} old WHERE {} AND NOT EXISTS (SELECT FROM {} n WHERE {})").format(
-        name(table), among, name(fresh), same
-    )
-    if len(key) == 1 or "event_timestamp" not in key:
-        deleted = session.execute(gone).rowcount
-        return Replaced(written, deleted, deleted > 0)
-    entity = name(key[0])
-    counted = session.execute(
-        sql.SQL(
-            "WITH gone AS ({gone} RETURNING {entity}, event_timestamp), newest AS ("
-            "  SELECT n.{entity}, max(n.event_timestamp) AS event_timestamp, bool_or({held}) AS held"
-            "  FROM {table} n WHERE n.{entity} IN (SELECT {entity} FROM gone) AND NOT EXISTS (SELECT FROM gone g"
-            "  WHERE g.{entity} = n.{entity} AND g.event_timestamp = n.event_timestamp) GROUP BY 1),"
-            " marked AS (UPDATE {table} old SET loaded_at = {at} FROM newest n WHERE {same})"
-            " SELECT count(*), count(DISTINCT {entity}) > (SELECT count(*) FROM newest WHERE held) FROM gone"
-        ).format(gone=gone, entity=entity, table=name(table), at=sql.Literal(at), same=same, held=held)
-    ).fetchone()
-    assert counted is not None  # noqa: S101 - an aggregate gives one row
-    return Replaced(written, int(counted[0]), bool(counted[1]))

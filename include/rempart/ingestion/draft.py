@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rempart.errors import PipelineError
-from rempart.ingestion.sampling.facts import ColumnFacts
+from rempart.ingestion.sampling.facts import LIKELY_YEARS, ColumnFacts
 from rempart.ingestion.sampling.files import of_file
 from rempart.ingestion.sampling.names import header_entries, shown, yaml_word
 from rempart.ingestion.sampling.ranges import Range
@@ -176,6 +176,8 @@ def _column(column: ColumnFacts, s: Survey) -> str:
     if "nullable: true" in parts and column.type in ("date", "timestamp"):
         quarantine = "rows without it wait in quarantine until they are delivered again"
         notes.append(f"empty in some rows. To use it as a moment, delete `nullable`: {quarantine}")
+    if other := s.together.get(column.name):
+        notes.append(f"empty in the same rows as {other}: known only with it?")
     if column.name in s.leaks:
         notes.append(f"{column.name} alone almost determines {s.target.name}: is it known at `event`?")
     if column is s.target:
@@ -193,6 +195,13 @@ def _expectations(s: Survey) -> Iterator[str]:
         limits = f"min_value: {_number(range_.low)}, max_value: {_number(range_.high)}"
         rule = f"{between}, column: {yaml_word(column.name)}, {limits}, reason: {column.name} is out of range"
         yield f"  - {{{rule}}}{_unlikely(range_)}"
+    first, last = LIKELY_YEARS
+    for column in s.columns:
+        if column.unlikely and column.name not in (s.time, *s.key.columns):
+            limits = f"min_value: {first}-01-01, max_value: {last}-12-31"
+            rule = f"{between}, column: {yaml_word(column.name)}, {limits}, reason: {column.name} is out of range"
+            many = f"{column.unlikely:,} {'is' if column.unlikely == 1 else 'are'} outside"
+            yield f"  - {{{rule}}}    # CHECK: {many}; such rows go to quarantine"
     span = f"min_value: {s.first_day.year:04d}-01-01, max_value: {s.last_year}-12-31"
     yield f"  - {{{between}, column: {yaml_word(s.time)}, {span}, reason: {s.time} is out of range}}"
     yield "max_quarantined: 0.05"

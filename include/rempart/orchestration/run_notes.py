@@ -95,7 +95,7 @@ def pace(rows: int, seconds: float | None) -> str:
     if not seconds or seconds <= 0:
         return ""
     took = f" It took {seconds:,.{1 if seconds < 10 else 0}f} s"
-    return f"{took}, {rows / seconds:,.0f} rows/s." if rows else f"{took}."
+    return f"{took}, {rows / seconds:,.0f} rows/s." if rows >= seconds else f"{took}."
 
 
 def _snapshot(task_result: TaskResult) -> str:

@@ -94,7 +94,10 @@ def test_the_next_step_is_the_first_that_is_not_done() -> None:
             f"Nothing to do. Deliver the next file. To use the champion: `rempart model predict {MODEL} FILE`.",
             f"rempart pipeline deliver {MODEL} FILE",
         ),
-        ("A delivery is held back: decide about its rows.", f"rempart quarantine show {MODEL}"),
+        (
+            "A delivery is held back: decide about its rows, or leave it.",
+            f"rempart quarantine show {MODEL}",
+        ),
     ]
 
 

@@ -64,7 +64,10 @@ def test_stages_come_in_their_order_and_a_queued_run_does_not_run_yet() -> None:
 
 def test_where_nothing_runs_the_next_step_stays() -> None:
     assert told() == (["Running: nothing"], RUN)
-    decide = NextStep("A delivery is held back: decide about its rows.", "rempart quarantine show p")
+    decide = NextStep(
+        "A delivery is held back: decide about its rows, or leave it.",
+        "rempart quarantine show p",
+    )
     found = running.look(airflow(TRAINS), "p", tuple(run_follow.DAGS))
     assert running.step(found, "p", decide) is decide
 

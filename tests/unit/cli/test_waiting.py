@@ -49,7 +49,10 @@ def test_files_that_wait_are_named_and_come_before_the_next_delivery() -> None:
     assert waiting.line(found).endswith(", july.csv, june.csv and 1 more")
     step = waiting.step(found, "hotel_bookings", DELIVER)
     assert step == NextStep("4 deliveries wait for ingestion.", "rempart pipeline run hotel_bookings --follow")
-    decide = NextStep("A delivery is held back: decide about its rows.", "rempart quarantine show hotel_bookings")
+    decide = NextStep(
+        "A delivery is held back: decide about its rows, or leave it.",
+        "rempart quarantine show hotel_bookings",
+    )
     assert waiting.step(found, "hotel_bookings", decide) is decide
     assert waiting.step(WaitingFiles(), "hotel_bookings", DELIVER) is DELIVER
     assert waiting.as_json(found) == {"files": 4, "bytes": 1200, "unknown": None}

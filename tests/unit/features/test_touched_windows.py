@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rempart.features import tables
+from rempart.features.offline_load import replacing
 from rempart.features.offline_load import view_tables as load_views
 from rempart.features.parquet_store import loading, scratch
 from rempart.features.plan import ViewTable, rows_table, view_tables
@@ -65,8 +66,8 @@ def test_only_what_a_changed_row_can_reach_is_made_anew(data: st.DataObject, pip
         for view in view_tables(pipeline):
             connection.execute(f'CREATE TABLE "{view.table}" AS {made(pipeline, view)}')
         connection.execute(f'DROP TABLE "{rows_table(pipeline)}"')
-        load(connection, pipeline, [row for row in before if row not in after], tables.FORMER)
-        load(connection, pipeline, [row for row in after if row not in before], tables.DIFFERING)
+        load(connection, pipeline, [row for row in before if row not in after], replacing.FORMER)
+        load(connection, pipeline, [row for row in after if row not in before], replacing.DIFFERING)
         load(connection, pipeline, after, rows_table(pipeline))
         for view in view_tables(pipeline):
             changed = select_touched(pipeline, view, load_views.changed_rows(pipeline))

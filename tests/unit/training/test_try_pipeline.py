@@ -121,6 +121,20 @@ def test_a_model_is_trained_in_a_process_of_its_own_and_is_no_verdict(
         assert ("a column that tells the target" in "\n".join(trying.lines(other, pipeline()))) is is_told
 
 
+def test_a_class_that_no_training_row_has_is_named_unless_rows_were_only_sampled(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = pipeline(task="classification")
+    found = tried(spec, file)  # all of its rows have the season 'fair'
+    assert found.baseline and not found.good
+    assert found.open[0] == "No model: no row to learn from has the season cheap, dear."
+    assert "Take it out of the `values` of season" in found.open[1]
+    take = extract.take
+    monkeypatch.setattr(extract, "take", lambda *given: replace(take(*given), whole=False))
+    sampled = tried(spec, file)
+    assert sampled.files[0].sampled and not any("season cheap" in text for text in sampled.open)
+
+
 def test_a_training_that_fails_leaves_the_rest_of_the_try_and_quotes_no_value(file: Path) -> None:
     trainer = {"use": "include/trainers/ridge.py:fit", "params": {"alpha": "no"}}
     found = flow.try_pipeline(pipeline(trainer=trainer), [file], told()[1], train=True)

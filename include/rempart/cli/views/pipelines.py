@@ -118,14 +118,13 @@ def _features(state: PipelineState) -> Iterator[str]:
     if not state.features:
         return
     yield "Features online:"
-    head = ("VIEW", "STATE", "AGE", "LIMIT", "NEWEST", "LOADED", "ENTITIES", "COMPARED WITH THE SNAPSHOT")
+    head = ("VIEW", "STATE", "NEWEST VALUE", "IT MAY BE", "LOADED", "ENTITIES", "COMPARED WITH THE SNAPSHOT")
     rows = (
         (
             found.view,
             found.freshness,
-            text.span(found.age_seconds),
-            "none" if found.limit_seconds is None else text.span(found.limit_seconds),
-            text.moment(found.newest),
+            _newest(found),
+            "of any age" if found.limit_seconds is None else f"{text.span(found.limit_seconds)} old",
             text.moment(found.loaded_at),
             text.UNKNOWN if found.entities is None else f"{found.entities:,}",
             _compared(found),
@@ -135,13 +134,20 @@ def _features(state: PipelineState) -> Iterator[str]:
     yield from (f"  {line}" for line in text.table(head, rows))
 
 
+def _newest(found: FeatureView) -> str:
+    """Tell when the newest value is of, and how long ago that is; a planned event counts from its load."""
+    planned = found.newest and found.loaded_at and found.newest > found.loaded_at
+    age = "" if found.age_seconds is None or planned else f", {text.span(found.age_seconds)} ago"
+    return f"{text.moment(found.newest)}{age}"
+
+
 def _compared(found: FeatureView) -> str:
     if found.skew == "equal":
         return f"equal: {found.compared:,} entities, {text.moment(found.compared_at)}"
     if found.skew == "different":
         since = "" if found.is_current else " (unknown since)"
         return f"DIFFERENT: {found.different:,} of {found.compared:,} entities, {text.moment(found.compared_at)}{since}"
-    return "never" if found.skew == "not compared" else f"unknown, {text.moment(found.compared_at)}"
+    return "not yet; it is daily" if found.skew == "not compared" else f"unknown, {text.moment(found.compared_at)}"
 
 
 def _champion(state: PipelineState) -> Iterator[str]:

@@ -22,7 +22,7 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
     `draft`: what is left to decide in the pipeline file.
     """
     for file in tried.files:
-        yield from _file(file)
+        yield from _file(file, pipeline)
     if tried.head:
         yield ""
         yield f"Training set, the first {len(tried.head)} of {text.counted(tried.training_rows, 'row')}:"
@@ -53,7 +53,7 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
         yield f"Next: correct include/pipelines/{pipeline.name}.yaml or the data, then try again."
 
 
-def _file(file: TriedFile) -> Iterator[str]:
+def _file(file: TriedFile, pipeline: Pipeline) -> Iterator[str]:
     if file.fault:
         yield f"{file.file}: REFUSED as a whole: {file.fault}"
         return
@@ -71,7 +71,10 @@ def _file(file: TriedFile) -> Iterator[str]:
         yield f"  {refusal.rows:>7,} x {refusal.reason}{text.places(numbers, refusal.rows)}"
         yield from (f"              {example.text}" for example in refusal.examples if example.text is not None)
     if file.held_back:
-        yield "  It would be HELD BACK: more rows are refused than `max_quarantined` allows."
+        yield (
+            f"  It would be HELD BACK: {refused / file.read:.1%} of its rows are refused, and `max_quarantined` allows"
+            f" {pipeline.max_quarantined:.1%}. Decide the columns of the reasons above, or correct the file."
+        )
 
 
 def _cell(value: Any) -> str:

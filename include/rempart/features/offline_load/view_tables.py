@@ -9,7 +9,7 @@ from psycopg import sql
 
 from rempart.features import tables
 from rempart.features.databases import Session
-from rempart.features.offline_load import copying
+from rempart.features.offline_load import copying, replacing
 from rempart.features.plan import ViewTable, rows_table
 from rempart.features.versions import version_of
 from rempart.features.views import definition, select_touched, select_view
@@ -50,7 +50,7 @@ def load_view(opened: Session, pipeline: ModelPipeline, view: ViewTable, at: dat
     copying.create(opened, view.fresh, columns)
     opened.execute(sql.SQL("INSERT INTO {} ").format(tables.name(view.fresh)) + select_view(pipeline, view, touched))
     held = tables.holds(view, at)
-    replaced = tables.replace_rows(opened, view.table, columns, view.primary_key, view.fresh, at, touched, held)
+    replaced = replacing.replace_rows(opened, view.table, columns, view.primary_key, view.fresh, at, touched, held)
     if replaced.vanished:
         opened.execute(
             "UPDATE feature_views SET vanished_at = %(at)s WHERE pipeline = %(pipeline)s AND view = %(view)s", of_view
@@ -64,7 +64,7 @@ def changed_rows(pipeline: ModelPipeline) -> sql.Composed:
     A new version of a row ends the one before it, which may belong to another entity: all versions of its key count.
     """
     changed = sql.SQL("SELECT * FROM {} UNION ALL SELECT * FROM {}").format(
-        tables.name(tables.FORMER), tables.name(tables.DIFFERING)
+        tables.name(replacing.FORMER), tables.name(replacing.DIFFERING)
     )
     if version_of(pipeline) is not None:
         changed += sql.SQL(" UNION ALL SELECT {} FROM {} WHERE ({keys}) IN (SELECT {keys} FROM ({}) c)").format(

@@ -133,6 +133,7 @@ def file(platform: Platform, record: Evidence) -> dict[str, str]:
         if store_once(site, bucket, key, body, content_type=kind, retain_until=until) is None:
             site.read(bucket, key, sha256=filed[key])
         logger.info("filed %s/%s at site '%s'", bucket, key, site.name)
+    logger.info("read the report on your machine: rempart backup drill-report --out FOLDER")
     body_of = {"drill": record.seq, "site": site.name, "bucket": bucket, "profiles": names, "sha256": filed}
     platform.ledger.append("drill-report", record.subject, body_of)
     return filed

@@ -102,7 +102,8 @@ def header_fault(name: str, header: Sequence[str], pipeline: Pipeline) -> Header
     if spelled := _spelled(missing, extra, pipeline):
         entries = ", ".join(header_entries(spelled))
         left = tuple(column for column in extra if column not in spelled)
-        told = f"it spells columns in another way. In the pipeline file, add to `source`: header: {{{entries}}}"
+        verb = "change `header` of `source` to" if pipeline.source.header else "add to `source`:"
+        told = f"it spells columns in another way. In the pipeline file, {verb} header: {{{entries}}}"
         return HeaderFault(name, extra=left, other=told)
     if len(missing) == len(columns):
         return HeaderFault(name, other=_no_column(header, pipeline))

@@ -100,7 +100,7 @@ def explain(
     yield from newer
     yield (
         f"to restore: {len(selection.databases)} databases ({size(selection.dump_bytes)}) and"
-        f" {len(selection.objects)} objects ({size(selection.object_bytes)})"
+        f" {len(selection.objects)} objects ({size(selection.object_bytes)}); those in place stay"
     )
 
 

@@ -215,7 +215,7 @@ def try_pipeline(
     empty = "".join(f"; pass {name}.csv for those of '{name}'" for name, of in used_rows.items() if not of.num_rows)
     told("build features", f"{len(pipeline.model_inputs())} features of {training.num_rows:,} rows{empty}")
     told("score baseline", "")
-    baseline, left = _baseline(pipeline, training)
+    baseline, left = _baseline(pipeline, training, whole=not any(file.sampled for file in tried))
     told("score baseline", f"{baseline.metric} {baseline.value:.4g}" if baseline else "not possible on these rows")
     first = head(pipeline, training)
     found = Tried(
@@ -369,8 +369,8 @@ def head(pipeline: Pipeline, training: pa.Table, rows: int = HEAD) -> list[dict[
     ]
 
 
-def _baseline(pipeline: ModelPipeline, training: pa.Table) -> tuple[Baseline | None, Sequence[str]]:
-    """Return the baseline's figure on the held-out rows, or why there is none."""
+def _baseline(pipeline: ModelPipeline, training: pa.Table, *, whole: bool) -> tuple[Baseline | None, Sequence[str]]:
+    """Return the baseline's figure on the held-out rows, and why there is none, or of `whole` files can be no model."""
     try:
         body, rows = frozen(pipeline, training)
         train, holdout = split_rows(body)
@@ -381,4 +381,18 @@ def _baseline(pipeline: ModelPipeline, training: pa.Table) -> tuple[Baseline | N
     metric = pipeline.gate.metric
     return Baseline(
         metric, scores[metric], scores[f"overall_{metric}"], pipeline.gate.limit, rows["train"], rows["holdout"]
-    ), ()
+    ), _unseen(pipeline, train) if whole else ()
+
+
+def _unseen(pipeline: ModelPipeline, train: pa.Table) -> Sequence[str]:
+    """Return which declared classes no training row has, and the remedy; nothing if each has one."""
+    target = target_feature(pipeline)
+    if target.type != "category":
+        return ()
+    seen = set(metrics.class_names(train.column(target.name)).unique().to_pylist())
+    if not (unseen := [value for value in target.values if value not in seen]):
+        return ()
+    return (
+        f"No model: no row to learn from has the {target.name} {', '.join(unseen)}.",
+        f"Take it out of the `values` of {target.name}, so that rows with it go to quarantine, or add such rows.",
+    )

@@ -25,12 +25,21 @@ _EXACT = 15
 """Significant digits that a floating-point number always keeps."""
 _SPARE = 3
 """Digits that a drafted decimal has before its mark, beyond those of the sample."""
+LIKELY_YEARS = (1900, 2100)
+"""First and last year of a time that a draft does not doubt."""
+_SELDOM, _SHOWN = 500, 3
+"""A value of a category is told if at most one of so many cells has it, and so many of such values are."""
+_SHORT = 12
+"""Characters of a text that is told though it is no value of its column: a longer one may tell of a person."""
 _SEPARATORS = ("|", ";")
 
 
 @dataclass(frozen=True)
 class ColumnFacts:
-    """Facts about one column. `range`: of numbers. `precision` and `scale`: of a decimal."""
+    """Facts about one column. `range`: of numbers. `precision` and `scale`: of a decimal.
+
+    `unlikely`: how many dates or timestamps lie outside of LIKELY_YEARS, if that are few.
+    """
 
     name: str
     type: ColumnType
@@ -43,6 +52,7 @@ class ColumnFacts:
     scale: int = 0
     items: Literal["number", "string"] | None = None
     separator: str | None = None
+    unlikely: int = 0
 
 
 def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, dialect: Dialect) -> ColumnFacts:
@@ -74,7 +84,8 @@ def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, 
     if declared is None and not zeros and (found := _number(name, distinct, nullable, unique, dialect)):
         return found
     if time := recognise.time_in(distinct, dialect):
-        return ColumnFacts(name, time[0], nullable, unique, note=_other_times(distinct, *time, dialect))
+        note = _other_times(distinct, *time, dialect)
+        return ColumnFacts(name, time[0], nullable, unique, note=note, unlikely=_unlikely(distinct, dialect))
     if declared is None and distinct and all(value.lower() in ("true", "false") for value in distinct):
         return ColumnFacts(name, "boolean", nullable, unique)
     if array := _array(name, distinct, nullable, dialect):
@@ -83,8 +94,18 @@ def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, 
         return replace(found, nullable=nullable, unique=unique)
     closed = len(distinct) <= MOST_CATEGORIES and 2 * len(distinct) <= len(present)
     if distinct and closed and not any("\x00" in value for value in distinct):
-        return ColumnFacts(name, "category", nullable, unique, tuple(sorted(distinct)))
+        return ColumnFacts(name, "category", nullable, unique, tuple(sorted(distinct)), note=_seldom(distinct))
     return ColumnFacts(name, "string", nullable, unique, note=_of_text(distinct, dialect, zeros))
+
+
+def _seldom(cells: recognise.Cells) -> str:
+    """Return the rarest values of a category of which there are few: a misspelt one is among them. Pure."""
+    seldom = [value for value, count in sorted(cells.items()) if count * _SELDOM <= sum(cells.values())]
+    more = f" and {len(seldom) - _SHOWN} more" if len(seldom) > _SHOWN else ""
+    if not seldom:
+        return ""
+    named = ", ".join(map(json.dumps, seldom[:_SHOWN]))
+    return f"seldom: {named}{more}; rows with a value that is not in the list go to quarantine"
 
 
 def _of_text(cells: recognise.Cells, dialect: Dialect, zeros: bool) -> str:
@@ -160,6 +181,14 @@ def _other_times(cells: recognise.Cells, kind: recognise.Time, fitting: int, dia
     return "; ".join(filter(None, told))
 
 
+def _unlikely(cells: recognise.Cells, dialect: Dialect) -> int:
+    """Return how many times lie outside of LIKELY_YEARS; 0 if that are more than a few. Pure."""
+    first, last = LIKELY_YEARS
+    days = ((recognise.day(text, dialect), count) for text, count in cells.items())
+    outside = sum(count for day, count in days if day and not first <= day.year <= last)
+    return outside if recognise.few(outside, sum(cells.values())) else 0
+
+
 def _nearly_number(name: str, cells: recognise.Cells, dialect: Dialect) -> ColumnFacts | None:
     """Return the facts about a column of numbers with a few other cells, which ingestion would refuse; else None."""
     numbers = {text: count for text, count in cells.items() if number(text, dialect) is not None}
@@ -171,6 +200,10 @@ def _nearly_number(name: str, cells: recognise.Cells, dialect: Dialect) -> Colum
     if found is None or found.type == "string":
         return None
     told = _others(others, total, "whole number" if found.type == "integer" else "number")
+    short = sorted(text for text in cells.keys() - numbers.keys() if len(text) <= _SHORT)
+    if short:
+        such = ", ".join(map(json.dumps, short[:_SHOWN]))
+        told += f" (such as {such}: to read them as empty, add them to `null_values`, and `nullable: true` here)"
     return replace(found, note=f"{told}; {found.note}" if found.note else told)
 
 

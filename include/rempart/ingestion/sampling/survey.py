@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -41,7 +41,8 @@ class Survey:
     """Facts about the whole source, and guesses from them. `every`: the period of a partition.
 
     `earlier`: date columns that lie before the row's time, or on its day. `leaks`: columns that alone almost determine
-    the target. `last_year`: of the range of the row's time. `limit`: of the rows that the drafted file accepts.
+    the target. `together`: columns that are empty in the same rows as the target or a date. `last_year`: of the range
+    of the row's time. `limit`: of the rows that the drafted file accepts.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Survey:
     rows_a_month: int
     earlier: tuple[str, ...]
     leaks: Collection[str] = ()
+    together: Mapping[str, str] = field(default_factory=dict)
 
     def named(self, *types: str) -> list[ColumnFacts]:
         """Return columns of these types, or of all, that are neither key nor target."""
@@ -114,7 +116,20 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
         round(sample.rows / months),
         tuple(c.name for c in columns if c.type == "date" and _earlier(table, c.name, times[0].name, dialect)),
     )
-    return replace(found, leaks=leaks(found.named(), target, table, dialect))
+    later = [target.name, *(c.name for c in dated)]
+    together = _together(table, [c.name for c in found.named() if c.nullable], later)
+    return replace(found, leaks=leaks(found.named(), target, table, dialect), together=together)
+
+
+def _together(table: pa.Table, columns: Iterable[str], later: Collection[str]) -> dict[str, str]:
+    """Return which columns are empty in the same rows as one of `later`: what fills both may come then. Pure."""
+    empty = {name: table[name].is_null().combine_chunks() for name in later if table[name].null_count}
+    return {
+        column: name
+        for column in columns
+        for name, rows in reversed(empty.items())
+        if name != column and table[column].is_null().combine_chunks().equals(rows)
+    }
 
 
 def _days(source: str, table: pa.Table, time: str, dialect: Dialect) -> list[date]:

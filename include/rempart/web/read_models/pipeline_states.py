@@ -144,7 +144,10 @@ def next_step(
     if not known:
         return NextStep("The ledger does not answer. Start the stack.", "rempart up")
     if any(delivery.held_back for delivery in told):
-        return NextStep("A delivery is held back: decide about its rows.", f"rempart quarantine show {name}")
+        return NextStep(
+            "A delivery is held back: decide about its rows, or leave it.",
+            f"rempart quarantine show {name}",
+        )
     if snapshot is None and told:
         return NextStep("No row was accepted: look at the reasons.", f"rempart quarantine show {name}")
     if snapshot is None and is_extracted(file.source):

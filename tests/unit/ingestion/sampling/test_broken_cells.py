@@ -61,7 +61,12 @@ def comment(text: str, line: str) -> str:
             "CHECK: 1 of 400 cells is written YYYY-MM-DD; `source.dates` takes one form: correct the file",
         ),
         ("eingang_am", "gestern", "eingang_am:", "CHECK: 1 of 400 cells is no timestamp; such rows go to quarantine"),
-        ("preis", "k.A.", "preis:", "CHECK: 1 of 400 cells is no number; such rows go to quarantine"),
+        (
+            "preis",
+            "k.A.",
+            "preis:",
+            'CHECK: 1 of 400 cells is no number; such rows go to quarantine (such as "k.A.": to read',
+        ),
         ("minuten", "15 min", "minuten:", "CHECK: 1 of 400 cells is no whole number; such rows go to quarantine"),
         ("auftragnr", "", "key:", "auftragnr: 1 cell is empty; such rows go to quarantine."),
         ("auftragnr", "A1001", "key:", "auftragnr: 1 value is repeated; such rows go to quarantine."),
@@ -86,6 +91,19 @@ def test_one_broken_cell_is_told(tmp_path: Path, column: str, cell: str, line: s
     text = draft(tmp_path, rows)
     assert says in comment(text, line) and says not in comment(whole, line)
     assert decided(text).splitlines()[1:] == decided(whole).splitlines()[1:]
+
+
+def test_a_second_date_far_in_the_future_gets_a_range_and_a_long_text_is_not_quoted(tmp_path: Path) -> None:
+    rows = orders()
+    rows[200][HEADER.index("faellig")] = "01.03.2204"
+    rows[201][HEADER.index("preis")] = "call Mrs Example"
+    text = draft(tmp_path, rows)
+    (rule,) = (line for line in text.splitlines() if "faellig is out of range" in line)
+    assert "min_value: 1900-01-01, max_value: 2100-12-31" in rule
+    assert rule.endswith("# CHECK: 1 is outside; such rows go to quarantine")
+    assert "1 of 400 cells is no number; such rows go to quarantine;" in comment(text, "preis:")
+    assert "Mrs" not in text
+    assert "faellig is out of range" not in draft(tmp_path, orders())
 
 
 broken = st.tuples(st.integers(0, 399), st.sampled_from([0, 2, 5]), st.sampled_from(["?", "31.02.2024", "x y"]))
@@ -165,3 +183,13 @@ def test_dates_after_the_drafted_range_do_not_set_the_hold_out(tmp_path: Path) -
     whole = draft(tmp_path, rows)
     rows[200][1] = "31.12.9999 10:30"
     assert decided(draft(tmp_path, rows)).splitlines()[1:] == decided(whole).splitlines()[1:]
+
+
+def test_a_column_that_is_empty_with_a_later_one_is_asked_about(tmp_path: Path) -> None:
+    rows = orders()
+    for row in rows[50:90]:
+        row[HEADER.index("faellig")] = row[HEADER.index("minuten")] = ""
+    text = draft(tmp_path, rows)
+    assert "empty in the same rows as faellig: known only with it?" in comment(text, "minuten:")
+    rows[50][HEADER.index("minuten")] = "30"
+    assert "empty in the same rows" not in draft(tmp_path, rows)
