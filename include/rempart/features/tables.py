@@ -64,7 +64,6 @@ _STATE = sql.SQL("""
 """)
 """State tables in the offline database: loaded snapshot, owners of tables, progress of the online store."""
 _TRIGGER = "written"
-_TRUE = sql.SQL("true")
 
 _ELAPSED: dict[str, LiteralString] = {
     "days": "make_interval(hours => 24 * {}::integer)",
@@ -167,7 +166,7 @@ def view_columns(table: ViewTable) -> Columns:
 
 def holds(table: ViewTable, at: datetime) -> sql.Composable:
     """Return the condition of rows that hold at the prediction's moment `at`; all, if an entity has only one."""
-    return sql.SQL("event_timestamp <= {}").format(sql.Literal(table.asked_at(at))) if table.dated else _TRUE
+    return sql.SQL("event_timestamp <= {}").format(sql.Literal(table.asked_at(at))) if table.dated else sql.SQL("true")
 
 
 def shown(table: ViewTable, at: datetime) -> sql.Composable:

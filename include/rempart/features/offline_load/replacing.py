@@ -11,8 +11,6 @@ from psycopg import sql
 from rempart.features.databases import Session
 from rempart.features.tables import Columns, name, names
 
-_TRUE = sql.SQL("true")
-
 
 @dataclass(frozen=True)
 class Replaced:
@@ -92,13 +90,13 @@ def replace_rows(
     fresh: str,
     at: Any,
     touched: sql.Composable | None = None,
-    held: sql.Composable = _TRUE,
+    held: sql.Composable | None = None,
 ) -> Replaced:
     """Make `table` equal to `fresh` (same columns), touching only rows that differ; these get `loaded_at = at`.
 
     With `touched`, a relation of values of the key's first column (`entity`) and of instants (`since`), only rows of
     these, from then on, are deleted. A vanished row also marks its entity's newest remaining row, so that the online
-    store gets it. `held`: condition of rows that hold now.
+    store gets it. `held`: condition of rows that hold now; by default all.
     """
     every = [column for column, _ in columns]
     others = [column for column in every if column not in key]
@@ -139,7 +137,9 @@ def replace_rows(
             "  WHERE g.{entity} = n.{entity} AND g.event_timestamp = n.event_timestamp) GROUP BY 1),"
             " marked AS (UPDATE {table} old SET loaded_at = {at} FROM newest n WHERE {same})"
             " SELECT count(*), count(DISTINCT {entity}) > (SELECT count(*) FROM newest WHERE held) FROM gone"
-        ).format(gone=gone, entity=entity, table=name(table), at=sql.Literal(at), same=same, held=held)
+        ).format(
+            gone=gone, entity=entity, table=name(table), at=sql.Literal(at), same=same, held=held or sql.SQL("true")
+        )
     ).fetchone()
     assert counted is not None  # noqa: S101 - an aggregate gives one row
     return Replaced(written, int(counted[0]), bool(counted[1]))
