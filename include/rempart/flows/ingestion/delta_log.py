@@ -15,7 +15,7 @@ from rempart.errors import IngestError, IntegrityError, RempartError, SiteError
 from rempart.flows.shared.deletion import Deleted, delete_below
 from rempart.ingestion import snapshots
 from rempart.ingestion.delta import checkpoint, log
-from rempart.ingestion.delta.log import Content, State
+from rempart.ingestion.delta.log import State, TableContent
 from rempart.ingestion.snapshots import Snapshot
 from rempart.sites.once import keep, store_once
 from rempart.sites.port import Site
@@ -58,7 +58,9 @@ def check_table(pipeline: str, fault: str | None) -> None:
         )
 
 
-def publish(site: Site, bucket: str, snapshot: Content, newest: Callable[[], Content | None] | None = None) -> int:
+def publish(
+    site: Site, bucket: str, snapshot: TableContent, newest: Callable[[], TableContent | None] | None = None
+) -> int:
     """Make the Delta table equal to a committed snapshot. Return the number of its version.
 
     Safe to repeat: nothing is written if the table already equals the snapshot. If another writer takes the version,
@@ -120,7 +122,7 @@ def read(site: Site, bucket: str, name: str) -> tuple[State, list[int]]:
     return state, checkpoints
 
 
-def restart(site: Site, bucket: str, snapshot: Content) -> int:
+def restart(site: Site, bucket: str, snapshot: TableContent) -> int:
     """Write a version that names every data file of a snapshot, and its checkpoint; return its number.
 
     An erasure does it before it deletes parts: a reader sees the table before or after. `drop_before` removes the rest.

@@ -17,7 +17,7 @@ from rempart.flows.prediction import chosen_rows, scorings
 from rempart.flows.prediction.champion import ROWS, Champion
 from rempart.flows.prediction.chosen_rows import Unlabelled, Window
 from rempart.flows.prediction.judged_rows import judge
-from rempart.flows.prediction.scorings import Asked, Scoring
+from rempart.flows.prediction.scorings import Scoring, ScoringQuestion
 from rempart.flows.prediction.written_parts import PartWriter
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
@@ -73,7 +73,7 @@ class Made:
 def predicted(
     run: Run,
     champion: Champion,
-    asked: Asked,
+    asked: ScoringQuestion,
     window: Window | None,
     delivered: labelled.Delivered | None,
     classification: Classification,
@@ -127,7 +127,7 @@ def _check_columns(run: Run, champion: Champion, needed: list[str]) -> None:
         )
 
 
-def _partitions(run: Run, asked: Asked, window: Window | None) -> list[str] | None:
+def _partitions(run: Run, asked: ScoringQuestion, window: Window | None) -> list[str] | None:
     """Return the partitions with rows to predict; None for all.
 
     Those of a window; else those that changed since the newest snapshot that the same champion scored in the same way.
@@ -170,7 +170,7 @@ def _keyed(rows: pa.Table, source: Pipeline) -> pa.Table:
 
 
 def _with_facts(
-    keys: pa.Table, predicted: pa.Table, run: Run, asked: Asked, rows: pa.Table, version: str, at: datetime
+    keys: pa.Table, predicted: pa.Table, run: Run, asked: ScoringQuestion, rows: pa.Table, version: str, at: datetime
 ) -> pa.Table:
     """Return the columns of `scorings.table_columns`."""
     import pyarrow as pa

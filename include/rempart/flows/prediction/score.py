@@ -19,7 +19,7 @@ from rempart.flows.prediction import chosen_rows, scorings, user_table
 from rempart.flows.prediction.champion import champion_of
 from rempart.flows.prediction.chosen_rows import Window
 from rempart.flows.prediction.made_scoring import Run, keep, predicted
-from rempart.flows.prediction.scorings import Asked, Scoring
+from rempart.flows.prediction.scorings import Scoring, ScoringQuestion
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
@@ -91,7 +91,7 @@ def score(
     window = chosen_rows.window(source.partition_by, source.columns[source.partition_by].type, since, until)
     delivered = _labels(run, window)
     champion = champion_of(platform, pipeline)
-    asked = Asked(
+    asked = ScoringQuestion(
         pipeline.name,
         champion.model.sha256,
         source.name,

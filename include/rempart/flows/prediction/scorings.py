@@ -34,7 +34,7 @@ _RESERVED = frozenset((VERSION, SHA256, SNAPSHOT, SCORED_AT, MOMENT, REASON, pre
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoringQuestion:
     """What a scoring is about. The same question is answered once: `id` is its hash.
 
     `model` and `rows_of`: names of the pipelines of the model and of the rows. `labels`: snapshot of the labels whose
@@ -58,7 +58,7 @@ class Asked:
 class Scoring:
     """A manifest as read. `rows` were predicted, `refused` rows are in quarantine. `columns`: of the predictions."""
 
-    asked: Asked
+    asked: ScoringQuestion
     version: str
     at: datetime
     classification: str
@@ -87,7 +87,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class PredictionTable:
-    """What the open table shows: the predictions of every scoring. It implements `delta.log.Content`."""
+    """What the open table shows: the predictions of every scoring. It implements `delta.log.TableContent`."""
 
     pipeline: str
     id: str
@@ -158,7 +158,7 @@ def parse(body: bytes) -> Scoring:
         found = json.loads(body)
         if found["format"] != FORMAT:
             raise ValueError(f"it is a manifest of format {found['format']}")
-        asked = Asked(**found["asked"])
+        asked = ScoringQuestion(**found["asked"])
         root = folder(asked.rows_of, asked.model)
 
         def parts(name: str, below: str) -> tuple[Part, ...]:
@@ -183,12 +183,12 @@ def part(root: str, below: str, sha256: str, rows: int, size: int) -> Part:
     return Part("", f"{root}{below}/{sha256}.parquet", sha256, rows, size)
 
 
-def key_of(asked: Asked) -> str:
+def key_of(asked: ScoringQuestion) -> str:
     """Return the key of a scoring's manifest."""
     return f"{folder(asked.rows_of, asked.model)}{asked.id}.json"
 
 
-def find(site: Site, bucket: str, asked: Asked) -> Scoring | None:
+def find(site: Site, bucket: str, asked: ScoringQuestion) -> Scoring | None:
     """Return a scoring that was committed, or None. Raises SiteError, IntegrityError for a damaged manifest."""
     try:
         return _read(site, bucket, key_of(asked))

@@ -58,7 +58,7 @@ class State:
     timestamp: int = -1
 
 
-class Content(Protocol):
+class TableContent(Protocol):
     """What a version of a table shows: a snapshot, or the predictions of a model. `pipeline`: the table's name."""
 
     @property
@@ -91,12 +91,12 @@ def version_key(pipeline: str, version: int) -> str:
     return f"{folder(pipeline)}{version:020d}.json"
 
 
-def commit(state: State, snapshot: Content) -> bytes | None:
+def commit(state: State, snapshot: TableContent) -> bytes | None:
     """Return the next version, which turns the state into the snapshot. None if the table already equals it."""
     return _version(state, snapshot, whole=False)
 
 
-def whole(state: State, snapshot: Content) -> bytes:
+def whole(state: State, snapshot: TableContent) -> bytes:
     """Return a next version that names every data file of the snapshot, so that no earlier version is needed.
 
     It also removes the files of `state`, for a reader that goes on from there.
@@ -104,7 +104,7 @@ def whole(state: State, snapshot: Content) -> bytes:
     return _version(state, snapshot, whole=True) or b""
 
 
-def chain(line: Iterable[Content]) -> Iterator[tuple[int, bytes]]:
+def chain(line: Iterable[TableContent]) -> Iterator[tuple[int, bytes]]:
     """Yield the versions of a new log, from the line of snapshots, oldest first."""
     state = State()
     for snapshot in line:
@@ -179,7 +179,7 @@ def meta_data(table: Table) -> dict[str, Any]:
     }
 
 
-def _version(state: State, snapshot: Content, *, whole: bool) -> bytes | None:
+def _version(state: State, snapshot: TableContent, *, whole: bool) -> bytes | None:
     moment = max(_milliseconds(snapshot.created_at), state.timestamp + 1)  # versions are ordered by time, too
     wanted = _files(snapshot, moment)
     table = Table(
@@ -207,7 +207,7 @@ def _version(state: State, snapshot: Content, *, whole: bool) -> bytes | None:
     return b"".join(canonical_json.encode(action) + b"\n" for action in actions)
 
 
-def _info(snapshot: Content, moment: int, overwrites: bool) -> dict[str, Any]:
+def _info(snapshot: TableContent, moment: int, overwrites: bool) -> dict[str, Any]:
     """Return what a version says about itself: no person, no machine, no value of the data."""
     info = {
         "timestamp": moment,
@@ -219,7 +219,7 @@ def _info(snapshot: Content, moment: int, overwrites: bool) -> dict[str, Any]:
     return {"commitInfo": info}
 
 
-def _files(snapshot: Content, moment: int) -> dict[str, DataFile]:
+def _files(snapshot: TableContent, moment: int) -> dict[str, DataFile]:
     """Return the data files of a snapshot by path. Raises IntegrityError for a part that a reader could not name."""
     files: dict[str, DataFile] = {}
     for part in snapshot.parts:

@@ -23,7 +23,7 @@ from rempart.flows.ingestion import extract as extract_flow
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.prediction import scorings
 from rempart.flows.prediction.score import publish
-from rempart.flows.prediction.scorings import Asked, Scoring
+from rempart.flows.prediction.scorings import Scoring, ScoringQuestion
 from rempart.flows.shared import deletion, erasures
 from rempart.ingestion import snapshots
 from tests.derived_project import (
@@ -311,7 +311,7 @@ def predicted(world: World) -> str:
     """A file of predictions of the newest derived rows, in the open table at home and copied to the other site."""
     snapshot = world.snapshot()
     assert snapshot
-    asked = Asked("model", "ab" * 32, "wet_trips", snapshot.id)
+    asked = ScoringQuestion("model", "ab" * 32, "wet_trips", snapshot.id)
     root = scorings.folder("wet_trips", "model")
     body = snapshots.encode([pa.table({"km": [KM]})], pa.schema([("km", pa.float64())]))
     part = scorings.part(root, "parts", hashlib.sha256(body).hexdigest(), 1, len(body))
