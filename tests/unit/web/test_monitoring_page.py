@@ -11,11 +11,14 @@ from typer.testing import CliRunner
 from rempart.cli.monitoring import lines
 from rempart.cli.root import app
 from rempart.cli.views import facts as gathered
+from rempart.web import rendering
 from rempart.web.facts import Unknown
 from rempart.web.metrics import exposition
+from rempart.web.pages.monitoring import PAGE
 from rempart.web.read_models import runs
 from rempart.web.read_models.watched import drift
 from rempart.web.read_models.watched.drift import Watched as Watch
+from rempart.web.wording import Language, Texts
 from tests.cockpit import NOW, Watched
 
 NAME = "hotel_bookings"
@@ -109,3 +112,20 @@ def test_the_commands_exit_code_is_the_verdict(outcome: str | None, code: int, m
     done = CliRunner().invoke(app, ["model", "drift", NAME, "--json"])
     assert done.exit_code == code, done.output
     assert json.loads(done.stdout)["outcome"] == outcome
+
+
+@pytest.mark.parametrize(("language", "heading"), [("en", "Monitoring"), ("fr", "Surveillance")])
+def test_the_page_shows_the_verdict_or_that_there_is_none(language: Language, heading: str) -> None:
+    texts = Texts(language, PAGE.texts_in(language))
+    template = rendering._templates().get_template("monitoring.html")
+    given = {"t": texts, "base": "/rempart", "here": lambda _: "", "pages": (PAGE,), "current": "monitoring"}
+    watched = Watched().healthy()
+
+    def shown() -> str:
+        return template.render(found=drift.monitoring(watched.facts(), NOW), evidence=True, operate=False, **given)
+
+    assert heading in shown() and f"monitor_{NAME}" in shown()
+    watched.monitoring(NAME, timedelta(hours=3))
+    watched.monitoring(NAME, outcome="red", reasons=[REASON])
+    page = shown()
+    assert REASON in page and "own__amount" in page and page.count("<svg") == 2 and 'class="badge bad"' in page
