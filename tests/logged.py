@@ -51,7 +51,13 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, site: type, ledger: type) -> Callable[[], int]:
+def killed_at(
+    step: int,
+    monkeypatch: pytest.MonkeyPatch,
+    site: type,
+    ledger: type,
+    calls: Sequence[str] = ("write_new", "read", "list"),
+) -> Callable[[], int]:
     """End the process before its n-th effect on a site, the ledger or the disk. Returns how many there were."""
     counted = [0]
 
@@ -67,7 +73,7 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, site: type, ledger: ty
         monkeypatch.setattr(owner, name, call)
 
     for owner, names in (
-        (site, ("write_new", "read", "list")),
+        (site, calls),
         (ledger, ("append",)),
         (Path, ("unlink", "replace", "write_text")),
         (os, ("fsync",)),
