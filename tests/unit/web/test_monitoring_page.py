@@ -12,13 +12,16 @@ from rempart.cli.monitoring import lines
 from rempart.cli.root import app
 from rempart.cli.views import facts as gathered
 from rempart.cli.views import models
+from rempart.web import rendering
 from rempart.web.facts import Unknown
 from rempart.web.metrics import exposition
+from rempart.web.pages.monitoring import PAGE
 from rempart.web.read_models import runs
 from rempart.web.read_models.lineage import lineages
 from rempart.web.read_models.model_versions import model_states
 from rempart.web.read_models.watched import drift
 from rempart.web.read_models.watched.drift import Watched as Watch
+from rempart.web.wording import Language, Texts
 from tests.cockpit import NOW, Watched
 
 NAME = "hotel_bookings"
@@ -142,3 +145,24 @@ def test_a_version_names_the_verdict_that_it_was_trained_for() -> None:
     assert any("verdict 41 on the champion" in line for line in models.state_lines(state))
     (found,) = lineages(watched.facts())
     assert (found.version, found.verdict) == ("9", 41)
+
+
+@pytest.mark.parametrize(("language", "heading"), [("en", "Monitoring"), ("fr", "Surveillance")])
+def test_the_page_shows_the_verdict_or_that_there_is_none(language: Language, heading: str) -> None:
+    texts = Texts(language, PAGE.texts_in(language))
+    template = rendering._templates().get_template("monitoring.html")
+    given = {"t": texts, "base": "/rempart", "here": lambda _: "", "pages": (PAGE,), "current": "monitoring"}
+    watched = Watched().healthy()
+
+    def shown() -> str:
+        return template.render(found=drift.monitoring(watched.facts(), NOW), evidence=True, operate=False, **given)
+
+    assert heading in shown() and f"monitor_{NAME}" in shown()
+    watched.monitoring(NAME, timedelta(hours=3))
+    watched.monitoring(NAME, outcome="red", reasons=[REASON])
+    page = shown()
+    assert REASON in page and "own__amount" in page and page.count("<svg") == 2 and 'class="badge bad"' in page
+    watched.retraining(NAME, timedelta(), 1, "1")
+    texts_of_it = {"en": "Version 1 was trained because of", "fr": "La version 1 a été entraînée à cause du"}
+    page = shown()
+    assert texts_of_it[language] in page and "nothing new to learn from" in page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rempart.web import charts, sources
+from rempart.web import sources
 from rempart.web.page import Page
 from rempart.web.read_models.watched import drift
 from rempart.web.wording import Language
@@ -82,5 +82,4 @@ PAGE = Page(
     "read",
     read_monitoring,
     texts=TEXTS,
-    constants={"amount_chart": charts.amount_chart},
 )
