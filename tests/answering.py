@@ -13,7 +13,7 @@ from rempart.models.encoding import encode, features_of
 from rempart.models.inputs import Input
 from rempart.models.metrics import target_values
 from rempart.models.onnx_format import MODEL_FILE
-from rempart.serving.entries import Entry
+from rempart.serving.entries import PredictionEntry
 from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.rows import Key, Row
 from rempart.settings.pipeline import ModelPipeline
@@ -54,10 +54,10 @@ class RecordingLog:
     """A prediction log in memory. With a fault it refuses, as a full disk does."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[PredictionEntry] = []
         self.fault: Exception | None = None
 
-    async def write(self, entries: Sequence[Entry]) -> None:
+    async def write(self, entries: Sequence[PredictionEntry]) -> None:
         if self.fault:
             raise self.fault
         self.entries += entries

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from rempart.serving.entries import Entry, new_id
+from rempart.serving.entries import PredictionEntry, new_id
 from rempart.serving.journal import Journal
 
 AT = datetime(2099, 3, 1, 10, 58, tzinfo=UTC)
 SHA256 = "ab" * 32
 
 
-def entry(number: int, at: datetime | None = None, **more: Any) -> Entry:
+def entry(number: int, at: datetime | None = None, **more: Any) -> PredictionEntry:
     """The prediction of a booking, by its number; a minute later than the one before."""
     at = at or AT + timedelta(minutes=number)
     given: dict[str, Any] = {
@@ -34,10 +34,10 @@ def entry(number: int, at: datetime | None = None, **more: Any) -> Entry:
         "output": {"prediction": 80.0 + number},
         "seconds": 0.004,
     }
-    return Entry(**given | more)
+    return PredictionEntry(**given | more)
 
 
-def written(journal: Journal, *groups: Sequence[Entry]) -> None:
+def written(journal: Journal, *groups: Sequence[PredictionEntry]) -> None:
     """Write groups of entries at the same time, and close the journal."""
 
     async def write() -> None:

@@ -15,7 +15,7 @@ from rempart.flows.prediction_log import files, keys, retention, shipment
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.serving import hour_files, segments
-from rempart.serving.entries import Entry
+from rempart.serving.entries import PredictionEntry
 from rempart.settings import pipelines
 from rempart.sites.s3.site import S3Site
 from tests.buckets import own_buckets
@@ -42,7 +42,7 @@ def own(
         yield dataclasses.replace(platform, config=config, ledger_=proven_ledger, continuity_=own_continuity)
 
 
-def at(number: int) -> Entry:
+def at(number: int) -> PredictionEntry:
     return entry(number, BEGAN + timedelta(minutes=20 * number))
 
 

@@ -14,6 +14,7 @@ from mlflow.models import get_model_info
 from rempart.cli.views import model_files
 from rempart.errors import ModelRefused, TrainingError
 from rempart.flows.approval.approve import approve
+from rempart.flows.monitoring import retrain
 from rempart.flows.prediction.champion import champion_of
 from rempart.flows.training.train import candidate_record, train_on
 from rempart.flows.training.validate import roll_back, validate
@@ -22,6 +23,7 @@ from rempart.models import loading, registry
 from rempart.models.predictions import figures
 from rempart.models.tracking import session
 from rempart.settings import sections
+from rempart.settings.champions.retraining import Retraining
 from rempart.training.entrypoint import split_rows
 from tests.unit.training import stage
 
@@ -56,8 +58,8 @@ def fast(scratch):
     platform, pipeline = scratch
     backend = stage.InProcess(platform.active_site("personal"), platform.connections)
 
-    def train(params=GOOD, table=TABLE):
-        return train_on(platform, pipeline, table, "s1", params=params, backend=backend)
+    def train(params=GOOD, table=TABLE, verdict=None):
+        return train_on(platform, pipeline, table, "s1", params=params, backend=backend, verdict=verdict)
 
     return platform, pipeline, train
 
@@ -170,13 +172,20 @@ def test_the_gate_promotes_refuses_and_is_readable_in_mlflow(fast):
     assert again.promoted and again.reasons[0] == f"version {first.version} is already the champion"
     assert len(platform.ledger.find("promotion", pipeline.name)) == 1
 
-    bad = train(BAD)
+    verdict = platform.ledger.append("monitoring", pipeline.name, {"outcome": "red", "version": first.version}).seq
+    again = pipeline.model_copy(update={"retrain": Retraining(on_drift=True)})
+    assert retrain.decide(platform, again, started_by=["drift"]).verdict == verdict
+    bad = train(BAD, verdict=verdict)
+    retrain.trained(platform, pipeline.name, verdict, bad.version)
     refused = validate(platform, pipeline)
     assert not refused.promoted and refused.version == bad.version and refused.champion == first.version
+    chain = [platform.ledger.find(kind, pipeline.name)[0].body for kind in ("retraining", "candidate", "refusal")]
+    assert [(body["verdict"], body["version"]) for body in chain] == [(verdict, bad.version)] * 3
     assert validate(platform, pipeline) == refused
     assert len(platform.ledger.find("refusal", pipeline.name)) == 1
     with session(platform.tracking()) as client:
         version = client.get_model_version(pipeline.name, bad.version)
+        assert version.tags["rempart.verdict"] == str(verdict)
         assert version.tags["gate"] == "refused" and "the limit" in version.tags["gate_reasons"]
         assert version.tags["stage"] == "candidate" and "Refused by the gate" in version.description
         assert client.get_model_version(pipeline.name, first.version).tags["stage"] == "champion"

@@ -17,7 +17,7 @@ from rempart.settings.champions.retraining import Retraining
 
 
 @dataclass(frozen=True)
-class Decision:
+class TrainingDecision:
     """Whether a run trains. `why`: a sentence; empty where nothing had to be decided.
 
     `verdict`: number of the record of the verdict that is the cause; None: another cause, or no training.
@@ -57,24 +57,24 @@ def decide(
     newest: Evidence | None,
     retrainings: Sequence[Evidence],
     now: datetime,
-) -> Decision:
+) -> TrainingDecision:
     """Return whether the newest verdict starts a training. The same verdict gets the same answer until another comes.
 
     `champion`: version by the recorded decisions; `newest`: the newest verdict; `retrainings`: of this pipeline.
     """
     if not rules.on_drift:
-        return Decision(False, "`retrain.on_drift` is off")
+        return TrainingDecision(False, "`retrain.on_drift` is off")
     if champion is None or newest is None:
-        return Decision(False, "the model has no champion with a verdict")
+        return TrainingDecision(False, "the model has no champion with a verdict")
     told, version = f"verdict {newest.seq}", str(newest.body["version"])
     if newest.body["outcome"] != "red":
-        return Decision(False, f"the newest, {told}, is {newest.body['outcome']}")
+        return TrainingDecision(False, f"the newest, {told}, is {newest.body['outcome']}")
     if version != champion:
-        return Decision(False, f"{told} is on version {version}, and the champion is version {champion} now")
+        return TrainingDecision(False, f"{told} is on version {version}, and the champion is version {champion} now")
     known = starts(retrainings)
     if newest.seq not in known and (refusal := _too_often(rules, known, now)):
-        return Decision(False, f"{told} is red, but {refusal}")
-    return Decision(True, f"{told} on version {version} is red", newest.seq)
+        return TrainingDecision(False, f"{told} is red, but {refusal}")
+    return TrainingDecision(True, f"{told} on version {version} is red", newest.seq)
 
 
 def _too_often(rules: Retraining, known: Mapping[int, datetime], now: datetime) -> str:

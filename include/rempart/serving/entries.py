@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
-class Entry:
+class PredictionEntry:
     """One prediction.
 
     `id`: 32 hexadecimal digits; an entry that is written twice counts once. `at`: when it was answered, with a time
@@ -52,5 +52,5 @@ def time_of(entry_id: str) -> datetime | None:
 class PredictionLog(Protocol):
     """Where the scorer writes entries before it answers."""
 
-    async def write(self, entries: Sequence[Entry]) -> None:
+    async def write(self, entries: Sequence[PredictionEntry]) -> None:
         """Return once the entries are on disk. Raises ServingError if they cannot be written."""

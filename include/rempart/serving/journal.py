@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rempart.errors import ServingError
 from rempart.serving import records
-from rempart.serving.entries import Entry
+from rempart.serving.entries import PredictionEntry
 from rempart.serving.records import Sealing
 from rempart.serving.segments import Segment, framed
 
@@ -29,7 +29,7 @@ SEGMENT_SECONDS = 600.0
 
 @dataclass
 class _Waiting:
-    entries: Sequence[Entry]
+    entries: Sequence[PredictionEntry]
     written: asyncio.Future[None]
 
 
@@ -57,7 +57,7 @@ class Journal:
     def __post_init__(self) -> None:
         self._disk = ThreadPoolExecutor(1, f"prediction log {self.folder.name}")
 
-    async def write(self, entries: Sequence[Entry]) -> None:
+    async def write(self, entries: Sequence[PredictionEntry]) -> None:
         """Return once the sampled entries are on disk.
 
         Raises ServingError: none of them counts then, and a later write may succeed.
@@ -102,7 +102,7 @@ class Journal:
         self._closing = None
         self._disk.submit(self._close)
 
-    def _append(self, group: Sequence[Sequence[Entry]]) -> list[ServingError | None]:
+    def _append(self, group: Sequence[Sequence[PredictionEntry]]) -> list[ServingError | None]:
         """Write a group. Return the error of each writer, or None. The disk's own thread calls it."""
         outcomes, frames = list[ServingError | None](), list[bytes]()
         for entries in group:
@@ -152,9 +152,9 @@ class Journals:
 
     by_pipeline: Mapping[str, Journal]
 
-    async def write(self, entries: Sequence[Entry]) -> None:
+    async def write(self, entries: Sequence[PredictionEntry]) -> None:
         """Return once the sampled entries are on disk. Raises ServingError, also for a pipeline without a journal."""
-        groups: dict[str, list[Entry]] = {}
+        groups: dict[str, list[PredictionEntry]] = {}
         for entry in entries:
             groups.setdefault(entry.pipeline, []).append(entry)
         if unknown := sorted(groups.keys() - self.by_pipeline.keys()):

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from rempart.errors import ServingError
-from rempart.serving.entries import Entry
+from rempart.serving.entries import PredictionEntry
 
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -63,7 +63,7 @@ def is_sampled(entry_id: str, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def encode(entry: Entry, sealing: Sealing | None) -> bytes:
+def encode(entry: PredictionEntry, sealing: Sealing | None) -> bytes:
     """Return an entry as the journal holds it. Raises ServingError for an entry without a valid id, time or value."""
     if not _ID.fullmatch(entry.id) or entry.at.tzinfo is None:
         raise ServingError(

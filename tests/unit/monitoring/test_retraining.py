@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rempart.ledger.port import Evidence
 from rempart.monitoring import retraining
-from rempart.monitoring.retraining import Decision
+from rempart.monitoring.retraining import TrainingDecision
 from rempart.settings.champions.retraining import Retraining
 
 START = datetime(2026, 3, 1, 6, 30, tzinfo=UTC)
@@ -72,7 +72,7 @@ def test_only_a_red_verdict_on_the_champion_starts_a_training(outcome: str, vers
 
 
 def test_the_reason_is_a_sentence_with_its_end() -> None:
-    assert retraining.decide(RULES, None, verdict(7), [], START) == Decision(
+    assert retraining.decide(RULES, None, verdict(7), [], START) == TrainingDecision(
         False, "the model has no champion with a verdict"
     )
     assert not retraining.decide(RULES, "3", None, [], START).train

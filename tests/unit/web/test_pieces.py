@@ -180,7 +180,7 @@ def test_figures_for_prometheus_are_those_of_the_pages() -> None:
     watched.materialization(["stay"])
     watched.skew(["stay"])
     watched.record("promotion", "stays", {"version": "1", "previous": None, "metrics": {"mae": 22.4}, "reasons": []})
-    watched.monitoring("stays")
+    watched.retraining("stays", timedelta(hours=1), watched.monitoring("stays"))
     features = stays().model_dump()["features"]
     features["stay"]["max_age"] = "3h"
     found = samples(exposition(watched.facts(pipelines={"stays": stays(features=features)}), NOW))

@@ -10,7 +10,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.training.champions import decisions_on, intended
 from rempart.ledger.port import Evidence
 from rempart.monitoring import retraining
-from rempart.monitoring.retraining import Decision
+from rempart.monitoring.retraining import TrainingDecision
 from rempart.settings.pipeline import ModelPipeline
 
 logger = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ MANY = 10_000
 """Records of trainings that drift started; the budget allows few."""
 
 
-def decide(platform: Platform, pipeline: ModelPipeline, *, started_by: Collection[str]) -> Decision:
+def decide(platform: Platform, pipeline: ModelPipeline, *, started_by: Collection[str]) -> TrainingDecision:
     """Return whether a run trains, and record the verdict that starts a training.
 
     `started_by`: `drift` and `features`, the assets whose updates started the run; a run that a person or a time
@@ -26,7 +26,7 @@ def decide(platform: Platform, pipeline: ModelPipeline, *, started_by: Collectio
     DatabaseUnavailable.
     """
     if not started_by:
-        return Decision(True)
+        return TrainingDecision(True)
     ledger, name = platform.ledger, pipeline.name
     champion = intended(decisions_on(ledger, name))
     declined = []
@@ -42,9 +42,9 @@ def decide(platform: Platform, pipeline: ModelPipeline, *, started_by: Collectio
         declined.append(found.why)
     if "features" in started_by:
         if pipeline.retrain.on_features or champion is None:
-            return Decision(True)
+            return TrainingDecision(True)
         declined.append(f"version {champion} is champion, and `retrain.on_features` is off")
-    return Decision(False, "; ".join(declined))
+    return TrainingDecision(False, "; ".join(declined))
 
 
 def trained(platform: Platform, name: str, verdict: int, version: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rempart.errors import ServingError
 from rempart.flows.prediction_log import keys
-from rempart.serving.entries import Entry
+from rempart.serving.entries import PredictionEntry
 from rempart.serving.journal import Journal, Journals
 from rempart.settings.pipeline import ModelPipeline
 
@@ -39,7 +39,7 @@ class ServedLogs:
             else:
                 journal.sealing, journal.sample = sealing, pipeline.serving.log.sample
 
-    async def write(self, entries: Sequence[Entry]) -> None:
+    async def write(self, entries: Sequence[PredictionEntry]) -> None:
         """Return once the sampled entries are on disk. Raises ServingError, also for a pipeline without a log."""
         if unknown := sorted({entry.pipeline for entry in entries} - self._open.keys()):
             raise ServingError(

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from rempart.errors import RempartError
-from rempart.serving.entries import Entry, PredictionLog
+from rempart.serving.entries import PredictionEntry, PredictionLog
 from rempart.serving.scorer import friendly, metrics, open_inference
 from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.clients import Client, Clients
@@ -129,12 +129,14 @@ class Scorer:
                 {"Retry-After": "5"},
             ) from None
 
-        def entries(by: Deployment, predicted: BatchAnswer, ids: Sequence[str], *, returned: bool) -> list[Entry]:
+        def entries(
+            by: Deployment, predicted: BatchAnswer, ids: Sequence[str], *, returned: bool
+        ) -> list[PredictionEntry]:
             at, seconds = self.clock(), time.perf_counter() - began
             told = (pipeline, by.opened.version, by.opened.sha256, client.name, self.place)
             parts = zip(ids, question.rows, predicted.features, predicted.outputs, strict=True)
             return [
-                Entry(id_, at, *told, _inputs(by, question, row), features, output, seconds, returned)
+                PredictionEntry(id_, at, *told, _inputs(by, question, row), features, output, seconds, returned)
                 for id_, row, features, output in parts
             ]
 

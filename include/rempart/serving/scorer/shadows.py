@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rempart.errors import RempartError, ServingError
-from rempart.serving.entries import Entry, PredictionLog
+from rempart.serving.entries import PredictionEntry, PredictionLog
 from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.deployments import Deployment
 from rempart.serving.scorer.friendly import Question
@@ -33,7 +33,7 @@ class Shadows:
         pipeline: str,
         shadow: Deployment,
         question: Question,
-        entries: Callable[[Deployment, BatchAnswer], list[Entry]],
+        entries: Callable[[Deployment, BatchAnswer], list[PredictionEntry]],
     ) -> None:
         """Let a shadow predict what was answered, without waiting for it."""
         rows = len(question.rows)
@@ -55,7 +55,7 @@ class Shadows:
         shadow: Deployment,
         asked: asyncio.Future[BatchAnswer],
         rows: int,
-        entries: Callable[[Deployment, BatchAnswer], list[Entry]],
+        entries: Callable[[Deployment, BatchAnswer], list[PredictionEntry]],
     ) -> None:
         try:
             await self.log.write(entries(shadow, await asked))

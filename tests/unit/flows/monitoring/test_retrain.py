@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from rempart.cli import run_follow
 from rempart.errors import PipelineError
 from rempart.flows.monitoring import retrain
 from rempart.flows.training import check_pipeline
 from rempart.ledger.memory import MemoryLedger
 from rempart.monitoring import retraining
-from rempart.monitoring.retraining import Decision
+from rempart.monitoring.retraining import TrainingDecision
 from rempart.orchestration import run_notes
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.pipelines import named, with_model
@@ -50,7 +51,7 @@ class World:
     def verdict(self, outcome: str = "red", version: str = "3") -> int:
         return self.ledger.append("monitoring", NAME, {"outcome": outcome, "version": version}).seq
 
-    def decide(self, *started_by: str, pipeline: ModelPipeline | None = None) -> Decision:
+    def decide(self, *started_by: str, pipeline: ModelPipeline | None = None) -> TrainingDecision:
         return retrain.decide(self.platform, pipeline or learning(), started_by=started_by)
 
     def records(self) -> list[dict[str, Any]]:
@@ -62,11 +63,11 @@ def test_the_world_moves_and_the_champion_learns_again() -> None:
     assert world.decide("features").train  # no champion yet
     world.promoted("3")
     declined = world.decide("features")
-    assert declined == Decision(False, "version 3 is champion, and `retrain.on_features` is off")
+    assert declined == TrainingDecision(False, "version 3 is champion, and `retrain.on_features` is off")
     assert not world.decide("drift").train and not world.records()
     seq = world.verdict()
     decision = world.decide("drift")
-    assert decision == Decision(True, f"verdict {seq} on version 3 is red", seq)
+    assert decision == TrainingDecision(True, f"verdict {seq} on version 3 is red", seq)
     assert world.decide("drift") == decision  # a cleared task
     assert world.records() == [{"verdict": seq, "champion": "3", "version": None}]
     retrain.trained(world.platform, NAME, seq, "4")
@@ -95,18 +96,18 @@ def test_people_and_times_always_train_and_do_not_count() -> None:
     world = World()
     world.promoted("3")
     world.verdict()
-    assert world.decide() == Decision(True) and not world.records()
+    assert world.decide() == TrainingDecision(True) and not world.records()
     assert run_notes.note({"decide_training": vars(world.decide())}, {}) is None
 
 
 def test_new_features_are_trained_on_although_drift_may_not_start_a_training() -> None:
     world, both = World(), learning(on_features=True)
     world.promoted("3")
-    assert world.decide("drift", "features", pipeline=both) == Decision(True)
+    assert world.decide("drift", "features", pipeline=both) == TrainingDecision(True)
     seq = world.verdict()
     assert world.decide("drift", "features", pipeline=both).verdict == seq
     world.verdict("green")
-    assert world.decide("drift", "features", pipeline=both) == Decision(True)
+    assert world.decide("drift", "features", pipeline=both) == TrainingDecision(True)
     assert not world.decide("drift", pipeline=both).train
 
 
@@ -137,3 +138,8 @@ def test_what_may_surprise_is_a_warning() -> None:
     assert features.startswith("retrain.on_drift: each load of the features is trained on already")
     (limit,) = check_pipeline.warnings(learning(gate={"baseline_margin": 0}))
     assert limit.startswith("gate.limit: it is absolute")
+
+
+def test_a_persons_run_starts_the_training_that_the_assets_would_skip() -> None:
+    assert run_follow.by_hand(learning()) == {"train"} and run_follow.by_hand(SHIPPED) == frozenset()
+    assert run_follow.by_hand(learning(on_features=True)) == frozenset()

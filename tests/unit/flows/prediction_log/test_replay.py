@@ -14,7 +14,7 @@ from rempart.cli.predictions import replay as command
 from rempart.errors import ModelRefused, ServingError
 from rempart.flows.prediction.champion import Champion
 from rempart.flows.prediction_log import keys, replay, retention, shipment
-from rempart.serving.entries import Entry, new_id
+from rempart.serving.entries import PredictionEntry, new_id
 from rempart.settings import pipelines
 from rempart.settings.pipeline import ModelPipeline
 from tests.erasable import NOW, Lake, in_two_memories
@@ -37,7 +37,7 @@ def lake(monkeypatch: pytest.MonkeyPatch, champion: Champion) -> Lake:
     return made
 
 
-def answered(champion: Champion, number: int, at: datetime = AT) -> Entry:
+def answered(champion: Champion, number: int, at: datetime = AT) -> PredictionEntry:
     """The entry of a row as the scorer writes it, with dates as text."""
     (inputs,) = raw(TABLE.slice(number, 1)).to_pylist()
     (features,) = TABLE.slice(number, 1).select([each.name for each in champion.model.features]).to_pylist()
@@ -54,7 +54,7 @@ def answered(champion: Champion, number: int, at: datetime = AT) -> Entry:
     )
 
 
-def log(lake: Lake, root: Path, *entries: Entry) -> None:
+def log(lake: Lake, root: Path, *entries: PredictionEntry) -> None:
     written(keys.open_journals(lake.platform, [model(lake)], root).by_pipeline[NAME], entries)
 
 

@@ -17,7 +17,7 @@ from rempart.flows.prediction_log.run import run
 from rempart.flows.shared import erasures
 from rempart.ledger.memory import MemoryLedger
 from rempart.serving import hour_files, segments
-from rempart.serving.entries import Entry
+from rempart.serving.entries import PredictionEntry
 from rempart.settings.pipeline import ModelPipeline
 from tests.erasable import NOW, Lake, in_two_memories
 from tests.logged import AT, Killed, entry, killed_at, written
@@ -33,7 +33,7 @@ def lake(monkeypatch: pytest.MonkeyPatch) -> Lake:
     return in_two_memories()
 
 
-def log(lake: Lake, root: Path, *entries: Entry) -> None:
+def log(lake: Lake, root: Path, *entries: PredictionEntry) -> None:
     """Write entries as the scorer does."""
     written_by = keys.open_journals(lake.platform, [model(lake)], root)
     written(written_by.by_pipeline[NAME], entries)
@@ -93,7 +93,7 @@ def test_an_entry_counts_once_however_often_it_is_written(lake: Lake, tmp_path: 
 def test_killed_at_any_step_nothing_is_lost_or_doubled(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def at(number: int) -> Entry:
+    def at(number: int) -> PredictionEntry:
         return entry(number, AT + timedelta(minutes=30 * number))  # hours of their own, so steps do not grow
 
     log(lake, tmp_path, at(0))
