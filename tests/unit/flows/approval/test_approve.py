@@ -5,18 +5,28 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rempart.errors import ModelRefused
+from rempart.flows.approval import approve as flow
 from rempart.flows.approval.approve import outdated
 from rempart.flows.retirement.plan import ModelFacts, VersionFacts, plan
 from rempart.flows.shared import approvals, retirements
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training.validate import ValidationResult
 from rempart.ledger.memory import MemoryLedger
 from rempart.ledger.port import Evidence
+from rempart.settings import pipelines
 from rempart.web.read_models.model_versions import model_state
+from tests.switchovers import in_memory
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 GATE = {"metric": "mae", "limit": 12.0, "approval": "person"}
+NAME = "hotel_bookings"
+PIPELINE = pipelines.with_model(pipelines.named(NAME))
+GATES = PIPELINE.gate.model_dump(mode="json")
 STEPS = st.lists(
     st.tuples(st.sampled_from(["approval", "promotion", "refusal", "rollback"]), st.sampled_from("123")), max_size=12
 )
@@ -56,3 +66,69 @@ def test_a_version_that_waits_is_told_and_is_not_retired() -> None:
     assert "it awaits approval" in plan(facts, "2").refusals[0]
     ledger.append("retirement", "m", retirements.body("2", "began", why="named by a person"))
     assert not approvals.on_record(ledger, "m")
+
+
+@pytest.fixture
+def tracked(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
+    """What stands in for MLflow: its alias by model, and the versions whose files were compared."""
+    seen = dict[str, str | None]()
+
+    def promote(tracking: None, name: str, version: str, *given: object) -> None:
+        seen["alias"] = version
+
+    monkeypatch.setattr(Platform, "tracking", lambda self: None)
+    monkeypatch.setattr(flow.registry, "promote", promote)
+    monkeypatch.setattr(flow.registry, "champion", lambda *given: seen.get("alias"))
+    monkeypatch.setattr(
+        flow.validate, "check_files", lambda tracking, ledger, name, version: seen.update(files=version)
+    )
+    return seen
+
+
+def waits(platform: Platform, version: str, previous: str | None) -> int:
+    body = {"version": version, "previous": previous, "gate": GATES, "metrics": {"mae": 9.0}, "reasons": ["passed: 9"]}
+    written = {"written_by": {"dag": "validate_model_hotel_bookings", "run": "r", "task": "validate"}}
+    return platform.ledger.append("approval", NAME, body | written).seq
+
+
+def test_an_approval_is_a_promotion_that_names_who_and_what(tracked: dict[str, str | None]) -> None:
+    platform = in_memory()
+    seq = waits(platform, "2", None)
+    planned = flow.approve(platform, PIPELINE, "2", by="user 3")
+    assert not planned.promoted and "becomes champion in place of none" in planned.told
+    assert "alias" not in tracked and tracked["files"] == "2" and not platform.ledger.find("promotion")
+    for _ in range(2):  # the second run changes nothing
+        assert flow.approve(platform, PIPELINE, "2", by="user 3", dry_run=False).promoted
+    (record,) = platform.ledger.find("promotion", NAME)
+    assert record.body["approved_by"] == "user 3" and record.body["approval"] == seq
+    assert "written_by" not in record.body and record.body["reasons"][-1] == "passed: approved by user 3"
+    assert tracked["alias"] == "2" and not approvals.on_record(platform.ledger, NAME)
+
+
+def test_a_version_is_judged_anew_if_the_champion_is_another_one(
+    tracked: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = in_memory()
+    waits(platform, "2", "1")
+    result = ValidationResult("2", False, ("passed: 9",), {}, {}, None, None, awaits=True)
+    monkeypatch.setattr(flow.validate, "validate", lambda *given: result)
+    done = flow.approve(platform, PIPELINE, "2", by="user 3", dry_run=False)
+    assert not done.promoted and "was judged anew" in done.told and "It waits again" in done.told
+    assert not platform.ledger.find("promotion") and "alias" not in tracked
+
+
+def test_what_does_not_wait_or_has_other_files_is_not_promoted(
+    tracked: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = in_memory()
+    waits(platform, "2", None)
+    with pytest.raises(ModelRefused, match=r"Version 3 of model hotel_bookings does not wait .* these do: 2"):
+        flow.approve(platform, PIPELINE, "3", by="user 3", dry_run=False)
+
+    def differs(*given: object) -> None:
+        raise ModelRefused("file 'model.onnx' differs", "Train again.")
+
+    monkeypatch.setattr(flow.validate, "check_files", differs)
+    with pytest.raises(ModelRefused, match="differs"):
+        flow.approve(platform, PIPELINE, "2", by="user 3", dry_run=False)
+    assert not platform.ledger.find("promotion") and "alias" not in tracked
