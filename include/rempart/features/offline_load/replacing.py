@@ -128,7 +128,7 @@ def replace_rows(
     if len(key) == 1 or "event_timestamp" not in key:
         deleted = session.execute(gone).rowcount
         return Replaced(written, deleted, deleted > 0)
-    entity = name(key[0])
+    entity, held = name(key[0]), held or sql.SQL("true")
     counted = session.execute(
         sql.SQL(
             "WITH gone AS ({gone} RETURNING old.{entity}, old.event_timestamp), newest AS ("
@@ -137,9 +137,7 @@ def replace_rows(
             "  WHERE g.{entity} = n.{entity} AND g.event_timestamp = n.event_timestamp) GROUP BY 1),"
             " marked AS (UPDATE {table} old SET loaded_at = {at} FROM newest n WHERE {same})"
             " SELECT count(*), count(DISTINCT {entity}) > (SELECT count(*) FROM newest WHERE held) FROM gone"
-        ).format(
-            gone=gone, entity=entity, table=name(table), at=sql.Literal(at), same=same, held=held or sql.SQL("true")
-        )
+        ).format(gone=gone, entity=entity, table=name(table), at=sql.Literal(at), same=same, held=held)
     ).fetchone()
     assert counted is not None  # noqa: S101 - an aggregate gives one row
     return Replaced(written, int(counted[0]), bool(counted[1]))
