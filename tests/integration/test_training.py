@@ -13,7 +13,6 @@ from mlflow.models import get_model_info
 
 from rempart.cli.views import model_files
 from rempart.errors import ModelRefused, TrainingError
-from rempart.flows.approval.approve import approve
 from rempart.flows.monitoring import retrain
 from rempart.flows.prediction.champion import champion_of
 from rempart.flows.training.train import candidate_record, train_on
@@ -369,40 +368,3 @@ def test_a_bad_candidate_that_cannot_be_compared_is_refused_although_a_person_na
     other = stage.pipeline(pipeline.name, task="classification")
     bad = train_on(platform, other, TABLE, "s1", params=BAD, backend=backend).version
     assert not validate(platform, other, bad).promoted
-
-
-def test_a_candidate_waits_for_a_person_and_its_approval_is_evidence(fast):
-    platform, pipeline, train = fast
-    gated = stage.pipeline(
-        pipeline.name,
-        gate={"metric": "mae", "limit": 12, "baseline_by": ["agent"], "baseline_margin": 0.1, "approval": "person"},
-    )
-    ledger, tracking = platform.ledger, platform.tracking()
-    first = train().version
-    for _ in range(2):
-        judged = validate(platform, gated)
-        assert judged.awaits and not judged.promoted and judged.champion is None
-    assert len(ledger.find("approval", pipeline.name)) == 1 and not ledger.find("promotion", pipeline.name)
-    with session(tracking) as client:
-        assert client.get_model_version(pipeline.name, first).tags["gate"] == "awaits approval"
-    assert not approve(platform, gated, first, by="role model-owner").promoted
-    assert registry.champion(tracking, pipeline.name) is None
-    for _ in range(2):  # the second run changes nothing
-        assert approve(platform, gated, first, by="role model-owner", dry_run=False).promoted
-    (record,) = ledger.find("promotion", pipeline.name)
-    assert record.body["approved_by"] == "role model-owner"
-    assert record.body["approval"] == ledger.find("approval", pipeline.name)[0].seq
-    assert registry.champion(tracking, pipeline.name) == first
-
-    second = train({"max_iter": 70}).version
-    assert validate(platform, gated).awaits
-    assert validate(platform, pipeline, second).promoted  # another champion than the one it was judged against
-    third = train({"max_iter": 65}).version
-    assert validate(platform, gated).awaits
-    roll_back(platform, pipeline, dry_run=False)
-    anew = approve(platform, gated, third, by="role model-owner", dry_run=False)
-    assert not anew.promoted and "was judged anew" in anew.told and "It waits again" in anew.told
-    assert registry.champion(tracking, pipeline.name) == first
-    with pytest.raises(ModelRefused, match=f"does not wait for an approval; these do: {third}"):
-        approve(platform, gated, second, by="role model-owner")
-    assert approve(platform, gated, third, by="role model-owner", dry_run=False).promoted

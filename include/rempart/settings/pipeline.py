@@ -81,10 +81,7 @@ class Pipeline(Strict):
         description="Steps, each with evidence, that lower the classification of the `model` or of derived `data`.",
     )
     source: AnySource = Field(
-        description=(
-            "Where rows come from: files, a database, an HTTP service, another operator's bucket, or snapshots of "
-            "other pipelines. `kind` decides which keys are allowed; default `files`."
-        )
+        description="Where rows come from. `kind` decides which keys are allowed; default `files`."
     )
     key: list[str] = Field(min_length=1, description="Columns that together identify a row.")
     moments: dict[Name, Moment] = Field(min_length=1, description="Moments in order of time, earliest first.")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import json_documents
+from rempart.cli import json_documents, rendering
 from rempart.cli.json_documents import AsJson
 from rempart.cli.lifecycle.remove import DryRun, Yes, check_one
 
@@ -42,7 +42,7 @@ def approve(
     if as_json:
         json_documents.show(done)
     else:
-        typer.echo(done.told)
+        rendering.tell(done.told)
         if not yes:
-            typer.echo("Nothing was changed. To approve it, add --yes.")
+            rendering.tell("Nothing was changed. To approve it, add --yes.")
     raise typer.Exit(0 if done.promoted or not yes else 1)

@@ -15,7 +15,7 @@ from rempart.errors import ObjectMissing, PredictionError
 from rempart.features.prediction.rows import moments
 from rempart.flows.prediction import chosen_rows, scorings
 from rempart.flows.prediction.champion import ROWS, Champion
-from rempart.flows.prediction.chosen_rows import Unlabelled, Window
+from rempart.flows.prediction.chosen_rows import RowPeriod, Unlabelled
 from rempart.flows.prediction.judged_rows import judge
 from rempart.flows.prediction.scorings import Scoring, ScoringQuestion
 from rempart.flows.prediction.written_parts import PartWriter
@@ -74,7 +74,7 @@ def predicted(
     run: Run,
     champion: Champion,
     asked: ScoringQuestion,
-    window: Window | None,
+    window: RowPeriod | None,
     delivered: labelled.Delivered | None,
     classification: Classification,
     folder: Path,
@@ -127,7 +127,7 @@ def _check_columns(run: Run, champion: Champion, needed: list[str]) -> None:
         )
 
 
-def _partitions(run: Run, asked: ScoringQuestion, window: Window | None) -> list[str] | None:
+def _partitions(run: Run, asked: ScoringQuestion, window: RowPeriod | None) -> list[str] | None:
     """Return the partitions with rows to predict; None for all.
 
     Those of a window; else those that changed since the newest snapshot that the same champion scored in the same way.
@@ -156,7 +156,7 @@ def _partitions(run: Run, asked: ScoringQuestion, window: Window | None) -> list
 
 
 def _chosen(
-    run: Run, partitions: list[str] | None, window: Window | None, unlabelled: Unlabelled
+    run: Run, partitions: list[str] | None, window: RowPeriod | None, unlabelled: Unlabelled
 ) -> Iterator[pa.Table]:
     """Yield the chosen rows in tables of bounded size."""
     for rows in chosen_rows.gathered(snapshots.rows(run.site, run.bucket, run.snapshot, partitions), ROWS):

@@ -17,7 +17,7 @@ from rempart.errors import InputMissing, ObjectMissing, PredictionError
 from rempart.flows.ingestion import delta_log, derived_run
 from rempart.flows.prediction import chosen_rows, scorings, user_table
 from rempart.flows.prediction.champion import champion_of
-from rempart.flows.prediction.chosen_rows import Window
+from rempart.flows.prediction.chosen_rows import RowPeriod
 from rempart.flows.prediction.made_scoring import Run, keep, predicted
 from rempart.flows.prediction.scorings import Scoring, ScoringQuestion
 from rempart.flows.shared import erasures, removals
@@ -188,7 +188,7 @@ def _snapshot(site: Site, bucket: str, name: str, wanted: str | None) -> Snapsho
     return found
 
 
-def _labels(run: Run, window: Window | None) -> labelled.Delivered | None:
+def _labels(run: Run, window: RowPeriod | None) -> labelled.Delivered | None:
     """Return the labels whose rows are left out. Raises PredictionError if every row of the pipeline has its target."""
     if window is not None or run.source.name != run.pipeline.name:
         return None

@@ -264,7 +264,7 @@ def test_each_row_is_either_predicted_or_refused_with_every_reason(cells: list[t
 )
 @settings(max_examples=60, deadline=None)
 def test_the_partitions_of_a_window_have_all_of_its_rows(days: list[Any], since: Any, until: Any) -> None:
-    window = chosen_rows.Window("day", since, until)
+    window = chosen_rows.RowPeriod("day", since, until)
     rows = pa.table({"day": pa.array(days, pa.date32())})
     kept = window.of(rows)["day"].to_pylist()
     assert kept == [day for day in days if (since is None or day >= since) and (until is None or day < until)]

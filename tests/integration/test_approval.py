@@ -1,0 +1,50 @@
+"""A person approves what passed the gate, on a real MLflow."""
+
+import pytest
+
+from rempart.errors import ModelRefused
+from rempart.flows.approval.approve import approve
+from rempart.flows.training.validate import roll_back, validate
+from rempart.models import registry
+from rempart.models.tracking import session
+from tests.integration.test_training import fast, scratch  # noqa: F401 - fixtures
+from tests.unit.training import stage
+
+pytestmark = pytest.mark.tracking
+
+
+def test_a_candidate_waits_for_a_person_and_its_approval_is_evidence(fast):  # noqa: F811 - the fixture
+    platform, pipeline, train = fast
+    gated = stage.pipeline(
+        pipeline.name,
+        gate={"metric": "mae", "limit": 12, "baseline_by": ["agent"], "baseline_margin": 0.1, "approval": "person"},
+    )
+    ledger, tracking = platform.ledger, platform.tracking()
+    first = train().version
+    for _ in range(2):
+        judged = validate(platform, gated)
+        assert judged.awaits and not judged.promoted and judged.champion is None
+    assert len(ledger.find("approval", pipeline.name)) == 1 and not ledger.find("promotion", pipeline.name)
+    with session(tracking) as client:
+        assert client.get_model_version(pipeline.name, first).tags["gate"] == "awaits approval"
+    assert not approve(platform, gated, first, by="role model-owner").promoted
+    assert registry.champion(tracking, pipeline.name) is None
+    for _ in range(2):  # the second run changes nothing
+        assert approve(platform, gated, first, by="role model-owner", dry_run=False).promoted
+    (record,) = ledger.find("promotion", pipeline.name)
+    assert record.body["approved_by"] == "role model-owner"
+    assert record.body["approval"] == ledger.find("approval", pipeline.name)[0].seq
+    assert registry.champion(tracking, pipeline.name) == first
+
+    second = train({"max_iter": 70}).version
+    assert validate(platform, gated).awaits
+    assert validate(platform, pipeline, second).promoted  # another champion than the one it was judged against
+    third = train({"max_iter": 65}).version
+    assert validate(platform, gated).awaits
+    roll_back(platform, pipeline, dry_run=False)
+    anew = approve(platform, gated, third, by="role model-owner", dry_run=False)
+    assert not anew.promoted and "was judged anew" in anew.told and "It waits again" in anew.told
+    assert registry.champion(tracking, pipeline.name) == first
+    with pytest.raises(ModelRefused, match=f"does not wait for an approval; these do: {third}"):
+        approve(platform, gated, second, by="role model-owner")
+    assert approve(platform, gated, third, by="role model-owner", dry_run=False).promoted
