@@ -36,10 +36,10 @@ def test_a_candidate_waits_for_a_person_and_its_approval_is_evidence(fast):  # n
     assert record.body["approval"] == ledger.find("approval", pipeline.name)[0].seq
     assert registry.champion(tracking, pipeline.name) == first
 
-    second = train({"max_iter": 70}).version
+    second = train({"max_iter": 80}).version
     assert validate(platform, gated).awaits
     assert validate(platform, pipeline, second).promoted  # another champion than the one it was judged against
-    third = train({"max_iter": 65}).version
+    third = train({"max_iter": 100}).version
     assert validate(platform, gated).awaits
     roll_back(platform, pipeline, dry_run=False)
     anew = approve(platform, gated, third, by="role model-owner", dry_run=False)
