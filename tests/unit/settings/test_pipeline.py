@@ -67,12 +67,13 @@ def test_the_keys_of_a_model_stand_together(load_changed: Callable[[Change], pip
 
 
 def test_without_a_model_nothing_trains(load_changed: Callable[[Change], pipeline.Pipeline]) -> None:
-    def trains(data: dict[str, Any]) -> None:
+    def starts(data: dict[str, Any]) -> None:
         without_model(data)
-        data["schedules"]["train"] = "0 5 * * 0"
+        data["schedules"] |= {"train": "0 5 * * 0", "monitor": "0 6 * * *"}
 
-    with pytest.raises(PipelineError, match=r"schedules\.train: the pipeline has no model"):
-        load_changed(trains)
+    with pytest.raises(PipelineError, match=r"schedules\.train: the pipeline has no model") as told:
+        load_changed(starts)
+    assert "schedules.monitor: the pipeline has no model" in str(told.value)
 
 
 LEAKS = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 import pytest
 from pyarrow import csv
 
-from rempart.errors import ModelRefused
+from rempart.errors import IntegrityError, ModelRefused
 from rempart.features import in_memory
 from rempart.flows.monitoring import champion_drift
 from rempart.flows.monitoring.champion_drift import Reference
@@ -32,6 +33,7 @@ from rempart.settings.pipelines import named, with_model
 from rempart.training.outputs import split_rows
 from rempart.training.trainers import trainers
 from tests.cockpit import NOW
+from tests.memory_site import MemorySite
 
 PIPELINE = with_model(named("hotel_bookings"))
 PRICE, DAY = PIPELINE.prediction.target, PIPELINE.holdout.column
@@ -163,3 +165,25 @@ def test_a_watch_records_its_verdict_and_what_kept_it_from_one(
         champion_drift.watch(platform, PIPELINE)
     newest = platform.ledger.find("monitoring", PIPELINE.name)[0].body
     assert (newest["outcome"], newest["reasons"]) == ("unknown", ["Model x version 3: a file differs"])
+
+
+def test_the_reference_is_the_training_set_of_the_evidence(
+    bookings: pa.Table, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body, rows = frozen(PIPELINE, bookings)
+    site, ledger = MemorySite("primary"), MemoryLedger(clock=lambda: NOW)
+    site.ensure_bucket("lake", versioned=True)
+    site.write("lake", "training/x.parquet", body)
+    dataset = {"bucket": "lake", "key": "training/x.parquet", "sha256": hashlib.sha256(body).hexdigest(), **rows}
+    ledger.append("candidate", PIPELINE.name, {"version": "3", "dataset": dataset, "metrics": {"mae": 23.4}})
+    ledger.append("promotion", PIPELINE.name, {"version": "3", "previous": None, "reasons": []})
+    monkeypatch.setattr(champion_drift, "champion_of", lambda *_: SimpleNamespace(model=model))
+    monkeypatch.setattr(champion_drift, "training_set", lambda *_: SimpleNamespace(table=bookings, snapshot="s1"))
+    platform: Any = SimpleNamespace(ledger=ledger, clock=lambda: NOW, active_site=lambda _: site)
+    found = champion_drift.watch(platform, PIPELINE)
+    assert found is not None and found.outcome == "green" and found.performance is not None
+    assert (found.performance.overall.recorded, found.window.snapshot, found.version) == (23.4, "s1", "3")
+    site.write("lake", "training/x.parquet", body[:-1] + b"x")
+    with pytest.raises(IntegrityError):
+        champion_drift.watch(platform, PIPELINE)
+    assert ledger.find("monitoring", PIPELINE.name)[0].body["outcome"] == "unknown"
