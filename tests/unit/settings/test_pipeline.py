@@ -57,19 +57,22 @@ def test_a_pipeline_may_end_at_its_snapshot(load_changed: Callable[[Change], pip
     assert "Declare features, prediction, holdout and gate" in error.value.hint
 
 
-@pytest.mark.parametrize("key", sorted(pipeline.MODEL_KEYS - {"trainer", "expressions"}))
+@pytest.mark.parametrize(
+    "key", sorted(key for key in pipeline.MODEL_KEYS if pipeline.ModelPipeline.model_fields[key].is_required())
+)
 def test_the_keys_of_a_model_stand_together(load_changed: Callable[[Change], pipeline.Pipeline], key: str) -> None:
     with pytest.raises(PipelineError, match=f"{key}: Field required|{key}.*missing|{key}"):
         load_changed(lambda data: data.pop(key))
 
 
 def test_without_a_model_nothing_trains(load_changed: Callable[[Change], pipeline.Pipeline]) -> None:
-    def trains(data: dict[str, Any]) -> None:
+    def starts(data: dict[str, Any]) -> None:
         without_model(data)
-        data["schedules"]["train"] = "0 5 * * 0"
+        data["schedules"] |= {"train": "0 5 * * 0", "monitor": "0 6 * * *"}
 
-    with pytest.raises(PipelineError, match=r"schedules\.train: the pipeline has no model"):
-        load_changed(trains)
+    with pytest.raises(PipelineError, match=r"schedules\.train: the pipeline has no model") as told:
+        load_changed(starts)
+    assert "schedules.monitor: the pipeline has no model" in str(told.value)
 
 
 LEAKS = [
