@@ -23,7 +23,7 @@ _MEMORY = 256
 
 
 @dataclass(frozen=True)
-class Window:
+class RowPeriod:
     """Rows whose time is at or after `since` and before `until` (None: no bound), in the column that partitions them.
 
     Both are dates if the column has dates, else instants in UTC.
@@ -55,7 +55,7 @@ class Window:
         return rows
 
 
-def window(column: str, kind: str, since: str | None, until: str | None) -> Window | None:
+def window(column: str, kind: str, since: str | None, until: str | None) -> RowPeriod | None:
     """Return the window of a run's parameters, or None without any. Raises PredictionError for other text."""
     if since is None and until is None:
         return None
@@ -66,7 +66,7 @@ def window(column: str, kind: str, since: str | None, until: str | None) -> Wind
             f"score the rows from {since} to {until}: the window is empty, because `to` is not in it",
             "Pass a `to` that is later than `from`.",
         )
-    return Window(column, first, last)
+    return RowPeriod(column, first, last)
 
 
 def _edge(name: str, text: str | None, kind: str) -> date | None:
