@@ -362,6 +362,7 @@ def test_a_bad_candidate_that_cannot_be_compared_is_refused_although_a_person_na
     assert not validate(platform, other, bad).promoted
 
 
+@pytest.mark.full
 def test_a_candidate_waits_for_a_person_and_its_approval_is_evidence(fast):
     platform, pipeline, train = fast
     gated = stage.pipeline(
