@@ -13,6 +13,7 @@ from tests.unit.training import stage
 pytestmark = pytest.mark.tracking
 
 
+@pytest.mark.full
 def test_a_candidate_waits_for_a_person_and_its_approval_is_evidence(fast):  # noqa: F811 - the fixture
     platform, pipeline, train = fast
     gated = stage.pipeline(

@@ -24,6 +24,7 @@ def clients(per_minute: int = 60) -> Clients:
 @pytest.mark.parametrize(
     "header",
     [None, "", "Bearer", f"Basic {KEY}", f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", "Bearer é", f"Bearer {new_key()}"],
+    ids=["none", "empty", "no key", "another scheme", "longer", "shorter", "no ASCII", "another key"],
 )
 def test_a_request_without_a_known_key_is_refused(header: str | None) -> None:
     with pytest.raises(Refused) as caught:
