@@ -28,6 +28,7 @@ STAGES: dict[str, float | None] = {
     "drill": 30.0,
     "bad model": 35.0,
     "gate": 12.0,
+    "score": 10.0,
 }
 """The stages in their order, with the seconds of each on two cores. The last run of this stack knows better. Set-up
 takes seconds or minutes, and is over when the first stage is shown.
