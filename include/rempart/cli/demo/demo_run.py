@@ -20,6 +20,7 @@ from rempart.airflow_api import AirflowApi
 from rempart.backup.drill.checks import passed_of
 from rempart.cli import progress
 from rempart.cli.demo import demo_flights
+from rempart.cli.demo.demo_champion import AtWork
 from rempart.cli.demo.demo_stages import STAGES, NextSteps, Stages, steps, summary
 from rempart.errors import RempartError
 from rempart.flows.backup.point_report import size
@@ -28,8 +29,6 @@ from rempart.orchestration import run_notes
 from rempart.settings import config, pipelines
 
 PIPELINE = "hotel_bookings"
-WEEK = {"from": "2017-06-05", "to": "2017-06-12"}
-"""Arrivals of one week, held out from training."""
 BAD_PARAMS = {"max_iter": 1, "learning_rate": 0.01}
 """One tree with a tiny step: it predicts little more than the mean, so the gate must refuse it."""
 
@@ -182,16 +181,6 @@ class Demo:
             judged["champion"] == self.report["model"]["version"], f"the champion is still version {judged['champion']}"
         )
 
-    def scoring(self) -> None:
-        """Predict a week of arrivals in batch, and check that the champion answered for each row."""
-        scored = self.run("score", f"score_{PIPELINE}", "score", conf=WEEK)
-        told = f"{scored['rows']} bookings predicted in batch by version {scored['version']}"
-        self.stages.result(f"{told}, in table {scored['table']}")
-        self.report["scoring"] = {key: scored[key] for key in ("rows", "refused", "version", "table")}
-        self.check(
-            scored["rows"] > 0 == scored["refused"] and scored["version"] == self.report["model"]["version"], told
-        )
-
 
 def run(start_stack: Callable[[], None], out: Callable[[str], None] = print, *, flights: bool = False) -> bool:
     """Run the demo against this project's stack and write var/demo-report.json. Return whether every check passed.
@@ -214,7 +203,7 @@ def run(start_stack: Callable[[], None], out: Callable[[str], None] = print, *, 
         try:
             demo.continuity(demo.chain())
             demo.refusal()
-            demo.scoring()
+            AtWork(demo).run()
             if flights:
                 demo_flights.Flights(demo).run()
             whole = True

@@ -29,6 +29,8 @@ STAGES: dict[str, float | None] = {
     "bad model": 35.0,
     "gate": 12.0,
     "score": 10.0,
+    "serve": 10.0,
+    "watch": 10.0,
 }
 """The stages in their order, with the seconds of each on two cores. The last run of this stack knows better. Set-up
 takes seconds or minutes, and is over when the first stage is shown.
