@@ -98,6 +98,7 @@ def load(tracking: Connection, record: Mapping[str, Any]) -> LoadedModel:
     TrackingUnavailable, TrackingRefused.
     """
     name, version = str(record["name"]), str(record["version"])
+    _check_complete(record)
     with session(tracking, f"load model {name} version {version}") as client:
         body, ignored = _verified_model(client, name, version, record)
     model = open_verified(record, body, ignored)
@@ -115,17 +116,22 @@ def lacks(record: Mapping[str, Any]) -> str:
     return ""
 
 
+def _check_complete(record: Mapping[str, Any]) -> None:
+    if missing := lacks(record):
+        name, version = str(record["name"]), str(record["version"])
+        raise ModelRefused(
+            f"Model {name} version {version}: its evidence has no {missing}, since an earlier release trained it",
+            f"Train it again: run train_{name}, then validate the new version.",
+        )
+
+
 def open_verified(record: Mapping[str, Any], body: bytes, ignored: tuple[str, ...] = ()) -> LoadedModel:
     """Open the model.onnx of a `candidate` evidence body, wherever its bytes come from.
 
     Raises ModelRefused if they are not those on record, or naming what a record of an earlier release lacks.
     """
     name, version = str(record["name"]), str(record["version"])
-    if missing := lacks(record):
-        raise ModelRefused(
-            f"Model {name} version {version}: its evidence has no {missing}, since an earlier release trained it",
-            f"Train it again: run train_{name}, then validate the new version.",
-        )
+    _check_complete(record)
     digest = str(record["files"][onnx_format.MODEL_FILE])
     _check(f"Model {name} version {version}", onnx_format.MODEL_FILE, body, digest)
     return LoadedModel(

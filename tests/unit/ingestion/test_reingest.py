@@ -189,7 +189,10 @@ def test_a_file_that_could_not_be_read_is_judged_whole_once_it_can(
     with pytest.raises(IngestError, match="1 of 1 deliveries were refused as a whole"):
         check_quarantine(readings, first)
     sha = outcome(platform)["sha256"]
-    with pytest.raises(IngestError, match=r"(?s)cannot be read as readings.yaml says: missing col.*Correct `source`"):
+    with pytest.raises(
+        IngestError,
+        match=r"(?s)cannot be read as readings.yaml says: there is one column.*missing col.*Correct `source`",
+    ):
         take_in(platform, readings, sha)
     semicolon = readings.model_copy(update={"source": readings.source.model_copy(update={"delimiter": ";"})})
     result = take_in(platform, semicolon, sha)

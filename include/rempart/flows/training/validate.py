@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rempart.coordination.active import Active
 from rempart.errors import ModelRefused, TrainingError
 from rempart.flows.shared import approvals, erasures, removals, retirements
 from rempart.flows.shared.platform import Platform
@@ -112,7 +111,14 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
         "verdict": record.get("verdict"),
     }
     if verdict.passed and pipeline.gate.approval == "person":
-        return _await_approval(platform, active, removal, {**body, "name": name})
+        with platform.committing(active):
+            removals.check_same(ledger, name, removal)
+            retirements.check_kept(ledger, name, version, "judge")
+            waiting = _await_approval(ledger, name, body)
+        registry.await_approval(tracking, name, version, waiting)
+        return ValidationResult(
+            version, False, waiting, body["metrics"], body["baselines"], current, current, awaits=True
+        )
     if verdict.passed:
         with platform.committing(active):
             removals.check_same(ledger, name, removal)
@@ -126,22 +132,16 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
     return ValidationResult(version, False, verdict.reasons, _finite(mine), _finite(naive), current, current)
 
 
-def _await_approval(platform: Platform, active: Active, removal: int, body: Mapping[str, Any]) -> ValidationResult:
-    """Record that a version passed the gate and waits for a person. A judgement that still stands is not repeated."""
-    ledger, version, reasons = platform.ledger, str(body["version"]), tuple(body["reasons"])
-    name = str(body["name"])
-    told = (*reasons, f"passed: version {version} awaits approval; `rempart model approve {name} {version}`")
-    record = {key: value for key, value in body.items() if key != "name"}
-    with platform.committing(active):
-        removals.check_same(ledger, name, removal)
-        retirements.check_kept(ledger, name, version, "judge")
-        waits = approvals.on_record(ledger, name).get(version)
-        if waits is None or any(waits.body[key] != value for key, value in record.items()):
-            ledger.append("approval", name, record)
-    registry.await_approval(platform.tracking(), name, version, told)
-    return ValidationResult(
-        version, False, told, body["metrics"], body["baselines"], body["previous"], body["previous"], awaits=True
-    )
+def _await_approval(ledger: Ledger, name: str, body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Record that a version passed the gate and waits for a person. A judgement that still stands is not repeated.
+
+    Returns the gate's reasons, and what it waits for.
+    """
+    version = str(body["version"])
+    waits = approvals.on_record(ledger, name).get(version)
+    if waits is None or any(waits.body[key] != value for key, value in body.items()):
+        ledger.append("approval", name, body)
+    return (*body["reasons"], f"passed: version {version} awaits approval; `rempart model approve {name} {version}`")
 
 
 def draft_faults(name: str) -> tuple[str, ...]:
