@@ -13,15 +13,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from rempart.cli.demo.demo_flights import RunningDemo
 from rempart.deployment.setup import paths
 from rempart.errors import ServingError
 from rempart.settings import config, pipelines
 from rempart.settings.pipeline import ModelPipeline
-
-if TYPE_CHECKING:
-    from rempart.cli.demo.demo_run import Demo
 
 PIPELINE, CLIENT = "hotel_bookings", "demo"
 WEEK = {"from": "2017-06-05", "to": "2017-06-12"}
@@ -31,10 +29,17 @@ _PATIENCE = 60.0
 _JSON = {"integer": int, "number": float, "decimal": float}
 
 
+class DemoWithRuns(RunningDemo, Protocol):
+    """A demo that starts a DAG and waits for the result of a task."""
+
+    def run(self, stage: str, dag_id: str, task_id: str, *, conf: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the task's result."""
+
+
 class AtWork:
     """The champion of the demo's pipeline at work."""
 
-    def __init__(self, demo: Demo) -> None:
+    def __init__(self, demo: DemoWithRuns) -> None:
         self.demo = demo
         self.pipeline: ModelPipeline = pipelines.with_model(pipelines.named(PIPELINE))
 
