@@ -78,6 +78,8 @@ class ScriptedVersion:
         Input("at", "timestamp"),
     )
 
+    kept, key = (*inputs, Input("stay_id", "integer", nullable=True)), ("stay_id",)
+
     def __init__(self, version: str = "1") -> None:
         self.version, self.sha256 = version, version.zfill(64)
         self.closed = False

@@ -156,9 +156,10 @@ def issue_key(
         return
     known = {pipeline: found for pipeline, found in load_all().items() if isinstance(found, ModelPipeline)}
     chosen = [each.strip() for each in pipelines.split(",") if each.strip()]
-    key = clients.issue(platform.ledger, name, chosen, per_minute, known)
     for pipeline in chosen:  # the scorer answers nothing that it cannot log
-        keys.make(platform, known[pipeline])
+        if pipeline in known:
+            keys.make(platform, known[pipeline])
+    key = clients.issue(platform.ledger, name, chosen, per_minute, known)
     rendering.tell(f"{name} may ask for predictions")
     rendering.tell(f"key, shown once: {key}")
 

@@ -11,8 +11,10 @@ import hashlib
 import hmac
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ class Shipment:
 
     `objects`: new hour files, and `entries` in them. `doubled`: entries that were there. `erased`: entries of erased
     subjects, left out. `unread`: sealed entries whose key was destroyed. `torn`: bytes of unconfirmed writes. `aside`:
-    damaged segments, which stay on disk for a person.
+    damaged segments, which stay on disk for a person. `nameless`: entries without a key, which no erasure finds.
     """
 
     pipeline: str
@@ -58,6 +60,7 @@ class Shipment:
     unread: int = 0
     torn: int = 0
     aside: int = 0
+    nameless: int = 0
 
     def line(self) -> str:
         """Return the shipment as a line for people."""
@@ -65,6 +68,7 @@ class Shipment:
         more = {
             "were there": self.doubled,
             "erased and left out": self.erased,
+            "without the key's columns, which no erasure finds": self.nameless,
             "cannot be read any more, because their key was destroyed": self.unread,
         }
         told += "".join(f"; {count} {what}" for what, count in more.items() if count)
@@ -134,7 +138,10 @@ def _batches(folder: Path) -> Iterator[list[Path]]:
     """Yield the segments to ship, in batches. A batch that was begun comes first, as it was."""
     begun = folder / _BATCH
     if begun.is_file():
-        there = [folder / name for name in json.loads(begun.read_text(encoding="utf-8"))]
+        try:
+            there = [folder / name for name in json.loads(begun.read_text(encoding="utf-8"))]
+        except ValueError:  # a loss of power tore it before any of its entries went
+            there = []
         if left := [file for file in there if file.is_file()]:
             yield left
         begun.unlink()
@@ -151,7 +158,10 @@ def _batches(folder: Path) -> Iterator[list[Path]]:
 
 def _begun(folder: Path, batch: Sequence[Path]) -> Iterator[list[Path]]:
     begun, part = folder / _BATCH, folder / f"{_BATCH}.part"
-    part.write_text(json.dumps([file.name for file in batch]), encoding="utf-8")
+    with part.open("w", encoding="utf-8") as opened:
+        json.dump([file.name for file in batch], opened)
+        opened.flush()
+        os.fsync(opened.fileno())
     part.replace(begun)
     segments.sync_folder(folder)
     yield list(batch)
@@ -165,7 +175,7 @@ class _Shipping:
         self.platform, self.pipeline, self.folder = platform, pipeline, folder
         self.ledger, self.bucket = platform.ledger, platform.config.buckets.lake
         self.open_key: OpenKey = opener(platform)
-        self.counts = dict.fromkeys(("doubled", "erased", "unread", "torn"), 0)
+        self.counts = dict.fromkeys(("doubled", "erased", "unread", "torn", "nameless"), 0)
         self.subject_key: ScopeKey | None = None
 
     def ship(self, batch: Sequence[Path]) -> Shipment:
@@ -226,6 +236,7 @@ class _Shipping:
             if key is not None and who is not None and who.has(key):
                 self.counts["erased"] += 1
                 continue
+            self.counts["nameless"] += key is None and found is not None
             rows.append(self._row(record, found, key))
         return rows
 
@@ -294,4 +305,6 @@ def keys_of(pipeline: ModelPipeline, inputs: Sequence[Mapping[str, Any]]) -> lis
 
 
 def _text(value: object) -> str:
+    if isinstance(value, float):
+        return format(Decimal(repr(value)), "f").removesuffix(".0")
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -11,10 +11,20 @@ from rempart.flows.serving.row_features import RowFeatures
 from rempart.flows.serving.stored_features import StoredFeatures
 from rempart.models import predictions
 from rempart.models.encoding import encode_rows
+from rempart.models.inputs import Input
 from rempart.models.loading import LoadedModel
 from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.rows import Key, Row
 from rempart.settings.pipeline import ModelPipeline
+
+
+def kept_columns(pipeline: ModelPipeline, inputs: Sequence[Input]) -> tuple[Input, ...]:
+    """Return the columns that the log keeps of a request: an erasure finds its entry by the key. Pure."""
+    named = [*pipeline.key]
+    for view in pipeline.features.values():
+        named += [*getattr(view, "by", ()), *getattr(view, "key", ())]
+    others = dict.fromkeys(name for name in named if name not in {each.name for each in inputs})
+    return (*inputs, *(Input(name, pipeline.columns[name].type, nullable=True) for name in others))
 
 
 class AnsweringVersion:
@@ -28,6 +38,7 @@ class AnsweringVersion:
     ) -> None:
         check_definitions(pipeline, model)
         self.version, self.sha256, self.inputs = model.version, model.sha256, model.inputs
+        self.kept, self.key = kept_columns(pipeline, model.inputs), tuple(pipeline.key)
         self.is_broken = False
         self.outputs: Mapping[str, str] = predictions.columns(model.task, model.target)
         self._model, self._stored = model, stored

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rempart.errors import PipelineError, RempartError
+from rempart.errors import PipelineError, RempartError, ServingError
 from rempart.flows.serving import model_files, standings
 from rempart.flows.serving.answering import AnsweringVersion
 from rempart.flows.serving.logs import ServedLogs
@@ -117,13 +117,22 @@ class ScorerService:
             await self._deploy(self.known, pipelines)
 
     def _read(self, pipelines: Mapping[str, ModelPipeline]) -> Standings:
-        ledger, known = self.platform.ledger, self.known
+        ledger, known = self.platform.ledger, self.known or standings.kept(self.folder)
+        if known is not None and (newest := standings.newest_record(ledger)) < known.seq:
+            raise ServingError(
+                f"read the ledger: it ends at record {newest}, and was read up to record {known.seq} before",
+                f"Verify the ledger. Then delete {self.folder / standings.FILE}, and start the scorer again.",
+            )
+        known = self.known
         shadowed = {name for name, pipeline in pipelines.items() if pipeline.serving.shadow}
         wanted = (sorted(pipelines), sorted(shadowed))
         if known is None or known.seq != standings.newest_record(ledger) or wanted != self._wanted:
             known = standings.read(ledger, pipelines, shadowed, self.platform.clock())
-            standings.keep(known, self.folder)
             self._wanted = wanted
+            try:
+                standings.keep(known, self.folder)
+            except ServingError as error:  # it counts all the same
+                logger.warning("the reading is not kept on disk: %s", error.what)
         return known
 
     async def _deploy(self, known: Standings, pipelines: Mapping[str, ModelPipeline]) -> None:
@@ -141,7 +150,7 @@ class ScorerService:
             shadow = await self._as_recorded(name, slot.shadow, shadow_record, pipelines, is_shadow=True)
             deployments.replace_shadow(name, shadow)
         records = (*known.champions.values(), *known.shadows.values())
-        model_files.forget_others(self.folder, {str(record["files"][MODEL_FILE]) for record in records})
+        model_files.forget_others(self.folder, {str(record["files"].get(MODEL_FILE, "")) for record in records})
 
     async def _as_recorded(
         self,
@@ -155,7 +164,7 @@ class ScorerService:
         """Return the deployment of the recorded version: the present one, or a new one; None if it cannot be opened."""
         if record is None:
             return None
-        version, digest = str(record["version"]), str(record["files"][MODEL_FILE])
+        version, digest = str(record["version"]), str(record["files"].get(MODEL_FILE, ""))
         running = present.opened if present and not present.opened.is_broken else None
         if running and (running.version, running.sha256) == (version, digest):
             return present
@@ -163,11 +172,12 @@ class ScorerService:
             return None
         try:
             opened = await asyncio.to_thread(self.open, pipelines[name], record)
-        except RempartError as error:
+        except Exception as error:  # the other pipelines go on
+            what = error.what if isinstance(error, RempartError) else f"open it: {type(error).__name__}"
             self._failed[name, version] = time.monotonic() + AGAIN
-            logger.error("version %s of %s cannot be opened: %s", version, name, error.what)  # noqa: TRY400
+            logger.error("version %s of %s cannot be opened: %s", version, name, what)  # noqa: TRY400
             if not is_shadow:
-                self.scorer.deployments.fail(name, error.what)
+                self.scorer.deployments.fail(name, what)
             return None
         logger.info("%s: version %s %s", name, version, "shadows the champion" if is_shadow else "answers")
         return Deployment(opened, most_waiting=shadows.MOST_WAITING if is_shadow else None)

@@ -26,6 +26,7 @@ from rempart.serving.scorer.deployments import Deployment, Deployments
 from rempart.serving.scorer.friendly import Question
 from rempart.serving.scorer.metrics import Gauge, Labels, Metrics
 from rempart.serving.scorer.refusals import Refused, refused, unexpected
+from rempart.serving.scorer.rows import logged
 from rempart.serving.scorer.shadows import Shadows
 
 MOST_BODY = 4 << 20
@@ -73,10 +74,12 @@ class Scorer:
                 ("GET", f"{path}/ready", self._model_ready),
                 ("POST", f"{path}/infer", self._infer),
             ]
-        return Starlette(
+        made = Starlette(
             routes=[Route(path, _safe(handler), methods=[method]) for method, path, handler in routes],
             exception_handlers={HTTPException: _no_route},
         )
+        made.router.redirect_slashes = False  # it would send rows to the address of the Host header
+        return made
 
     async def _predict(self, request: Request) -> Response:
         async def asked() -> tuple[Deployment, Question]:
@@ -91,7 +94,7 @@ class Scorer:
                 raise Refused(400, "read the request: it has binary tensors", "Send the tensors' data as JSON.")
             body = await _body(request)
             deployment = self._version(request)
-            return deployment, open_inference.question(body, deployment.opened.inputs)
+            return deployment, open_inference.question(body, deployment.opened.inputs, deployment.opened.kept)
 
         return await self._answered(request, asked)
 
@@ -111,6 +114,9 @@ class Scorer:
         except Refused as refusal:
             self.metrics.answered(pipeline, refusal.status, 0, time.perf_counter() - began)
             raise
+        except Exception:  # it is answered with 500
+            self.metrics.answered(pipeline, 500, 0, time.perf_counter() - began)
+            raise
         self.metrics.answered(pipeline, 200, len(question.rows), time.perf_counter() - began)
         return response
 
@@ -118,6 +124,7 @@ class Scorer:
         self, client: Client, pipeline: str, deployment: Deployment, question: Question, began: float
     ) -> Response:
         """Predict, log, and only then return the answer. Raises RempartError, Refused."""
+        kept = [_kept(deployment, row) for row in question.rows]
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await deployment.ask(question)
@@ -134,9 +141,10 @@ class Scorer:
         ) -> list[PredictionEntry]:
             at, seconds = self.clock(), time.perf_counter() - began
             told = (pipeline, by.opened.version, by.opened.sha256, client.name, self.place)
-            parts = zip(ids, question.rows, predicted.features, predicted.outputs, strict=True)
+            rows = kept if by is deployment else [_kept(by, row) for row in question.rows]
+            parts = zip(ids, rows, predicted.features, predicted.outputs, strict=True)
             return [
-                PredictionEntry(id_, at, *told, _inputs(by, question, row), features, output, seconds, returned)
+                PredictionEntry(id_, at, *told, row, features, output, seconds, returned)
                 for id_, row, features, output in parts
             ]
 
@@ -235,11 +243,8 @@ class Scorer:
         return Response(self.metrics.text(gauges), media_type=metrics.CONTENT_TYPE)
 
 
-def _inputs(by: Deployment, question: Question, row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what the log records of a row: the model's inputs; of a key its plain values. Nothing else is kept."""
-    if question.by_key:
-        return {name: value for name, value in row.items() if isinstance(value, str | int | float)}
-    return {column.name: row[column.name] for column in by.opened.inputs if column.name in row}
+def _kept(by: Deployment, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    return logged(by.opened.kept, by.opened.key, row)
 
 
 def _json(content: Any, status: int = 200) -> Response:

@@ -25,6 +25,9 @@ class OpenedVersion(Protocol):
     sha256: str
     is_broken: bool
     inputs: tuple[Input, ...]
+    kept: tuple[Input, ...]
+    """Columns that the log keeps, if they are given: inputs, the pipeline's key, and the keys of views."""
+    key: tuple[str, ...]
     outputs: Mapping[str, str]
     """Type (`double`, `string`) of each named output."""
 

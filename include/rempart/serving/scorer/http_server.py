@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEADER_SECONDS = 10.0
 """Seconds in which a request's header must arrive."""
+MOST_HEADER = 64 << 10
+"""Bytes of a request's header, and of a body that comes after its request was answered."""
 MOST_CONNECTIONS = 1000
 """Open connections; a request on any further one gets 503."""
 STOP_SECONDS = 20
@@ -22,13 +24,21 @@ STOP_SECONDS = 20
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """Closes a connection on which a request's header does not arrive in time."""
+    """Closes a connection on which a request's header is too long or late; so is the rest of a refused body."""
 
     _late: asyncio.TimerHandle | None = None
+    _read = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._late is not None:  # what is expected is not complete
+            self._read += len(data)
+            if self._read > MOST_HEADER:
+                self.transport.close()
 
     def on_message_begin(self) -> None:
         self._expect()
@@ -38,12 +48,22 @@ class PatientProtocol(HttpToolsProtocol):
         self._arrived()
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        self._arrived()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle is not None and self.cycle.more_body and not self.transport.is_closing():
+            self._expect()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._arrived()
         super().connection_lost(exc)
 
     def _expect(self) -> None:
         self._arrived()
+        self._read = 0
         self._late = self.loop.call_later(HEADER_SECONDS, self.transport.close)
 
     def _arrived(self) -> None:

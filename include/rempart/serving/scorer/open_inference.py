@@ -52,15 +52,18 @@ def _output(kind: str) -> str:
     return "FP64" if kind == "double" else "BYTES"
 
 
-def question(body: bytes, inputs: Sequence[Input]) -> Question:
-    """Return the rows that an inference request asks for. Raises Refused (400, 413)."""
+def question(body: bytes, inputs: Sequence[Input], kept: Sequence[Input]) -> Question:
+    """Return the rows that an inference request asks for. `kept`: inputs, and columns that may be given as well.
+
+    Raises Refused (400, 413).
+    """
     content = friendly.decoded(body)
     if not isinstance(content, dict) or not isinstance(tensors := content.get("inputs"), list) or not tensors:
         raise Refused(400, "read the request: it has no list of inputs", _FORM)
     id_ = content.get("id", "")
     if type(id_) is not str or len(id_) > 200:
         raise Refused(400, "read the request: its id is no text of at most 200 characters", _FORM)
-    known = {column.name: column for column in inputs}
+    known = {column.name: column for column in (*inputs, *kept)}
     columns: dict[str, list[Any]] = {}
     rows = None
     for tensor in tensors:
@@ -70,7 +73,7 @@ def question(body: bytes, inputs: Sequence[Input]) -> Question:
         if rows is not None and len(data) != rows:
             raise Refused(400, f"read the request: tensor '{name}' has {len(data)} rows, and the others {rows}", _FORM)
         columns[name], rows = data, len(data)
-    if missing := [name for name in known if name not in columns]:
+    if missing := [column.name for column in inputs if column.name not in columns]:
         shown = ", ".join(missing[:10])
         raise Refused(400, f"read the request: it lacks the tensors {shown}", _FORM)
     if (rows or 0) > friendly.MOST_ROWS:

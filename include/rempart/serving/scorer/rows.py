@@ -6,7 +6,7 @@ It accepts what `models.inputs.typed` accepts of the same rows, in microseconds:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -44,6 +44,25 @@ def typed_rows(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]]) -> li
         return [tuple(_value(column, convert, row) for column, convert in converts) for row in rows]
     except _Unfit:
         raise _fault(inputs, rows) from None
+
+
+def logged(kept: Sequence[Input], key: Collection[str], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the log keeps of a row, as JSON: values of the key in one form each, the others as they were given.
+
+    Raises PredictionError if a given value of the key is not of its column's type: no erasure would find it.
+    """
+    found = {column.name: row[column.name] for column in kept if column.name in row}
+    for column in kept:
+        if column.name in key and found.get(column.name) is not None:
+            try:
+                value = _converter(column)(found[column.name])
+            except _Unfit:
+                raise PredictionError(
+                    f"predict: column '{column.name}' of the key has a value that is not of type '{column.type}'",
+                    f"Pass {_FORMS.get(column.type, 'a text')}, or leave the key out.",
+                ) from None
+            found[column.name] = value.isoformat() if isinstance(value, date) else value
+    return found
 
 
 def _value(column: Input, convert: Callable[[Any], Any], row: Mapping[str, Any]) -> Any:
@@ -135,7 +154,11 @@ def _text(value: Any) -> str:
 
 
 def _half_pair(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _date(value: Any) -> date:

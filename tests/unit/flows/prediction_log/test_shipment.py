@@ -261,3 +261,9 @@ def test_what_a_removed_pipeline_left_is_deleted_and_nothing_else(
 
 def failing(name: str) -> ModelPipeline:
     raise PipelineError(f"{name}: no such file", "Write it.")
+
+
+def test_a_key_has_one_form_however_a_program_wrote_it(lake: Lake) -> None:
+    given = [{"booking_id": value} for value in (7, 7.0, "7", None)] + [{}]
+    found = shipment.keys_of(model(lake), given)
+    assert found[0] == found[1] == found[2] is not None and found[3:] == [None, None]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rempart.errors import DatabaseUnavailable, ModelRefused, PipelineError, SiteUnavailable
+from rempart.errors import DatabaseUnavailable, ModelRefused, PipelineError, ServingError, SiteUnavailable
 from rempart.features.prediction.plan import plan
 from rempart.flows.governance import clients
 from rempart.flows.prediction.champion import Champion
@@ -248,6 +248,37 @@ def test_clients_follow_the_ledger_and_stay_while_it_is_away(world: World, monke
         clients.revoke(world.platform.ledger, "shop")
         await made.refresh()
         assert not made.scorer.clients.known and not made.scorer.deployments.fault
+
+    in_loop(world.service(), check)
+
+
+def test_an_unexpected_failure_a_full_disk_and_a_shorter_ledger_are_told_and_nothing_is_forgotten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise OSError(24, "too many open files")
+
+    def full(*_: Any) -> None:
+        raise ServingError("keep the reading: no space", "Make room.")
+
+    async def check(made: ScorerService) -> None:
+        world.train("1", 3)
+        world.promote("1")
+        made.open = fails
+        await made.refresh()
+        assert made.scorer.deployments.slots[NAME].fault == "open it: OSError"
+        key = clients.issue(world.platform.ledger, "shop", [NAME], 60, [NAME])
+        await made.refresh()
+        assert made.scorer.clients.of(f"Bearer {key}").name == "shop"
+        clients.revoke(world.platform.ledger, "shop")
+        with monkeypatch.context() as patch:
+            patch.setattr(standings, "keep", full)
+            await made.refresh()
+        assert not made.scorer.clients.known and not made.scorer.deployments.fault
+        with monkeypatch.context() as patch:
+            patch.setattr(standings, "newest_record", lambda ledger: 1)
+            await made.refresh()
+        assert "it ends at record 1" in made.scorer.deployments.fault and not made.scorer.clients.known
 
     in_loop(world.service(), check)
 

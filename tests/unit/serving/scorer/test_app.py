@@ -96,6 +96,27 @@ def test_rows_are_answered_and_logged_with_who_asked() -> None:
     in_loop(check)
 
 
+def test_the_key_is_logged_in_one_form_and_other_columns_are_not() -> None:
+    async def check(found: Running) -> None:
+        for given in (7, 7.0):
+            found.log.entries.clear()
+            row = ROW | {"stay_id": given, "note": SECRET}
+            assert (await found.client.post("/predict/stays", json=row)).status_code == 200
+            assert found.log.entries[0].inputs == ROW | {"stay_id": 7}
+            assert type(found.log.entries[0].inputs["stay_id"]) is int
+        more = [*tensors(), {"name": "stay_id", "shape": [2], "datatype": "INT64", "data": [7, 8]}]
+        assert (await found.infer(inputs=more)).status_code == 200
+        assert [entry.inputs["stay_id"] for entry in found.log.entries[-2:]] == [7, 8]
+        keys = {"keys": [{"stay_id": 9, "note": SECRET}]}
+        assert (await found.client.post("/predict/stays", json=keys)).status_code == 200
+        assert found.log.entries[-1].inputs == {"stay_id": 9}
+        refused = await found.client.post("/predict/stays", json=ROW | {"stay_id": SECRET})
+        assert refused.status_code in (400, 422) and SECRET not in refused.text and "of the key" in refused.text
+        assert (await found.client.post("/predict/stays/", json=ROW)).status_code == 404, "no redirect"
+
+    in_loop(check)
+
+
 def test_the_open_inference_protocol() -> None:
     async def check(found: Running) -> None:
         answer = (await found.infer()).json()

@@ -37,7 +37,15 @@ def test_a_slow_client_is_dropped_and_a_signal_ends_the_server_after_its_answers
             writer.write(head.encode() + body)
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
             writer.close()
-            half.close()
+            refused, rest = await asyncio.open_connection("127.0.0.1", port)
+            rest.write(head.replace(KEY, "none").replace(str(len(body)), "99999999").encode() + b"{")
+            assert (await refused.readline()).startswith(b"HTTP/1.1 401")
+            await refused.read()  # the connection ends, although the rest of the body never comes
+            endless, long = await asyncio.open_connection("127.0.0.1", port)
+            long.write(b"GET /v2 HTTP/1.1\r\nX: " + b"a" * (http_server.MOST_HEADER + 1))
+            assert await endless.read() == b""
+            for each in (half, rest, long):
+                each.close()
             os.kill(os.getpid(), signal.SIGTERM)
             await serving
             assert len(found.log.entries) == 1
