@@ -12,7 +12,6 @@ from rempart.flows.erasure.erase_stores import ErasureStores, open_stores
 from rempart.flows.erasure.erase_versions import Derived
 from rempart.flows.ingestion import delta_log
 from rempart.flows.prediction import scorings
-from rempart.flows.prediction.score import source_of
 from rempart.flows.prediction.scorings import Scoring
 from rempart.flows.shared.deletion import versions_below
 from rempart.flows.shared.platform import Platform
@@ -35,13 +34,21 @@ class Expired:
 
 
 def expire(platform: Platform, pipeline: ModelPipeline) -> Expired:
-    """Delete old predictions of a pipeline's champions. Safe to repeat.
+    """Delete old predictions of a pipeline's champions, also of rows that `scoring.from` named before. Safe to repeat.
 
     The table begins again without them first, so that no reader meets a deleted file. Raises SiteError, IntegrityError,
     SiteFenced, LeaseHeld.
     """
-    source, stores = source_of(pipeline), open_stores(platform)
-    root, home, bucket, now = scorings.folder(source.name, pipeline.name), stores.home, stores.lake, stores.clock()
+    stores = open_stores(platform)
+    names = scorings.rows_scored_by(stores.sites[stores.home], stores.lake, pipeline.name)
+    every = [_expire(platform, stores, pipeline, name) for name in names]
+    failed = {place: why for each in every for place, why in (each.failed or {}).items()}
+    figures = (sum(each.scorings for each in every), sum(each.versions for each in every))
+    return Expired(*figures, sum(each.locked for each in every), failed or None)
+
+
+def _expire(platform: Platform, stores: ErasureStores, pipeline: ModelPipeline, rows_of: str) -> Expired:
+    root, home, bucket, now = scorings.folder(rows_of, pipeline.name), stores.home, stores.lake, stores.clock()
     every = scorings.all_of(stores.sites[home], bucket, root)
     kept = (pipeline.scoring or Section()).keep_days
     left = [scoring for scoring in every if scoring.at > now - timedelta(days=kept)]
@@ -61,8 +68,8 @@ def expire(platform: Platform, pipeline: ModelPipeline) -> Expired:
         if not info.marker and erasing.original(info.key) in gone | orphans
     ]
     held.sort(key=lambda version: version.kind)  # manifests go first
-    derived = Derived(source, of_snapshots=False, tables={root: table}) if gone else None
-    condemned = erase_versions.condemn(stores, source.name, held, derived)
+    derived = Derived(pipeline, of_snapshots=False, tables={root: table}) if gone else None
+    condemned = erase_versions.condemn(stores, rows_of, held, derived)
     done = erase_versions.delete_versions(stores, held, derived, condemned=condemned)
     if gone:
         body: dict[str, Any] = {"expired": sorted(scoring.id for scoring in every if scoring not in left)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rempart.models.inputs import Input
@@ -11,15 +12,22 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def judge(inputs: Sequence[Input], needed: Collection[str], rows: pa.Table) -> tuple[pa.Table, pa.Table, pa.Array]:
+def judge(
+    inputs: Sequence[Input],
+    needed: Collection[str],
+    rows: pa.Table,
+    beyond: Mapping[int, Sequence[str]] = MappingProxyType({}),
+) -> tuple[pa.Table, pa.Table, pa.Array]:
     """Return the rows that can be predicted, the others, and the reasons of each of these, without a value of it.
 
     `needed`: columns that must not be null besides the inputs that are not nullable: those of the moment.
+    `beyond`: further reasons against rows, by position, as of `ingestion.parsing.moments`.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    faults = [(mask, reason) for mask, reason in _faults(inputs, needed, rows) if pc.any(mask).as_py()]
+    every = [*_faults(inputs, needed, rows), *_by_reason(beyond, rows.num_rows)]
+    faults = [(mask, reason) for mask, reason in every if pc.any(mask).as_py()]
     if not faults:
         return rows, rows.slice(0, 0), pa.array([], pa.string())
     wrong = faults[0][0]
@@ -45,3 +53,17 @@ def _faults(inputs: Sequence[Input], needed: Collection[str], rows: pa.Table) ->
             known = pc.is_in(cells, value_set=pa.array(each.values, pa.string()))
             outside = pc.and_(pc.invert(known), cells.is_valid())
             yield outside, f"column '{each.name}' holds a value that the model does not know"
+
+
+def _by_reason(beyond: Mapping[int, Sequence[str]], rows: int) -> Iterator[tuple[pa.Array, str]]:
+    import numpy as np
+    import pyarrow as pa
+
+    places: dict[str, list[int]] = {}
+    for place, reasons in beyond.items():
+        for reason in reasons:
+            places.setdefault(reason, []).append(place)
+    for reason, found in places.items():
+        mask = np.zeros(rows, bool)
+        mask[found] = True
+        yield pa.array(mask), reason

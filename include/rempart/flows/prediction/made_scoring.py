@@ -24,6 +24,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
 from rempart.ingestion import snapshots
 from rempart.ingestion.engine.parts import WrittenPart
+from rempart.ingestion.parsing.moments import beyond
 from rempart.ingestion.snapshots import Snapshot, SnapshotColumn, arrow_schema
 from rempart.settings.champions.scoring import Scoring as Section
 from rempart.settings.pipeline import ModelPipeline, Pipeline
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 logger = logging.getLogger(__name__)
+_ALL = 100_000
+"""More records than a ledger holds of scorings."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,9 @@ def predicted(
         good = stack.enter_context(PartWriter(folder, "part", arrow_schema(columns)))
         bad = stack.enter_context(PartWriter(folder, "refused", arrow_schema(refused_columns)))
         unlabelled = stack.enter_context(chosen_rows.without_labels(delivered, run.pipeline))
-        for rows in _chosen(run, _partitions(run, asked, window), window, unlabelled):
-            taken, left, why = judge(model.inputs, needed, rows)
+        partitions, based_on = _partitions(run, asked, window)
+        for rows in _chosen(run, partitions, window, unlabelled):
+            taken, left, why = judge(model.inputs, needed, rows, _beyond(run, champion, needed, rows))
             if left.num_rows:
                 bad.write(_keyed(left, source).append_column(scorings.REASON, why))
                 for entry in why.value_counts().to_pylist():
@@ -112,6 +116,7 @@ def predicted(
         columns,
         tuple(scorings.part(run.root, "parts", part.sha256, part.rows, part.bytes) for part in good.parts),
         tuple(scorings.part(run.root, "quarantine", part.sha256, part.rows, part.bytes) for part in bad.parts),
+        based_on,
     )
     return Made(scoring, good.parts, bad.parts, reasons)
 
@@ -127,39 +132,61 @@ def _check_columns(run: Run, champion: Champion, needed: list[str]) -> None:
         )
 
 
-def _partitions(run: Run, asked: ScoringQuestion, window: RowPeriod | None) -> list[str] | None:
-    """Return the partitions with rows to predict; None for all.
+def _beyond(run: Run, champion: Champion, needed: list[str], rows: pa.Table) -> dict[int, list[str]]:
+    """Return the reasons against rows whose moments lie outside the calendar, by position.
+
+    A column with another type than in the model's pipeline is left to `Champion.predict`, which refuses it.
+    """
+    declared, there = run.pipeline.columns, run.snapshot.columns
+    read = dict.fromkeys([*(each.name for each in champion.model.inputs), *needed])
+    return beyond(rows.select([name for name in read if there[name].type == declared[name].type]), run.pipeline)
+
+
+def _partitions(run: Run, asked: ScoringQuestion, window: RowPeriod | None) -> tuple[list[str] | None, str | None]:
+    """Return the partitions with rows to predict (None for all), and the id of the scoring that has the others.
 
     Those of a window; else those that changed since the newest snapshot that the same champion scored in the same way.
+    Such a scoring counts only while all scorings are there that it stands on: an erasure in an input may delete them.
     """
     if window is not None:
-        return window.partitions(content.partition for content in run.snapshot.partitions)
+        return window.partitions(content.partition for content in run.snapshot.partitions), None
+    every = scorings.all_of(run.site, run.bucket, run.root)
+    complete = scorings.complete(every, _expired(run))
     before = [
         found
-        for found in scorings.all_of(run.site, run.bucket, run.root)
-        if found.asked.sha256 == asked.sha256
+        for found in every
+        if found.id in complete
+        and found.asked.sha256 == asked.sha256
         and found.asked.since is None
         and found.asked.until is None
         and (found.asked.labels is None) == (asked.labels is None)
     ]
     if not before:
-        return None
+        return None, None
     name, known = before[-1].asked.snapshot, erasures.rewritten(run.platform.ledger)
     while to := known.get((run.bucket, f"{snapshots.folder(run.source.name)}{name}.json")):
         name = to[0].rsplit("/", 1)[-1].removesuffix(".json")  # an erasure replaced the snapshot
     try:
         then = snapshots.read(run.site, run.bucket, run.source.name, name)
     except ObjectMissing:
-        return None
+        return None, None
     changed = snapshots.changed_partitions(then, run.snapshot)
-    return None if changed is None else list(changed)
+    return (None, None) if changed is None else (list(changed), before[-1].id)
+
+
+def _expired(run: Run) -> set[str]:
+    """Return the ids of scorings that retention deleted: their rows are not predicted again."""
+    records = run.platform.ledger.find("scoring", run.pipeline.name, limit=_ALL)
+    return {str(name) for record in records for name in record.body.get("expired", ())}
 
 
 def _chosen(
     run: Run, partitions: list[str] | None, window: RowPeriod | None, unlabelled: Unlabelled
 ) -> Iterator[pa.Table]:
-    """Yield the chosen rows in tables of bounded size."""
-    for rows in chosen_rows.gathered(snapshots.rows(run.site, run.bucket, run.snapshot, partitions), ROWS):
+    """Yield the chosen rows in tables of bounded size. Erased rows are left out, also while the snapshot has them."""
+    stored = snapshots.rows(run.site, run.bucket, run.snapshot, partitions)
+    secrets = erasures.secrets_of(run.platform)
+    for rows in chosen_rows.gathered(erasures.without_erased(run.platform.ledger, run.source, stored, secrets), ROWS):
         chosen = unlabelled.of(window.of(rows) if window else rows)
         if chosen.num_rows:
             yield chosen

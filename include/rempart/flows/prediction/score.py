@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rempart.errors import InputMissing, ObjectMissing, PredictionError
 from rempart.flows.ingestion import delta_log, derived_run
-from rempart.flows.prediction import chosen_rows, scorings, user_table
+from rempart.flows.prediction import brought, chosen_rows, scorings
 from rempart.flows.prediction.champion import champion_of
 from rempart.flows.prediction.chosen_rows import RowPeriod
 from rempart.flows.prediction.made_scoring import Run, keep, predicted
@@ -24,12 +24,11 @@ from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
 from rempart.ingestion import snapshots
-from rempart.ingestion.snapshots import Part, Snapshot
+from rempart.ingestion.snapshots import Snapshot
 from rempart.ledger.port import Ledger
 from rempart.settings.champions.scoring import Into
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import named
-from rempart.sites.once import read_named
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 from rempart.sovereignty import places
@@ -75,7 +74,7 @@ def score(
 
     `since` and `until` name a window in the column that partitions the rows: `until` is not in it. Without a window,
     of rows of the pipeline itself those without a label are predicted. Raises PredictionError, InputMissing,
-    ErasedMeanwhile, and the errors of `champion_of`, `user_table.upsert` and the site.
+    ErasedMeanwhile, and the errors of `champion_of`, `brought.bring` and the site.
     """
     source, today = source_of(pipeline), platform.clock().date()
     classification = highest([pipeline.classification, source.classification])
@@ -122,13 +121,7 @@ def score(
                 scorings.store(site, bucket, scoring)
             _record(platform.ledger, site.name, bucket, scoring, into)
             publish(site, bucket, run.root)
-            changed = None
-            if into:
-                connection = platform.connections(into.connection)
-                files = files or _fetched(site, bucket, scoring, folder)
-                keys = scorings.names_of(source.row_key)
-                changed = user_table.upsert(connection, into, pipeline.name, scoring.columns, keys, files)
-                logger.info("%d rows of %s inserted or replaced", changed, into.table)
+            changed = brought.bring(run, into, scoring, files, folder) if into else None
     logger.info("%d rows predicted by version %s, %d refused", scoring.rows, scoring.version, scoring.refused)
     return replace(
         result,
@@ -199,17 +192,6 @@ def _labels(run: Run, window: RowPeriod | None) -> labelled.Delivered | None:
         f"'{run.pipeline.prediction.target}'",
         "Name a window by the run parameters `from` and `to`, or the pipeline with the new rows in `scoring.from`.",
     )
-
-
-def _fetched(site: Site, bucket: str, scoring: Scoring, folder: Path) -> list[Path]:
-    """Return the files with a scoring's predictions, fetched from the site."""
-
-    def fetched(number: int, part: Part) -> Path:
-        file = folder / f"again-{number:06d}.parquet"
-        file.write_bytes(read_named(site, bucket, part.key, part.sha256))
-        return file
-
-    return [fetched(number, part) for number, part in enumerate(scoring.parts)]
 
 
 def _record(ledger: Ledger, site: str, bucket: str, scoring: Scoring, into: Into | None) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from typing import Any
@@ -56,7 +56,10 @@ class ScoringQuestion:
 
 @dataclass(frozen=True)
 class Scoring:
-    """A manifest as read. `rows` were predicted, `refused` rows are in quarantine. `columns`: of the predictions."""
+    """A manifest as read. `rows` were predicted, `refused` rows are in quarantine. `columns`: of the predictions.
+
+    `based_on`: id of the scoring that has the rows of partitions which did not change; None if it stands alone.
+    """
 
     asked: ScoringQuestion
     version: str
@@ -66,6 +69,7 @@ class Scoring:
     columns: Mapping[str, SnapshotColumn]
     parts: tuple[Part, ...]
     quarantine: tuple[Part, ...]
+    based_on: str | None = None
 
     @property
     def id(self) -> str:
@@ -148,6 +152,7 @@ def manifest(scoring: Scoring) -> bytes:
             "columns": [[name, column.type, column.nullable] for name, column in scoring.columns.items()],
             "parts": told(scoring.parts),
             "quarantine": told(scoring.quarantine),
+            "based_on": scoring.based_on,
         }
     )
 
@@ -173,6 +178,7 @@ def parse(body: bytes) -> Scoring:
             {name: SnapshotColumn(kind, nullable) for name, kind, nullable in found["columns"]},
             parts("parts", "parts"),
             parts("quarantine", "quarantine"),
+            found.get("based_on"),
         )
     except (KeyError, TypeError) as cause:
         raise ValueError("it is not a manifest") from cause
@@ -200,6 +206,24 @@ def all_of(site: Site, bucket: str, root: str) -> list[Scoring]:
     """Return every scoring of a table, oldest first. Raises SiteError, IntegrityError for a damaged manifest."""
     keys = [info.key for info in site.list(bucket, root) if _is_manifest(info.key, root)]
     return sorted((_read(site, bucket, key) for key in keys), key=lambda found: (found.at, found.id))
+
+
+def complete(scorings: Sequence[Scoring], expired: Collection[str]) -> set[str]:
+    """Return the ids of those that stand alone, or on others that are all there or are among the `expired`. Pure.
+
+    `scorings`: oldest first.
+    """
+    found = set[str]()
+    for each in scorings:
+        if each.based_on is None or each.based_on in found or each.based_on in expired:
+            found.add(each.id)
+    return found
+
+
+def rows_scored_by(site: Site, bucket: str, model: str) -> list[str]:
+    """Return the pipelines of whose rows a model has predictions. Raises SiteError."""
+    keys = (info.key.split("/") for info in site.list(bucket, "predictions/"))
+    return sorted({names[1] for names in keys if len(names) > 3 and names[2] == model})
 
 
 def roots(site: Site, bucket: str, rows_of: str) -> list[str]:

@@ -20,15 +20,17 @@ from hypothesis import strategies as st
 from rempart.errors import InputMissing, PredictionError
 from rempart.flows.erasure import erase as erase_flow
 from rempart.flows.erasure import expire_predictions
-from rempart.flows.prediction import chosen_rows, made_scoring, scorings, written_parts
+from rempart.flows.prediction import chosen_rows, made_scoring, scorings, user_table, written_parts
 from rempart.flows.prediction import score as flow
 from rempart.flows.prediction.judged_rows import judge
 from rempart.flows.training import labelled
 from rempart.models.inputs import Input
 from rempart.orchestration import run_notes
 from rempart.settings.champions.scoring import Scoring
+from rempart.settings.config import Connection
 from rempart.settings.pipeline import Pipeline
-from tests.erasable import NOW
+from rempart.settings.sections import DeclaredConnection
+from tests.erasable import NOW, secrets_in_memory
 from tests.unit.flows.erasure.booked import without_features
 from tests.unit.flows.prediction.scored_stays import NAME, Scored, champion, made, stays
 
@@ -147,6 +149,19 @@ MOVED: dict[str, Any] = {"moments": {"booking": {"column": "arrival"}, "arrival"
 """A moment that needs no column that may be empty here."""
 
 
+def test_a_row_whose_moment_is_outside_the_calendar_is_refused_alone(world: Scored) -> None:
+    """The pipeline that delivered it does not make this moment of it."""
+    own, changes = world.pipeline, world.pipeline.model_dump(by_alias=True, exclude_none=True) | MOVED
+    world.pipeline = own.model_copy(update={"moments": type(own).model_validate(changes).moments})
+    rows = stays(5)
+    lead = pa.array([1, 2, -9_000_000, 4, 5], pa.int64())
+    world.deliver("one", rows.set_column(rows.column_names.index("lead"), "lead", lead))
+    world.pipeline = own
+    result = world.score(**ALL)
+    assert (result.rows, result.refused) == (4, 1)
+    assert result.reasons == {"moment 'booking': it lies before the year 1 or after the year 9999": 1}
+
+
 def test_an_erasure_reaches_predictions_and_quarantine_at_every_site(world: Scored) -> None:
     world.deliver("one", stays(40))
     world.score(**ALL)
@@ -166,6 +181,23 @@ def test_an_erasure_reaches_predictions_and_quarantine_at_every_site(world: Scor
                 assert 7 not in pq.read_table(io.BytesIO(body))["stay_id"].to_pylist()
     assert not list(haven.list("lake", f"{world.root}_delta_log/"))
     assert not world.score(**ALL | {"snapshot": None}).refused
+    assert 7 not in world.rows()["stay_id"].to_pylist()
+
+
+def test_a_row_whose_erasure_is_registered_and_not_complete_is_not_predicted(
+    world: Scored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.deliver("one", stays(20))
+    given = {"by": "data-protection-officer", "reason": "objection"}
+    with monkeypatch.context() as patch:
+
+        def killed(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(erase_flow, "apply", killed)
+        with pytest.raises(KeyboardInterrupt):
+            erase_flow.erase(world.platform, world.pipeline, [(7,)], **given, dry_run=False)
+    assert world.score(**ALL).rows == 19
     assert 7 not in world.rows()["stay_id"].to_pylist()
 
 
@@ -206,6 +238,64 @@ def test_of_a_later_snapshot_the_partitions_that_changed_are_predicted(
     assert world.score().rows == 90
 
 
+def test_a_part_of_a_snapshot_counts_only_with_the_scorings_that_it_stands_on(
+    world: Scored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The labels leave no row out, so that a run without a window has all rows."""
+    none = pa.table({"stay": pa.array([], pa.int64()), "price": pa.array([], pa.float64())})
+    labels = lambda *_: SimpleNamespace(feed=SimpleNamespace(key=("stay",)), rows=none.to_reader(), snapshot="l")  # noqa: E731
+    monkeypatch.setattr(labelled, "delivered", labels)
+    rows = stays(40)
+    early = pc.less(pc.month(rows["arrival"]), 6)
+    world.deliver("one", rows.filter(early))
+    world.score()
+    world.deliver("two", rows.filter(pc.invert(early)))
+    assert world.score().rows == 40 - (first := pc.sum(early).as_py()) > 0
+    whole, part = world.all()
+    assert (whole.based_on, part.based_on) == (None, whole.id)
+    world.home.delete("lake", scorings.key_of(whole.asked))  # as an erasure in an input does
+    world.home.delete("lake", scorings.key_of(part.asked))
+    alone = replace(part, asked=replace(part.asked, snapshot=whole.asked.snapshot))
+    scorings.store(world.home, "lake", alone)
+    assert world.score().rows == 40
+    for other in world.all():
+        world.home.delete("lake", scorings.key_of(other.asked))
+    scorings.store(world.home, "lake", alone)
+    world.platform.ledger.append("scoring", NAME, {"expired": [whole.id]})
+    assert world.score().rows == 40 - first  # retention deleted the others
+
+
+def test_the_table_of_the_user_gets_what_an_upsert_that_failed_left_behind(
+    world: Scored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, into = DeclaredConnection(operator="this-machine", service="machine", region="local"), dict[int, Any]()
+    config = world.platform.config.model_copy(update={"connections": {"sales_db": place}})
+    world.platform = replace(
+        world.platform,
+        config=config,
+        connections=lambda name: Connection(name, "postgres") if name == "sales_db" else secrets_in_memory(name),
+    )
+    told = Scoring.model_validate({"into": {"connection": "sales_db", "table": "reports.stays"}})
+    world.pipeline = world.pipeline.model_copy(update={"scoring": told})
+
+    def upsert(*given: Any) -> int:
+        if failing:
+            raise PredictionError("bring predictions: the database is shut", "Open it.")
+        got = [row for file in given[-1] for row in pq.read_table(file).to_pylist()]
+        into.update({row["stay_id"]: row["scored_at"] for row in got})
+        return len(got)
+
+    monkeypatch.setattr(user_table, "upsert", upsert)
+    world.deliver("one", stays(30))
+    failing = True
+    with pytest.raises(PredictionError, match="the database is shut"):
+        world.score(since="2026-01-01", until="2026-06-01")
+    failing = False
+    rest = world.score(since="2026-06-01", until="2027-01-01")
+    assert sorted(into) == list(range(30)) and rest.changed_rows == 30 > rest.rows
+    assert world.score(since="2026-06-01", until="2027-01-01").changed_rows == rest.rows  # once more, and no other
+
+
 def test_own_rows_without_a_label_are_predicted(world: Scored, monkeypatch: pytest.MonkeyPatch) -> None:
     world.deliver("one", stays(20))
     names = pa.table({"stay": pa.array([3, 5, 6], pa.int64()), "price": pa.array([1.0, None, 2.0])})
@@ -232,6 +322,15 @@ def test_old_predictions_and_files_of_killed_runs_are_deleted(world: Scored) -> 
     keys = {info.key for info in world.home.versions("lake", f"{world.root}parts/")}
     assert keys == {part.key for scoring in world.all() for part in scoring.parts}
     assert expire_predictions.expire(late, world.pipeline).versions == 0
+
+
+def test_predictions_of_rows_that_the_pipeline_no_longer_names_are_deleted_too(world: Scored) -> None:
+    world.deliver("one", stays(10))
+    world.score(**ALL)
+    renamed = world.pipeline.model_copy(update={"scoring": Scoring.model_validate({"from": "elsewhere"})})
+    late = replace(world.platform, clock=lambda: NOW + timedelta(days=401))
+    assert expire_predictions.expire(late, renamed).scorings == 1
+    assert not list(world.home.versions("lake", f"{world.root}parts/"))
 
 
 @given(
