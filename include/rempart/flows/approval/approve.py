@@ -92,6 +92,13 @@ def approve(platform: Platform, pipeline: ModelPipeline, version: str, *, by: st
                 f"Model {name}: another decision was made meanwhile: nothing was promoted",
                 f"Approve again: `rempart model approve {name} {version}` shows whether it is judged anew.",
             )
+        now = approvals.on_record(ledger, name).get(version)
+        if now is None or now.seq != judged.seq:
+            raise ModelRefused(
+                f"Version {version} of model {name} was {'judged anew' if now else 'refused'} meanwhile: nothing was "
+                "promoted",
+                f"See `rempart model show {name}`, and approve again if it waits.",
+            )
         ledger.append("promotion", name, {**body, "reasons": list(reasons), "approved_by": by, "approval": judged.seq})
         registry.promote(platform.tracking(), name, version, current, reasons)
     return Approved(version, False, True, version, current, told)

@@ -134,6 +134,21 @@ def test_what_does_not_wait_or_has_other_files_is_not_promoted(
     assert not platform.ledger.find("promotion") and "alias" not in tracked
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"), [("refusal", "was refused meanwhile"), ("approval", "judged anew meanwhile")]
+)
+def test_what_was_judged_while_its_files_were_compared_is_not_promoted(
+    kind: Any, told: str, tracked: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = in_memory()
+    waits(platform, "2", None)
+    newer = {"version": "2", "previous": None, "gate": GATES, "metrics": {"mae": 99.0}, "reasons": ["by a person"]}
+    monkeypatch.setattr(flow.validate, "check_files", lambda *given: platform.ledger.append(kind, NAME, newer))
+    with pytest.raises(ModelRefused, match=told):
+        flow.approve(platform, PIPELINE, "2", by="user 3", dry_run=False)
+    assert not platform.ledger.find("promotion") and "alias" not in tracked
+
+
 def test_a_judgement_is_recorded_once_and_anew_with_other_figures() -> None:
     ledger = in_memory().ledger
     body = {"version": "2", "previous": "1", "gate": GATES, "reasons": ["passed: 9"], "baselines": {}}
