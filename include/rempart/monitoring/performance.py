@@ -42,7 +42,7 @@ class RowLosses:
 class Figure:
     """The metric on some rows of the window, and on those of the hold-out. `p`: that it is worse only by chance.
 
-    `segment`: `column=value`, or "" for all rows. None: there are too few rows.
+    `segment`: `column=value`, or "" for all rows. None: there are too few rows of the window or of the hold-out.
     """
 
     segment: str
@@ -120,7 +120,8 @@ def judge(metric: str, window: RowLosses, holdout: RowLosses, recorded: float, r
         for f, p in zip([overall, *segments], adjusted, strict=True)
     ]
     before, now = holdout.calibration, window.calibration
-    enough = len(window.losses) >= rules.least_rows and before is not None and now is not None
+    rows = min(len(window.losses), len(holdout.losses))
+    enough = rows >= rules.least_rows and before is not None and now is not None
     return Performance(
         metric,
         overall,
@@ -137,7 +138,7 @@ def _figure(
     """Return a figure; `worse` before the test for chance. It is worse if a loss is no finite number."""
     import numpy as np
 
-    if len(mine) < rules.least_rows or not len(theirs):
+    if min(len(mine), len(theirs)) < rules.least_rows:
         return Figure(segment, len(mine), None, recorded, 1.0, False)
     value, before = _value(metric, float(mine.mean())), _value(metric, float(theirs.mean()))
     before = before if recorded is None else recorded

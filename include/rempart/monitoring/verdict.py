@@ -106,7 +106,10 @@ def _unknown(
         yield f"too few values in {len(few)} of {len(columns)} columns, such as {few[0]}"
     if performance is None or performance.overall.value is None:
         known = performance.overall.rows if performance else 0
-        yield f"too few targets are known: {known:,} of {window.rows:,} rows, {least:,} are needed"
+        if known < least:
+            yield f"too few targets are known: {known:,} of {window.rows:,} rows, {least:,} are needed"
+        else:
+            yield f"the hold-out has too few rows to compare with: {least:,} are needed"
 
 
 def _performance(found: Performance | None) -> dict[str, Any] | None:

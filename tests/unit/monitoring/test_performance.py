@@ -76,6 +76,14 @@ def test_too_few_targets_are_unknown() -> None:
     assert (few.outcome, few.reasons[0][:15]) == ("unknown", "too few rows: 9")
 
 
+@pytest.mark.parametrize("size", [1.0, 99.0])
+def test_too_few_rows_of_the_hold_out_are_unknown(size: float) -> None:
+    found = performance.judge("mae", errors(1_000, size), errors(1, 20.0), 20.0, RULES)
+    told = verdict.conclude("3", WINDOW, (), found, RULES.least_rows)
+    assert found.overall.value is None and told.outcome == "unknown"
+    assert told.reasons == ("the hold-out has too few rows to compare with: 200 are needed",)
+
+
 def test_a_segment_is_at_fault_by_itself() -> None:
     rooms = ["plain", "sea"] * 1_500
     holdout = errors(3_000, 20.0, room=rooms)
