@@ -55,8 +55,9 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
             from rempart.flows.approval.approve import approve
 
             platform, spec = runtime.platform(), runtime.model_pipeline(name)
-            by = runtime.person(platform, dag_run)
-            return runtime.as_json(approve(platform, spec, params["version"], by=by, dry_run=params["dry_run"]))
+            by, asked = runtime.person(platform, dag_run), dag_run.run_after
+            done = approve(platform, spec, params["version"], by=by, dry_run=params["dry_run"], asked=asked)
+            return runtime.as_json(done)
 
         @task(outlets=[champion])
         def publish_champion(result: Any, outlet_events: Any = None) -> None:

@@ -42,7 +42,7 @@ class RowLosses:
 class Figure:
     """The metric on some rows of the window, and on those of the hold-out. `p`: that it is worse only by chance.
 
-    `segment`: `column=value`, or "" for all rows. None: there are too few rows.
+    `segment`: `column=value`, or "" for all rows. None: there are too few rows of the window or of the hold-out.
     """
 
     segment: str
@@ -72,28 +72,31 @@ class Performance:
 def losses(metric: str, truth: Floats, predicted: Floats) -> Floats:
     """Return the loss of each row; the metric is made of their mean.
 
-    truth: [n]; predicted: [n], or [n, classes] probabilities.
+    truth: [n]; predicted: [n], or [n, classes] probabilities. A prediction that is no finite number has no finite loss;
+    for accuracy it is wrong.
     """
     import numpy as np
 
     if metric in ("mae", "rmse"):
         error = np.abs(predicted - truth)
         return error if metric == "mae" else error**2
-    classes = truth.astype(int)
+    classes, finite = truth.astype(int), np.isfinite(predicted).all(axis=1)
     if metric == "accuracy":
-        return np.asarray(predicted.argmax(axis=1) != classes, np.float64)
-    return np.asarray(-np.log(np.clip(predicted[np.arange(len(classes)), classes], _SMALLEST, 1.0)), np.float64)
+        return np.asarray((predicted.argmax(axis=1) != classes) | ~finite, np.float64)
+    chosen = np.where(finite, predicted[np.arange(len(classes)), classes], np.nan)
+    return np.asarray(-np.log(np.clip(chosen, _SMALLEST, 1.0)), np.float64)
 
 
 def calibration_error(truth: Floats, predicted: Floats) -> float:
     """Return the expected calibration error of the most probable class, in ten bands of equal width (Naeini 2015).
 
-    truth: [n]; predicted: [n, classes].
+    truth: [n]; predicted: [n, classes]. A row with a probability that is no finite number counts as sure and wrong.
     """
     import numpy as np
 
-    top = predicted.max(axis=1)
-    right = predicted.argmax(axis=1) == truth.astype(int)
+    finite = np.isfinite(predicted).all(axis=1)
+    top = np.where(finite, predicted.max(axis=1), 1.0)
+    right = (predicted.argmax(axis=1) == truth.astype(int)) & finite
     band = np.minimum((top * _BANDS).astype(int), _BANDS - 1)
     gaps = [abs(float((top[band == b] - right[band == b]).sum())) for b in range(_BANDS)]
     return sum(gaps) / max(1, len(top))
@@ -117,7 +120,8 @@ def judge(metric: str, window: RowLosses, holdout: RowLosses, recorded: float, r
         for f, p in zip([overall, *segments], adjusted, strict=True)
     ]
     before, now = holdout.calibration, window.calibration
-    enough = len(window.losses) >= rules.least_rows and before is not None and now is not None
+    rows = min(len(window.losses), len(holdout.losses))
+    enough = rows >= rules.least_rows and before is not None and now is not None
     return Performance(
         metric,
         overall,
@@ -131,17 +135,22 @@ def judge(metric: str, window: RowLosses, holdout: RowLosses, recorded: float, r
 def _figure(
     metric: str, segment: str, mine: Floats, theirs: Floats, rules: Monitoring, recorded: float | None = None
 ) -> Figure:
-    """Return a figure; `worse` before the test for chance."""
-    if len(mine) < rules.least_rows or not len(theirs):
+    """Return a figure; `worse` before the test for chance. It is worse if a loss is no finite number."""
+    import numpy as np
+
+    if min(len(mine), len(theirs)) < rules.least_rows:
         return Figure(segment, len(mine), None, recorded, 1.0, False)
     value, before = _value(metric, float(mine.mean())), _value(metric, float(theirs.mean()))
     before = before if recorded is None else recorded
-    noise = math.sqrt(float(mine.var()) / len(mine) + float(theirs.var()) / len(theirs))
+    with np.errstate(invalid="ignore", over="ignore"):
+        noise = math.sqrt(float(mine.var()) / len(mine) + float(theirs.var()) / len(theirs))
+    if not math.isfinite(noise):  # a p-value of NaN would hide every fault
+        return Figure(segment, len(mine), value, before, 0.0, True)
     excess = float(mine.mean() - theirs.mean())
     p = statistics.normal_tail(excess / noise) if noise else float(excess <= 0)
     lower = LOWER_IS_BETTER[metric]
     worse = value > before * (1 + rules.worse) if lower else 1 - value > (1 - before) * (1 + rules.worse)
-    return Figure(segment, len(mine), value, before, p, worse or not math.isfinite(value))
+    return Figure(segment, len(mine), value, before, p, worse)
 
 
 def _value(metric: str, mean: float) -> float:

@@ -57,6 +57,8 @@ def kolmogorov_smirnov(before: Sequence[int], after: Sequence[int]) -> float:
 def chi_square(before: Sequence[int], after: Sequence[int]) -> float:
     """Return the p-value of the test of homogeneity; bins with few expected rows are pooled.
 
+    The pool is a bin of its own from five rows on, also if fewer are expected: values that appear or vanish are few on
+    one side. It joins the smallest bin only below that.
     The distribution's tail is that of Wilson and Hilferty (1931), near enough for a threshold.
     """
     first, second = sum(before), sum(after)
@@ -70,7 +72,7 @@ def chi_square(before: Sequence[int], after: Sequence[int]) -> float:
             kept.append((b, a))
         else:
             pooled = (pooled[0] + b, pooled[1] + a)
-    if sum(pooled) * smaller >= _FEW or not kept:
+    if sum(pooled) >= _FEW or not kept:
         kept.append(pooled)
     elif sum(pooled):  # too few for a bin of their own
         least = min(range(len(kept)), key=lambda place: sum(kept[place]))

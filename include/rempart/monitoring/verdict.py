@@ -77,8 +77,8 @@ def _faults(columns: tuple[ColumnVerdict, ...], performance: Performance | None)
             if figure.worse:
                 where = f" of {figure.segment}" if figure.segment else ""
                 yield (
-                    f"{performance.metric}{where} is {figure.value:.4g} on {figure.rows:,} rows, and was "
-                    f"{figure.recorded:.4g} on the hold-out"
+                    f"{performance.metric}{where} is {_number(figure.value)} on {figure.rows:,} rows, and was "
+                    f"{_number(figure.recorded)} on the hold-out"
                 )
         if performance.miscalibrated:
             yield (
@@ -106,7 +106,10 @@ def _unknown(
         yield f"too few values in {len(few)} of {len(columns)} columns, such as {few[0]}"
     if performance is None or performance.overall.value is None:
         known = performance.overall.rows if performance else 0
-        yield f"too few targets are known: {known:,} of {window.rows:,} rows, {least:,} are needed"
+        if known < least:
+            yield f"too few targets are known: {known:,} of {window.rows:,} rows, {least:,} are needed"
+        else:
+            yield f"the hold-out has too few rows to compare with: {least:,} are needed"
 
 
 def _performance(found: Performance | None) -> dict[str, Any] | None:
@@ -131,6 +134,12 @@ def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
         name: (float(f"{value:.6g}") if math.isfinite(value) else None) if isinstance(value, float) else value
         for name, value in given.items()
     }
+
+
+def _number(value: float | None) -> str:
+    import math
+
+    return "not a number" if value is None or math.isnan(value) else f"{value:.4g}"
 
 
 def _iso(day: date | None) -> str | None:

@@ -45,6 +45,26 @@ def test_a_worse_metric_is_at_fault_and_chance_is_not() -> None:
     assert not better.worse and better.overall.p > 0.99
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_one_loss_that_is_no_number_is_red(broken: float) -> None:
+    rooms = ["plain", "sea"] * 1_500
+    holdout, window = (errors(3_000, 20.0, seed, room=rooms) for seed in (1, 2))
+    assert not performance.judge("mae", window, holdout, 20.0, RULES).worse
+    window.losses[7] = broken
+    found = performance.judge("mae", window, holdout, 20.0, RULES)
+    assert found.overall.worse and [f.segment for f in found.segments if f.worse] == ["room=sea"]
+    told = verdict.conclude("3", WINDOW, (), found, RULES.least_rows)
+    assert told.outcome == "red" and "on 3,000 rows, and was 20 on the hold-out" in told.reasons[0]
+    assert json.loads(canonical(told.body()))["performance"]["value"] is None
+
+
+def test_a_probability_that_is_no_number_is_wrong() -> None:
+    truth, predicted = np.zeros(2), np.array([[0.9, 0.1], [np.nan, 0.1]])
+    assert performance.losses("accuracy", truth, predicted).tolist() == [0.0, 1.0]
+    assert not np.isfinite(performance.losses("log_loss", truth, predicted)[1])
+    assert performance.calibration_error(truth, predicted) == pytest.approx((0.9 + 1.0 - 1) / 2)
+
+
 def test_too_few_targets_are_unknown() -> None:
     found = performance.judge("mae", errors(50, 99.0), errors(3_000, 20.0), 20.0, RULES)
     assert found.overall.value is None and not found.worse
@@ -54,6 +74,14 @@ def test_too_few_targets_are_unknown() -> None:
     )
     few = verdict.conclude("3", Window("snapshot", "s1", None, None, 9), (), None, RULES.least_rows)
     assert (few.outcome, few.reasons[0][:15]) == ("unknown", "too few rows: 9")
+
+
+@pytest.mark.parametrize("size", [1.0, 99.0])
+def test_too_few_rows_of_the_hold_out_are_unknown(size: float) -> None:
+    found = performance.judge("mae", errors(1_000, size), errors(1, 20.0), 20.0, RULES)
+    told = verdict.conclude("3", WINDOW, (), found, RULES.least_rows)
+    assert found.overall.value is None and told.outcome == "unknown"
+    assert told.reasons == ("the hold-out has too few rows to compare with: 200 are needed",)
 
 
 def test_a_segment_is_at_fault_by_itself() -> None:

@@ -62,3 +62,23 @@ def test_sparse_bins_are_pooled() -> None:
     sparse = statistics.chi_square([5_000, 5_000, 1, 0, 1], [500, 500, 0, 1, 0])
     assert sparse > 0.5
     assert statistics.chi_square([10], [10]) == 1.0 == statistics.chi_square([0, 0], [3, 4])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([99_000, 1_000, 0], [150, 2, 48]),
+        ([100_000, 0], [120, 80]),
+        ([5_000, 5_000, 3, 4], [100, 100, 60, 0]),
+    ],
+)
+def test_values_that_appear_are_not_pooled_away(before: list[int], after: list[int]) -> None:
+    assert statistics.unordered_movement(before, after) > 0.2
+    assert statistics.chi_square(before, after) < 1e-6
+
+
+def test_rare_values_that_did_not_move_are_no_finding() -> None:
+    random = np.random.default_rng(5)
+    rare = np.array([0.55, 0.43, 0.01, 0.006, 0.004])
+    pairs = [(random.multinomial(10_000, rare).tolist(), random.multinomial(250, rare).tolist()) for _ in range(500)]
+    assert sum(statistics.chi_square(before, after) < 0.005 for before, after in pairs) <= 12

@@ -38,7 +38,8 @@ def approve(
     check_one(dry_run, yes)
     json_documents.begin(as_json)
     spec = pipelines.with_model(pipelines.named(names.pipeline(name, pipelines.names())))
-    done = flow.approve(open_platform(), spec, version, by=f"role {role}", dry_run=not yes)
+    platform = open_platform()
+    done = flow.approve(platform, spec, version, by=f"role {role}", dry_run=not yes, asked=platform.clock())
     if as_json:
         json_documents.show(done)
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from rempart.errors import ModelRefused
@@ -48,8 +49,18 @@ def outdated(judged: Mapping[str, Any], champion: str | None, gate: Mapping[str,
     return None
 
 
-def approve(platform: Platform, pipeline: ModelPipeline, version: str, *, by: str, dry_run: bool = True) -> Approved:
+def approve(
+    platform: Platform,
+    pipeline: ModelPipeline,
+    version: str,
+    *,
+    by: str,
+    dry_run: bool = True,
+    asked: datetime | None = None,
+) -> Approved:
     """Promote a version that waits for an approval. `by` names who approves, without personal data: a number or a role.
+
+    `asked`: when the person asked; a later judgement is not promoted, because the person has not seen its figures.
 
     Its files are compared with the record first, also on a dry run. If the champion or the gate's rules changed since
     the judgement, the version is judged anew and nothing is promoted. Safe to repeat. Raises ModelRefused if the
@@ -72,6 +83,9 @@ def approve(platform: Platform, pipeline: ModelPipeline, version: str, *, by: st
             f"See `rempart model show {name}`. To judge a version, trigger validate_model_{name} with its number.",
         )
     judged = waits[version]
+    if asked is not None and judged.at > asked:  # by a first try of the same run, for example
+        told = f"version {version} was judged after you asked: look at its figures, and approve it again"
+        return Approved(version, dry_run, False, current, current, told)
     validate.check_files(platform.tracking(), ledger, name, version)
     if why := outdated(judged.body, current, pipeline.gate.model_dump(mode="json")):
         if dry_run:
@@ -91,6 +105,13 @@ def approve(platform: Platform, pipeline: ModelPipeline, version: str, *, by: st
             raise ModelRefused(
                 f"Model {name}: another decision was made meanwhile: nothing was promoted",
                 f"Approve again: `rempart model approve {name} {version}` shows whether it is judged anew.",
+            )
+        now = approvals.on_record(ledger, name).get(version)
+        if now is None or now.seq != judged.seq:
+            raise ModelRefused(
+                f"Version {version} of model {name} was {'judged anew' if now else 'refused'} meanwhile: nothing was "
+                "promoted",
+                f"See `rempart model show {name}`, and approve again if it waits.",
             )
         ledger.append("promotion", name, {**body, "reasons": list(reasons), "approved_by": by, "approval": judged.seq})
         registry.promote(platform.tracking(), name, version, current, reasons)

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rempart.errors import RempartError
+from rempart.errors import RempartError, TrainingError
 from rempart.features.labels import KNOWN_AT
 from rempart.flows.prediction.champion import champion_of
 from rempart.flows.shared import erasures, removals
@@ -124,14 +124,21 @@ def judge(
 
 
 def since_training(pipeline: ModelPipeline, holdout: pa.Table, rows: pa.Table) -> pa.Table:
-    """Return the rows of the window: those from the hold-out's begin on, back to `window` before the newest."""
+    """Return the rows of the window: those from the hold-out's begin on, back to `window` before the newest.
+
+    Raises TrainingError if the hold-out has no row, because all were erased.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     dates = rows[pipeline.holdout.column]
     if not rows.num_rows:
         return rows
-    begin = pc.min(holdout[pipeline.holdout.column]).as_py()
+    if (begin := pc.min(holdout[pipeline.holdout.column]).as_py()) is None:
+        raise TrainingError(
+            f"watch the champion of {pipeline.name}: its hold-out has no row with a date left",
+            f"Train again: `rempart pipeline run {pipeline.name} --follow`.",
+        )
     first = max(begin, pc.max(dates).as_py() - pipeline.monitoring.window)
     return rows.filter(pc.greater_equal(dates, pa.scalar(first, dates.type)))
 

@@ -19,7 +19,7 @@ from rempart.flows.erasure import erase_versions
 from rempart.flows.erasure.erase_objects import HeldVersion
 from rempart.flows.erasure.erase_stores import ErasureStores, open_stores
 from rempart.flows.retirement import facts as gathering
-from rempart.flows.retirement.plan import ModelFacts, RetirementPlan, objects, plan
+from rempart.flows.retirement.plan import ModelFacts, RetirementPlan, objects, plan, unneeded
 from rempart.flows.shared import erasures, removals, retirements
 from rempart.flows.shared.deletion import versions_below
 from rempart.flows.shared.leases import PATIENCE, points_lease, wait_for
@@ -162,9 +162,8 @@ def _begin(
         if version not in again.retire:
             logger.info("kept %s version %s: a decision was made meanwhile", model, version)
             return None
-        gone = {version, *known.begun, *known.retired}
-        others = [body for name, body in known.candidates.items() if name not in gone]
-        goes = objects(record, others, [f"{BELOW}{folder}" for folder in folders], erasures.rewritten(ledger))
+        names = [f"{BELOW}{folder}" for folder in folders]
+        goes = objects(record, _others(known, version), names, erasures.rewritten(ledger))
         body = retirements.body(
             version,
             "began",
@@ -182,18 +181,28 @@ def _begin(
         return ledger.append("retirement", model, body)
 
 
+def _others(known: gathering.Recorded, version: str) -> list[Mapping[str, Any]]:
+    """Return the `candidate` bodies of the other versions that are not retired."""
+    gone = {version, *known.begun, *known.retired}
+    return [body for name, body in known.candidates.items() if name not in gone]
+
+
 def _begun(platform: Platform, model: str, version: str) -> Evidence:
     return retirements.on_record(platform.ledger, model)[version].began
 
 
 def _finish(platform: Platform, stores: ErasureStores, version: str, began: Evidence, done: Retired) -> Retired:
-    """Delete what the record names. Record the end if nothing is left."""
+    """Delete what the record names and no other version needs by now. Record the end if nothing is left."""
     body, model = began.body, done.model
+    others = _others(gathering.recorded(platform.ledger, model), version)
+    named = {*map(str, body["artifacts"])}, {*map(str, body["training"])}
+    artifacts, training = unneeded(*named, others, erasures.rewritten(platform.ledger))
+    shared = sorted(set.union(*named) - {*artifacts, *training})
     told = f"{began.at:%Y-%m-%d}, evidence {began.seq}"
     model_removal.remove_version(platform.tracking(), model, version, str(body["model_id"]), str(body["run_id"]), told)
     places = {
-        stores.config.buckets.artifacts: tuple(str(folder) for folder in body["artifacts"]),
-        stores.lake: tuple(str(key) for key in body["training"]),
+        stores.config.buckets.artifacts: artifacts,
+        stores.lake: training,
     }
     deleted, locked, left = 0, dict[str, datetime](), list[str]()
     for bucket, prefixes in places.items():
@@ -215,7 +224,13 @@ def _finish(platform: Platform, stores: ErasureStores, version: str, began: Evid
     if not left:
         logger.info("retired version %s of model '%s': %d object versions deleted", version, model, deleted)
         ended = retirements.body(
-            version, "ended", began=began.seq, deleted=deleted, locked=sorted(locked), sites=sorted(stores.sites)
+            version,
+            "ended",
+            began=began.seq,
+            deleted=deleted,
+            locked=sorted(locked),
+            shared=shared,
+            sites=sorted(stores.sites),
         )
         evidence = {**evidence, version: platform.ledger.append("retirement", model, ended).seq}
     return replace(

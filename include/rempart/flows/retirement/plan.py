@@ -175,16 +175,28 @@ def objects(
     `folders`: those of its logged model and its run. `rewritten`: the replacements of training sets from which rows
     were erased.
     """
-    mine, theirs = _training(record, rewritten), set[str]()
-    jobs, runs = set[str](), set[str]()
+    found, mine = {f"jobs/{record['job_id']}/", *folders}, _training(record, rewritten)
+    artifacts, training = unneeded(found, mine, others, rewritten)
+    return RetiredObjects(artifacts, training, tuple(sorted(found - {*artifacts} | mine - {*training})))
+
+
+def unneeded(
+    artifacts: Iterable[str],
+    training: Iterable[str],
+    others: Iterable[Mapping[str, Any]],
+    rewritten: Mapping[tuple[str, str], tuple[str, str] | None],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the folders of artifacts and the keys of training sets that none of the `others` needs.
+
+    `others`: `candidate` bodies; a training set's key is made of its rows, so another version may have the same one.
+    """
+    theirs, jobs, runs = set[str](), set[str](), set[str]()
     for other in others:
         theirs |= _training(other, rewritten)
         jobs.add(f"jobs/{other['job_id']}/")
         runs |= {str(other["model_id"]), str(other["run_id"])}
-    job = f"jobs/{record['job_id']}/"
-    used = {folder for folder in folders if runs & set(folder.split("/"))}
-    shared = {job} & jobs | mine & theirs | used
-    return RetiredObjects(tuple(sorted({job, *folders} - shared)), tuple(sorted(mine - theirs)), tuple(sorted(shared)))
+    free = {folder for folder in artifacts if folder not in jobs and not runs & set(folder.split("/"))}
+    return tuple(sorted(free)), tuple(sorted(set(training) - theirs))
 
 
 def _training(record: Mapping[str, Any], rewritten: Mapping[tuple[str, str], tuple[str, str] | None]) -> set[str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.errors import ModelRefused
+from rempart.errors import ModelRefused, TrackingUnavailable
 from rempart.flows.approval import approve as flow
 from rempart.flows.approval.approve import outdated
 from rempart.flows.retirement.plan import ModelFacts, VersionFacts, plan
@@ -117,6 +118,27 @@ def test_a_version_is_judged_anew_if_the_champion_is_another_one(
     assert not platform.ledger.find("promotion") and "alias" not in tracked
 
 
+def test_a_second_try_does_not_promote_what_the_first_one_judged_anew(
+    tracked: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    date = [AT]
+    platform = replace(in_memory(), ledger_=MemoryLedger(clock=lambda: date[0]))
+    waits(platform, "2", "1")
+
+    def breaks_off(*given: object) -> None:
+        date[0] = AT + timedelta(seconds=9)
+        waits(platform, "2", None)
+        raise TrackingUnavailable("MLflow does not answer", "Try again.")
+
+    monkeypatch.setattr(flow.validate, "validate", breaks_off)
+    with pytest.raises(TrackingUnavailable):
+        flow.approve(platform, PIPELINE, "2", by="user 3", dry_run=False, asked=AT)
+    again = flow.approve(platform, PIPELINE, "2", by="user 3", dry_run=False, asked=AT)
+    assert not again.promoted and "was judged after you asked" in again.told and "alias" not in tracked
+    seen = AT + timedelta(seconds=60)
+    assert flow.approve(platform, PIPELINE, "2", by="user 3", dry_run=False, asked=seen).promoted
+
+
 def test_what_does_not_wait_or_has_other_files_is_not_promoted(
     tracked: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +152,21 @@ def test_what_does_not_wait_or_has_other_files_is_not_promoted(
 
     monkeypatch.setattr(flow.validate, "check_files", differs)
     with pytest.raises(ModelRefused, match="differs"):
+        flow.approve(platform, PIPELINE, "2", by="user 3", dry_run=False)
+    assert not platform.ledger.find("promotion") and "alias" not in tracked
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [("refusal", "was refused meanwhile"), ("approval", "judged anew meanwhile")]
+)
+def test_what_was_judged_while_its_files_were_compared_is_not_promoted(
+    kind: Any, told: str, tracked: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = in_memory()
+    waits(platform, "2", None)
+    newer = {"version": "2", "previous": None, "gate": GATES, "metrics": {"mae": 99.0}, "reasons": ["by a person"]}
+    monkeypatch.setattr(flow.validate, "check_files", lambda *given: platform.ledger.append(kind, NAME, newer))
+    with pytest.raises(ModelRefused, match=told):
         flow.approve(platform, PIPELINE, "2", by="user 3", dry_run=False)
     assert not platform.ledger.find("promotion") and "alias" not in tracked
 

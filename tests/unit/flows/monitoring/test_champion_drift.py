@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pytest
 from pyarrow import csv
 
-from rempart.errors import IntegrityError, ModelRefused
+from rempart.errors import IntegrityError, ModelRefused, TrainingError
 from rempart.features import in_memory
 from rempart.flows.monitoring import champion_drift
 from rempart.flows.monitoring.champion_drift import Reference
@@ -124,6 +124,12 @@ def test_few_rows_since_the_training_are_unknown(judged: Callable[..., ChampionV
     found = judged(few)
     assert found.outcome == "unknown" and found.reasons[0].startswith("too few rows: ")
     assert judged(bookings.filter(pc.less(bookings[DAY], pa.scalar(PIPELINE.holdout.start)))).window.rows == 0
+
+
+def test_a_hold_out_whose_rows_were_all_erased_is_told() -> None:
+    rows = pa.table({DAY: [JULY]})
+    with pytest.raises(TrainingError, match="its hold-out has no row"):
+        champion_drift.since_training(PIPELINE, rows.slice(1), rows)
 
 
 def test_only_known_targets_are_measured(judged: Callable[..., ChampionVerdict], bookings: pa.Table) -> None:

@@ -198,6 +198,25 @@ def test_the_next_run_completes_one_that_was_killed(house: House, left: int, mon
     assert sorted(ended) == ["1", "2"]
 
 
+def test_a_training_set_that_a_later_version_has_too_stays(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as during:
+        dying(house, during, 1)  # right after the first record
+        with pytest.raises(KeyboardInterrupt):
+            house.retire()
+    ledger = house.platform.ledger
+    (first,) = [record.body for record in ledger.find("candidate", NAME) if record.body["version"] == "1"]
+    later = {"version": "6", "job_id": "job-6", "run_id": "run-6", "model_id": "m-6"}
+    ledger.append("candidate", NAME, {**first, **later})
+    ledger.append("promotion", NAME, {"version": "6", "previous": "4", "reasons": []})
+    assert "1" in house.retire().evidence
+    shared = {f"training/{NAME}/set-1.parquet"}
+    assert house.of("1") == shared and shared <= house.keys("primary") & house.keys("haven")
+    (ended,) = [
+        r.body for r in ledger.find("retirement", NAME) if (r.body["version"], r.body["state"]) == ("1", "ended")
+    ]
+    assert ended["shared"] == sorted(shared)
+
+
 def test_a_version_that_became_champion_meanwhile_is_kept(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = execute.model_removal.folders
 
