@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from rempart.flows.erasure import erase_versions
@@ -41,13 +44,16 @@ def expire(platform: Platform, pipeline: ModelPipeline) -> Expired:
     """
     stores = open_stores(platform)
     names = scorings.rows_scored_by(stores.sites[stores.home], stores.lake, pipeline.name)
-    every = [_expire(platform, stores, pipeline, name) for name in names]
+    committing = partial(platform.committing, stores.active)
+    every = [_expire(committing, stores, pipeline, name) for name in names]
     failed = {place: why for each in every for place, why in (each.failed or {}).items()}
     figures = (sum(each.scorings for each in every), sum(each.versions for each in every))
     return Expired(*figures, sum(each.locked for each in every), failed or None)
 
 
-def _expire(platform: Platform, stores: ErasureStores, pipeline: ModelPipeline, rows_of: str) -> Expired:
+def _expire(
+    committing: Callable[[], AbstractContextManager[Any]], stores: ErasureStores, pipeline: ModelPipeline, rows_of: str
+) -> Expired:
     root, home, bucket, now = scorings.folder(rows_of, pipeline.name), stores.home, stores.lake, stores.clock()
     every = scorings.all_of(stores.sites[home], bucket, root)
     kept = (pipeline.scoring or Section()).keep_days
@@ -58,7 +64,7 @@ def _expire(platform: Platform, stores: ErasureStores, pipeline: ModelPipeline, 
     if not (gone or orphans):
         return Expired()
     table = None
-    with platform.committing(stores.active):
+    with committing():
         if gone and (shown := scorings.table(root, left)):
             table = delta_log.restart(stores.sites[home], bucket, shown)
     held = [

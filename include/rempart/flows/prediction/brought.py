@@ -28,7 +28,7 @@ _ALL = 100_000
 
 
 @dataclass(frozen=True)
-class Brought:
+class UpsertedScoring:
     """Evidence that a table got a scoring. `at`: when the scoring was made."""
 
     id: str
@@ -45,12 +45,12 @@ def bring(run: Run, into: Into, scoring: Scoring, made: Sequence[Path], folder: 
     """
     ledger, changed = run.platform.ledger, 0
     records = ledger.find("scoring", run.pipeline.name, limit=_ALL)
-    known = {Brought(**record.body["brought"]) for record in records if "brought" in record.body}
+    known = {UpsertedScoring(**record.body["brought"]) for record in records if "brought" in record.body}
     connection, keys = run.platform.connections(into.connection), scorings.names_of(run.source.row_key)
     for each in scorings.all_of(run.site, run.bucket, run.root):
         if each.asked.sha256 != scoring.asked.sha256:
             continue
-        mark = Brought(each.id, each.at.isoformat(), into.connection, into.table)
+        mark = UpsertedScoring(each.id, each.at.isoformat(), into.connection, into.table)
         if each.id != scoring.id and (mark in known or not _may_go(run, each, keys)):
             continue
         files = made if made and each.id == scoring.id else _fetched(run, each, folder)
