@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from rempart.flows.prediction_log import keys
+from rempart.flows.shared.platform import Platform
 from rempart.serving.entries import PredictionEntry, new_id
 from rempart.serving.journal import Journal
+from rempart.settings.pipeline import ModelPipeline
 
 AT = datetime(2099, 3, 1, 10, 58, tzinfo=UTC)
 SHA256 = "ab" * 32
@@ -35,6 +38,14 @@ def entry(number: int, at: datetime | None = None, **more: Any) -> PredictionEnt
         "seconds": 0.004,
     }
     return PredictionEntry(**given | more)
+
+
+def journal(platform: Platform, pipeline: ModelPipeline, root: Path) -> Journal:
+    """Return the journal of a pipeline as the scorer opens it: it knows the public half of the key alone."""
+    keys.make_folder(pipeline, root / pipeline.name)
+    key = keys.public_key(platform.ledger, pipeline)
+    assert key or not keys.is_sealed(pipeline)
+    return Journal(root / pipeline.name, keys.sealing(*key) if key else None, pipeline.serving.log.sample)
 
 
 def written(journal: Journal, *groups: Sequence[PredictionEntry]) -> None:

@@ -20,7 +20,7 @@ from rempart.settings import pipelines
 from rempart.sites.s3.site import S3Site
 from tests.buckets import own_buckets
 from tests.conftest import OwnContinuity
-from tests.logged import Killed, entry, killed_at, written
+from tests.logged import Killed, entry, journal, killed_at, written
 from tests.unit.flows.erasure.booked import without_features
 
 pytestmark = pytest.mark.stores
@@ -60,7 +60,8 @@ def test_a_log_on_a_real_site_is_whole_whatever_is_killed_and_goes_when_it_must(
     pipeline, folder = pipelines.with_model(pipelines.named(NAME)), tmp_path / NAME
 
     def log(*numbers: int) -> None:
-        written(keys.open_journals(own, [pipeline], tmp_path).by_pipeline[NAME], [at(number) for number in numbers])
+        keys.make(own, pipeline)
+        written(journal(own, pipeline, tmp_path), [at(number) for number in numbers])
 
     log(0)
     shipment.ship(own, folder)

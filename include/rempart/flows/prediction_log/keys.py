@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
 from rempart.backup.keys import age
 from rempart.backup.keys.encryption_scopes import EncryptionScope, parse
 from rempart.backup.keys.key_envelope import ScopeKey
-from rempart.errors import ConnectionMissing, ServingError
+from rempart.errors import ServingError
 from rempart.flows.shared.keys import key_of, open_keyring, sealed_for
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Ledger
-from rempart.serving.journal import Journal, Journals
 from rempart.serving.records import Sealing
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
@@ -54,19 +53,6 @@ def make(platform: Platform, pipeline: ModelPipeline) -> None:
         key_of(platform.ledger, open_keyring(platform), scope_of(pipeline))
 
 
-def open_journals(platform: Platform, pipelines: Iterable[ModelPipeline], folder: Path) -> Journals:
-    """Return the log of these pipelines, below a folder of this machine, for a process that predicts.
-
-    Raises ServingError if a key is missing that this process cannot make, LedgerError, DatabaseUnavailable.
-    """
-    return Journals({each.name: _journal(platform, each, folder / each.name) for each in pipelines})
-
-
-def _journal(platform: Platform, pipeline: ModelPipeline, folder: Path) -> Journal:
-    make_folder(pipeline, folder)
-    return Journal(folder, sealing_of(platform, pipeline), pipeline.serving.log.sample)
-
-
 def make_folder(pipeline: ModelPipeline, folder: Path) -> None:
     """Make the folder of a pipeline's journal. The next shipment makes the key of each. Raises ServingError."""
     try:
@@ -76,31 +62,6 @@ def make_folder(pipeline: ModelPipeline, folder: Path) -> None:
             f"open the prediction log of '{pipeline.name}' in {folder}: {cause.strerror}",
             "Set REMPART_PREDICTION_LOG to a folder that the scorer may write to.",
         ) from cause
-
-
-def sealing_of(platform: Platform, pipeline: ModelPipeline) -> Sealing | None:
-    """Return how a pipeline's entries are sealed, by the public half of the key; None if they are not.
-
-    The key is made if there is none and this process may. Raises ServingError, and the errors of `key_of`.
-    """
-    if not is_sealed(pipeline):
-        return None
-    scope = scope_of(pipeline)
-    try:
-        make(platform, pipeline)
-    except ConnectionMissing as cause:
-        raise ServingError(
-            f"open the prediction log of '{pipeline.name}': it has no key yet, and this process may not make one",
-            "Run the DAG ship_predictions, which makes it. Then start the scorer again.",
-        ) from cause
-    found = public_key(platform.ledger, pipeline)
-    if found is None:
-        raise ServingError(
-            f"open the prediction log of '{pipeline.name}': the ledger does not tell the public half of the key of "
-            f"scope {scope.id}",
-            f"Run `rempart keys destroy {scope.id} --yes`: what it sealed becomes unreadable, and another key is made.",
-        )
-    return sealing(*found)
 
 
 def public_key(ledger: Ledger, pipeline: ModelPipeline) -> tuple[str, str] | None:

@@ -117,16 +117,16 @@ class ScorerService:
             await self._deploy(self.known, pipelines)
 
     def _read(self, pipelines: Mapping[str, ModelPipeline]) -> Standings:
-        ledger, known = self.platform.ledger, self.known or standings.kept(self.folder)
-        if known is not None and (newest := standings.newest_record(ledger)) < known.seq:
+        ledger, known = self.platform.ledger, self.known
+        newest, before = standings.newest_record(ledger), known or standings.kept(self.folder)
+        if before is not None and newest < before.seq:  # a revoked key would work again
             raise ServingError(
-                f"read the ledger: it ends at record {newest}, and was read up to record {known.seq} before",
+                f"read the ledger: it ends at record {newest}, and was read up to record {before.seq} before",
                 f"Verify the ledger. Then delete {self.folder / standings.FILE}, and start the scorer again.",
             )
-        known = self.known
         shadowed = {name for name, pipeline in pipelines.items() if pipeline.serving.shadow}
         wanted = (sorted(pipelines), sorted(shadowed))
-        if known is None or known.seq != standings.newest_record(ledger) or wanted != self._wanted:
+        if known is None or known.seq != newest or wanted != self._wanted:
             known = standings.read(ledger, pipelines, shadowed, self.platform.clock())
             self._wanted = wanted
             try:

@@ -18,7 +18,7 @@ from rempart.serving.entries import PredictionEntry, new_id
 from rempart.settings import pipelines
 from rempart.settings.pipeline import ModelPipeline
 from tests.erasable import NOW, Lake, in_two_memories
-from tests.logged import AT, SHA256, entry, written
+from tests.logged import AT, SHA256, entry, journal, written
 from tests.unit.flows.erasure.booked import without_features
 from tests.unit.flows.prediction.test_champion import HASH, PIPELINE, TABLE, champion, raw
 
@@ -55,7 +55,8 @@ def answered(champion: Champion, number: int, at: datetime = AT) -> PredictionEn
 
 
 def log(lake: Lake, root: Path, *entries: PredictionEntry) -> None:
-    written(keys.open_journals(lake.platform, [model(lake)], root).by_pipeline[NAME], entries)
+    keys.make(lake.platform, model(lake))
+    written(journal(lake.platform, model(lake), root), entries)
 
 
 def model(lake: Lake) -> ModelPipeline:

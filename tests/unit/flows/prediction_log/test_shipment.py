@@ -20,7 +20,7 @@ from rempart.serving import hour_files, segments
 from rempart.serving.entries import PredictionEntry
 from rempart.settings.pipeline import ModelPipeline
 from tests.erasable import NOW, Lake, in_two_memories
-from tests.logged import AT, Killed, entry, killed_at, written
+from tests.logged import AT, Killed, entry, journal, killed_at, written
 from tests.memory_site import MemorySite
 from tests.unit.flows.erasure.booked import erase, without_features
 
@@ -35,8 +35,8 @@ def lake(monkeypatch: pytest.MonkeyPatch) -> Lake:
 
 def log(lake: Lake, root: Path, *entries: PredictionEntry) -> None:
     """Write entries as the scorer does."""
-    written_by = keys.open_journals(lake.platform, [model(lake)], root)
-    written(written_by.by_pipeline[NAME], entries)
+    keys.make(lake.platform, model(lake))
+    written(journal(lake.platform, model(lake), root), entries)
 
 
 def model(lake: Lake) -> ModelPipeline:
@@ -72,8 +72,7 @@ def test_entries_are_shipped_sealed_and_their_files_are_evidence(lake: Lake, tmp
 
 def test_values_of_a_public_pipeline_are_in_the_clear(lake: Lake, tmp_path: Path) -> None:
     shown = model(lake).model_copy(update={"classification": "internal"})
-    assert keys.sealing_of(lake.platform, shown) is None
-    written(keys.open_journals(lake.platform, [shown], tmp_path).by_pipeline[NAME], [entry(1)])
+    written(journal(lake.platform, shown, tmp_path), [entry(1)])
     shipment.ship(lake.platform, tmp_path / NAME)
     (row,) = rows(lake)
     assert json.loads(row["inputs"])["agent"] == "CANARY-agent" and row["sealed"] is None and row["subject"]
@@ -218,7 +217,9 @@ def test_sealed_entries_of_a_destroyed_key_stay_without_what_it_sealed(lake: Lak
     assert (done.entries, done.unread) == (1, 1)
     (row,) = rows(lake)
     assert (row["subject"], row["prediction"]) == (None, 81.0)
-    assert keys.sealing_of(lake.platform, model(lake)).key.endswith(" 0002")  # type: ignore[union-attr] # it is sealed
+    keys.make(lake.platform, model(lake))
+    key = keys.public_key(lake.platform.ledger, model(lake))
+    assert key is not None and key[0].endswith(" 0002")
 
 
 def test_a_process_without_the_platforms_key_seals_and_cannot_read(lake: Lake, tmp_path: Path) -> None:
@@ -228,10 +229,12 @@ def test_a_process_without_the_platforms_key_seals_and_cannot_read(lake: Lake, t
         return lake.platform.connections(name)
 
     scorer = replace(lake.platform, connections=without_key)
-    with pytest.raises(ServingError, match="has no key yet"):
-        keys.open_journals(scorer, [model(lake)], tmp_path)
+    keys.make_folder(model(lake), tmp_path / NAME)
+    assert keys.public_key(scorer.ledger, model(lake)) is None
+    with pytest.raises(ConnectionMissing):
+        keys.make(scorer, model(lake))
     shipment.ship(lake.platform, tmp_path / NAME)  # makes it
-    written(keys.open_journals(scorer, [model(lake)], tmp_path).by_pipeline[NAME], [entry(1)])
+    written(journal(scorer, model(lake), tmp_path), [entry(1)])
     assert shipment.ship(lake.platform, tmp_path / NAME).entries == 1
 
 
