@@ -67,7 +67,7 @@ connection, place = environment_connections(spec.output.site.connection), spec.o
 allowed = decide(spec, place.name, connection.extra.get("endpoint_url"), on=datetime.now(UTC).date())
 files = {"model.onnx": "0" * 64}
 result = JobResult(job_id=spec.job_id, status="succeeded", metrics={"mae": 1.0}, files=files, model_files=files,
-                   run_id="r", model_id="m", seconds={}, rows={"train": 1, "holdout": 1},
+                   run_id="r", model_id="m", seconds={}, rows=1,
                    decision=permission_of(spec).decision)
 S3Site(place.name, connection, place.region, allowed).write(
     spec.output.bucket, spec.key("result.json"), result.to_json(), content_type="application/json")
@@ -90,7 +90,9 @@ def orders(platform: Platform, count: int) -> list[dict[str, Any]]:
                 "task": "regression",
                 "target": {"name": "price", "type": "number"},
                 "features": [{"name": "lead", "type": "number"}],
-                "dataset": Dataset(site=place, bucket=buckets.lake, key=key, sha256=str(read.sha256), rows=1),
+                "dataset": Dataset(
+                    site=place, bucket=buckets.lake, key=key, sha256=str(read.sha256), rows=1, held_out="0" * 64
+                ),
                 "trainer": TrainerSpec(use="gradient_boosting", params={"max_iter": number + 1}),
                 "tracking": Tracking(connection="mlflow", experiment="queue"),
                 "output": Output(site=place, bucket=buckets.artifacts, prefix="jobs/"),

@@ -31,7 +31,7 @@ from rempart.sites.s3 import sessions
 from rempart.sites.s3.client import SESSION_TOKEN, SESSION_UNTIL
 from rempart.sites.s3.site import S3Site
 from rempart.sovereignty.places import decide_site
-from rempart.training import data_rights
+from rempart.training import data_rights, datasets
 from rempart.training.attempts.checkpoints import Checkpoints
 from rempart.training.job import JobSpec
 from tests.integration.own_servers import Servers, own_servers
@@ -76,11 +76,16 @@ def job(own: Site) -> JobSpec:
     made = JobSpec.model_validate(made.model_dump() | {"job_id": ""})
     own.write("lake", made.dataset.key, BODY)
     own.write("lake", "training/other.parquet", b"somebody else's")
+    own.write("lake", held_out(made), b"rows on which the model is judged")
     own.write("artifacts", made.key("order.json"), made.to_json())
     own.write("artifacts", f"jobs/{OTHER}/model.onnx", b"another job's")
     own.write("artifacts", "mlflow/1/model.onnx", b"a champion")
     own.write("backups", "restore-point", b"everything")
     return made
+
+
+def held_out(job: JobSpec) -> str:
+    return datasets.held_out_key(job.pipeline, job.dataset.held_out)
 
 
 def connection_of(variables: dict[str, str]) -> Connection:
@@ -170,6 +175,7 @@ def test_it_can_do_nothing_else(session: Connection, job: JobSpec, own: Site) ->
     }
     source = {"Bucket": "artifacts", "Key": theirs}
     tries: dict[str, Callable[[], Any]] = {
+        "read the held-out rows": lambda: s3.get_object(Bucket="lake", Key=held_out(job)),
         "read another job": lambda: s3.get_object(Bucket="artifacts", Key=theirs),
         "write to another job": lambda: s3.put_object(Bucket="artifacts", Key=theirs, Body=b"x"),
         "delete another job's object": lambda: s3.delete_object(Bucket="artifacts", Key=theirs),

@@ -23,7 +23,7 @@ from rempart.models.predictions import figures
 from rempart.models.tracking import session
 from rempart.settings import sections
 from rempart.settings.champions.retraining import Retraining
-from rempart.training.entrypoint import split_rows
+from rempart.training import datasets
 from tests.unit.training import stage
 
 pytestmark = pytest.mark.tracking
@@ -90,10 +90,9 @@ def test_a_job_in_a_process_of_its_own_gives_a_candidate_that_predicts_and_leaks
     assert result.metrics["mae"] < 8 and result.rows_train + result.rows_holdout == TABLE.num_rows
 
     model = loading.load(platform.tracking(), record)
-    dataset = record["dataset"]
-    _, holdout = split_rows(
-        platform.active_site("personal").read(dataset["bucket"], dataset["key"], sha256=dataset["sha256"])
-    )
+    where = record["dataset"]["held_out"]
+    body = platform.active_site("personal").read(where["bucket"], where["key"], sha256=where["sha256"])
+    holdout = datasets.decoded(body)
     error = abs(figures(model.predict(holdout)) - holdout["price"].to_numpy()).mean()
     assert error == pytest.approx(result.metrics["mae"])
 

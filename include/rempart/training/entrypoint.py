@@ -47,11 +47,11 @@ from rempart.training.attempts.interruption import INTERRUPTED, Interrupted, Int
 from rempart.training.attempts.process_group import Group, PeerLost
 from rempart.training.attempts.progress import EVERY_SECONDS, Progress, TrainingRun
 from rempart.training.job import PYTHON, JobResult, JobSite, JobSpec, Work, parse_result, parse_spec
-from rempart.training.outputs import Outputs, split_rows
+from rempart.training.outputs import Outputs
 from rempart.training.permission import decide, permission_of
 from rempart.training.trainers import trainers
 
-__all__ = ["SESSION_OVER", "TRY_AGAIN", "World", "main", "run_job", "split_rows"]
+__all__ = ["SESSION_OVER", "TRY_AGAIN", "World", "main", "run_job"]
 
 T = TypeVar("T")
 TRY_AGAIN, SESSION_OVER = 75, 77

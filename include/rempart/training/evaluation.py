@@ -1,39 +1,83 @@
-"""Measure a job's model on the held-out rows."""
+"""Measure a model on held-out rows, in the platform's own process: the job that trained it has none of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from rempart.models import metrics, onnx_format
-from rempart.models.encoding import Feature
+from rempart import canonical_json
+from rempart.errors import TrainingError
+from rempart.models import metrics
+from rempart.models.encoding import Feature, encode
+from rempart.training import plots
+from rempart.training.job import JobSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SAMPLE = 1000
 """At most this many held-out rows are used to measure a feature's importance."""
 
 
+@dataclass(frozen=True)
+class HeldOutFigures:
+    """What a model is worth on held-out rows, `rows` of them. `files`: importance and plots, without a row's values."""
+
+    metrics: dict[str, float]
+    rows: int
+    files: dict[str, bytes]
+
+
+def measure(
+    spec: JobSpec, features: Sequence[Feature], predict: Callable[[Any], Any], rows: pa.Table
+) -> HeldOutFigures:
+    """Return the figures of a job's model.
+
+    `features`: those that the model sees; `predict`: from a float32 matrix to figures, as `models.loading` gives it.
+    Raises TrainingError, also if a metric is not a finite number; ModelRefused.
+    """
+    target = spec.target.feature()
+    matrix, truth = encode(features, rows), metrics.target_values(target, rows)
+    predicted = predict(matrix)
+    measured = metrics.score(spec.task, truth, predicted)
+    for name, value in measured.items():
+        if not -float("inf") < value < float("inf"):
+            raise TrainingError(
+                f"check the model: its {name} on the held-out rows is not a number",
+                "Check trainer.params (the learning rate may be too high) and the trainer's code.",
+            )
+    shares = permutation_importance(predict, features, matrix, truth, spec.task, spec.trainer.seed)
+    files = {
+        "importance.json": canonical_json.encode(shares),
+        "importance.png": plots.importance(shares, "mae" if spec.task == "regression" else "log_loss"),
+        "predicted_vs_actual.png": plots.predicted_vs_actual(truth, predicted, target.name)
+        if spec.task == "regression"
+        else plots.reliability(truth, predicted, target.name, target.values),
+    }
+    return HeldOutFigures(measured, rows.num_rows, files)
+
+
 def permutation_importance(
-    body: bytes, features: Sequence[Feature], matrix: Any, truth: Any, task: str, classes: int, seed: int
+    predict: Callable[[Any], Any], features: Sequence[Feature], matrix: Any, truth: Any, task: str, seed: int
 ) -> dict[str, float]:
     """Return per feature how much mae (log_loss) rises when the feature's columns are shuffled together.
 
-    matrix: float32 [n, matrix columns] of held-out rows; truth: [n]. The same seed gives the same numbers.
+    predict: from a matrix to figures; matrix: float32 [n, matrix columns] of held-out rows; truth: [n]. The same seed
+    gives the same numbers.
     """
     import numpy as np
 
-    session = onnx_format.open_session(body)
     metric = "mae" if task == "regression" else "log_loss"
     random = np.random.default_rng(seed)
     chosen = random.permutation(len(matrix))[:SAMPLE]
     matrix, truth = matrix[chosen], truth[chosen]
-    usual = metrics.score(task, truth, onnx_format.run(session, matrix, task, classes))[metric]
+    usual = metrics.score(task, truth, predict(matrix))[metric]
     result, start = {}, 0
     for feature in features:
         stop = start + len(feature.columns())
         shuffled = matrix.copy()
         shuffled[:, start:stop] = matrix[random.permutation(len(matrix)), start:stop]
-        result[feature.name] = (
-            metrics.score(task, truth, onnx_format.run(session, shuffled, task, classes))[metric] - usual
-        )
+        result[feature.name] = metrics.score(task, truth, predict(shuffled))[metric] - usual
         start = stop
     return result

@@ -85,17 +85,33 @@ def log(
             _describe(client, run_id, spec, metrics)
             body = files[MODEL_FILE]
             model_id, model_files = _log_model(client, experiment_id, run_id, spec, features, metrics, body)
-            with tempfile.TemporaryDirectory(prefix="rempart-run-") as folder:
-                for name, content in files.items():
-                    if name != MODEL_FILE:
-                        Path(folder, name).write_bytes(content)
-                client.log_artifacts(run_id, folder)
+            _log_files(client, run_id, {name: content for name, content in files.items() if name != MODEL_FILE})
             client.set_terminated(run_id, "FINISHED")
             done = True
         finally:
             if not done:
                 _mark_failed(client, run_id)
     return Logged(run_id, model_id, model_files)
+
+
+def log_held_out(
+    tracking: Connection, run_id: str, model_id: str, metrics: Mapping[str, float], files: Mapping[str, bytes]
+) -> None:
+    """Add what the platform measured on the held-out rows to a job's run and model. Safe to repeat.
+
+    Raises TrackingUnavailable, TrackingRefused.
+    """
+    with session(tracking, f"log the held-out figures of run {run_id}") as client:
+        for name, value in metrics.items():
+            client.log_metric(run_id, name, value, step=0, model_id=model_id)
+        _log_files(client, run_id, files)
+
+
+def _log_files(client: MlflowClient, run_id: str, files: Mapping[str, bytes]) -> None:
+    with tempfile.TemporaryDirectory(prefix="rempart-run-") as folder:
+        for name, content in files.items():
+            Path(folder, name).write_bytes(content)
+        client.log_artifacts(run_id, folder)
 
 
 def _mark_failed(client: MlflowClient, run_id: str) -> None:

@@ -25,7 +25,7 @@ from rempart.settings.columns import ColumnType
 from rempart.settings.schema import Strict
 from rempart.settings.sections import Classification
 
-VERSION: Literal[2] = 2
+VERSION: Literal[3] = 3
 """Version of the contract. The orderer of a job and the image that runs it must agree on it."""
 SHA256 = r"^[0-9a-f]{64}$"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -74,13 +74,17 @@ class JobSite(Strict):
 
 
 class Dataset(Strict):
-    """The frozen training set: one Parquet object with a column `split` of `train` and `holdout`."""
+    """The rows to learn from: one Parquet object, `rows` of them.
+
+    `held_out`: SHA-256 of the held-out rows. A job gets neither these rows nor the right to read them.
+    """
 
     site: JobSite
     bucket: str
     key: str
     sha256: str = Field(pattern=SHA256)
     rows: int = Field(ge=1)
+    held_out: str = Field(pattern=SHA256)
 
 
 class TrainerSpec(Strict):
@@ -130,7 +134,7 @@ class JobLabels(Strict):
 
 
 class JobSpec(Strict):
-    """One training job, version 2 of the contract. `nodes`: its processes, one on each node. `used`: snapshot of each
+    """One training job, version 3 of the contract. `nodes`: its processes, one on each node. `used`: snapshot of each
     pipeline whose feature views the training set has.
 
     `permission` is written for each attempt (rempart.training.permission) and is no part of the job's identity. Neither
@@ -138,7 +142,7 @@ class JobSpec(Strict):
     model.
     """
 
-    version: Literal[2] = VERSION
+    version: Literal[3] = VERSION
     job_id: str = ""
     pipeline: str
     classification: Classification
@@ -176,6 +180,7 @@ class JobSpec(Strict):
             "target": self.target.model_dump(),
             "features": [feature.model_dump() for feature in self.features],
             "dataset": self.dataset.sha256,
+            "held_out": self.dataset.held_out,
             "trainer": self.trainer.model_dump(),
             "code": self.code_version,
         }
@@ -208,11 +213,12 @@ class Work(Strict):
 class JobResult(Strict):
     """Result of a job. `files`: SHA-256 of its objects at the site; `model_files`: of the model's files in MLflow.
 
+    `metrics`: on rows that it learned from (`train_mae`); the platform measures the held-out rows. `rows`: of these.
     `made_with`: what the trainer ran on, if reported (PyTorch: version, device, precision). `decision`: the digest of
     the policy's decision in the job's spec.
     """
 
-    version: Literal[2] = VERSION
+    version: Literal[3] = VERSION
     job_id: str
     status: Literal["succeeded"]
     metrics: dict[str, float] = Field(min_length=1)
@@ -221,7 +227,7 @@ class JobResult(Strict):
     run_id: str = Field(min_length=1)
     model_id: str = Field(min_length=1)
     seconds: dict[str, float]
-    rows: dict[str, int]
+    rows: int = Field(ge=1)
     work: Work = Field(default_factory=Work)
     made_with: dict[str, str] = Field(default_factory=dict)
     decision: str = Field(pattern=SHA256)
@@ -261,7 +267,7 @@ def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
 
 def parse_spec(body: bytes | str) -> JobSpec:
     """Return a spec from JSON. Raises TrainingError with each fault."""
-    spec: JobSpec = _parse("the job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 2.")
+    spec: JobSpec = _parse("the job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 3.")
     return spec
 
 

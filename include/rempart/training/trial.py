@@ -1,4 +1,4 @@
-"""Train a model once on a training set in a file and score it: `python -m rempart.training.trial`. Nothing is stored.
+"""Train a model once on rows in a file: `python -m rempart.training.trial`. The model goes into another file.
 
 It is a process of its own, as a job is: a trainer takes memory and threads, and may be a stranger's code.
 """
@@ -9,22 +9,22 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from rempart import canonical_json
 from rempart.errors import RempartError
-from rempart.models import metrics, onnx_format
+from rempart.models import metrics
 from rempart.models.encoding import encode
 from rempart.settings.schema import Strict
-from rempart.training import outputs
+from rempart.training import datasets
 from rempart.training.job import FeatureSpec, TrainerSpec
+from rempart.training.outputs import CHECKED
 from rempart.training.trainers import trainers
 
 
 class TrialOrder(Strict):
-    """What to train, and the file of the frozen training set (Parquet with a column `split`)."""
+    """What to train on the rows of a Parquet file, and the file for the model (ONNX)."""
 
     file: str
+    model: str
     task: Literal["regression", "classification"]
     target: FeatureSpec
     features: tuple[FeatureSpec, ...]
@@ -32,37 +32,27 @@ class TrialOrder(Strict):
 
 
 class TrialAnswer(Strict):
-    """The scores on the held-out rows; or `fault` and `hint`, why there are none."""
+    """Empty if a model was written; or `fault` and `hint`, why not."""
 
-    metrics: dict[str, float] = Field(default_factory=dict)
     fault: str = ""
     hint: str = ""
 
 
-def scores(order: TrialOrder) -> dict[str, float]:
-    """Return the scores of a new model on the held-out rows, as those of a job. Raises TrainingError, ModelRefused."""
-    train, holdout = outputs.split_rows(Path(order.file).read_bytes())
+def train(order: TrialOrder) -> bytes:
+    """Return a new model as ONNX. Raises TrainingError, ModelRefused."""
+    rows = datasets.decoded(Path(order.file).read_bytes())
     features, params = trainers.left_out([feature.feature() for feature in order.features], order.trainer.params)
-    target, task, use = order.target.feature(), order.task, order.trainer.use
-    unseen, classes = encode(features, holdout), len(target.values)
-    trained = trainers.train(
-        use,
-        encode(features, train),
-        metrics.target_values(target, train),
-        params,
-        order.trainer.seed,
-        task,
-        unseen,
-        classes,
-    )
-    predicted = onnx_format.run(onnx_format.open_session(trained.body), unseen, task, classes)
-    return metrics.score(task, metrics.target_values(target, holdout), predicted)
+    target, inputs = order.target.feature(), encode(features, rows)
+    learnt, some = metrics.target_values(target, rows), inputs[:: -(-len(inputs) // CHECKED)]
+    use, seed, classes = order.trainer.use, order.trainer.seed, len(target.values)
+    return trainers.train(use, inputs, learnt, params, seed, order.task, some, classes).body
 
 
 def main() -> None:
     order = TrialOrder.model_validate_json(sys.stdin.buffer.read())
     try:
-        answer = TrialAnswer(metrics=scores(order))
+        Path(order.model).write_bytes(train(order))
+        answer = TrialAnswer()
     except RempartError as error:
         answer = TrialAnswer(fault=error.what, hint=error.hint)
     sys.stdout.buffer.write(canonical_json.encode(answer.model_dump(mode="json")) + b"\n")

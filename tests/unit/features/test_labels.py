@@ -17,7 +17,8 @@ from rempart.features.label_feed import LabelCounts, feed_of, target_column, tol
 from rempart.flows.removal import facts
 from rempart.flows.removal.plan import PipelineContents, plan
 from rempart.flows.training import check_pipeline
-from rempart.flows.training.train import frozen, target_feature, without_late
+from rempart.flows.training.labelled import split
+from rempart.flows.training.train import target_feature, without_late
 from rempart.settings import pipelines
 from tests.derived_project import write_project
 from tests.labelled_project import ORDERS, PAYMENTS, order, order_rows, orders, payment, received, spec
@@ -112,8 +113,10 @@ def test_the_hold_out_and_the_target_are_those_of_the_joined_examples() -> None:
     rows = order_rows([*(order(n, n) for n in range(30)), *(order(n, n + 5) for n in range(30, 40))])
     made = in_memory.build(orders(), rows, received([payment(n, 32 if n == 3 else n + 7) for n in range(40)], 300))
     learnable = without_late(orders(), made.table)
-    _, split = frozen(orders(), learnable)
-    assert split == {"train": 24, "holdout": 10}, "orders 3 and 25 to 29 were settled after the hold-out began"
+    rows = split(orders(), learnable)
+    assert (rows.learn.num_rows, rows.held_out.num_rows) == (24, 10), (
+        "orders 3 and 25 to 29 were settled after the hold-out began"
+    )
     assert target_feature(orders()).values == ("false", "true") and target_column(orders()).type == "boolean"
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from rempart.features import in_memory
 from rempart.features.label_feed import told_late
-from rempart.flows.training.train import frozen, without_late
+from rempart.flows.training.labelled import split
+from rempart.flows.training.train import without_late
 from rempart.settings.pipeline import ModelPipeline
-from rempart.training.entrypoint import split_rows
 
 FIRST = date(2026, 1, 1)
 START = 31
@@ -118,8 +118,10 @@ def test_a_target_that_is_known_by_the_hold_out_s_own_date_adds_no_column(keys: 
 def test_the_rows_that_are_not_learned_from_are_no_training_rows() -> None:
     rows = table([claim(n, n, n + 10) for n in range(40)])
     made = in_memory.training_set(claims(), rows)
-    _, split = frozen(claims(), without_late(claims(), made))
-    assert split == {"train": 21, "holdout": 9}, "claims 21 to 30 were closed after the hold-out had begun"
+    parts = split(claims(), without_late(claims(), made))
+    assert (parts.learn.num_rows, parts.held_out.num_rows) == (21, 9), (
+        "claims 21 to 30 were closed after the hold-out had begun"
+    )
     assert told_late(10, "paid") == "10 rows not used: paid became known only after the hold-out began"
 
 
@@ -152,9 +154,8 @@ def test_the_date_of_a_hold_out_begins_at_midnight_in_the_source_s_time_zone(
 ) -> None:
     pipeline = claims(holdout={"column": "seen", "start": start}, **in_zone(zone))
     seen = [begins - timedelta(microseconds=1), begins, begins + timedelta(days=1)]
-    body, split = frozen(pipeline, pa.table({"seen": pa.array(seen, pa.timestamp("us", "UTC"))}))
-    assert split == {"train": 1, "holdout": 2}
-    assert split_rows(body)[0]["seen"].to_pylist() == seen[:1]
+    rows = split(pipeline, pa.table({"seen": pa.array(seen, pa.timestamp("us", "UTC"))}))
+    assert (rows.learn["seen"].to_pylist(), rows.held_out["seen"].to_pylist()) == (seen[:1], seen[1:])
 
 
 @pytest.mark.parametrize(("zone", "hours"), [("Asia/Tokyo", -9), ("America/New_York", 5), (None, 0)])

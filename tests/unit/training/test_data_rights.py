@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.errors import TrainingError
-from rempart.training import data_rights
+from rempart.training import data_rights, datasets
 from rempart.training.job import JobSpec
 from tests.unit.training.test_job import spec
 
@@ -44,6 +44,12 @@ def only(given_spec: JobSpec) -> dict[str, Any]:
 
 def arn(bucket: str, key: str) -> str:
     return f"arn:aws:s3:::{bucket}/{key}"
+
+
+def test_a_job_may_not_read_the_held_out_rows() -> None:
+    job = spec()
+    held_out = datasets.held_out_key(job.pipeline, job.dataset.held_out)
+    assert not may(only(job), "s3:GetObject", arn(job.dataset.bucket, held_out))
 
 
 def test_a_job_may_do_what_it_needs() -> None:

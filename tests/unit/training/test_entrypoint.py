@@ -9,10 +9,10 @@ import pytest
 from urllib3.util import Retry
 
 from rempart.errors import IntegrityError, TrackingUnavailable, TrainingError
-from rempart.flows.training.labelled import held_out_from
-from rempart.flows.training.train import frozen, train_on
+from rempart.flows.training.labelled import held_out_from, split
+from rempart.flows.training.train import train_on
 from rempart.settings.config import Connection, load
-from rempart.training import entrypoint
+from rempart.training import datasets, entrypoint
 from rempart.training.job import PYTHON, parse_spec
 from tests.unit.training import stage
 
@@ -48,7 +48,7 @@ def order(no_pauses):
 def test_what_was_trained_is_at_the_site_before_mlflow_is_asked(order):
     platform, _, spec = order
     names = {info.key.removeprefix(spec.key("")) for info in platform.sites["primary"].list("artifacts")}
-    assert {"spec.json", "model.onnx", "features.json", "metrics.json", "predicted_vs_actual.png"} <= names
+    assert {"spec.json", "model.onnx", "features.json", "metrics.json"} <= names
     assert "result.json" not in names
     assert platform.ledger.find("candidate") == []
 
@@ -82,9 +82,21 @@ def test_a_personal_value_is_in_the_lake_and_nowhere_else(order):  # S2
     site = platform.sites["primary"]
     assert all(stage.CANARY.encode() not in site.read("artifacts", info.key) for info in site.list("artifacts"))
     assert stage.CANARY not in "\n".join(backend.lines)
-    (dataset,) = site.list("lake", "training/")
-    train, _ = entrypoint.split_rows(site.read("lake", dataset.key))
-    assert stage.CANARY in train["agent"].to_pylist()
+    sets = [datasets.decoded(site.read("lake", found.key)) for found in site.list("lake", "training/")]
+    assert len(sets) == 2 and all(stage.CANARY in rows["agent"].to_pylist() for rows in sets)
+
+
+def test_a_job_needs_no_held_out_row_and_measures_only_rows_that_it_learned_from(order):
+    platform, _, spec = order
+    other = stage.memory_site()
+    other.write("lake", spec.dataset.key, platform.sites["primary"].read("lake", spec.dataset.key))
+    backend = stage.InProcess(other, nowhere)
+    with pytest.raises(TrackingUnavailable):
+        backend.run(spec)
+    assert any(line.startswith("trained ") for line in backend.lines)
+    facts = json.loads(other.read("artifacts", spec.key("metrics.json")))
+    assert {name.split("_")[0] for name in facts["metrics"]} == {"train", "onnx"}
+    assert facts["rows"] == spec.dataset.rows < stage.table().num_rows
 
 
 def test_a_dataset_that_differs_from_the_order_is_refused(order):
@@ -135,18 +147,18 @@ def test_the_holdout_is_by_start_or_counts_back_from_the_newest_date():
     table, fixed = stage.table(), stage.pipeline(holdout={"column": "arrival", "start": "2026-06-01"})
     newest = max(table["arrival"].to_pylist())
     assert (newest - held_out_from(stage.pipeline(), newest)).days == 60
-    body, rows = frozen(fixed, table)
-    train, holdout = entrypoint.split_rows(body)
-    assert rows == {"train": train.num_rows, "holdout": holdout.num_rows} and sum(rows.values()) == table.num_rows
+    rows = split(fixed, table)
+    train, holdout = rows.learn, rows.held_out
+    assert train.num_rows + holdout.num_rows == table.num_rows
     assert (
         max(train["arrival"].to_pylist()).isoformat() < "2026-06-01" <= min(holdout["arrival"].to_pylist()).isoformat()
     )
-    assert frozen(fixed, table)[0] == body
+    assert datasets.encoded(split(fixed, table).learn) == datasets.encoded(train)
 
 
 def test_an_empty_side_of_the_split_is_an_error():
     with pytest.raises(TrainingError, match="leaves 0 training rows"):
-        frozen(stage.pipeline(holdout={"column": "arrival", "start": "2020-01-01"}), stage.table())
+        split(stage.pipeline(holdout={"column": "arrival", "start": "2020-01-01"}), stage.table())
 
 
 def test_parameters_are_refused_before_anything_is_written():

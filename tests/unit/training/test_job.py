@@ -32,7 +32,9 @@ def spec(**changes) -> JobSpec:
             "task": "regression",
             "target": FeatureSpec(name="price", type="number"),
             "features": (FeatureSpec(name="stay__lead", type="number"),),
-            "dataset": Dataset(site=PLACE, bucket="lake", key="training/x.parquet", sha256="a" * 64, rows=10),
+            "dataset": Dataset(
+                site=PLACE, bucket="lake", key="training/x.parquet", sha256="a" * 64, rows=10, held_out="b" * 64
+            ),
             "trainer": TrainerSpec(use="gradient_boosting", params={"max_iter": 5, "learning_rate": 0.1}, seed=3),
             "tracking": Tracking(connection="mlflow", experiment="stays_test"),
             "output": Output(site=PLACE, bucket="artifacts", prefix="jobs/"),
@@ -46,7 +48,7 @@ def spec(**changes) -> JobSpec:
 
 def result(**changes) -> str:
     good = {
-        "version": 2,
+        "version": 3,
         "decision": "c" * 64,
         "job_id": spec().job_id,
         "status": "succeeded",
@@ -56,7 +58,7 @@ def result(**changes) -> str:
         "run_id": "r",
         "model_id": "m-1",
         "seconds": {"train": 1.0},
-        "rows": {"train": 8, "holdout": 2},
+        "rows": 10,
     }
     return json.dumps({key: value for key, value in {**good, **changes}.items() if value is not None})
 
@@ -78,9 +80,9 @@ def test_the_python_that_ordered_stands_in_the_spec_and_does_not_change_the_job(
     assert parse_spec(spec(python="3.99").to_json()).python == "3.99"
 
 
-@pytest.mark.parametrize("version", [1, 3, None])
+@pytest.mark.parametrize("version", [1, 2, None])
 def test_a_spec_and_a_result_of_another_version_are_refused_by_name(version):
-    told = f"version {version} of the contract, but this program reads version 2"
+    told = f"version {version} of the contract, but this program reads version 3"
     with pytest.raises(TrainingError, match=told) as refused:
         parse_spec(json.dumps(json.loads(spec().to_json()) | {"version": version}))
     assert "make images" in refused.value.hint
@@ -96,7 +98,11 @@ def test_a_spec_and_a_result_of_another_version_are_refused_by_name(version):
         {"code_version": "2"},
         {"nodes": 2},
         {"features": (FeatureSpec(name="stay__nights", type="number"),)},
-        {"dataset": Dataset(site=PLACE, bucket="lake", key="training/x.parquet", sha256="c" * 64, rows=10)},
+        {
+            "dataset": Dataset(
+                site=PLACE, bucket="lake", key="training/x.parquet", sha256="c" * 64, rows=10, held_out="b" * 64
+            )
+        },
     ],
 )
 def test_what_changes_the_outcome_is_another_job(change):

@@ -63,9 +63,10 @@ def of_candidates(
         body = newest[name, version]
         dataset, what = body["dataset"], f"model {name} version {version}"
         bucket = logical.get(str(dataset["bucket"]))
-        stands = standing(rewritten, str(dataset["bucket"]), str(dataset["key"]), str(dataset["sha256"]))
-        if stands:  # every row of it may have been erased
-            yield Reference(f"training set of {what}", bucket, *stands)
+        for part in (dataset, dataset["held_out"]):
+            stands = standing(rewritten, str(part["bucket"]), str(part["key"]), str(part["sha256"]))
+            if stands:  # every row of it may have been erased
+                yield Reference(f"training set of {what}", bucket, *stands)
         for key, sha256 in sorted(body["outputs"].items()):
             yield Reference(f"job of {what}", "artifacts", str(key), str(sha256))
 

@@ -148,9 +148,9 @@ def comparison_lines(found: Comparison, metric: str | None) -> Iterator[str]:
     if bounds:
         yield ""
         yield from text.table((f"GATE: {metric}", *names), bounds)
-    if first.dataset_sha256 != second.dataset_sha256:
+    if first.held_out_sha256 != second.held_out_sha256:
         yield ""
-        yield "The figures are of different held-out rows, because the training sets differ."
+        yield "The figures are of different held-out rows."
     if found.training:
         yield ""
         rows = ((value.name, _value(value.first), _value(value.second)) for value in found.training)

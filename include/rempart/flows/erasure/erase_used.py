@@ -125,7 +125,7 @@ def _rewrite(stores: ErasureStores, user: str, found: Sequence[Held]) -> None:
         left = used_views.told({name: snapshot for name, snapshot in used.items() if name not in tainted})
         after = without_values(body, [view for view, of in views.items() if of.intersection(tainted)], left)
         digest, kept = hashlib.sha256(after).hexdigest(), {**head.metadata, "used": left}
-        to = f"training/{user}/{digest}.parquet"
+        to = f"{version.info.key.rsplit('/', 1)[0]}/{digest}.parquet"  # held-out rows stay in their own folder
         site.write_new(bucket, to, after, metadata={key: kept[key] for key in kept if key != "sha256" and kept[key]})
         site.read(bucket, to, sha256=digest)
         before = {"bucket": bucket, "key": version.info.key, "sha256": hashlib.sha256(body).hexdigest()}

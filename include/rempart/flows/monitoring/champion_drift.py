@@ -28,7 +28,7 @@ from rempart.monitoring.sources import ObservedRows, RowSource
 from rempart.monitoring.verdict import ChampionVerdict, Window
 from rempart.settings.pipeline import ModelPipeline
 from rempart.sites.spool import spool_folder
-from rempart.training.outputs import split_rows
+from rempart.training import datasets
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,8 +85,9 @@ def _judged(platform: Platform, pipeline: ModelPipeline, version: str, rows: Row
     model = champion_of(platform, pipeline).model
     record = candidate_record(platform.ledger, pipeline.name, version) or {}
     site = platform.active_site(pipeline.classification)
-    body = erasures.read_dataset(erasures.rewritten(platform.ledger), site, record["dataset"])
-    train, holdout = split_rows(body)
+    known, dataset = erasures.rewritten(platform.ledger), record["dataset"]
+    train = datasets.decoded(erasures.read_dataset(known, site, dataset))
+    holdout = datasets.decoded(erasures.read_dataset(known, site, dataset["held_out"]))
     observed = rows.read()
     recorded = float(record["metrics"][pipeline.gate.metric])
     return judge(pipeline, model, Reference(train, holdout, recorded), observed, rows.name, platform.clock())

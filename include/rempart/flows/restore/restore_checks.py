@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import re
@@ -31,6 +30,7 @@ from rempart.settings.config import Connection
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
+from rempart.training import datasets
 
 logger = logging.getLogger(__name__)
 
@@ -187,12 +187,7 @@ def held_out(site: Site, dataset: Mapping[str, Any], rewritten: erasures.Rewritt
 
     Raises IntegrityError, ObjectMissing.
     """
-    import pyarrow.compute
-    import pyarrow.parquet
-
-    body = erasures.read_dataset(rewritten, site, dataset)
-    table = pyarrow.parquet.read_table(io.BytesIO(body))
-    return table.filter(pyarrow.compute.equal(table["split"], "holdout"))
+    return datasets.decoded(erasures.read_dataset(rewritten, site, dataset["held_out"]))
 
 
 def online_features(databases: FeatureDatabases) -> Iterator[RestoreCheck]:

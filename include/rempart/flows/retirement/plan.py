@@ -200,6 +200,8 @@ def unneeded(
 
 
 def _training(record: Mapping[str, Any], rewritten: Mapping[tuple[str, str], tuple[str, str] | None]) -> set[str]:
-    dataset = record["dataset"]
-    stands = standing(rewritten, str(dataset["bucket"]), str(dataset["key"]), str(dataset["sha256"]))
-    return {str(dataset["key"]), *(stands[:1] if stands else ())}
+    keys = set[str]()
+    for part in (record["dataset"], record["dataset"]["held_out"]):
+        stands = standing(rewritten, str(part["bucket"]), str(part["key"]), str(part["sha256"]))
+        keys |= {str(part["key"]), *(stands[:1] if stands else ())}
+    return keys

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from rempart.coordination.active import Active
-from rempart.errors import FeatureError
+from rempart.errors import FeatureError, TrainingError
 from rempart.features import labels
 from rempart.features.label_feed import LabelFeed, feed_of
 from rempart.features.labels import Received
@@ -17,6 +17,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ledger.port import Ledger
 from rempart.settings.pipeline import ModelPipeline
+from rempart.training import datasets
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -146,3 +147,20 @@ def without_late(pipeline: ModelPipeline, table: pa.Table, start: date) -> pa.Ta
     held = pc.greater_equal(dates, pa.scalar(start, dates.type))
     in_time = pc.less_equal(known, pa.scalar(instant, known.type))
     return table.filter(pc.or_kleene(held, in_time))
+
+
+def split(pipeline: ModelPipeline, table: pa.Table) -> datasets.TrainingRows:
+    """Return the rows to learn from, and the held-out rows.
+
+    Raises TrainingError if there would be none on one side, or a row has no date.
+    """
+    import pyarrow.compute as pc
+
+    dates = table.column(pipeline.holdout.column)
+    if dates.null_count or not table.num_rows:
+        raise TrainingError(
+            f"{dates.null_count} of {table.num_rows} rows have no '{pipeline.holdout.column}'",
+            "Make the holdout column non-nullable, and check that the training set is not empty.",
+        )
+    start = held_out_from(pipeline, pc.max(dates).as_py())
+    return datasets.split(table, pipeline.holdout.column, start)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,10 +10,9 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rempart.errors import TrainingError
 from rempart.features.label_feed import LabelsUsed, target_column, told, told_late
 from rempart.features.prediction.plan import inputs_of
-from rempart.flows.shared import removals, used_views
+from rempart.flows.shared import erasures, removals, used_views
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
 from rempart.flows.training.check_pipeline import check_trainer
@@ -23,10 +21,12 @@ from rempart.ledger.port import Ledger
 from rempart.models import registry
 from rempart.models.encoding import Feature, features_of
 from rempart.models.inputs import usage
+from rempart.models.isolated_model import IsolatedModel
+from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings.config import Config
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sections import Classification
-from rempart.training import permission
+from rempart.training import datasets, evaluation, experiment, outputs, permission
 from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.job import (
     Dataset,
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
-_GROUP = 1 << 20
-"""Rows of a row group of a frozen training set."""
 
 
 @dataclass(frozen=True)
@@ -160,13 +158,13 @@ def order(
     if used:  # in the file as well, so that equal rows of other snapshots are another training set
         made_of["used"] = used_views.told(used)
         learnable = learnable.replace_schema_metadata({used_views.USED: made_of["used"]})
-    body, rows = frozen(pipeline, learnable)
-    dataset = _store(platform.config, pipeline, site, platform.clock(), body, learnable.num_rows, made_of)
+    rows = labelled.split(pipeline, learnable)
+    dataset = _store(platform.config, pipeline, site, platform.clock(), rows, made_of)
     logger.info(
         "stored training set %s: %d rows to learn from, %d held out",
         dataset.sha256[:16],
-        rows["train"],
-        rows["holdout"],
+        rows.learn.num_rows,
+        rows.held_out.num_rows,
     )
     return job_spec(platform.config, pipeline, dataset, snapshot, merged, feed, used)
 
@@ -174,7 +172,7 @@ def order(
 def without_late(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
     """Return the training set without targets that became known after the hold-out began; see `labelled.without_late`.
 
-    A table that cannot be split is returned as it is: `frozen` says why.
+    A table that cannot be split is returned as it is: `labelled.split` says why.
     """
     import pyarrow.compute as pc
 
@@ -202,7 +200,10 @@ def register(
     Raises the errors of `train`.
     """
     active = platform.active()
-    _verify(platform.active_site(pipeline.classification, active), spec, result)
+    site = platform.active_site(pipeline.classification, active)
+    _verify(site, spec, result)
+    found = _measured(platform, site, spec, result)
+    figures = {**result.metrics, **found.metrics}
     classification = platform.classification(pipeline, "model")
     with platform.committing(active):
         removals.check_trained(platform.ledger, pipeline.name, spec.snapshot)
@@ -222,19 +223,19 @@ def register(
                 "classification": classification,
                 **({"verdict": str(verdict)} if verdict is not None else {}),
                 **{f"placement.{name}": str(value) for name, value in (ran or {}).items() if value is not None},
-                **{name: f"{value:.6g}" for name, value in result.metrics.items()},
+                **{name: f"{value:.6g}" for name, value in figures.items()},
             },
             usage=usage(pipeline.name, [each.input() for each in spec.inputs]),
         )
-        _record(platform.ledger, pipeline, spec, result, version, classification, ran, verdict)
+        _record(platform.ledger, pipeline, spec, result, found.rows, figures, version, classification, ran, verdict)
     logger.info("registered version %s of model '%s' as a candidate", version, pipeline.name)
     return TrainResult(
         spec.job_id,
         result.run_id,
         version,
-        dict(result.metrics),
-        result.rows["train"],
-        result.rows["holdout"],
+        figures,
+        result.rows,
+        found.rows,
         spec.dataset.sha256,
         spec.snapshot,
         dict(result.seconds),
@@ -242,38 +243,6 @@ def register(
         spec.labels.model_dump() if spec.labels else None,
         spec.used,
     )
-
-
-def frozen(pipeline: ModelPipeline, table: pa.Table) -> tuple[bytes, dict[str, int]]:
-    """Return the table with a column `split` as Parquet bytes (equal tables, equal bytes), and the rows of each split.
-
-    Raises TrainingError if a split would be empty, or a row has no date.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    dates = table.column(pipeline.holdout.column)
-    if dates.null_count or not table.num_rows:
-        raise TrainingError(
-            f"{dates.null_count} of {table.num_rows} rows have no '{pipeline.holdout.column}'",
-            "Make the holdout column non-nullable, and check that the training set is not empty.",
-        )
-    start = labelled.held_out_from(pipeline, pc.max(dates).as_py())
-    later = pc.greater_equal(dates, pa.scalar(start, dates.type))
-    split = pc.if_else(later, pa.scalar("holdout"), pa.scalar("train"))
-    held = int(pc.sum(later).as_py() or 0)
-    rows = {"train": table.num_rows - held, "holdout": held}
-    if 0 in rows.values():
-        raise TrainingError(
-            f"The holdout from {start} leaves {rows['train']} training rows and {rows['holdout']} held-out rows",
-            "Set `holdout` in the pipeline file so that both have rows.",
-        )
-    buffer, whole = io.BytesIO(), table.append_column("split", split)
-    with pq.ParquetWriter(buffer, whole.schema, compression="zstd") as writer:
-        for offset in range(0, whole.num_rows, _GROUP):  # a copy of the whole table would double its memory
-            writer.write_table(whole.slice(offset, _GROUP).combine_chunks(), row_group_size=_GROUP)
-    return buffer.getvalue(), rows
 
 
 def _place(config: Config, name: str) -> JobSite:
@@ -286,16 +255,26 @@ def _store(
     pipeline: ModelPipeline,
     site: Site,
     now: datetime,
-    body: bytes,
-    rows: int,
+    rows: datasets.TrainingRows,
     made_of: Mapping[str, str],
 ) -> Dataset:
-    digest = hashlib.sha256(body).hexdigest()
-    bucket, key = config.buckets.lake, f"training/{pipeline.name}/{digest}.parquet"
-    kept_until = now + config.retention[pipeline.classification].snapshots
-    # an erasure in another pipeline, an input or one whose views are used, finds the training sets by their snapshots
-    site.write_new(bucket, key, body, metadata={"retain-until": kept_until.date().isoformat(), **made_of})
-    return Dataset(site=_place(config, site.name), bucket=bucket, key=key, sha256=digest, rows=rows)
+    """Write the rows to learn from and the held-out rows as two objects."""
+    kept_until, digests = now + config.retention[pipeline.classification].snapshots, list[str]()
+    bucket = config.buckets.lake
+    for table, key in ((rows.learn, datasets.key), (rows.held_out, datasets.held_out_key)):
+        body = datasets.encoded(table)
+        digests.append(hashlib.sha256(body).hexdigest())
+        # an erasure in another pipeline, an input or one whose views are used, finds them by their snapshots
+        metadata = {"retain-until": kept_until.date().isoformat(), **made_of}
+        site.write_new(bucket, key(pipeline.name, digests[-1]), body, metadata=metadata)
+    return Dataset(
+        site=_place(config, site.name),
+        bucket=bucket,
+        key=datasets.key(pipeline.name, digests[0]),
+        sha256=digests[0],
+        rows=rows.learn.num_rows,
+        held_out=digests[1],
+    )
 
 
 def target_feature(pipeline: ModelPipeline) -> Feature:
@@ -342,11 +321,35 @@ def _verify(site: Site, spec: JobSpec, result: JobResult) -> None:
         site.read(spec.output.bucket, spec.key(name), sha256=digest)
 
 
+def _measured(platform: Platform, site: Site, spec: JobSpec, result: JobResult) -> evaluation.HeldOutFigures:
+    """Measure a job's model on the held-out rows, and add the figures to its run in MLflow."""
+    known, held_out = erasures.rewritten(platform.ledger), _rows_on_record(spec)["held_out"]
+    rows = datasets.decoded(erasures.read_dataset(known, site, held_out))
+    seen, classes = outputs.seen(spec)[0], len(spec.target.values)
+    model = IsolatedModel(site.read(spec.output.bucket, spec.key(MODEL_FILE), sha256=result.files[MODEL_FILE]))
+    try:
+        found = evaluation.measure(spec, seen, lambda matrix: model.run(matrix, spec.task, classes), rows)
+    finally:
+        model.close()
+    experiment.log_held_out(platform.tracking(), result.run_id, result.model_id, found.metrics, found.files)
+    return found
+
+
+def _rows_on_record(spec: JobSpec) -> dict[str, Any]:
+    """Return where the training set is, as evidence has it."""
+    place = spec.dataset
+    key = datasets.held_out_key(spec.pipeline, place.held_out)
+    held_out = {"bucket": place.bucket, "key": key, "sha256": place.held_out}
+    return {"bucket": place.bucket, "key": place.key, "sha256": place.sha256, "held_out": held_out}
+
+
 def _record(
     ledger: Ledger,
     pipeline: ModelPipeline,
     spec: JobSpec,
     result: JobResult,
+    held_out: int,
+    figures: Mapping[str, float],
     version: str,
     classification: Classification,
     ran: Mapping[str, Any] | None,
@@ -355,7 +358,6 @@ def _record(
     """Write evidence of the candidate, once per version."""
     if candidate_record(ledger, pipeline.name, version, result.model_id) is not None:
         return
-    seen, _ = trainers.left_out([feature.feature() for feature in spec.features], spec.trainer.params)
     body: dict[str, Any] = {
         "name": pipeline.name,
         "version": version,
@@ -365,11 +367,9 @@ def _record(
         "files": dict(result.model_files),
         "outputs": {spec.key(name): digest for name, digest in result.files.items()},
         "dataset": {
-            "bucket": spec.dataset.bucket,
-            "key": spec.dataset.key,
-            "sha256": spec.dataset.sha256,
-            "rows_train": result.rows["train"],
-            "rows_holdout": result.rows["holdout"],
+            **_rows_on_record(spec),
+            "rows_train": result.rows,
+            "rows_holdout": held_out,
             "definitions": {feature.name: feature.definition for feature in spec.features},
         },
         "snapshot": spec.snapshot,
@@ -377,9 +377,9 @@ def _record(
         "used": spec.used,
         "task": spec.task,
         "target": spec.target.feature().as_json(),
-        "features": [feature.as_json() for feature in seen],
+        "features": [feature.as_json() for feature in outputs.seen(spec)[0]],
         "inputs": [each.input().as_json() for each in spec.inputs],
-        "metrics": dict(result.metrics),
+        "metrics": dict(figures),
         "trainer": spec.trainer.model_dump(),
         "code_version": spec.code_version,
         "classification": classification,

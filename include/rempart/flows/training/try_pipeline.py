@@ -24,7 +24,8 @@ from rempart.features.labels import Received
 from rempart.features.used import sources
 from rempart.flows.ingestion import deliver
 from rempart.flows.training import check_pipeline, try_training
-from rempart.flows.training.train import frozen, target_feature, without_late
+from rempart.flows.training.labelled import split
+from rempart.flows.training.train import target_feature, without_late
 from rempart.flows.training.try_training import TriedModel
 from rempart.ingestion import expectations
 from rempart.ingestion.acceptance import CONFLICT, DUPLICATE, held_back
@@ -41,7 +42,6 @@ from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import sources_of
 from rempart.settings.sources import DerivedSource
-from rempart.training.outputs import split_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -229,7 +229,7 @@ def _with_model(tried: Tried, pipeline: ModelPipeline, training: pa.Table, told:
     told(TRAIN, "")
     metric = pipeline.gate.metric
     try:
-        model = try_training.train(pipeline, frozen(pipeline, training)[0])
+        model = try_training.train(pipeline, split(pipeline, training))
     except RempartError as error:
         told(TRAIN, "failed")
         return replace(tried, open=(*tried.open, f"No model: {error.what}.", error.hint))
@@ -372,15 +372,15 @@ def head(pipeline: Pipeline, training: pa.Table, rows: int = HEAD) -> list[dict[
 def _baseline(pipeline: ModelPipeline, training: pa.Table, *, whole: bool) -> tuple[Baseline | None, Sequence[str]]:
     """Return the baseline's figure on the held-out rows, and why there is none, or of `whole` files can be no model."""
     try:
-        body, rows = frozen(pipeline, training)
-        train, holdout = split_rows(body)
+        rows = split(pipeline, training)
+        train, holdout = rows.learn, rows.held_out
         task, target = pipeline.prediction.task, target_feature(pipeline)
         scores = metrics.baselines(task, target, pipeline.gate.baseline_by, train, holdout)
     except RempartError as error:  # a sample may be too small to be split: the file itself was checked
         return None, (f"No baseline: {error.what}.", error.hint)
     metric = pipeline.gate.metric
     return Baseline(
-        metric, scores[metric], scores[f"overall_{metric}"], pipeline.gate.limit, rows["train"], rows["holdout"]
+        metric, scores[metric], scores[f"overall_{metric}"], pipeline.gate.limit, train.num_rows, holdout.num_rows
     ), _unseen(pipeline, train) if whole else ()
 
 

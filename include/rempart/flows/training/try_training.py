@@ -8,17 +8,25 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from rempart.errors import TrainingError
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.train import target_feature
-from rempart.models.encoding import features_of
+from rempart.models import metrics
+from rempart.models.encoding import encode, features_of
+from rempart.models.isolated_model import IsolatedModel
+from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings.pipeline import ModelPipeline
-from rempart.training import backends
+from rempart.training import backends, datasets
 from rempart.training.job import FeatureSpec, TrainerSpec
+from rempart.training.trainers import trainers
 from rempart.training.trial import TrialAnswer, TrialOrder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -29,17 +37,18 @@ class TriedModel:
     seconds: float
 
 
-def train(pipeline: ModelPipeline, body: bytes) -> TriedModel:
-    """Train once on a frozen training set, at most as long as `trainer.timeout`. Raises TrainingError."""
+def train(pipeline: ModelPipeline, rows: datasets.TrainingRows) -> TriedModel:
+    """Train once, at most as long as `trainer.timeout`, and score. Raises TrainingError, ModelRefused."""
     params = check_trainer(pipeline)
     trainer = TrainerSpec(use=pipeline.trainer.use, params=dict(params), seed=pipeline.trainer.seed)
     python = backends.python_of(trainer.use)
     began, limit = time.monotonic(), pipeline.trainer.timeout
     with tempfile.TemporaryDirectory(prefix="rempart-try-") as folder:
-        file = Path(folder, "training.parquet")
-        file.write_bytes(body)
+        file, model = Path(folder, "training.parquet"), Path(folder, MODEL_FILE)
+        file.write_bytes(datasets.encoded(rows.learn))
         order = TrialOrder(
             file=str(file),
+            model=str(model),
             task=pipeline.prediction.task,
             target=FeatureSpec.of(target_feature(pipeline)),
             features=tuple(FeatureSpec.of(feature) for feature in features_of(pipeline)),
@@ -59,14 +68,26 @@ def train(pipeline: ModelPipeline, body: bytes) -> TriedModel:
                 f"try to train {pipeline.name}: it was ended because it ran longer than {limit}",
                 "Raise trainer.timeout in the pipeline, or try with fewer rows.",
             ) from None
-    last = (done.stdout.splitlines() or [b""])[-1]
+        last = (done.stdout.splitlines() or [b""])[-1]
+        try:
+            answer = TrialAnswer.model_validate_json(last)
+        except ValidationError:  # an error of the trainer may quote values, and is not repeated
+            raise TrainingError(
+                f"try to train {pipeline.name}: the trainer's process ended with status {done.returncode}",
+                "Check trainer.use and trainer.params, and that the machine has enough memory.",
+            ) from None
+        if answer.fault:
+            raise TrainingError(answer.fault, answer.hint)
+        seconds = time.monotonic() - began
+        return TriedModel(_scores(pipeline, rows.held_out, model.read_bytes()), seconds)
+
+
+def _scores(pipeline: ModelPipeline, rows: pa.Table, body: bytes) -> dict[str, float]:
+    target, task = target_feature(pipeline), pipeline.prediction.task
+    features, _ = trainers.left_out(features_of(pipeline), pipeline.trainer.params)
+    model = IsolatedModel(body)
     try:
-        answer = TrialAnswer.model_validate_json(last)
-    except ValidationError:  # an error of the trainer may quote values, and is not repeated
-        raise TrainingError(
-            f"try to train {pipeline.name}: the trainer's process ended with status {done.returncode}",
-            "Check trainer.use and trainer.params, and that the machine has enough memory.",
-        ) from None
-    if answer.fault:
-        raise TrainingError(answer.fault, answer.hint)
-    return TriedModel(answer.metrics, time.monotonic() - began)
+        predicted = model.run(encode(features, rows), task, len(target.values))
+    finally:
+        model.close()
+    return metrics.score(task, metrics.target_values(target, rows), predicted)

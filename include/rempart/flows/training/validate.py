@@ -24,7 +24,7 @@ from rempart.models.predictions import figures
 from rempart.settings import pipelines
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import ModelPipeline
-from rempart.training.entrypoint import split_rows
+from rempart.training import datasets
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -220,7 +220,9 @@ def _record(ledger: Ledger, name: str, version: str) -> Mapping[str, Any]:
 
 
 def _rows(ledger: Ledger, site: Site, dataset: Mapping[str, Any]) -> tuple[pa.Table, pa.Table]:
-    return split_rows(erasures.read_dataset(erasures.rewritten(ledger), site, dataset))
+    known = erasures.rewritten(ledger)
+    learn, held_out = (erasures.read_dataset(known, site, part) for part in (dataset, dataset["held_out"]))
+    return datasets.decoded(learn), datasets.decoded(held_out)
 
 
 def _already_recorded(ledger: Ledger, name: str, body: Mapping[str, Any]) -> bool:

@@ -74,6 +74,7 @@ class ModelVersion:
     trained_at: datetime | None
     metrics: Figures
     dataset_sha256: str
+    held_out_sha256: str
     rows_train: int
     rows_holdout: int
     snapshot: str
@@ -230,6 +231,7 @@ def _training(version: ModelVersion) -> dict[str, Any]:
         "trainer": version.trainer,
         "seed": version.seed,
         "training set": version.dataset_sha256[:16],
+        "held-out rows": version.held_out_sha256[:16],
         "snapshot": version.snapshot,
         **({"labels": version.labels} if version.labels else {}),
         **({"views of others": of_others(version.used)} if version.used else {}),
@@ -267,6 +269,7 @@ def _version(name: str, trained: Evidence | None, told: Sequence[Evidence], stan
         trained.at if trained else None,
         dict(body.get("metrics") or {}),
         str(dataset.get("sha256", "")),
+        str((dataset.get("held_out") or {}).get("sha256", "")),
         int(dataset.get("rows_train", 0)),
         int(dataset.get("rows_holdout", 0)),
         str(body.get("snapshot") or ""),

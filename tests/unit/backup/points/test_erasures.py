@@ -83,9 +83,11 @@ def test_what_was_rewritten_twice_leads_to_what_stands_now() -> None:
 
 
 def test_d5_a_point_refers_to_what_stands_for_a_training_set() -> None:
-    dataset = {"bucket": "lake", "key": "a", "sha256": "sha a"}
+    held_out = {"bucket": "lake", "key": "h", "sha256": "sha h"}
+    dataset = {"bucket": "lake", "key": "a", "sha256": "sha a", "held_out": held_out}
     records = [("m", {"version": "1", "dataset": dataset, "outputs": {}})]
     told = [rewritten(("a", "b"))]
-    (found,) = references.of_candidates(records, [("m", "1")], {"lake": "lake"}, told)
-    assert (found.key, found.sha256) == ("b", "sha b")
-    assert not [*references.of_candidates(records, [("m", "1")], {"lake": "lake"}, [rewritten(("a", None))])]
+    found = references.of_candidates(records, [("m", "1")], {"lake": "lake"}, told)
+    assert [(each.key, each.sha256) for each in found] == [("b", "sha b"), ("h", "sha h")]
+    gone = [rewritten(("a", None)), rewritten(("h", None))]
+    assert not [*references.of_candidates(records, [("m", "1")], {"lake": "lake"}, gone)]

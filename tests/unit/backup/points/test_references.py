@@ -42,16 +42,33 @@ def test_a_model_version_needs_what_its_uri_names():
 
 def test_live_versions_need_their_training_set_and_what_their_job_left():
     def body(version, digest):
-        dataset = {"bucket": "acme-lake", "key": f"frozen/{version}", "sha256": digest}
+        held_out = {"bucket": "acme-lake", "key": f"frozen/{version}-h", "sha256": digest}
+        dataset = {"bucket": "acme-lake", "key": f"frozen/{version}", "sha256": digest, "held_out": held_out}
         return {"version": version, "dataset": dataset, "outputs": {f"jobs/{version}/model.onnx": digest}}
 
     records = [("hotel", body("1", "a")), ("hotel", body("2", "b")), ("hotel", body("1", "c"))]
     found = list(of_candidates(records, [("hotel", "1"), ("other", "1")], LOGICAL))
     assert found == [
         Reference("training set of model hotel version 1", "lake", "frozen/1", "c"),
+        Reference("training set of model hotel version 1", "lake", "frozen/1-h", "c"),
         Reference("job of model hotel version 1", "artifacts", "jobs/1/model.onnx", "c"),
     ]
-    assert dangling(found, [held("lake", "frozen/1", "c"), held("artifacts", "jobs/1/model.onnx", "other")]) == (
-        "job of model hotel version 1: artifacts/jobs/1/model.onnx",
+    assert dangling(
+        found,
+        [
+            held("lake", "frozen/1", "c"),
+            held("lake", "frozen/1-h", "c"),
+            held("artifacts", "jobs/1/model.onnx", "other"),
+        ],
+    ) == ("job of model hotel version 1: artifacts/jobs/1/model.onnx",)
+    assert (
+        dangling(
+            found,
+            [
+                held("lake", "frozen/1", "c"),
+                held("lake", "frozen/1-h", "c"),
+                held("artifacts", "jobs/1/model.onnx", "c"),
+            ],
+        )
+        == ()
     )
-    assert dangling(found, [held("lake", "frozen/1", "c"), held("artifacts", "jobs/1/model.onnx", "c")]) == ()

@@ -17,7 +17,7 @@ from rempart.errors import IntegrityError, ModelRefused, TrainingError
 from rempart.features import in_memory
 from rempart.flows.monitoring import champion_drift
 from rempart.flows.monitoring.champion_drift import Reference
-from rempart.flows.training.train import frozen
+from rempart.flows.training.labelled import split
 from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import metrics
@@ -30,7 +30,7 @@ from rempart.monitoring.verdict import ChampionVerdict
 from rempart.orchestration import run_notes
 from rempart.settings.config import project_root
 from rempart.settings.pipelines import named, with_model
-from rempart.training.outputs import split_rows
+from rempart.training import datasets
 from rempart.training.trainers import trainers
 from tests.cockpit import NOW
 from tests.memory_site import MemorySite
@@ -56,8 +56,8 @@ def bookings() -> pa.Table:
 
 @pytest.fixture(scope="module")
 def reference(bookings: pa.Table, model: LoadedModel) -> Reference:
-    body, _ = frozen(PIPELINE, bookings)
-    train, holdout = split_rows(body)
+    rows = split(PIPELINE, bookings)
+    train, holdout = rows.learn, rows.held_out
     truth = holdout[PRICE].to_numpy()
     recorded = metrics.score("regression", truth, figures(model.predict(holdout)))["mae"]
     assert recorded < PIPELINE.gate.limit
@@ -176,11 +176,16 @@ def test_a_watch_records_its_verdict_and_what_kept_it_from_one(
 def test_the_reference_is_the_training_set_of_the_evidence(
     bookings: pa.Table, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body, rows = frozen(PIPELINE, bookings)
+    rows = split(PIPELINE, bookings)
     site, ledger = MemorySite("primary"), MemoryLedger(clock=lambda: NOW)
     site.ensure_bucket("lake", versioned=True)
-    site.write("lake", "training/x.parquet", body)
-    dataset = {"bucket": "lake", "key": "training/x.parquet", "sha256": hashlib.sha256(body).hexdigest(), **rows}
+    places = []
+    for name, table in (("x", rows.learn), ("y", rows.held_out)):
+        body = datasets.encoded(table)
+        site.write("lake", f"training/{name}.parquet", body)
+        sha256 = hashlib.sha256(body).hexdigest()
+        places.append({"bucket": "lake", "key": f"training/{name}.parquet", "sha256": sha256})
+    dataset = {**places[0], "held_out": places[1]}
     ledger.append("candidate", PIPELINE.name, {"version": "3", "dataset": dataset, "metrics": {"mae": 23.4}})
     ledger.append("promotion", PIPELINE.name, {"version": "3", "previous": None, "reasons": []})
     monkeypatch.setattr(champion_drift, "champion_of", lambda *_: SimpleNamespace(model=model))
@@ -189,7 +194,7 @@ def test_the_reference_is_the_training_set_of_the_evidence(
     found = champion_drift.watch(platform, PIPELINE)
     assert found is not None and found.outcome == "green" and found.performance is not None
     assert (found.performance.overall.recorded, found.window.snapshot, found.version) == (23.4, "s1", "3")
-    site.write("lake", "training/x.parquet", body[:-1] + b"x")
+    site.write("lake", "training/y.parquet", body[:-1] + b"x")
     with pytest.raises(IntegrityError):
         champion_drift.watch(platform, PIPELINE)
     assert ledger.find("monitoring", PIPELINE.name)[0].body["outcome"] == "unknown"

@@ -117,14 +117,22 @@ def candidate(version: str, dataset: str, job: str = "") -> dict[str, object]:
         "job_id": job or f"j{version}",
         "run_id": f"r{version}",
         "model_id": f"m-{version}",
-        "dataset": {"bucket": "lake", "key": f"training/m/{dataset}.parquet", "sha256": dataset},
+        "dataset": {
+            "bucket": "lake",
+            "key": f"training/m/{dataset}.parquet",
+            "sha256": dataset,
+            "held_out": {"bucket": "lake", "key": f"training/m/{dataset}-h.parquet", "sha256": f"{dataset}-h"},
+        },
     }
 
 
 def test_what_another_version_shares_stays() -> None:
     folders = ["mlflow/1/models/m-1/artifacts/", "mlflow/1/r1/artifacts/"]
     goes = objects(candidate("1", "a"), [candidate("2", "b")], folders, {})
-    assert goes.artifacts == ("jobs/j1/", *folders) and goes.training == ("training/m/a.parquet",)
+    assert goes.artifacts == ("jobs/j1/", *folders) and goes.training == (
+        "training/m/a-h.parquet",
+        "training/m/a.parquet",
+    )
     assert objects(candidate("1", "a"), [candidate("2", "a")], folders, {}).training == ()
     assert "jobs/j/" in objects(candidate("1", "a", "j"), [candidate("2", "b", "j")], folders, {}).shared
     assert folders[0] in objects(candidate("1", "a"), [{**candidate("2", "b"), "model_id": "m-1"}], folders, {}).shared
@@ -133,7 +141,7 @@ def test_what_another_version_shares_stays() -> None:
 def test_the_replacement_of_a_training_set_from_which_rows_were_erased_goes_too() -> None:
     rewritten = {("lake", "training/m/a.parquet"): ("training/m/a2.parquet", "a2")}
     goes = objects(candidate("1", "a"), [candidate("2", "b")], [], rewritten)
-    assert goes.training == ("training/m/a.parquet", "training/m/a2.parquet")
+    assert goes.training == ("training/m/a-h.parquet", "training/m/a.parquet", "training/m/a2.parquet")
 
 
 def test_evidence_tells_what_was_retired_and_what_has_begun() -> None:

@@ -57,7 +57,13 @@ class House:
 
 
 def _parts(version: str) -> tuple[str, ...]:
-    return (f"m-{version}/", f"run-{version}/", f"jobs/job-{version}/", f"set-{version}.parquet")
+    return (
+        f"m-{version}/",
+        f"run-{version}/",
+        f"jobs/job-{version}/",
+        f"set-{version}.parquet",
+        f"held-out-{version}.parquet",
+    )
 
 
 @pytest.fixture
@@ -79,16 +85,18 @@ def house(monkeypatch: pytest.MonkeyPatch) -> House:
         made.site(name).ensure_bucket(bucket, versioned=True)
     for number, version in enumerate(VERSIONS):
         date[0] = NOW if version == "5" else NOW - OLD + number * timedelta(days=1)
-        key = f"training/{NAME}/set-{version}.parquet"
+        keys = [f"training/{NAME}/set-{version}.parquet", f"training/{NAME}/held-out-{version}.parquet"]
         for site in (made.site("primary"), made.site("haven")):
             for _ in range(2):  # versions of the objects
-                site.write(buckets.lake, key, b"rows")
+                for key in keys:
+                    site.write(buckets.lake, key, b"rows")
                 site.write(buckets.artifacts, f"mlflow/1/models/m-{version}/artifacts/model.onnx", b"model")
                 site.write(buckets.artifacts, f"mlflow/1/run-{version}/artifacts/plot.png", b"plot")
                 site.write(buckets.artifacts, f"jobs/job-{version}/log.txt", b"log")
         body = {"version": version, "job_id": f"job-{version}", "run_id": f"run-{version}", "model_id": f"m-{version}"}
         body |= {"files": {"model.onnx": "a" * 64}, "outputs": {f"jobs/job-{version}/log.txt": "b" * 64}}
-        body |= {"dataset": {"bucket": buckets.lake, "key": key, "sha256": version * 64}}
+        sets = [{"bucket": buckets.lake, "key": key, "sha256": version * 64} for key in keys]
+        body |= {"dataset": {**sets[0], "held_out": sets[1]}}
         platform.ledger.append("candidate", NAME, body)
         if version == "5":
             platform.ledger.append("refusal", NAME, {"version": version, "reasons": ["refused: worse"]})
@@ -112,7 +120,7 @@ def test_old_versions_go_at_every_site_and_the_others_stay_whole(house: House) -
     assert list(planned.retire) == ["1", "2"] and not house.told
     done = house.retire()
     assert list(done.evidence) == ["1", "2"] and not done.left and house.told == ["1", "2"]
-    assert done.deleted == 2 * 2 * 2 * 4, "two versions of four objects of two models at two sites"
+    assert done.deleted == 2 * 2 * 2 * 5, "two versions of five objects of two models at two sites"
     assert house.of("1") == house.of("2") == set()
     assert {version: house.of(version) for version in "345"} == {version: before[version] for version in "345"}
     (began, *_) = [r.body for r in house.platform.ledger.find("retirement", NAME) if r.body["version"] == "1"][::-1]
@@ -209,7 +217,7 @@ def test_a_training_set_that_a_later_version_has_too_stays(house: House, monkeyp
     ledger.append("candidate", NAME, {**first, **later})
     ledger.append("promotion", NAME, {"version": "6", "previous": "4", "reasons": []})
     assert "1" in house.retire().evidence
-    shared = {f"training/{NAME}/set-1.parquet"}
+    shared = {f"training/{NAME}/{part}-1.parquet" for part in ("set", "held-out")}
     assert house.of("1") == shared and shared <= house.keys("primary") & house.keys("haven")
     (ended,) = [
         r.body for r in ledger.find("retirement", NAME) if (r.body["version"], r.body["state"]) == ("1", "ended")

@@ -1,0 +1,74 @@
+"""The frozen training set of a candidate: rows to learn from, and held-out rows, each a Parquet object of its own.
+
+A job gets the first, and no right to read the second: what it learned is measured by the platform.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import TrainingError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_GROUP = 1 << 20
+"""Rows of a row group of a frozen training set."""
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """A training set in its two parts."""
+
+    learn: pa.Table
+    held_out: pa.Table
+
+
+def key(pipeline: str, sha256: str) -> str:
+    """Return the object key of rows to learn from, by their SHA-256."""
+    return f"training/{pipeline}/{sha256}.parquet"
+
+
+def held_out_key(pipeline: str, sha256: str) -> str:
+    """Return the object key of held-out rows: in a folder of their own, which a policy can deny to jobs."""
+    return f"training/{pipeline}/held-out/{sha256}.parquet"
+
+
+def split(table: pa.Table, column: str, start: Any) -> TrainingRows:
+    """Return the rows before `start` in a column without nulls, and the others, in their order.
+
+    Raises TrainingError if there would be none on one side.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    dates = table.column(column)
+    later = pc.greater_equal(dates, pa.scalar(start, dates.type))
+    rows = TrainingRows(table.filter(pc.invert(later)), table.filter(later))
+    if not rows.learn.num_rows or not rows.held_out.num_rows:
+        raise TrainingError(
+            f"The holdout from {start} leaves {rows.learn.num_rows} training rows and {rows.held_out.num_rows} "
+            "held-out rows",
+            "Set `holdout` in the pipeline file so that both have rows.",
+        )
+    return rows
+
+
+def encoded(table: pa.Table) -> bytes:
+    """Return a table as Parquet bytes: equal tables, equal bytes."""
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
+        for offset in range(0, table.num_rows, _GROUP):  # a copy of the whole table would double its memory
+            writer.write_table(table.slice(offset, _GROUP).combine_chunks(), row_group_size=_GROUP)
+    return buffer.getvalue()
+
+
+def decoded(body: bytes) -> pa.Table:
+    """Return the table of Parquet bytes."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(io.BytesIO(body))
