@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from rempart.errors import RempartError
-from rempart.serving.entries import PredictionEntry, PredictionLog
+from rempart.serving.entries import PredictionGroup, PredictionLog
 from rempart.serving.scorer import friendly, metrics, open_inference
 from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.clients import Client, Clients
@@ -26,7 +26,6 @@ from rempart.serving.scorer.deployments import Deployment, Deployments
 from rempart.serving.scorer.friendly import Question
 from rempart.serving.scorer.metrics import Gauge, Labels, Metrics
 from rempart.serving.scorer.refusals import Refused, refused, unexpected
-from rempart.serving.scorer.rows import logged
 from rempart.serving.scorer.shadows import Shadows
 
 MOST_BODY = 4 << 20
@@ -124,7 +123,7 @@ class Scorer:
         self, client: Client, pipeline: str, deployment: Deployment, question: Question, began: float
     ) -> Response:
         """Predict, log, and only then return the answer. Raises RempartError, Refused."""
-        kept = [_kept(deployment, row) for row in question.rows]
+        kept = deployment.kept.of(question.rows)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await deployment.ask(question)
@@ -136,26 +135,21 @@ class Scorer:
                 {"Retry-After": "5"},
             ) from None
 
-        def entries(
-            by: Deployment, predicted: BatchAnswer, ids: Sequence[str], *, returned: bool
-        ) -> list[PredictionEntry]:
-            at, seconds = self.clock(), time.perf_counter() - began
-            told = (pipeline, by.opened.version, by.opened.sha256, client.name, self.place)
-            rows = kept if by is deployment else [_kept(by, row) for row in question.rows]
-            parts = zip(ids, rows, predicted.features, predicted.outputs, strict=True)
-            return [
-                PredictionEntry(id_, at, *told, row, features, output, seconds, returned)
-                for id_, row, features, output in parts
-            ]
+        def group(by: Deployment, predicted: BatchAnswer, ids: Sequence[str], *, returned: bool) -> PredictionGroup:
+            return PredictionGroup(
+                self.clock(), pipeline, by.opened.version, by.opened.sha256, client.name, self.place,
+                time.perf_counter() - began, ids, kept if by is deployment else by.kept.of(question.rows),
+                predicted.names, predicted.features, predicted.outputs, returned,
+            )  # fmt: skip
 
         ids = friendly.new_ids(len(question.rows))
-        await self.log.write(entries(deployment, answer, ids, returned=True))
+        await self.log.write(group(deployment, answer, ids, returned=True))
         if shadow := self.deployments.slots[pipeline].shadow:
             self.shadows.offer(
                 pipeline,
                 shadow,
                 question,
-                lambda by, predicted: entries(by, predicted, friendly.new_ids(len(ids)), returned=False),
+                lambda by, predicted: group(by, predicted, friendly.new_ids(len(ids)), returned=False),
             )
         opened = deployment.opened
         if question.named:
@@ -241,10 +235,6 @@ class Scorer:
             ("ledger_age_seconds", "Seconds since the ledger was read.", age),
         )
         return Response(self.metrics.text(gauges), media_type=metrics.CONTENT_TYPE)
-
-
-def _kept(by: Deployment, row: Mapping[str, Any]) -> Mapping[str, Any]:
-    return logged(by.opened.kept, by.opened.key, row)
 
 
 def _json(content: Any, status: int = 200) -> Response:
