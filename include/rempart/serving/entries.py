@@ -65,7 +65,7 @@ class PredictionGroup:
 
 
 def new_ids(now: datetime, random: bytes) -> list[str]:
-    """Return an id of predictions for each 10 bytes of `random`: their time in milliseconds (12 digits), then the bytes.
+    """Return an id for each 10 bytes of `random`: the time in milliseconds (12 digits), then the bytes.
 
     So an entry is found by its id without a look at those of other hours.
     """

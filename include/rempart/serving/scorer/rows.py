@@ -141,7 +141,7 @@ class KeptColumns:
         for column, convert in self._key:
             given = [row.get(column.name) for row in kept]
             kinds = set(map(type, given))
-            if kinds == {type(None)} or (len(kinds) == 1 and _at_once(convert, *kinds, given) is given):
+            if kinds == {type(None)} or (len(kinds) == 1 and _at_once(convert, kinds.pop(), given) is given):
                 continue  # each has its form
             kept = [_with_key(row, column, convert) for row in kept]
         return kept
