@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import Row, write
-from bench.serving_load import Load, Measured, disk_milliseconds
+from bench.serving_load import Load, LoadFigures, disk_milliseconds
 from bench.serving_servers import NAME, keep_databases, plain_pipeline
 from rempart.settings.telemetry import TELEMETRY_OFF
 
@@ -155,7 +155,7 @@ def own_command(which: str, folder: Path, port: int, *options: str) -> list[str]
     return [sys.executable, "-m", "bench.serving_servers", which, str(folder), str(port), *options]
 
 
-def compared(way: str, size: int, ours: Measured, other: Measured, peer: str) -> list[Row]:
+def compared(way: str, size: int, ours: LoadFigures, other: LoadFigures, peer: str) -> list[Row]:
     """Return the rows of one case."""
     case = f"{way}, {size} row{'' if size == 1 else 's'}"
     open_loop = f"{case}, {RATES[size]} requests/s"
@@ -189,7 +189,7 @@ def main(seconds: float) -> None:
         if len(processors := sorted(os.sched_getaffinity(0))) > 1:
             os.sched_setaffinity(0, set(processors[1:]))
 
-        def measured(server: str, path: str, kind: str, size: int) -> Measured:
+        def measured(server: str, path: str, kind: str, size: int) -> LoadFigures:
             body = (folder / f"{kind}-{size}.json").read_bytes()
             load = Load(ports[server], path, body, pids[server], tls=server == "tls")
             found = load.measure(RATES[size], seconds)

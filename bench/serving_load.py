@@ -18,7 +18,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
-class Measured:
+class LoadFigures:
     """Figures of one kind of request: milliseconds, requests a second, and processor milliseconds of the server."""
 
     p50: float
@@ -37,20 +37,20 @@ class Load:
     pid: int
     tls: bool = False
 
-    def measure(self, rate: int, seconds: float) -> Measured:
+    def measure(self, rate: int, seconds: float) -> LoadFigures:
         """Ask `rate` times a second, then as fast as answers come."""
         import uvloop
 
         return uvloop.run(self._measure(rate, seconds))
 
-    async def _measure(self, rate: int, seconds: float) -> Measured:
+    async def _measure(self, rate: int, seconds: float) -> LoadFigures:
         await self._closed_loop(0.5)
         took = sorted(await self._open_loop(rate, seconds))
         before, began = processor_seconds(self.pid), time.perf_counter()
         done = await self._closed_loop(seconds)
         spent, passed = processor_seconds(self.pid) - before, time.perf_counter() - began
         p99 = took[int(len(took) * 0.99)]
-        return Measured(1000 * statistics.median(took), 1000 * p99, done / passed, 1000 * spent / done)
+        return LoadFigures(1000 * statistics.median(took), 1000 * p99, done / passed, 1000 * spent / done)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         context = None

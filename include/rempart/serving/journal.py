@@ -18,7 +18,7 @@ from pathlib import Path
 from rempart.errors import ServingError
 from rempart.serving import records
 from rempart.serving.entries import PredictionGroup
-from rempart.serving.records import Record
+from rempart.serving.records import EncodedGroup
 from rempart.serving.seals import Sealing, SegmentSeal
 from rempart.serving.segments import Segment
 
@@ -106,7 +106,7 @@ class Journal:
 
     def _append(self, groups: Sequence[PredictionGroup]) -> list[ServingError | None]:
         """Write a batch. Return the error of each writer, or None. The disk's own thread calls it."""
-        outcomes, written = list[ServingError | None](), list[Record]()
+        outcomes, written = list[ServingError | None](), list[EncodedGroup]()
         for group in groups:
             try:
                 written.append(records.encode(group))
