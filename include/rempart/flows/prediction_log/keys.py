@@ -9,11 +9,11 @@ from pathlib import Path
 from rempart.backup.keys import age
 from rempart.backup.keys.encryption_scopes import EncryptionScope, parse
 from rempart.backup.keys.key_envelope import ScopeKey
-from rempart.errors import ServingError
+from rempart.errors import IntegrityError, KeyDestroyed, KeyWrong, ServingError
 from rempart.flows.shared.keys import key_of, open_keyring, sealed_for
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Ledger
-from rempart.serving.records import Sealing
+from rempart.serving.seals import Sealing, Unwrap
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 OpenKey = Callable[[str], ScopeKey]
@@ -75,5 +75,21 @@ def public_key(ledger: Ledger, pipeline: ModelPipeline) -> tuple[str, str] | Non
 
 
 def sealing(name: str, recipient: str) -> Sealing:
-    """Return how entries are sealed with a key. It needs no secret."""
-    return Sealing(name, lambda body: age.encrypt(body, [recipient]))
+    """Return how segments are sealed for a key. It needs no secret."""
+    return Sealing(name, lambda data_key: age.encrypt(data_key, [recipient]))
+
+
+def unwrapper(open_key: OpenKey) -> Unwrap:
+    """Return a function that opens the data keys of segments. It raises ValueError, and the errors of `open_key`."""
+
+    def unwrap(name: str, wrapped: bytes) -> bytes | None:
+        try:
+            key = open_key(name)
+        except KeyDestroyed:
+            return None
+        try:
+            return age.decrypt(wrapped, key.identity, "data key")
+        except (IntegrityError, KeyWrong):
+            raise ValueError(f"its data key does not open with '{name}'") from None
+
+    return unwrap

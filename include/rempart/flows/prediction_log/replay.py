@@ -14,9 +14,8 @@ import msgspec
 from rempart.errors import ModelRefused, PredictionError, ServingError
 from rempart.features.prediction.plan import plan
 from rempart.flows.prediction.champion import check_definitions, version_of
-from rempart.flows.prediction_log import files
-from rempart.flows.prediction_log.keys import opener
-from rempart.flows.prediction_log.shipment import opened
+from rempart.flows.prediction_log import files, sealed_values
+from rempart.flows.prediction_log.keys import opener, unwrapper
 from rempart.flows.shared import removals
 from rempart.flows.shared.erasures import ALL
 from rempart.flows.shared.platform import Platform
@@ -24,9 +23,9 @@ from rempart.ledger.port import Ledger
 from rempart.models.encoding import Feature
 from rempart.models.inputs import Input, typed
 from rempart.models.loading import LoadedModel
-from rempart.serving import hour_files, records, segments
+from rempart.serving import hour_files, records, seals, segments
 from rempart.serving.entries import time_of
-from rempart.serving.records import PrivateValues
+from rempart.serving.records import LoggedValues
 from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Logged:
     place: str
     output: Mapping[str, Any]
     returned: bool
-    private: PrivateValues
+    private: LoggedValues
     where: str
 
 
@@ -104,13 +103,16 @@ def find(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Pa
     """
     name, open_key = pipeline.name, opener(platform)
     for file in segments.all_in(journal):
-        for payload in segments.content(file.read_bytes()).payloads:
-            record = records.decode(payload)
-            if record.id == entry_id:
-                found = opened(record.key, record.private, open_key, f"entry {entry_id}")
+        if entry_id.encode() not in (body := file.read_bytes()):
+            continue
+        content = seals.open_segment(file.stem, body, unwrapper(open_key))
+        for entry in content.entries:
+            if entry.id == entry_id:
+                if not content.is_readable:
+                    open_key(content.key)  # it tells when the key was destroyed
                 return Logged(
-                    record.id, record.at, name, record.version, record.sha256, record.client, record.place,
-                    record.output, record.returned, found, str(file),
+                    entry.id, entry.at, name, entry.version, entry.sha256, entry.client, entry.place, entry.output,
+                    entry.returned, LoggedValues(dict(entry.inputs), dict(entry.features)), str(file),
                 )  # fmt: skip
     site, bucket = platform.active_site(pipeline.classification), platform.config.buckets.lake
     listed = [info.key for info in site.list(bucket, hour_files.folder(name))]
@@ -122,9 +124,10 @@ def find(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Pa
                 row = next(row for row in table.to_pylist() if row["id"] == entry_id)
                 output = {column: row[column] for column in hour_files.output_columns(table.column_names)}
                 if row["key"]:
-                    found = opened(row["key"], row["sealed"], open_key, f"entry {entry_id} of {bucket}/{key}")
+                    where, sealed = f"entry {entry_id} of {bucket}/{key}", row["sealed"] or b""
+                    found = records.values_of(sealed_values.opened(open_key(row["key"]), name, entry_id, sealed, where))
                 else:
-                    found = PrivateValues(msgspec.json.decode(row["inputs"]), msgspec.json.decode(row["features"]))
+                    found = LoggedValues(msgspec.json.decode(row["inputs"]), msgspec.json.decode(row["features"]))
                 return Logged(
                     row["id"], row["at"], name, row["version"], row["sha256"], row["client"], row["place"], output,
                     row["returned"], found, f"{bucket}/{key} at site '{site.name}'",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,9 +16,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rempart.errors import RempartError
-from rempart.serving.entries import PredictionEntry, PredictionLog
+from rempart.serving.entries import PredictionGroup, PredictionLog
 from rempart.serving.scorer import friendly, metrics, open_inference
 from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.clients import Client, Clients
@@ -26,7 +27,6 @@ from rempart.serving.scorer.deployments import Deployment, Deployments
 from rempart.serving.scorer.friendly import Question
 from rempart.serving.scorer.metrics import Gauge, Labels, Metrics
 from rempart.serving.scorer.refusals import Refused, refused, unexpected
-from rempart.serving.scorer.rows import logged
 from rempart.serving.scorer.shadows import Shadows
 
 MOST_BODY = 4 << 20
@@ -58,8 +58,22 @@ class Scorer:
     def _count_swap(self, pipeline: str) -> None:
         self.metrics.swaps[pipeline] += 1
 
-    def application(self) -> Starlette:
-        """Return the ASGI application."""
+    def application(self) -> ASGIApp:
+        """Return the ASGI application. Rows of our own protocol take no way through its routes."""
+        routed, predict = self._routed(), _safe(self._predict)
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            prefix, _, pipeline = scope.get("path", "").rpartition("/")
+            if prefix != "/predict" or not pipeline or scope["type"] != "http" or scope["method"] != "POST":
+                await routed(scope, receive, send)
+                return
+            scope["path_params"] = {"pipeline": pipeline}
+            response = await predict(Request(scope, receive))
+            await response(scope, receive, send)
+
+        return application
+
+    def _routed(self) -> Starlette:
         model = "/v2/models/{pipeline}"
         routes: list[tuple[str, str, Handler]] = [
             ("POST", "/predict/{pipeline}", self._predict),
@@ -124,10 +138,11 @@ class Scorer:
         self, client: Client, pipeline: str, deployment: Deployment, question: Question, began: float
     ) -> Response:
         """Predict, log, and only then return the answer. Raises RempartError, Refused."""
-        kept = [_kept(deployment, row) for row in question.rows]
+        kept = deployment.kept.of(question.rows)
+        asked = deployment.ask(question)
+        late = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _give_up, asked)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                answer = await deployment.ask(question)
+            answer = await asked
         except TimeoutError:
             raise Refused(
                 503,
@@ -135,27 +150,24 @@ class Scorer:
                 "Ask again later, or run more scorers.",
                 {"Retry-After": "5"},
             ) from None
+        finally:
+            late.cancel()
 
-        def entries(
-            by: Deployment, predicted: BatchAnswer, ids: Sequence[str], *, returned: bool
-        ) -> list[PredictionEntry]:
-            at, seconds = self.clock(), time.perf_counter() - began
-            told = (pipeline, by.opened.version, by.opened.sha256, client.name, self.place)
-            rows = kept if by is deployment else [_kept(by, row) for row in question.rows]
-            parts = zip(ids, rows, predicted.features, predicted.outputs, strict=True)
-            return [
-                PredictionEntry(id_, at, *told, row, features, output, seconds, returned)
-                for id_, row, features, output in parts
-            ]
+        def group(by: Deployment, predicted: BatchAnswer, ids: Sequence[str], *, returned: bool) -> PredictionGroup:
+            return PredictionGroup(
+                self.clock(), pipeline, by.opened.version, by.opened.sha256, client.name, self.place,
+                time.perf_counter() - began, ids, kept if by is deployment else by.kept.of(question.rows),
+                predicted.names, predicted.features, predicted.outputs, returned,
+            )  # fmt: skip
 
         ids = friendly.new_ids(len(question.rows))
-        await self.log.write(entries(deployment, answer, ids, returned=True))
+        await self.log.write(group(deployment, answer, ids, returned=True))
         if shadow := self.deployments.slots[pipeline].shadow:
             self.shadows.offer(
                 pipeline,
                 shadow,
                 question,
-                lambda by, predicted: entries(by, predicted, friendly.new_ids(len(ids)), returned=False),
+                lambda by, predicted: group(by, predicted, friendly.new_ids(len(ids)), returned=False),
             )
         opened = deployment.opened
         if question.named:
@@ -243,8 +255,10 @@ class Scorer:
         return Response(self.metrics.text(gauges), media_type=metrics.CONTENT_TYPE)
 
 
-def _kept(by: Deployment, row: Mapping[str, Any]) -> Mapping[str, Any]:
-    return logged(by.opened.kept, by.opened.key, row)
+def _give_up(asked: asyncio.Future[BatchAnswer]) -> None:
+    """End the wait for an answer. What still waits in its queue is passed over."""
+    if not asked.done():
+        asked.set_exception(TimeoutError())
 
 
 def _json(content: Any, status: int = 200) -> Response:
@@ -290,10 +304,11 @@ async def _body(request: Request) -> bytes:
         f"read the request: its body is larger than {MOST_BODY >> 20} MiB",
         "Send several requests, or predict a file with `rempart model predict`.",
     )
-    if request.headers.get("content-encoding", "identity") != "identity":
+    headers = dict(request.scope["headers"])
+    if headers.get(b"content-encoding", b"identity") != b"identity":
         raise Refused(415, "read the request: its body is compressed", "Send the body as it is.")
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length[:20]) > MOST_BODY:
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length[:20]) > MOST_BODY:
         raise too_large
     parts, size = [], 0
     try:

@@ -25,13 +25,15 @@ MOST_WAITING = 20_000
 
 @dataclass(frozen=True)
 class BatchAnswer:
-    """What the model saw and what it predicted, each by row."""
+    """What the model saw and what it predicted, each by row. `names`: of the features, in the order of their values."""
 
-    features: Sequence[Mapping[str, Any]]
+    names: Sequence[str]
+    features: Sequence[Sequence[Any]]
     outputs: Sequence[Mapping[str, Any]]
 
     def part(self, start: int, rows: int) -> BatchAnswer:
-        return BatchAnswer(self.features[start : start + rows], self.outputs[start : start + rows])
+        end = start + rows
+        return BatchAnswer(self.names, self.features[start:end], self.outputs[start:end])
 
 
 @dataclass(frozen=True)

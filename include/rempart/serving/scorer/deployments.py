@@ -12,7 +12,7 @@ from rempart.models.inputs import Input
 from rempart.serving.scorer.batches import BatchAnswer, Batches
 from rempart.serving.scorer.friendly import Question
 from rempart.serving.scorer.refusals import Refused
-from rempart.serving.scorer.rows import Key, Row, typed_rows
+from rempart.serving.scorer.rows import KeptColumns, Key, Row, RowTypes
 
 
 class OpenedVersion(Protocol):
@@ -47,13 +47,15 @@ class Deployment:
     def __init__(self, opened: OpenedVersion, *, most_waiting: int | None = None) -> None:
         more = {} if most_waiting is None else {"most_waiting": most_waiting}
         self.opened = opened
+        self.kept = KeptColumns(opened.kept, opened.key)
+        self._types = RowTypes(opened.inputs)
         self.batches = Batches(opened.answer, opened.close, **more)
 
     def ask(self, question: Question) -> asyncio.Future[BatchAnswer]:
         """Return the future answer to a question. Raises PredictionError, ServingError."""
         if question.by_key:
             return self.batches.submit(question.rows)
-        return self.batches.submit(typed_rows(self.opened.inputs, question.rows))
+        return self.batches.submit(self._types.typed(question.rows))
 
 
 @dataclass

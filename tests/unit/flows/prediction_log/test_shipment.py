@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from rempart.errors import ConnectionMissing, ErasedMeanwhile, IntegrityError, PipelineError, ServingError
-from rempart.flows.prediction_log import files, keys, retention, shipment
+from rempart.flows.prediction_log import files, keys, retention, sealed_values, shipment
 from rempart.flows.prediction_log.run import run
 from rempart.flows.shared import erasures
 from rempart.ledger.memory import MemoryLedger
-from rempart.serving import hour_files, segments
+from rempart.serving import frames, hour_files, records, segments
 from rempart.serving.entries import PredictionEntry
 from rempart.settings.pipeline import ModelPipeline
 from tests.erasable import NOW, Lake, in_two_memories
@@ -60,8 +60,13 @@ def test_entries_are_shipped_sealed_and_their_files_are_evidence(lake: Lake, tmp
     assert [row["prediction"] for row in found] == [80.0 + number for number in range(6)]
     assert all(row["inputs"] is None and row["features"] is None and row["features_hash"] for row in found)
     assert len({row["subject"] for row in found}) == 6 and found[5]["subject"] is None
-    opened = shipment.opened(found[2]["key"], found[2]["sealed"], keys.opener(lake.platform), "entry")
+    scope_key = keys.opener(lake.platform)(found[2]["key"])
+    body = sealed_values.opened(scope_key, NAME, found[2]["id"], found[2]["sealed"], "entry")
+    opened = records.values_of(body)
     assert (opened.inputs, opened.features) == (entry(2).inputs, entry(2).features)
+    for sealed, id_ in ((found[3]["sealed"], found[2]["id"]), (found[2]["sealed"][:-1], found[2]["id"]), (b"", "a")):
+        with pytest.raises(IntegrityError, match="altered, or are of another entry"):
+            sealed_values.opened(scope_key, NAME, id_, sealed, "entry")
     stored = [info.key for info in lake.site("primary").list(lake.bucket, hour_files.ROOT)]
     bodies = [lake.site("primary").read(lake.bucket, key) for key in stored]
     assert not any(b"CANARY" in body for body in bodies)
@@ -201,7 +206,7 @@ def test_a_damaged_segment_is_set_aside_and_its_other_entries_are_shipped(lake: 
     (file,) = segments.all_in(tmp_path / NAME)
     body = bytearray(file.read_bytes())
     body[len(body) // 2] ^= 1
-    file.write_bytes(bytes(body) + b"torn")
+    file.write_bytes(bytes(body) + frames.MARK)
     done = shipment.ship(lake.platform, tmp_path / NAME)
     assert (done.entries, done.aside, done.torn) == (2, 1, 4)
     assert [each.name for each in (tmp_path / NAME / "damaged").iterdir()] == [file.name]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from rempart.backup.keys import age
+from rempart.backup.keys.encryption_scopes import parse
+from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.errors import ServingError
 from rempart.flows.prediction_log import keys
 from rempart.flows.serving.logs import ServedLogs
 from rempart.ledger.memory import MemoryLedger
-from rempart.serving import records, segments
-from tests.logged import entry
+from rempart.serving import seals, segments
+from tests.logged import entry, grouped, opened
 from tests.unit.training.stage import pipeline
 
 NAME = "hotel_bookings"
@@ -28,36 +31,47 @@ def test_an_entry_is_sealed_with_the_newest_key_of_the_ledger_and_refused_withou
         logs = ServedLogs(tmp_path)
         logs.follow({NAME: served}, {})
         with pytest.raises(ServingError, match="the key that seals its log is missing"):
-            await logs.write([entry(0)])
+            await logs.write(grouped(entry(0)))
         for number, identity in enumerate(identities, 1):
             made = {"event": "made", "serial": f"000{number}", "seals_for": identity.recipient}
             ledger.append("backup-key", keys.scope_of(served).id, made)
             found = keys.public_key(ledger, served)
             assert found is not None
             logs.follow({NAME: served}, {NAME: found})
-            await logs.write([entry(number)])
+            await logs.write(grouped(entry(number)))
         logs.follow({NAME: served}, {})  # the key was destroyed
         with pytest.raises(ServingError, match="is missing"):
-            await logs.write([entry(3)])
+            await logs.write(grouped(entry(3)))
         await logs.close()
 
     asyncio.run(main())
-    (file,) = (tmp_path / NAME).iterdir()
-    assert base64.b64encode(b"CANARY")[:8] not in file.read_bytes() and b"CANARY" not in file.read_bytes()
-    found = [records.decode(payload) for payload in segments.content(file.read_bytes()).payloads]
-    assert [each.id for each in found] == [entry(1).id, entry(2).id]
-    for record, identity in zip(found, identities, strict=True):
-        assert records.private(age.decrypt(record.private, identity, "the entry")).inputs["agent"] == "CANARY-agent"
+    read: list[tuple[str, str]] = []
+    for file in segments.all_in(tmp_path / NAME):
+        assert base64.b64encode(b"CANARY")[:8] not in file.read_bytes() and b"CANARY" not in file.read_bytes()
+        found = [
+            seals.open_segment(file.stem, file.read_bytes(), keys.unwrapper(partial(opened_with, identity)))
+            for identity in identities
+        ]
+        (right,) = (each for each in found if each.entries)
+        (wrong,) = (each for each in found if not each.entries)
+        assert "does not open" in wrong.faults[0] and right.entries[0].inputs["agent"] == "CANARY-agent"
+        assert right is found[int(right.key[-4:]) - 1]
+        read += ((right.key[-4:], each.id) for each in right.entries)
+    assert sorted(read) == [("0001", entry(1).id), ("0002", entry(2).id)]  # each key begins a segment
+
+
+def opened_with(identity: age.Identity, name: str) -> ScopeKey:
+    scope, _, serial = name.partition(" ")
+    return ScopeKey(parse(scope), serial, identity, "", bytes(32), proven=True)
 
 
 def test_a_public_pipeline_needs_no_key(tmp_path: Path) -> None:
     async def main() -> None:
         logs = ServedLogs(tmp_path)
         logs.follow({NAME: pipeline(name=NAME, classification="public")}, {})
-        await logs.write([entry(1)])
+        await logs.write(grouped(entry(1)))
         await logs.close()
 
     asyncio.run(main())
-    (file,) = (tmp_path / NAME).iterdir()
-    (payload,) = segments.content(file.read_bytes()).payloads
-    assert records.private(records.decode(payload).private).inputs["agent"] == "CANARY-agent"
+    (read,) = opened(tmp_path / NAME)
+    assert read.entries[0].inputs["agent"] == "CANARY-agent"

@@ -123,7 +123,7 @@ def test_a_real_version_answers_as_the_champion_of_a_table_and_starts_again_with
         await made.refresh()
         answer = await made.scorer.deployments.of(NAME).ask(question)
         assert list(answer.outputs) == wanted
-        assert answer.features[0]["stay__lead"] == rows[0]["lead"]
+        assert answer.features[0][list(answer.names).index("stay__lead")] == rows[0]["lead"]
 
     in_loop(world.service(Opening(world.platform, world.folder).open), check)
     monkeypatch.setattr(Platform, "ledger", property(away))
