@@ -210,6 +210,24 @@ def test_same_snapshot_twice_changes_nothing(
     assert [offline.find_snapshot(feature_databases, name) for name in (pipeline.name, "none")] == ["s1", None]
 
 
+def test_a_load_whose_tables_cannot_be_settled_is_complete_and_its_note_warns(
+    refresh: Callable[..., MaterializeResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = offline.session
+
+    def session(connection: Connection, doing: str, **options: bool) -> Any:
+        if doing.startswith("settle"):
+            raise DatabaseUnavailable(f"{doing}: no answer", "Start it.")
+        return opened(connection, doing, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(offline, "session", session)
+        first = refresh([row(1, 0)])
+    assert first.changed and first.rows_offline and "The load is complete, but VACUUM of its tables failed" in first.note
+    again = refresh([row(1, 0)])
+    assert not again.changed and "VACUUM" not in again.note
+
+
 def test_apply_leaves_the_watermark_alone(
     feature_databases: FeatureDatabases, pipeline: ModelPipeline, refresh: Callable[..., MaterializeResult]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from rempart import __version__
-from rempart.errors import FeatureError
+from rempart.errors import DatabaseUnavailable, FeatureError
 from rempart.features import labels as label_rows
 from rempart.features import tables
 from rempart.features.databases import FeatureDatabases, Session, session
@@ -40,8 +40,8 @@ class Load:
     """One load: rows in the snapshot, rows of all view tables, and how many of these were written or deleted by it.
 
     `labels`: how many rows have a label, if another pipeline delivers them. `used`: id of the snapshot of each pipeline
-    whose views are used. `note`: tells why all rows were read, and which views were made anew as a whole; "" if neither
-    was done, or nothing was loaded before.
+    whose views are used. `note`: tells why all rows were read, which views were made anew as a whole, and that
+    the tables were not settled after a large load; "" if there is nothing to tell.
     """
 
     snapshot: str
@@ -131,17 +131,27 @@ def load(
         )
         loaded = Load(snapshot_id, at, count, view_rows, changed, labels_in(opened, pipeline), note, used)
     if changed and not is_part:
-        _settle(databases, pipeline, [rows_table(pipeline), *(view.table for view in views)])
+        caution = _settle(databases, pipeline, [rows_table(pipeline), *(view.table for view in views)])
+        loaded = replace(loaded, note=" ".join(filter(None, [loaded.note, caution])))
     return loaded
 
 
-def _settle(databases: FeatureDatabases, pipeline: ModelPipeline, written: Sequence[str]) -> None:
+def _settle(databases: FeatureDatabases, pipeline: ModelPipeline, written: Sequence[str]) -> str:
     """Give large loads to the next reader as PostgreSQL does later by itself: with statistics, and rows known valid.
 
-    Without it the next load, of however few rows, would read and write all of them once more.
+    Without it the next load, of however few rows, would read and write all of them once more. Return a caution if it
+    failed: the load itself is committed by then.
     """
-    with session(databases.offline, f"settle the tables of '{pipeline.name}'", autocommit=True) as opened:
-        opened.execute(sql.SQL("VACUUM (ANALYZE) {}").format(tables.names(written)))
+    try:
+        with session(databases.offline, f"settle the tables of '{pipeline.name}'", autocommit=True) as opened:
+            opened.execute(sql.SQL("VACUUM (ANALYZE) {}").format(tables.names(written)))
+    except (DatabaseUnavailable, FeatureError) as fault:
+        logger.warning("the load of '%s' is complete, but its tables are not settled: %s", pipeline.name, fault.what)
+        return (
+            f"The load is complete, but VACUUM of its tables failed ({fault.what}): the next load may be slow. "
+            "PostgreSQL does it later by itself."
+        )
+    return ""
 
 
 def _last_load(opened: Session, pipeline: ModelPipeline) -> LastLoad | None:
