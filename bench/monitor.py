@@ -117,9 +117,10 @@ def verdicts(before: Path, windows: Path) -> tuple[list[tuple[ColumnVerdict, ...
 
 
 def read(file: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a file."""
+    """Yield the rows of a file, a row group at a time: `iter_batches` keeps what it has read."""
     with pq.ParquetFile(file) as opened:
-        yield from opened.iter_batches(counting.BATCH)
+        for group in range(opened.num_row_groups):
+            yield from counting.batches(opened.read_row_group(group))
 
 
 def simulated(folder: Path, count: int) -> tuple[Path, Path, Path]:

@@ -223,7 +223,9 @@ def test_a_load_whose_tables_cannot_be_settled_is_complete_and_its_note_warns(
     with monkeypatch.context() as patch:
         patch.setattr(offline, "session", session)
         first = refresh([row(1, 0)])
-    assert first.changed and first.rows_offline and "The load is complete, but VACUUM of its tables failed" in first.note
+    assert (
+        first.changed and first.rows_offline and "The load is complete, but VACUUM of its tables failed" in first.note
+    )
     again = refresh([row(1, 0)])
     assert not again.changed and "VACUUM" not in again.note
 

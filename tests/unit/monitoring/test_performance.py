@@ -130,8 +130,8 @@ def test_a_loss_that_is_no_number_is_red_also_without_a_reference() -> None:
     found = performance.judge("mae", window, errors(3_000, 20.0, room=["plain"] * 3_000), 20.0, RULES)
     told = verdict.conclude("3", WINDOW, (), found, RULES.least_rows)
     assert any(
-        reason == "mae of room=cellar is not a number on 1,500 rows, and neither the hold-out nor the training data has "
-        "enough of these rows"
+        reason == "mae of room=cellar is not a number on 1,500 rows, and neither the hold-out nor the training data "
+        "has enough of these rows"
         for reason in told.reasons
     )
 

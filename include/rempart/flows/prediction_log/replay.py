@@ -120,6 +120,8 @@ def find(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Pa
             if entry_id in hour_files.read(body, ["id"])["id"].to_pylist():
                 table = hour_files.read(body)
                 row = next(row for row in table.to_pylist() if row["id"] == entry_id)
+                if all(row.get(column) is None for column in hour_files.PRIVATE):
+                    raise _without_values(entry_id)
                 output = {column: row[column] for column in hour_files.output_columns(table.column_names)}
                 if row["key"]:
                     found = opened(row["key"], row["sealed"], open_key, f"entry {entry_id} of {bucket}/{key}")
@@ -130,6 +132,14 @@ def find(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Pa
                     row["returned"], found, f"{bucket}/{key} at site '{site.name}'",
                 )  # fmt: skip
     return None
+
+
+def _without_values(entry_id: str) -> ServingError:
+    return ServingError(
+        f"replay prediction {entry_id}: an erasure took its inputs and features, since rows of a pipeline of which "
+        "these are made were erased",
+        "The log still has its time, client, version and answer: docs/how-to/prediction-log.md.",
+    )
 
 
 def nearest(hours: set[datetime], at: datetime | None) -> list[datetime]:

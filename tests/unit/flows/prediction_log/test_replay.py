@@ -13,6 +13,7 @@ import pytest
 from rempart.cli.predictions import replay as command
 from rempart.errors import ModelRefused, ServingError
 from rempart.flows.prediction.champion import Champion
+from rempart.flows.erasure import erase_descendant_logs
 from rempart.flows.prediction_log import keys, replay, retention, shipment
 from rempart.serving.entries import PredictionEntry, new_id
 from rempart.settings import pipelines
@@ -117,6 +118,17 @@ def test_what_took_an_entry_is_told(lake: Lake, champion: Champion, tmp_path: Pa
     assert any("An erasure on" in reason for reason in reasons)
     later = replay.reasons(lake.platform.ledger, PIPELINE, new_id(AT + timedelta(hours=3), bytes(10)), NOW)
     assert not any("An erasure on" in reason for reason in later)
+
+
+def test_an_entry_whose_values_an_erasure_in_a_source_took_is_told(
+    lake: Lake, champion: Champion, tmp_path: Path
+) -> None:
+    log(lake, tmp_path, found := answered(champion, 1))
+    told = {"state": erase_descendant_logs.STATE, "before": found.at.isoformat(), "erasures": []}
+    lake.platform.ledger.append("erasure", NAME, told)
+    shipment.ship(lake.platform, tmp_path / NAME)
+    with pytest.raises(ServingError, match="an erasure took its inputs and features"):
+        replay.replay(lake.platform, PIPELINE, found.id, tmp_path / NAME)
 
 
 def test_the_hour_of_an_id_is_searched_first() -> None:
