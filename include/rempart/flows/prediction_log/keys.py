@@ -37,9 +37,9 @@ def name_of(scope: str, serial: str) -> str:
     return f"{scope} {serial}"
 
 
-def opener(platform: Platform) -> OpenKey:
-    """Return a function that opens keys with the platform's own key, and opens each key once."""
-    keyring = cache(partial(open_keyring, platform))
+def opener(platform: Platform, identity: age.Identity | None = None) -> OpenKey:
+    """Return a function that opens keys with an identity (default: the platform's own key), and opens each key once."""
+    keyring = cache(partial(open_keyring, platform, identity))
 
     @cache
     def opened(name: str) -> ScopeKey:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rempart.backup.keys import age
 from rempart.errors import ModelRefused, PredictionError, ServingError
 from rempart.features.prediction.plan import plan
 from rempart.flows.prediction.champion import check_definitions, version_of
@@ -72,13 +73,20 @@ class Replay:
         return all(equal(self.logged.output, found) for found in again)
 
 
-def replay(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Path) -> Replay:
+def replay(
+    platform: Platform,
+    pipeline: ModelPipeline,
+    entry_id: str,
+    journal: Path,
+    identity: age.Identity | None = None,
+) -> Replay:
     """Find an entry in a pipeline's log, and compute its prediction again. `journal`: folder of the pipeline's journal.
 
-    Raises ServingError if the log does not have it, with the retention or the erasure that may have taken it;
-    KeyDestroyed, ModelRefused, and the errors of stores.
+    `identity`: one in escrow that opens sealed entries; default: the platform's own key. Raises ServingError if the log
+    does not have it, with the retention or the erasure that may have taken it; KeyDestroyed, KeyWrong, ModelRefused,
+    and the errors of stores.
     """
-    logged = find(platform, pipeline, entry_id, journal)
+    logged = find(platform, pipeline, entry_id, journal, identity)
     if logged is None:
         raise ServingError(
             f"replay prediction {entry_id}: the log of '{pipeline.name}' does not have it. "
@@ -97,12 +105,18 @@ def replay(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: 
     return Replay(logged, from_features, None if made is None else _predicted(model, made), note)
 
 
-def find(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Path) -> Logged | None:
+def find(
+    platform: Platform,
+    pipeline: ModelPipeline,
+    entry_id: str,
+    journal: Path,
+    identity: age.Identity | None = None,
+) -> Logged | None:
     """Return an entry of the log, from the lake or from this machine's journal; None if neither has it.
 
     Raises IntegrityError for a file that differs from its evidence, BackupError, SiteError.
     """
-    name, open_key = pipeline.name, opener(platform)
+    name, open_key = pipeline.name, opener(platform, identity)
     for file in segments.all_in(journal):
         for payload in segments.content(file.read_bytes()).payloads:
             record = records.decode(payload)
