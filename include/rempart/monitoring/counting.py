@@ -128,7 +128,8 @@ def _numbers(values: pa.Array) -> Array:
     """Return values as floats; NaN where there is none."""
     import pyarrow as pa
 
-    return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    found: Array = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return found
 
 
 def _months(batch: pa.RecordBatch, time: str | None) -> Array:
@@ -143,7 +144,8 @@ def _months(batch: pa.RecordBatch, time: str | None) -> Array:
     if pa.types.is_timestamp(moments.type):
         moments = moments.cast(pa.timestamp("us"))  # UTC as it is: calendar functions would look up the zone
     months = pc.add(pc.multiply(pc.year(moments), 12), pc.subtract(pc.month(moments), 1))
-    return pc.fill_null(months, -1).to_numpy(zero_copy_only=False)
+    found: Array = pc.fill_null(months, -1).to_numpy(zero_copy_only=False)
+    return found
 
 
 def _period(month: int) -> str:

@@ -76,8 +76,8 @@ def _faults(columns: tuple[ColumnVerdict, ...], performance: Performance | None)
         for figure in (performance.overall, *performance.segments):
             if figure.worse:
                 where = f" of {figure.segment}" if figure.segment else ""
-                told = f"{performance.metric}{where} is {_number(figure.value)} on {figure.rows:,} rows"
-                yield f"{told}, {_compared(figure)}"
+                value = f"{performance.metric}{where} is {_number(figure.value)} on {figure.rows:,} rows"
+                yield f"{value}, {_compared(figure)}"
         if performance.miscalibrated:
             yield (
                 f"probabilities are off by {performance.calibration:.1%} on average, and were by "
