@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,13 +13,13 @@ import psycopg
 from psycopg import sql
 
 from rempart import __version__
-from rempart.errors import DatabaseUnavailable, FeatureError
+from rempart.errors import FeatureError
 from rempart.features import labels as label_rows
 from rempart.features import tables
 from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.labels import Received
-from rempart.features.offline_load import copying, replacing
+from rempart.features.offline_load import copying, replacing, settling
 from rempart.features.offline_load.basis import Basis, Changes, LastLoad, basis
 from rempart.features.offline_load.view_tables import load_view
 from rempart.features.online_store.comparison import LARGEST_PART
@@ -131,27 +131,9 @@ def load(
         )
         loaded = Load(snapshot_id, at, count, view_rows, changed, labels_in(opened, pipeline), note, used)
     if changed and not is_part:
-        caution = _settle(databases, pipeline, [rows_table(pipeline), *(view.table for view in views)])
+        caution = settling.settle(databases, pipeline, [rows_table(pipeline), *(view.table for view in views)])
         loaded = replace(loaded, note=" ".join(filter(None, [loaded.note, caution])))
     return loaded
-
-
-def _settle(databases: FeatureDatabases, pipeline: ModelPipeline, written: Sequence[str]) -> str:
-    """Give large loads to the next reader as PostgreSQL does later by itself: with statistics, and rows known valid.
-
-    Without it the next load, of however few rows, would read and write all of them once more. Return a caution if it
-    failed: the load itself is committed by then.
-    """
-    try:
-        with session(databases.offline, f"settle the tables of '{pipeline.name}'", autocommit=True) as opened:
-            opened.execute(sql.SQL("VACUUM (ANALYZE) {}").format(tables.names(written)))
-    except (DatabaseUnavailable, FeatureError) as fault:
-        logger.warning("the load of '%s' is complete, but its tables are not settled: %s", pipeline.name, fault.what)
-        return (
-            f"The load is complete, but VACUUM of its tables failed ({fault.what}): the next load may be slow. "
-            "PostgreSQL does it later by itself."
-        )
-    return ""
 
 
 def _last_load(opened: Session, pipeline: ModelPipeline) -> LastLoad | None:

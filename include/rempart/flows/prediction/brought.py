@@ -45,14 +45,16 @@ class UpsertedScoring:
 
 
 @dataclass(frozen=True)
-class Brought:
+class TableUpdate:
     """What became of the table: inserted or changed rows, and rows that versions predicted which are not champion."""
 
     changed: int
     of_others: int
 
 
-def bring(run: Run, into: Into, sha256: str, scoring: Scoring | None, made: Sequence[Path], folder: Path) -> Brought:
+def bring(
+    run: Run, into: Into, sha256: str, scoring: Scoring | None, made: Sequence[Path], folder: Path
+) -> TableUpdate:
     """Bring a champion's scoring into the table, after those of its model's file that the table has not got.
 
     They come oldest first, and replace older predictions, and all of other versions. `made`: files with the scoring's
@@ -79,7 +81,7 @@ def bring(run: Run, into: Into, sha256: str, scoring: Scoring | None, made: Sequ
         if mark not in known:
             ledger.append("scoring", name, {"brought": asdict(mark)})
     logger.info("%d rows of %s inserted or replaced", changed, into.table)
-    return Brought(changed, user_table.count_of_others(connection, into, name, sha256))
+    return TableUpdate(changed, user_table.count_of_others(connection, into, name, sha256))
 
 
 def _marks(ledger: Ledger, model: str, into: Into) -> list[UpsertedScoring]:
