@@ -6,7 +6,7 @@ It holds only counts, ids and the platform's own words: no data, and nothing tha
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rempart.backup.drill.checks import passed_of
@@ -177,6 +177,10 @@ def _validate(task_result: TaskResult) -> str:
 
 
 def _score(task_result: TaskResult) -> str:
+    return " ".join([_predicted(task_result), *_table_of_the_user(task_result)])
+
+
+def _predicted(task_result: TaskResult) -> str:
     of = f"snapshot {task_result['snapshot']} of {task_result['rows_of']}"
     if not task_result["scoring"]:
         return f"No row of {of} is new to version {task_result['version']}: nothing was predicted."
@@ -187,6 +191,16 @@ def _score(task_result: TaskResult) -> str:
         f"{task_result['rows']:,} rows of {of} predicted by version {task_result['version']}, "
         f"{task_result['refused']:,} in quarantine{f' ({why})' if why else ''}."
     )
+
+
+def _table_of_the_user(task_result: TaskResult) -> Iterator[str]:
+    if task_result["changed_rows"]:
+        yield f"{task_result['changed_rows']:,} rows of your table were inserted or replaced."
+    if task_result["former_rows"]:
+        yield (
+            f"{task_result['former_rows']:,} of its rows are from versions that are no longer champion: start "
+            f"score_{task_result['pipeline']} with `from` and `to` to predict the rows of their window anew."
+        )
 
 
 def _approve(task_result: TaskResult) -> str:

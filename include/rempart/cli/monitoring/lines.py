@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rempart.cli.views import text
-from rempart.web.read_models.watched.drift import Watched
+from rempart.web.read_models.watched.drift import MetricFigure, Watched
 
 _WORDS = {"good": "green", "bad": "RED"}
 
@@ -34,12 +34,12 @@ def verdict(found: Watched) -> Iterator[str]:
                 each.segment or "all rows",
                 f"{each.rows:,}",
                 _number(each.value),
-                _number(each.recorded),
+                _reference(each),
                 _worse(each.worse),
             )
             for each in found.measured
         ]
-        yield from text.table((str(found.metric).upper(), "ROWS", "NOW", "HOLD-OUT", ""), rows)
+        yield from text.table((str(found.metric).upper(), "ROWS", "NOW", "REFERENCE", ""), rows)
     if found.columns:
         yield ""
         table = [
@@ -73,6 +73,13 @@ def _since(found: Watched) -> str:
 
 def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4g}"
+
+
+def _reference(figure: MetricFigure) -> str:
+    if figure.reference == "none":
+        return "no reference"
+    told = _number(figure.recorded)
+    return told if figure.reference == "hold-out" else f"{told} ({figure.reference})"
 
 
 def _share(value: float | None) -> str:

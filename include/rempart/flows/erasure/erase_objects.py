@@ -109,8 +109,8 @@ class Search:
     folder: Path
     only: Kind | None = None
     """Kind of the objects to search; None for all."""
-    logged: hour_files.IsErased = lambda key, subject: False
-    """Tells erased subjects in the prediction log."""
+    cut_log: Callable[[bytes], tuple[bytes | None, int]] = lambda body: (None, 0)
+    """Returns what stays of a file of the prediction log, and how many entries go; None if all stays."""
     _clean: set[tuple[str, int]] = field(default_factory=set)
     _headers: dict[str, Sequence[str]] = field(default_factory=dict)
     _parts: dict[str, Part] = field(default_factory=dict)
@@ -193,7 +193,7 @@ class Search:
             delivery = landing.delivery_of(info.key)
             return erasing.cut_quarantine(body, self._headers.get(delivery), self._read_by(site, delivery), self.gone)
         if kind == "prediction log":
-            return Cut(*hour_files.without(body, self.logged))
+            return Cut(*self.cut_log(body))
         key = self.pipeline.key
         return erasing.cut_table(body, kind, scorings.names_of(key) if kind == "prediction" else key, self.gone)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rempart.backup.keys import age
 from rempart.errors import ModelRefused, PredictionError, ServingError
 from rempart.features.prediction.plan import plan
 from rempart.flows.prediction.champion import check_definitions, version_of
@@ -71,13 +72,20 @@ class Replay:
         return all(equal(self.logged.output, found) for found in again)
 
 
-def replay(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Path) -> Replay:
+def replay(
+    platform: Platform,
+    pipeline: ModelPipeline,
+    entry_id: str,
+    journal: Path,
+    identity: age.Identity | None = None,
+) -> Replay:
     """Find an entry in a pipeline's log, and compute its prediction again. `journal`: folder of the pipeline's journal.
 
-    Raises ServingError if the log does not have it, with the retention or the erasure that may have taken it;
-    KeyDestroyed, ModelRefused, and the errors of stores.
+    `identity`: one in escrow that opens sealed entries; default: the platform's own key. Raises ServingError if the log
+    does not have it, with the retention or the erasure that may have taken it; KeyDestroyed, KeyWrong, ModelRefused,
+    and the errors of stores.
     """
-    logged = find(platform, pipeline, entry_id, journal)
+    logged = find(platform, pipeline, entry_id, journal, identity)
     if logged is None:
         raise ServingError(
             f"replay prediction {entry_id}: the log of '{pipeline.name}' does not have it. "
@@ -96,12 +104,18 @@ def replay(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: 
     return Replay(logged, from_features, None if made is None else _predicted(model, made), note)
 
 
-def find(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Path) -> Logged | None:
+def find(
+    platform: Platform,
+    pipeline: ModelPipeline,
+    entry_id: str,
+    journal: Path,
+    identity: age.Identity | None = None,
+) -> Logged | None:
     """Return an entry of the log, from the lake or from this machine's journal; None if neither has it.
 
     Raises IntegrityError for a file that differs from its evidence, BackupError, SiteError.
     """
-    name, open_key = pipeline.name, opener(platform)
+    name, open_key = pipeline.name, opener(platform, identity)
     for file in segments.all_in(journal):
         if entry_id.encode() not in (body := file.read_bytes()):
             continue
@@ -122,6 +136,8 @@ def find(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Pa
             if entry_id in hour_files.read(body, ["id"])["id"].to_pylist():
                 table = hour_files.read(body)
                 row = next(row for row in table.to_pylist() if row["id"] == entry_id)
+                if all(row.get(column) is None for column in hour_files.PRIVATE):
+                    raise _without_values(entry_id)
                 output = {column: row[column] for column in hour_files.output_columns(table.column_names)}
                 if row["key"]:
                     where, sealed = f"entry {entry_id} of {bucket}/{key}", row["sealed"] or b""
@@ -133,6 +149,14 @@ def find(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Pa
                     row["returned"], found, f"{bucket}/{key} at site '{site.name}'",
                 )  # fmt: skip
     return None
+
+
+def _without_values(entry_id: str) -> ServingError:
+    return ServingError(
+        f"replay prediction {entry_id}: an erasure took its inputs and features, since rows of a pipeline of which "
+        "these are made were erased",
+        "The log still has its time, client, version and answer: docs/how-to/prediction-log.md.",
+    )
 
 
 def nearest(hours: set[datetime], at: datetime | None) -> list[datetime]:

@@ -13,13 +13,15 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.points.erasures import pseudonym
-from rempart.errors import RempartError, ServingError
+from rempart.errors import ErasedMeanwhile, RempartError, ServingError
+from rempart.flows.erasure import erase_descendant_logs
 from rempart.flows.prediction_log import files, sealed_values
 from rempart.flows.prediction_log.keys import OpenKey, make, name_of, opener, unwrapper
 from rempart.flows.shared import erasures, removals
@@ -29,7 +31,7 @@ from rempart.ingestion import erasing
 from rempart.ingestion.parsing.typed import iso
 from rempart.serving import hour_files, records, seals, segments
 from rempart.serving.entries import PredictionEntry
-from rempart.serving.hour_files import Row
+from rempart.serving.hour_files import HourFile, Row
 from rempart.settings import pipelines
 from rempart.settings.pipeline import ModelPipeline
 from rempart.sites.port import Site
@@ -192,13 +194,14 @@ class _Shipping:
         platform, ledger, name = self.platform, self.ledger, self.pipeline.name
         removed, active = removals.check_open(ledger, name), platform.active()
         who = erasures.erased(ledger, name, erasures.secrets_of(platform))
+        emptied = erase_descendant_logs.emptied_before(ledger, name)
         read, damaged = self._read(batch)
         site = platform.active_site(self.pipeline.classification, active) if read else None
         rows = self._rows(read, who)
         new, made = list[Row](), list[hour_files.HourFile]()
         if site is not None:
             new = self._new(site, rows)
-            made = hour_files.files(new)
+            made = [_emptied(file, emptied) for file in hour_files.files(new)]
             for file in made:
                 self._store(site, file)
         self.counts["doubled"] += len(rows) - len(new)
@@ -208,6 +211,11 @@ class _Shipping:
         with platform.committing(active):
             erasures.check_same(ledger, name, who)
             removals.check_same(ledger, name, removed)
+            if erase_descendant_logs.emptied_before(ledger, name) != emptied:
+                raise ErasedMeanwhile(
+                    f"Rows of which features of '{name}' are made were erased while its prediction log was shipped",
+                    "The next run of ship_predictions ships it without their values.",
+                )
             if made or damaged or shipment.erased:
                 ledger.append("prediction-log", name, self._evidence(shipment, active.site, made))
         for segment in damaged:
@@ -279,6 +287,15 @@ class _Shipping:
         key = self.subject_key
         named = {"subject_key": name_of(key.scope.id, key.serial)} if key else {}
         return {"state": "shipped", "site": site, "bucket": self.bucket, "objects": objects, **named, **told}
+
+
+def _emptied(file: HourFile, before: datetime | None) -> HourFile:
+    """Return a file whose entries from before this time have no inputs and features: an erasure took these."""
+    body, count = erase_descendant_logs.emptied(file.body, before) if before else (None, 0)
+    if body is None or not count:
+        return file
+    sha256 = hashlib.sha256(body).hexdigest()
+    return HourFile(f"{file.key.rpartition('/')[0]}/{sha256}.parquet", body, sha256, file.entries)
 
 
 def keys_of(pipeline: ModelPipeline, inputs: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...] | None]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from rempart.errors import ConnectionMissing, ErasedMeanwhile, IntegrityError, PipelineError, ServingError
+from rempart.flows.erasure import erase_descendant_logs
 from rempart.flows.prediction_log import files, keys, retention, sealed_values, shipment
 from rempart.flows.prediction_log.run import run
 from rempart.flows.shared import erasures
@@ -182,6 +183,29 @@ def test_a_shipment_during_an_erasure_commits_nothing(
         shipment.ship(lake.platform, tmp_path / NAME)
     assert shipment.ship(lake.platform, tmp_path / NAME).erased == 1
     assert [row["id"] for row in rows(lake)] == [entry(2).id]
+
+
+def test_entries_from_before_an_erasure_in_a_source_are_shipped_without_inputs_and_features(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = lake.platform.ledger
+    log(lake, tmp_path, entry(0), entry(60))
+    told = {"state": erase_descendant_logs.STATE, "before": entry(30).at.isoformat(), "erasures": []}
+
+    def erased(*given: Any) -> None:
+        check_same(*given)
+        ledger.append("erasure", NAME, told)
+
+    check_same = erasures.check_same
+    with monkeypatch.context() as patch:
+        patch.setattr(erasures, "check_same", erased)
+        with pytest.raises(ErasedMeanwhile, match="while its prediction log was shipped"):
+            shipment.ship(lake.platform, tmp_path / NAME)
+    assert rows(lake) == []
+    assert shipment.ship(lake.platform, tmp_path / NAME).entries == 2
+    found = rows(lake)
+    assert [row["prediction"] for row in found] == [80.0, 140.0]
+    assert [row["sealed"] is None for row in found] == [True, False]
 
 
 def test_old_entries_go_at_every_site_once_a_day(lake: Lake, tmp_path: Path) -> None:

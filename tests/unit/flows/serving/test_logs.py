@@ -17,6 +17,7 @@ from rempart.flows.prediction_log import keys
 from rempart.flows.serving.logs import ServedLogs
 from rempart.ledger.memory import MemoryLedger
 from rempart.serving import seals, segments
+from rempart.settings.pipeline import ModelPipeline
 from tests.logged import entry, grouped, opened
 from tests.unit.training.stage import pipeline
 
@@ -75,3 +76,27 @@ def test_a_public_pipeline_needs_no_key(tmp_path: Path) -> None:
     asyncio.run(main())
     (read,) = opened(tmp_path / NAME)
     assert read.entries[0].inputs["agent"] == "CANARY-agent"
+
+
+def test_after_a_change_of_the_retention_the_former_key_seals_until_another_is_made() -> None:
+    def kept(days: int) -> ModelPipeline:
+        made = pipeline(name=NAME, classification="personal")
+        log = made.serving.log.model_copy(update={"keep_days": days})
+        return made.model_copy(update={"serving": made.serving.model_copy(update={"log": log})})
+
+    def record(days: int, event: str, **more: str) -> None:
+        ledger.append("backup-key", keys.scope_of(kept(days)).id, {"event": event, "serial": "0001", **more})
+
+    ledger = MemoryLedger()
+    assert keys.public_key(ledger, kept(90)) is None
+    ledger.append("backup-key", "dataset-hotel_bookings-90d", {"event": "made", "serial": "0001", "seals_for": "other"})
+    record(400, "made", seals_for="former")
+    assert keys.public_key(ledger, kept(90)) == (f"predictions-{NAME}-400d 0001", "former")
+    record(400, "rewrapped")
+    record(90, "made", seals_for="newer")
+    assert keys.public_key(ledger, kept(90)) == (f"predictions-{NAME}-90d 0001", "newer")
+    assert keys.public_key(ledger, kept(30)) == (f"predictions-{NAME}-90d 0001", "newer")
+    record(90, "destroyed")
+    assert keys.public_key(ledger, kept(90)) is None  # nobody may read it: no former key takes its place
+    assert keys.public_key(ledger, kept(30)) is None
+    assert keys.public_key(ledger, kept(400)) == (f"predictions-{NAME}-400d 0001", "former")

@@ -35,13 +35,21 @@ class WatchedColumn:
 
 @dataclass(frozen=True)
 class MetricFigure:
-    """The gate's metric on the window, or on a segment of it, and its value on the hold-out."""
+    """The gate's metric on the window, or on a segment of it, and its value on the reference.
+
+    `reference`: "hold-out"; "training data" of a segment that the hold-out lacks; "none" if both lack it.
+    """
 
     segment: str
     rows: int
     value: float | None
     recorded: float | None
     worse: bool
+    reference: str
+
+    @property
+    def is_unknown(self) -> bool:
+        return self.value is None or self.reference == "none"
 
 
 @dataclass(frozen=True)
@@ -152,7 +160,9 @@ def _movement(body: Mapping[str, Any]) -> float | None:
 
 
 def _measured(found: Mapping[str, Any]) -> MetricFigure:
-    return MetricFigure(found["segment"], found["rows"], found["value"], found["recorded"], found["worse"])
+    return MetricFigure(
+        found["segment"], found["rows"], found["value"], found["recorded"], found["worse"], found["reference"]
+    )
 
 
 def _column(found: Mapping[str, Any]) -> WatchedColumn:
