@@ -375,6 +375,7 @@ class StackService(Strict):
 
     port: int | None = Field(default=None, ge=1024, le=65535, description=("Port to listen on instead of the default."))
     external: External | None = None
+    start: bool = Field(default=True, description="Whether `rempart up` starts it. Only `scorer` can be left out.")
 
 
 class DagDefaults(Strict):

@@ -19,7 +19,7 @@ from rempart.serving.scorer.clients import Client, Clients, digest, new_key
 from rempart.serving.scorer.deployments import Deployment, Deployments, Slot
 from tests.answering import ROW, RecordingLog, ScriptedVersion
 
-KEY, OTHER_KEY = new_key(), new_key()
+KEY, OTHER_KEY, METRICS_KEY = new_key(), new_key(), new_key()
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 SECRET = "CANARY-5f"
 
@@ -34,10 +34,12 @@ class Running:
             [
                 Client("shop", digest(KEY), ("stays", "none_yet", "broken"), 100_000),
                 Client("till", digest(OTHER_KEY), ("other",), 2),
+                Client("prometheus", digest(METRICS_KEY), (), 600, metrics=True),
             ]
         )
         deployments = Deployments()
         deployments.known_at, deployments.fault = datetime.now(UTC), ""
+        deployments.champions = ("stays", "broken")
         self.scorer = Scorer(deployments, clients, self.log, "trial/here/1", "0.1.0")
         deployments.replace("stays", Deployment(version))
         deployments.slots["broken"] = Slot(fault="it is broken")
@@ -281,6 +283,54 @@ def test_health_needs_no_key_and_everything_else_does() -> None:
     in_loop(check)
 
 
+def test_a_key_that_is_newer_than_the_last_look_at_the_ledger_waits_for_the_next() -> None:
+    new = {"Authorization": f"Bearer {new_key()}"}
+    looks: list[str] = []
+
+    async def look() -> None:
+        looks.append("")
+
+    async def check(found: Running) -> None:
+        found.scorer.looked = look
+        assert (await found.client.post("/predict/stays", json=ROW, headers=new)).status_code == 401
+        assert len(looks) == 1
+        known = found.scorer.clients.known
+
+        async def look_and_find() -> None:
+            key = digest(new["Authorization"].partition(" ")[2])
+            found.scorer.clients.replace([*known, Client("new", key, ("stays",), 60)])
+
+        found.scorer.looked = look_and_find
+        assert (await found.client.post("/predict/stays", json=ROW, headers=new)).status_code == 200
+        found.scorer.looked = look
+        for header in ("", "Bearer", "Bearer rempart-client-short", f"Basic {KEY}"):
+            answer = await found.client.get("/v2", headers={"Authorization": header})
+            assert answer.status_code == 401
+        assert len(looks) == 1, "nobody looks for what is no key"
+
+    in_loop(check)
+
+
+def test_a_scorer_is_ready_once_every_champion_on_record_answers_or_is_known_to_fail() -> None:
+    async def check() -> None:
+        known = Deployments()
+        assert not known.is_ready, "nothing is known yet"
+        known.champions = ()
+        assert known.is_ready, "nothing to serve is no failure"
+        known.champions = ("a", "b")
+        assert not known.is_ready
+        known.replace("a", Deployment(ScriptedVersion()))
+        assert not known.is_ready, "one is not opened yet"
+        known.fail("b", "it is broken")
+        assert known.is_ready
+        known.replace("a", None)
+        known.fail("a", "it is broken, too")
+        assert not known.is_ready, "none answers"
+        await known.finish()
+
+    asyncio.run(check())
+
+
 def test_a_quota_is_refused_with_the_time_to_wait() -> None:
     async def check(found: Running) -> None:
         headers = {"Authorization": f"Bearer {OTHER_KEY}"}
@@ -295,7 +345,11 @@ def test_metrics_count_requests_and_name_the_version() -> None:
     async def check(found: Running) -> None:
         await found.client.post("/predict/stays", json={"rows": [ROW, ROW]})
         await found.client.post("/predict/stays", json={})
-        text = (await found.client.get("/metrics")).text
+        refused = await found.client.get("/metrics")
+        assert refused.status_code == 403 and "stays" not in refused.text, "it names pipelines and versions"
+        own = {"Authorization": f"Bearer {METRICS_KEY}"}
+        assert (await found.client.post("/predict/stays", json=ROW, headers=own)).status_code == 403
+        text = (await found.client.get("/metrics", headers=own)).text
         for line in (
             'rempart_scorer_requests_total{pipeline="stays",status="200"} 1',
             'rempart_scorer_requests_total{pipeline="stays",status="400"} 1',
