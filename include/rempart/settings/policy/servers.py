@@ -1,16 +1,47 @@
-"""Check the services of the stack: which are started here, and that the place of each is declared exactly once."""
+"""Define the services of the stack, and check them: which are started here, and that each has exactly one place."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from pydantic import Field
+
 from rempart.settings.policy.rules import Place
-from rempart.settings.sections import StackService
+from rempart.settings.schema import Strict
 
 SERVERS = ("postgresql", "mlflow", "airflow")
 """Servers of the platform itself: what they hold is placed as data is."""
 SCORER = "scorer"
 """The service that answers with predictions, and its database role, which reads what it needs and writes nothing."""
+
+
+class External(Strict):
+    """A service that the team runs itself: `rempart up` checks it and never starts it.
+
+    PostgreSQL, MLflow and Airflow need `operator`, `service` and `region` for the policy. A site's place is under
+    `sites`.
+    """
+
+    url: str
+    connection: str
+    operator: str | None = Field(default=None, description=("Operator of the infrastructure on which the server runs."))
+    service: str | None = Field(default=None, description="Service of that operator, such as managed-postgresql.")
+    region: str | None = Field(default=None, description="Region of that operator.")
+
+    @property
+    def place(self) -> Place | None:
+        """Return the service's place, or None unless operator, service and region are all declared."""
+        if self.operator is None or self.service is None or self.region is None:
+            return None
+        return Place(operator=self.operator, service=self.service, region=self.region)
+
+
+class StackService(Strict):
+    """A service of the stack, started by the platform or external."""
+
+    port: int | None = Field(default=None, ge=1024, le=65535, description=("Port to listen on instead of the default."))
+    external: External | None = None
+    start: bool = Field(default=True, description="Whether `rempart up` starts it. Only `scorer` can be left out.")
 
 
 def check_services(services: Mapping[str, StackService], sites: Collection[str], machine: Place | None) -> None:
