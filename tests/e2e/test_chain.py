@@ -10,9 +10,7 @@ import base64
 import json
 import os
 import re
-import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,14 +26,12 @@ from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.backup.databases import postgresql
 from rempart.backup.keys import age
 from rempart.cli.demo.demo_run import BAD_PARAMS
-from rempart.deployment.setup import paths
-from rempart.flows.governance import clients
 from rempart.flows.ingestion import delta_log, profile
-from rempart.flows.prediction.champion import champion_of
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.sample import deliveries
 from rempart.settings import config, pipelines
+from tests.e2e.readme_commands import asked_as_the_readme_says
 from tests.levels import unpaused
 
 pytestmark = pytest.mark.stack
@@ -147,20 +143,9 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
     api.follow(f"train_{PIPELINE}", bad, lambda line: None)
     refused = finish(validate, "validate", api.await_run(validate, bad_since))
     return Chain(
-        ingested,
-        profiled,
-        features,
-        trained,
-        judged,
-        refused,
-        copied,
-        point,
-        drilled,
-        restored_aside,
-        removed,
-        looked,
-        again,
-    )
+        ingested, profiled, features, trained, judged, refused, copied,
+        point, drilled, restored_aside, removed, looked, again,
+    )  # fmt: skip
 
 
 def test_every_delivered_row_is_accepted_or_quarantined(chain: Chain) -> None:
@@ -204,31 +189,9 @@ def test_the_candidate_beats_baseline_and_limit_and_is_champion(chain: Chain) ->
 
 
 def test_two_commands_of_the_readme_get_the_champions_prediction(chain: Chain, platform: Platform) -> None:
-    """By a shell and curl alone, against the scorer that `rempart up` started; it was promoted since."""
-    readme = (config.project_root() / "README.md").read_text(encoding="utf-8")
-    (block,) = [text for text in re.findall(r"```sh\n(.*?)```", readme, re.DOTALL) if "curl" in text]
-    issue, curl = block.strip().splitlines()
-    here = curl.replace("127.0.0.1:18090", f"127.0.0.1:{paths.current().scorer_port}")
-    told = subprocess.run(
-        ["bash", "-euc", f"{issue}\n{here}"],
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    answer = json.loads(told.stdout)
-    assert answer["version"] == chain.judged["champion"] and "rempart-client-" not in told.stdout
-    spec = pipelines.with_model(pipelines.named(PIPELINE))
-    site, lake = platform.active_site(spec.classification), platform.config.buckets.lake
-    snapshot = snapshots.current(site, lake, PIPELINE)
-    assert snapshot is not None
-    rows = snapshots.load_table(site, lake, snapshot)
-    asked = json.loads(shlex.split(curl)[-1])["keys"][0]
-    booking = rows.take([rows.column("booking_id").to_pylist().index(asked["booking_id"])])
-    assert {name: booking.column(name)[0].as_py() for name in asked} == asked, "a reader's mistake would be ours"
-    (wanted,) = champion_of(platform, spec).predict(booking).column("prediction").to_pylist()
+    answer, wanted = asked_as_the_readme_says(platform, pipelines.with_model(pipelines.named(PIPELINE)))
+    assert answer["version"] == chain.judged["champion"]
     assert answer["predictions"][0]["prediction"] == pytest.approx(wanted, rel=1e-6)
-    clients.revoke(platform.ledger, "curl")
 
 
 def test_a_bad_candidate_is_refused_with_reasons_and_the_champion_stays(chain: Chain) -> None:

@@ -6,8 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-logger = logging.getLogger("rempart.deployment.embedded.lifecycle")
-"""That of `up` and `down` themselves: the terminal shows its lines with the seconds since the command began."""
+logger = logging.getLogger(__name__)
 _LATE_SECONDS, _AGAIN_SECONDS = 20.0, 30.0
 
 

@@ -283,54 +283,6 @@ def test_health_needs_no_key_and_everything_else_does() -> None:
     in_loop(check)
 
 
-def test_a_key_that_is_newer_than_the_last_look_at_the_ledger_waits_for_the_next() -> None:
-    new = {"Authorization": f"Bearer {new_key()}"}
-    looks: list[str] = []
-
-    async def look() -> None:
-        looks.append("")
-
-    async def check(found: Running) -> None:
-        found.scorer.looked = look
-        assert (await found.client.post("/predict/stays", json=ROW, headers=new)).status_code == 401
-        assert len(looks) == 1
-        known = found.scorer.clients.known
-
-        async def look_and_find() -> None:
-            key = digest(new["Authorization"].partition(" ")[2])
-            found.scorer.clients.replace([*known, Client("new", key, ("stays",), 60)])
-
-        found.scorer.looked = look_and_find
-        assert (await found.client.post("/predict/stays", json=ROW, headers=new)).status_code == 200
-        found.scorer.looked = look
-        for header in ("", "Bearer", "Bearer rempart-client-short", f"Basic {KEY}"):
-            answer = await found.client.get("/v2", headers={"Authorization": header})
-            assert answer.status_code == 401
-        assert len(looks) == 1, "nobody looks for what is no key"
-
-    in_loop(check)
-
-
-def test_a_scorer_is_ready_once_every_champion_on_record_answers_or_is_known_to_fail() -> None:
-    async def check() -> None:
-        known = Deployments()
-        assert not known.is_ready, "nothing is known yet"
-        known.champions = ()
-        assert known.is_ready, "nothing to serve is no failure"
-        known.champions = ("a", "b")
-        assert not known.is_ready
-        known.replace("a", Deployment(ScriptedVersion()))
-        assert not known.is_ready, "one is not opened yet"
-        known.fail("b", "it is broken")
-        assert known.is_ready
-        known.replace("a", None)
-        known.fail("a", "it is broken, too")
-        assert not known.is_ready, "none answers"
-        await known.finish()
-
-    asyncio.run(check())
-
-
 def test_a_quota_is_refused_with_the_time_to_wait() -> None:
     async def check(found: Running) -> None:
         headers = {"Authorization": f"Bearer {OTHER_KEY}"}
