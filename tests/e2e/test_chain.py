@@ -31,6 +31,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.sample import deliveries
 from rempart.settings import config, pipelines
+from tests.e2e.readme_commands import asked_as_the_readme_says
 from tests.levels import unpaused
 
 pytestmark = pytest.mark.stack
@@ -142,20 +143,9 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
     api.follow(f"train_{PIPELINE}", bad, lambda line: None)
     refused = finish(validate, "validate", api.await_run(validate, bad_since))
     return Chain(
-        ingested,
-        profiled,
-        features,
-        trained,
-        judged,
-        refused,
-        copied,
-        point,
-        drilled,
-        restored_aside,
-        removed,
-        looked,
-        again,
-    )
+        ingested, profiled, features, trained, judged, refused, copied,
+        point, drilled, restored_aside, removed, looked, again,
+    )  # fmt: skip
 
 
 def test_every_delivered_row_is_accepted_or_quarantined(chain: Chain) -> None:
@@ -196,6 +186,12 @@ def test_features_of_every_accepted_row_are_online(chain: Chain) -> None:
 def test_the_candidate_beats_baseline_and_limit_and_is_champion(chain: Chain) -> None:
     assert chain.judged["promoted"] and chain.judged["champion"] == chain.trained["version"]
     assert chain.judged["metrics"]["mae"] <= 25.0 < chain.judged["baselines"]["mae"]
+
+
+def test_two_commands_of_the_readme_get_the_champions_prediction(chain: Chain, platform: Platform) -> None:
+    answer, wanted = asked_as_the_readme_says(platform, pipelines.with_model(pipelines.named(PIPELINE)))
+    assert answer["version"] == chain.judged["champion"]
+    assert answer["predictions"][0]["prediction"] == pytest.approx(wanted, rel=1e-6)
 
 
 def test_a_bad_candidate_is_refused_with_reasons_and_the_champion_stays(chain: Chain) -> None:

@@ -81,6 +81,7 @@ class ScorerService:
     known: Standings | None = None
     _failed: dict[tuple[str, str], float] = field(default_factory=dict)
     _wanted: Any = None
+    _looked: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def watch(self) -> None:
         """Follow the ledger until the task is cancelled."""
@@ -93,13 +94,19 @@ class ScorerService:
                 logger.error("the scorer goes on with what it knows: %s", type(cause).__name__)  # noqa: TRY400 # it may quote a value
             await asyncio.sleep(EVERY)
 
+    async def looked(self) -> None:
+        """Return after the next look at the ledger, or after as long as three looks take."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._looked.wait(), 3 * EVERY)
+
     async def refresh(self) -> None:
         """Read the ledger if it changed, and let the champions on record answer.
 
         If the ledger does not answer, the newest reading on disk counts. Raises RempartError, PipelineError.
         """
         pipelines = {name: found for name, found in self.load().items() if isinstance(found, ModelPipeline)}
-        deployments = self.scorer.deployments
+        deployments, waiting = self.scorer.deployments, self._looked
+        self._looked = asyncio.Event()  # of those who come from now on: this look may be too early for them
         try:
             self.known = await asyncio.to_thread(self._read, pipelines)
         except RempartError as error:
@@ -114,6 +121,8 @@ class ScorerService:
             self.scorer.clients.replace(self.known.clients)
             if self.logs is not None:
                 self.logs.follow(pipelines, self.known.sealed_with)
+        waiting.set()
+        if self.known is not None:
             await self._deploy(self.known, pipelines)
 
     def _read(self, pipelines: Mapping[str, ModelPipeline]) -> Standings:
@@ -138,6 +147,7 @@ class ScorerService:
     async def _deploy(self, known: Standings, pipelines: Mapping[str, ModelPipeline]) -> None:
         deployments = self.scorer.deployments
         files = self.load()
+        deployments.champions = tuple(name for name in known.champions if isinstance(files.get(name), ModelPipeline))
         for name in {*deployments.slots, *known.champions}:
             slot = deployments.slots.get(name, Slot())
             record = known.champions.get(name) if name in files else None
@@ -201,6 +211,7 @@ async def _run(platform: Platform, folder: Path, host: str, port: int, tls: tupl
     logs = ServedLogs(log_folder())
     scorer = open_scorer(platform, logs)
     service = ScorerService(platform, folder, scorer, Opening(platform, folder).open, logs=logs)
+    scorer.looked = service.looked
     watching = asyncio.create_task(service.watch())
     try:
         await http_server.server(scorer.application(), host, port, tls).serve()

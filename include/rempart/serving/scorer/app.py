@@ -22,7 +22,7 @@ from rempart.errors import RempartError
 from rempart.serving.entries import PredictionGroup, PredictionLog
 from rempart.serving.scorer import friendly, metrics, open_inference
 from rempart.serving.scorer.batches import BatchAnswer
-from rempart.serving.scorer.clients import Client, Clients
+from rempart.serving.scorer.clients import Client, Clients, key_in
 from rempart.serving.scorer.deployments import Deployment, Deployments
 from rempart.serving.scorer.friendly import Question
 from rempart.serving.scorer.metrics import Gauge, Labels, Metrics
@@ -39,6 +39,10 @@ logger = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
 
 
+async def _never() -> None:
+    """Return at once: nobody looks at a ledger."""
+
+
 @dataclass
 class Scorer:
     """What the application stands on. `place`: operator, node and process, for the log. `release`: of Rempart."""
@@ -50,6 +54,8 @@ class Scorer:
     release: str
     metrics: Metrics = field(default_factory=Metrics)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    looked: Callable[[], Awaitable[object]] = _never
+    """Returns after the next look at the ledger: a key that is not known may be newer than the last one."""
 
     def __post_init__(self) -> None:
         self.shadows = Shadows(self.log, self.metrics)
@@ -117,7 +123,7 @@ class Scorer:
     ) -> Response:
         """Return the answer to a request for predictions, and count it."""
         pipeline, began = request.path_params["pipeline"], time.perf_counter()
-        client = self._client(request)
+        client = await self._client(request)
         self.clients.allowed(client, pipeline, time.monotonic())
         try:
             try:
@@ -178,8 +184,19 @@ class Scorer:
             )
         )
 
-    def _client(self, request: Request) -> Client:
-        return self.clients.of(request.headers.get("authorization"))
+    async def _client(self, request: Request) -> Client:
+        """Return who asks. A key that is newer than the last look at the ledger waits for the next one.
+
+        Raises Refused (401).
+        """
+        given = request.headers.get("authorization")
+        try:
+            return self.clients.of(given)
+        except Refused:
+            if not key_in(given):
+                raise
+            await self.looked()
+            return self.clients.of(given)
 
     def _version(self, request: Request) -> Deployment:
         """Return the deployment that a path names. Raises Refused (404)."""
@@ -194,39 +211,39 @@ class Scorer:
         return deployment
 
     async def _server(self, request: Request) -> Response:
-        self.clients.count(self._client(request), time.monotonic())
+        self.clients.count(await self._client(request), time.monotonic())
         return _json(open_inference.server(self.release))
 
     async def _model(self, request: Request) -> Response:
-        self.clients.allowed(self._client(request), request.path_params["pipeline"], time.monotonic())
+        self.clients.allowed(await self._client(request), request.path_params["pipeline"], time.monotonic())
         opened = self._version(request).opened
         return _json(
             open_inference.model(request.path_params["pipeline"], opened.version, opened.inputs, opened.outputs)
         )
 
     async def _model_ready(self, request: Request) -> Response:
-        self.clients.allowed(self._client(request), request.path_params["pipeline"], time.monotonic())
+        self.clients.allowed(await self._client(request), request.path_params["pipeline"], time.monotonic())
         return _json({"name": request.path_params["pipeline"], "ready": bool(self._version(request))})
 
     async def _live(self, request: Request) -> Response:
         return _json({"live": True})
 
     async def _ready(self, request: Request) -> Response:
-        """Answer whether a champion answers, and since when nothing new is known of the ledger; no names."""
+        """Answer whether the champions answer, and since when nothing new is known of the ledger; no names."""
         known = self.deployments
         answering = sum(slot.champion is not None for slot in known.slots.values())
         faults = sum(bool(slot.fault) for slot in known.slots.values())
         told = {
-            "ready": answering > 0,
+            "ready": known.is_ready,
             "models": answering,
             "failing": faults,
             "ledger_known_at": known.known_at.isoformat() if known.known_at else None,
             "ledger_answers": not known.fault,
         }
-        return _json(told, 200 if answering else 503)
+        return _json(told, 200 if known.is_ready else 503)
 
     async def _metrics(self, request: Request) -> Response:
-        self.clients.count(self._client(request), time.monotonic())
+        self.clients.may_read_metrics(await self._client(request), time.monotonic())
         known, now = self.deployments, self.clock()
         versions: dict[Labels, float] = {
             (

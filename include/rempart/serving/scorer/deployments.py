@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -71,15 +71,28 @@ class Slot:
 class Deployments:
     """All pipelines that are served, and what is known of the ledger.
 
-    `known_at`: when the ledger was last read, None if only what an earlier process left on disk is known; `fault`: why
-    it was not read since.
+    `champions`: pipelines that have a champion on record, None if nothing is known yet. `known_at`: when the ledger was
+    last read, None if only what an earlier process left on disk is known; `fault`: why it was not read since.
     """
 
     slots: dict[str, Slot] = field(default_factory=dict)
+    champions: Collection[str] | None = None
     known_at: datetime | None = None
     fault: str = "the ledger was not read yet"
     on_swap: Callable[[str], None] = lambda _: None
     _ending: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether each champion on record answers or is known to fail, and not all fail.
+
+        Without a champion there is nothing to wait for.
+        """
+        if self.champions is None:
+            return False
+        slots = [self.slots.get(name, Slot()) for name in self.champions]
+        opened = all(slot.champion or slot.fault for slot in slots)
+        return opened and (not slots or any(slot.champion for slot in slots))
 
     def of(self, pipeline: str) -> Deployment:
         """Return the deployment that answers for a pipeline. Raises Refused (404, 503)."""

@@ -164,8 +164,9 @@ def test_an_altered_model_is_not_opened_and_one_altered_on_disk_is_fetched_again
 
 def test_promotion_rollback_and_removal_take_effect(world: World) -> None:
     async def check(made: ScorerService) -> None:
+        assert not made.scorer.deployments.is_ready
         await made.refresh()
-        assert answering_version(made) is None
+        assert answering_version(made) is None and made.scorer.deployments.is_ready
         world.train("1", 3)
         world.train("2", 4)
         world.promote("1")
@@ -193,6 +194,32 @@ def test_promotion_rollback_and_removal_take_effect(world: World) -> None:
 
     in_loop(world.service(), check)
     assert all(version.closed for version in world.opened)
+
+
+def test_who_waits_for_a_look_returns_after_one_that_began_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(made: ScorerService) -> None:
+        keys = list[str]()
+        read = made._read
+
+        def issue_while_reading(*given: Any) -> Any:
+            found = read(*given)
+            if not keys:  # too late for this reading
+                keys.append(clients.issue(world.platform.ledger, "shop", [NAME], 60, [NAME]))
+            return found
+
+        monkeypatch.setattr(made, "_read", issue_while_reading)
+        looking = asyncio.create_task(made.refresh())
+        while not keys:
+            await asyncio.sleep(0)
+        waiting = asyncio.create_task(made.looked())
+        await looking
+        await asyncio.sleep(0)
+        assert not waiting.done() and not made.scorer.clients.known
+        await made.refresh()
+        await waiting
+        assert made.scorer.clients.of(f"Bearer {keys[0]}").name == "shop"
+
+    in_loop(world.service(), check)
 
 
 def test_a_champion_that_cannot_be_opened_leaves_the_former_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
