@@ -125,16 +125,6 @@ class Scorer:
     ) -> Response:
         """Predict, log, and only then return the answer. Raises RempartError, Refused."""
         kept = [_kept(deployment, row) for row in question.rows]
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                answer = await deployment.ask(question)
-        except TimeoutError:
-            raise Refused(
-                503,
-                f"predict {len(question.rows)} rows: no answer within {ANSWER_SECONDS:.0f} s",
-                "Ask again later, or run more scorers.",
-                {"Retry-After": "5"},
-            ) from None
 
         def entries(
             by: Deployment, predicted: BatchAnswer, ids: Sequence[str], *, returned: bool
@@ -148,8 +138,19 @@ class Scorer:
                 for id_, row, features, output in parts
             ]
 
-        ids = friendly.new_ids(len(question.rows))
-        await self.log.write(entries(deployment, answer, ids, returned=True))
+        ids, doing = friendly.new_ids(len(question.rows)), "predict"
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await deployment.ask(question)
+                doing = "log the predictions of"
+                await self.log.write(entries(deployment, answer, ids, returned=True))
+        except TimeoutError:
+            raise Refused(
+                503,
+                f"{doing} {len(question.rows)} rows: no answer within {ANSWER_SECONDS:.0f} s",
+                "Ask again later, or run more scorers.",
+                {"Retry-After": "5"},
+            ) from None
         if shadow := self.deployments.slots[pipeline].shadow:
             self.shadows.offer(
                 pipeline,
@@ -167,6 +168,14 @@ class Scorer:
         )
 
     def _client(self, request: Request) -> Client:
+        """Return the client that asks. Raises Refused (401; 503 while nothing is known of clients)."""
+        if self.deployments.is_starting:
+            raise Refused(
+                503,
+                "answer the request: the scorer starts, and did not read the ledger yet",
+                "Ask again later.",
+                {"Retry-After": "2"},
+            )
         return self.clients.of(request.headers.get("authorization"))
 
     def _version(self, request: Request) -> Deployment:

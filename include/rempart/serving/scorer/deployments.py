@@ -69,13 +69,14 @@ class Slot:
 class Deployments:
     """All pipelines that are served, and what is known of the ledger.
 
-    `known_at`: when the ledger was last read, None if only what an earlier process left on disk is known; `fault`: why
-    it was not read since.
+    `known_at`: when the newest reading of the ledger was made, also if an earlier process left it on disk; `fault`: why
+    it was not read since. `is_starting`: there is no reading yet, so neither clients nor champions are known.
     """
 
     slots: dict[str, Slot] = field(default_factory=dict)
     known_at: datetime | None = None
     fault: str = "the ledger was not read yet"
+    is_starting: bool = False
     on_swap: Callable[[str], None] = lambda _: None
     _ending: set[asyncio.Task[None]] = field(default_factory=set)
 

@@ -61,3 +61,24 @@ def test_a_public_pipeline_needs_no_key(tmp_path: Path) -> None:
     (file,) = (tmp_path / NAME).iterdir()
     (payload,) = segments.content(file.read_bytes()).payloads
     assert records.private(records.decode(payload).private).inputs["agent"] == "CANARY-agent"
+
+
+def test_two_scorers_with_one_folder_never_share_a_segment(tmp_path: Path) -> None:
+    """Each has segments of its own, which count as written until it ends."""
+
+    async def main() -> None:
+        scorers = [ServedLogs(tmp_path) for _ in range(2)]
+        for logs in scorers:
+            logs.follow({NAME: pipeline(name=NAME, classification="public")}, {})
+        for number in range(0, 20, 2):
+            await asyncio.gather(*(logs.write([entry(number + n)]) for n, logs in enumerate(scorers)))
+        assert segments.closed_in(tmp_path / NAME) == []
+        for n, logs in enumerate(scorers, 1):
+            await logs.close()
+            assert len(segments.closed_in(tmp_path / NAME)) == n
+
+    asyncio.run(main())
+    found = [segments.content(file.read_bytes()) for file in segments.closed_in(tmp_path / NAME)]
+    assert [(each.torn, each.damaged) for each in found] == [(0, 0)] * 2
+    ids = [[records.decode(payload).id for payload in each.payloads] for each in found]
+    assert sorted(ids) == sorted([[entry(number).id for number in range(n, 20, 2)] for n in (0, 1)])
