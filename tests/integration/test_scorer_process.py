@@ -7,12 +7,19 @@ import random
 import resource
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
+from rempart.flows.failover.fail_over import SwitchoverResult
+from rempart.flows.prediction_log import files, run
+from rempart.flows.replication.replicate import bring
 from rempart.flows.shared.platform import Platform
+from rempart.serving.hour_files import ROOT
+from rempart.sites.port import Site
+from tests import switchovers
+from tests.faults.test_failover import UnreachableSite
 from tests.served import NAME, STORES, Answer, Served, served
 
 pytestmark = pytest.mark.stores
@@ -20,9 +27,11 @@ RATE, BUSY = 300.0, 2000.0
 SEED = 22
 
 
-@pytest.fixture
-def world(platform: Platform, capability_records: list[dict[str, Any]], tmp_path: Path) -> Iterator[Served]:
-    with served(platform, capability_records, tmp_path) as made:
+@pytest.fixture(scope="module")
+def world(
+    platform: Platform, capability_records: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    with served(platform, capability_records, tmp_path_factory.mktemp("served")) as made:
         yield made
 
 
@@ -86,6 +95,36 @@ def test_nothing_that_was_answered_is_lost_and_nothing_is_logged_twice(world: Se
     assert world.ship()["entries"] == 0, "shipped again, nothing is added"
 
 
+def test_it_answers_while_the_platform_moves_and_its_log_is_whole_at_both_sites(world: Served) -> None:
+    home, lake = world.platform, world.platform.config.buckets.lake
+    haven = home.site("haven", "personal")
+    without_primary = replace(home, sites={"haven": haven, "primary": cast("Site", UnreachableSite("primary"))})
+    bring(home, "primary", "haven", ("lake", "artifacts"))
+    world.start()
+    moved: list[SwitchoverResult] = []
+
+    def until_it_moved(got: list[Answer]) -> bool:
+        if len(got) >= 100 and not moved:
+            moved.append(switchovers.over(without_primary, accept_loss=True))
+        return not moved or len(got) < 300
+
+    answers = world.load(RATE, until_it_moved)
+    assert {each.status for each in answers} == {200} and moved[0].active == "haven"
+    assert world.stop() == 0
+    for model in (world.var / "scorer").glob("*.onnx"):
+        model.unlink()
+    world.start("s3_primary")  # its model comes from the other site
+    answers += world.load(RATE, lambda got: len(got) < 100)
+    assert {each.status for each in answers} == {200} and not world.wrong(answers)
+    assert world.stop() == 0
+    assert run.run(without_primary, world.log)["entries"] == len(answers)
+    switchovers.back(home)
+    at_both = [world.logged(site) for site in ("primary", "haven")]
+    assert at_both[0] == at_both[1] and not world.lost_or_doubled(answers, at_both[0])
+    stored = [{info.key for info in home.site(name, "personal").list(lake, ROOT)} for name in ("primary", "haven")]
+    assert stored[0] == stored[1] == files.on_record(home.ledger, lake, NAME, stored[0])
+
+
 def killing(world: Served, after: int) -> Any:
     """Go on until the scorer was killed, after so many answers or a few more, and was asked in vain."""
     killed: list[bool] = []
@@ -104,10 +143,10 @@ def killing(world: Served, after: int) -> Any:
 def asked_again(world: Served, lost: Answer) -> str:
     """Ask again, with an id of the client's own. Return the id of the prediction."""
     types = {int: "INT64", float: "FP64", bool: "BOOL", str: "BYTES"}
+    kinds = {name: types[type(value)] for row in world.rows for name, value in row.items() if value is not None}
     tensors = [
-        {"name": name, "shape": [1], "datatype": types[type(value)], "data": [value]}
+        {"name": name, "shape": [1], "datatype": kinds[name], "data": [value]}
         for name, value in world.rows[lost.row].items()
-        if value is not None
     ]
     body = json.dumps({"id": "mine", "inputs": tensors}).encode()
     url = f"http://127.0.0.1:{world.port}/v2/models/{NAME}/infer"

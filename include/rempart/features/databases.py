@@ -77,7 +77,7 @@ def session(
         ) from None
 
 
-def _limits(patience: int | None) -> dict[str, int]:
+def _limits(patience: int | None) -> dict[str, Any]:
     """Return libpq's limits for a network that is cut: for what was sent, and while an answer is awaited."""
     if patience is None:
         return {}
