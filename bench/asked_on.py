@@ -33,7 +33,7 @@ PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
-class Asked:
+class ProofRequest:
     """A request. `sent`, `got`: monotonic seconds; `status`: 0 without an answer; `told`: the answer's content."""
 
     sent: float
@@ -52,7 +52,7 @@ class AskedOn:
         self._port = paths.current().scorer_port
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._ask, daemon=True)
-        self.requests: list[Asked] = []
+        self.requests: list[ProofRequest] = []
         self._start()
         self._thread.start()
 
@@ -100,13 +100,13 @@ class AskedOn:
             except (OSError, http.client.HTTPException):
                 opened.close()
                 opened = self._open()
-            self.requests.append(Asked(sent, time.monotonic(), status, told))
+            self.requests.append(ProofRequest(sent, time.monotonic(), status, told))
             number += 1
 
     def _open(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
 
-    def between(self, begin: float, end: float) -> list[Asked]:
+    def between(self, begin: float, end: float) -> list[ProofRequest]:
         """Return the requests that were sent in a time, and answered or refused."""
         return [each for each in self.requests if begin <= each.sent <= end]
 

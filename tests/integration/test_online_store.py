@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
-from rempart.errors import DatabaseUnavailable, FeatureError
+from rempart.errors import FeatureError
 from rempart.features import online, removal, repository
 from rempart.features.databases import FeatureDatabases
 from rempart.features.online import reader
@@ -22,7 +20,6 @@ from rempart.features.plan import entity_key, view_tables
 from rempart.features.prediction import lookup
 from rempart.features.prediction.plan import plan
 from rempart.features.prediction.rows import features
-from rempart.flows.serving import stored_features
 from rempart.flows.serving.stored_features import StoredFeatures
 from rempart.flows.training.materialize import MaterializeResult, materialize_rows
 from rempart.settings.pipeline import ModelPipeline
@@ -118,28 +115,6 @@ def assert_shown_while_a_training_set_shows_it(
         for after, shown in ((0, False), (1, True), (days + 1, True), (days + 2, False)):
             (found,) = looked_up(databases, pipeline, "trend", [key], noon + timedelta(days=after))
             assert found == (wanted if shown else key | dict.fromkeys(wanted.keys() - key.keys()))
-
-
-def test_the_scorer_does_not_wait_for_a_store_that_is_slow_or_was_restarted(
-    feature_databases: FeatureDatabases, pipeline: ModelPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stored_features, "PATIENCE", 1)
-    refresh(feature_databases, pipeline, random_rows(3, 10))
-    (stored,) = plan(pipeline, [name for name in pipeline.model_inputs() if name.startswith("trend__")]).stored
-    server, single = [feature_databases.online], StoredFeatures(lambda: server[0], pipeline)
-    assert single.of(stored, ["a"], NOW) is not None
-    with psycopg.connect(feature_databases.online.postgresql_url()) as other:
-        other.execute(sql.SQL("LOCK TABLE {}").format(sql.Identifier(stored.table.online.name)))
-        with pytest.raises(DatabaseUnavailable, match="it took longer than 1 s"):
-            single.of(stored, ["a"], NOW)
-    with psycopg.connect(feature_databases.online.postgresql_url()) as other:
-        ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> %s"
-        other.execute(ours, (other.info.backend_pid,))
-    assert single.of(stored, ["a"], NOW) is not None, "it is opened again"
-    single.close()
-    server[0] = replace(feature_databases.online, port=1)
-    with pytest.raises(DatabaseUnavailable, match="no answer"):
-        single.of(stored, ["a"], NOW)
 
 
 def test_feast_reads_what_the_direct_path_reads(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> None:

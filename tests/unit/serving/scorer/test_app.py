@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,6 @@ import pytest
 from rempart.errors import DatabaseUnavailable, ModelRefused, ServingError
 from rempart.serving.scorer import app
 from rempart.serving.scorer.app import Scorer
-from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.clients import Client, Clients, digest, new_key
 from rempart.serving.scorer.deployments import Deployment, Deployments, Slot
 from tests.answering import ROW, RecordingLog, ScriptedVersion
@@ -258,53 +257,6 @@ def test_nothing_is_answered_that_is_not_logged() -> None:
         assert answer.status_code == 500 and SECRET not in answer.text
 
     in_loop(check)
-
-
-def test_a_disk_that_does_not_answer_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "ANSWER_SECONDS", 0.1)
-
-    async def stalled(_: object) -> None:
-        await asyncio.Event().wait()
-
-    async def check(found: Running) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(found.log, "write", stalled)
-            answer = await found.client.post("/predict/stays", json=ROW)
-        assert answer.status_code == 503 and answer.json()["error"].startswith("log the predictions of 1 rows")
-        monkeypatch.setattr(app, "ANSWER_SECONDS", 30)
-        assert (await found.client.post("/predict/stays", json=ROW)).status_code == 200
-
-    in_loop(check)
-
-
-def test_a_scorer_that_starts_refuses_no_key() -> None:
-    async def check(found: Running) -> None:
-        found.scorer.deployments.is_starting = True
-        for answer in (await found.client.post("/predict/stays", json=ROW), await found.client.get("/metrics")):
-            assert answer.status_code == 503 and "the scorer starts" in answer.text and answer.headers["Retry-After"]
-        assert (await found.client.get("/v2/health/live")).status_code == 200
-        found.scorer.deployments.is_starting = False
-        assert (await found.client.post("/predict/stays", json=ROW)).status_code == 200
-
-    in_loop(check)
-
-
-def test_a_database_that_is_away_is_asked_once_for_all_that_wait() -> None:
-    version = ScriptedVersion()
-    asked = list[int]()
-
-    def away(rows: Sequence[Any]) -> BatchAnswer:
-        asked.append(len(rows))
-        raise DatabaseUnavailable("read view", "wait")
-
-    version.answer = away  # type: ignore[method-assign]
-
-    async def check(found: Running) -> None:
-        answers = await asyncio.gather(*(found.client.post("/predict/stays", json=ROW) for _ in range(50)))
-        assert {answer.status_code for answer in answers} == {503}
-        assert sum(asked) == 50
-
-    in_loop(check, version)
 
 
 def test_health_needs_no_key_and_everything_else_does() -> None:

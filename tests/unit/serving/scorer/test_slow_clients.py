@@ -29,7 +29,7 @@ def head(length: str = f"Content-Length: {len(BODY)}", key: str = KEY) -> bytes:
     return f"POST /predict/stays HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n{length}\r\n\r\n".encode()
 
 
-class Opened:
+class RawConnection:
     """A connection to the scorer."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -63,13 +63,13 @@ class Served:
     server: uvicorn.Server
     port: int
 
-    async def open(self, buffer: int | None = None) -> Opened:
+    async def open(self, buffer: int | None = None) -> RawConnection:
         client = socket.socket()
         if buffer:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         client.setblocking(False)
         await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", self.port))
-        return Opened(*await asyncio.open_connection(sock=client, limit=buffer or 1 << 16))
+        return RawConnection(*await asyncio.open_connection(sock=client, limit=buffer or 1 << 16))
 
 
 @asynccontextmanager
@@ -157,7 +157,7 @@ def test_a_client_that_does_not_read_its_answers_is_dropped(monkeypatch: pytest.
     in_loop(check)
 
 
-async def sent_again_and_again(opened: Opened, request: bytes) -> Exception:
+async def sent_again_and_again(opened: RawConnection, request: bytes) -> Exception:
     try:
         while True:
             opened.writer.write(request)
