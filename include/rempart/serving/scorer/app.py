@@ -145,19 +145,6 @@ class Scorer:
     ) -> Response:
         """Predict, log, and only then return the answer. Raises RempartError, Refused."""
         kept = deployment.kept.of(question.rows)
-        asked = deployment.ask(question)
-        late = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _give_up, asked)
-        try:
-            answer = await asked
-        except TimeoutError:
-            raise Refused(
-                503,
-                f"predict {len(question.rows)} rows: no answer within {ANSWER_SECONDS:.0f} s",
-                "Ask again later, or run more scorers.",
-                {"Retry-After": "5"},
-            ) from None
-        finally:
-            late.cancel()
 
         def group(by: Deployment, predicted: BatchAnswer, ids: Sequence[str], *, returned: bool) -> PredictionGroup:
             return PredictionGroup(
@@ -166,8 +153,19 @@ class Scorer:
                 predicted.names, predicted.features, predicted.outputs, returned,
             )  # fmt: skip
 
-        ids = friendly.new_ids(len(question.rows))
-        await self.log.write(group(deployment, answer, ids, returned=True))
+        ids, doing = friendly.new_ids(len(question.rows)), "predict"
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await deployment.ask(question)
+                doing = "log the predictions of"
+                await self.log.write(group(deployment, answer, ids, returned=True))
+        except TimeoutError:
+            raise Refused(
+                503,
+                f"{doing} {len(question.rows)} rows: no answer within {ANSWER_SECONDS:.0f} s",
+                "Ask again later, or run more scorers.",
+                {"Retry-After": "5"},
+            ) from None
         if shadow := self.deployments.slots[pipeline].shadow:
             self.shadows.offer(
                 pipeline,
@@ -187,8 +185,15 @@ class Scorer:
     async def _client(self, request: Request) -> Client:
         """Return who asks. A key that is newer than the last look at the ledger waits for the next one.
 
-        Raises Refused (401).
+        Raises Refused (401; 503 while nothing is known of clients).
         """
+        if self.deployments.is_starting:
+            raise Refused(
+                503,
+                "answer the request: the scorer starts, and did not read the ledger yet",
+                "Ask again later.",
+                {"Retry-After": "2"},
+            )
         given = request.headers.get("authorization")
         try:
             return self.clients.of(given)
@@ -270,12 +275,6 @@ class Scorer:
             ("ledger_age_seconds", "Seconds since the ledger was read.", age),
         )
         return Response(self.metrics.text(gauges), media_type=metrics.CONTENT_TYPE)
-
-
-def _give_up(asked: asyncio.Future[BatchAnswer]) -> None:
-    """End the wait for an answer. What still waits in its queue is passed over."""
-    if not asked.done():
-        asked.set_exception(TimeoutError())
 
 
 def _json(content: Any, status: int = 200) -> Response:

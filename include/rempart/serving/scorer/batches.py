@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from rempart.errors import RempartError, ServingError
+from rempart.errors import DatabaseUnavailable, RempartError, ServingError
 from rempart.serving.scorer.rows import Key, Row
 
 MOST_ROWS = 2000
@@ -111,11 +111,13 @@ class Batches:
         try:
             answer = await loop.run_in_executor(self._thread, self._predict, _rows(batch))
         except Exception as cause:
-            if len(batch) > 1:  # the rows of a single request may be at fault
-                for waiting in batch:
+            error = cause if isinstance(cause, RempartError) else _unforeseen(cause)
+            is_by_rows = not isinstance(cause, DatabaseUnavailable)
+            for waiting in batch:
+                if is_by_rows and len(batch) > 1:  # those of a single request may be at fault
                     await self._answer(loop, [waiting])
-            elif not batch[0].done.done():
-                batch[0].done.set_exception(cause if isinstance(cause, RempartError) else _unforeseen(cause))
+                elif not waiting.done.done():
+                    waiting.done.set_exception(error)
             return
         start = 0
         for waiting in batch:

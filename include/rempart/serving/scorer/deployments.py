@@ -58,6 +58,10 @@ class Deployment:
         return self.batches.submit(self._types.typed(question.rows))
 
 
+OPENING = "it is being opened"
+"""The fault of a champion that may answer soon."""
+
+
 @dataclass
 class Slot:
     """The champion of a pipeline that answers, if any, and its shadow. `fault`: why another does not answer."""
@@ -71,14 +75,16 @@ class Slot:
 class Deployments:
     """All pipelines that are served, and what is known of the ledger.
 
-    `champions`: pipelines that have a champion on record, None if nothing is known yet. `known_at`: when the ledger was
-    last read, None if only what an earlier process left on disk is known; `fault`: why it was not read since.
+    `champions`: pipelines that have a champion on record, None if nothing is known yet. `known_at`: when the newest
+    reading of the ledger was made, also if an earlier process left it on disk; `fault`: why it was not read since.
+    `is_starting`: there is no reading yet, so neither clients nor champions are known.
     """
 
     slots: dict[str, Slot] = field(default_factory=dict)
     champions: Collection[str] | None = None
     known_at: datetime | None = None
     fault: str = "the ledger was not read yet"
+    is_starting: bool = False
     on_swap: Callable[[str], None] = lambda _: None
     _ending: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -91,7 +97,7 @@ class Deployments:
         if self.champions is None:
             return False
         slots = [self.slots.get(name, Slot()) for name in self.champions]
-        opened = all(slot.champion or slot.fault for slot in slots)
+        opened = all(slot.champion or slot.fault not in ("", OPENING) for slot in slots)
         return opened and (not slots or any(slot.champion for slot in slots))
 
     def of(self, pipeline: str) -> Deployment:

@@ -100,3 +100,24 @@ def test_after_a_change_of_the_retention_the_former_key_seals_until_another_is_m
     assert keys.public_key(ledger, kept(90)) is None  # nobody may read it: no former key takes its place
     assert keys.public_key(ledger, kept(30)) is None
     assert keys.public_key(ledger, kept(400)) == (f"predictions-{NAME}-400d 0001", "former")
+
+
+def test_two_scorers_with_one_folder_never_share_a_segment(tmp_path: Path) -> None:
+    """Each has segments of its own, which count as written until it ends."""
+
+    async def main() -> None:
+        scorers = [ServedLogs(tmp_path) for _ in range(2)]
+        for logs in scorers:
+            logs.follow({NAME: pipeline(name=NAME, classification="public")}, {})
+        for number in range(0, 20, 2):
+            await asyncio.gather(*(logs.write(grouped(entry(number + n))) for n, logs in enumerate(scorers)))
+        assert segments.closed_in(tmp_path / NAME) == []
+        for n, logs in enumerate(scorers, 1):
+            await logs.close()
+            assert len(segments.closed_in(tmp_path / NAME)) == n
+
+    asyncio.run(main())
+    found = opened(tmp_path / NAME)
+    assert [each.faults for each in found] == [()] * 2
+    ids = [[each.id for each in segment.entries] for segment in found]
+    assert sorted(ids) == sorted([[entry(number).id for number in range(n, 20, 2)] for n in (0, 1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +18,14 @@ from rempart.flows.prediction.champion import Champion
 from rempart.flows.serving import model_files, service, standings
 from rempart.flows.serving.service import Opening, ScorerService
 from rempart.flows.shared.platform import Platform
+from rempart.ledger.port import Ledger
 from rempart.models.loading import open_verified
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.serving.scorer.app import Scorer
 from rempart.serving.scorer.clients import Clients
 from rempart.serving.scorer.deployments import Deployments, OpenedVersion
 from rempart.serving.scorer.friendly import Question
+from rempart.serving.scorer.refusals import Refused
 from rempart.settings.config import load
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from tests import answering
@@ -308,6 +311,65 @@ def test_an_unexpected_failure_a_full_disk_and_a_shorter_ledger_are_told_and_not
         assert "it ends at record 1" in made.scorer.deployments.fault and not made.scorer.clients.known
 
     in_loop(world.service(), check)
+
+
+def test_a_ledger_that_does_not_answer_keeps_nobody_waiting_and_is_asked_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.train("1", 3)
+    world.train("2", 4)
+    world.promote("1")
+    key = clients.issue(world.platform.ledger, "shop", [NAME], 60, [NAME])
+    in_loop(world.service(), ScorerService.refresh)  # it leaves a reading on disk
+    monkeypatch.setattr(service, "PATIENCE", 0.1)
+    goes_on, asked, read = threading.Event(), [0], standings.newest_record
+
+    def stalled(ledger: Ledger) -> int:
+        asked[0] += 1
+        assert goes_on.wait(30)
+        return read(ledger)
+
+    async def check(made: ScorerService) -> None:
+        made.scorer.deployments.is_starting = True
+        monkeypatch.setattr(standings, "newest_record", stalled)
+        for _ in range(3):
+            await made.refresh()
+        assert (answering_version(made), asked) == ("1", [1])
+        assert made.scorer.clients.of(f"Bearer {key}").name == "shop"
+        assert "no answer within" in made.scorer.deployments.fault and not made.scorer.deployments.is_starting
+        assert made.is_waiting
+        monkeypatch.setattr(service, "PATIENCE", 30)
+        world.promote("2")
+        goes_on.set()
+        await made.refresh()
+        assert not made.is_waiting
+        await made.refresh()
+        assert (answering_version(made), made.scorer.deployments.fault) == ("2", "")
+
+    in_loop(world.service(), check)
+
+
+def test_a_champion_that_is_being_opened_is_told_so(world: World) -> None:
+    world.train("1", 3)
+    world.promote("1")
+    opens, goes_on = threading.Event(), threading.Event()
+
+    def slow(pipeline: ModelPipeline, record: Mapping[str, Any]) -> OpenedVersion:
+        opens.set()
+        assert goes_on.wait(30)
+        return world.scripted(pipeline, record)
+
+    async def check(made: ScorerService) -> None:
+        refreshing = asyncio.create_task(made.refresh())
+        await asyncio.to_thread(opens.wait, 30)
+        with pytest.raises(Refused) as refused:
+            made.scorer.deployments.of(NAME)
+        assert refused.value.status == 503 and "it is being opened" in refused.value.what
+        goes_on.set()
+        await refreshing
+        assert answering_version(made) == "1" and not made.scorer.deployments.slots[NAME].fault
+
+    in_loop(world.service(slow), check)
 
 
 def test_a_reading_that_cannot_be_read_counts_as_none(world: World) -> None:
