@@ -28,8 +28,10 @@ from rempart.settings.pipelines import named, with_model
 
 Found = TypeVar("Found")
 PIPELINE = demo.PIPELINE
-MOVED_FROM, FACTOR = "2017-07", 1.3
-"""Month of arrival from which prices are multiplied."""
+MOVED_FROM, AGAIN_FROM = "2017-07-01", "2017-08-22"
+"""Days of arrival from which prices move, and move again."""
+FACTORS = {"before": 1.0, "moved": 1.3, "again": 2.6}
+"""Factor of the prices in each delivery."""
 PATIENCE = 300.0
 """Seconds until a step that takes some on a quiet machine is a fault."""
 _PRICE, _DATE = "avg_price_per_room", "arrival_date"
@@ -63,20 +65,22 @@ def _shared_parts(root: Path) -> list[str]:
     return [entry.name for entry in (root / "include").iterdir() if entry.name not in ("pipelines", "__pycache__")]
 
 
-def months(file: Path) -> dict[str, bytes]:
-    """Return a CSV for each month of arrival, by `YYYY-MM`. From MOVED_FROM on its prices are multiplied by FACTOR."""
+def deliveries(file: Path) -> dict[str, bytes]:
+    """Return the sample as three CSV files: `before`, `moved` from MOVED_FROM on, and `again` from AGAIN_FROM on."""
     with gzip.open(file, "rt", encoding="utf-8", newline="") as lines:
         rows = csv.DictReader(lines)
-        texts: dict[str, io.StringIO] = {}
+        texts = {stage: io.StringIO(newline="") for stage in FACTORS}
+        writers = {
+            stage: csv.DictWriter(text, rows.fieldnames or (), lineterminator="\n") for stage, text in texts.items()
+        }
+        for writer in writers.values():
+            writer.writeheader()
         for row in rows:
-            month = row[_DATE][:7]
-            if month >= MOVED_FROM:
-                row[_PRICE] = f"{float(row[_PRICE]) * FACTOR:.2f}"
-            if month not in texts:
-                texts[month] = io.StringIO(newline="")
-                csv.DictWriter(texts[month], rows.fieldnames or (), lineterminator="\n").writeheader()
-            csv.DictWriter(texts[month], rows.fieldnames or (), lineterminator="\n").writerow(row)
-    return {month: text.getvalue().encode() for month, text in texts.items()}
+            stage = "before" if row[_DATE] < MOVED_FROM else "moved" if row[_DATE] < AGAIN_FROM else "again"
+            if FACTORS[stage] != 1:
+                row[_PRICE] = f"{float(row[_PRICE]) * FACTORS[stage]:.2f}"
+            writers[stage].writerow(row)
+    return {stage: text.getvalue().encode() for stage, text in texts.items()}
 
 
 @dataclass

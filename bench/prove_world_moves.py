@@ -33,7 +33,18 @@ from urllib.parse import unquote
 import httpx
 import psutil
 
-from bench.moving_world import FACTOR, MOVED_FROM, PATIENCE, PIPELINE, Asking, booking, months, project, scorer, until
+from bench.moving_world import (
+    FACTORS,
+    MOVED_FROM,
+    PATIENCE,
+    PIPELINE,
+    Asking,
+    booking,
+    deliveries,
+    project,
+    scorer,
+    until,
+)
 from bench.prove_failover import Check, check
 from bench.prove_pods import own_stack, write
 from rempart.airflow_api import AirflowApi
@@ -88,6 +99,14 @@ class Looking:
         os.kill(until(found, f"task {task} runs"), signal.SIGKILL)
         return self.task(run, task)["state"] == "running"
 
+    def declined(self, alarm: Evidence) -> str:
+        """Return why the run that an alarm started did not train; empty if it did."""
+        dag = f"train_{PIPELINE}"
+        run = self.api.await_run(dag, alarm.at, source_run=by(alarm).run)
+        self.api.follow(dag, run, lambda line: None)
+        decided = self.api.result(dag, run, "decide_training")
+        return "" if decided["train"] else str(decided["why"])
+
     def causes(self, run: Writer) -> list[tuple[str, str]]:
         """Return asset and run for each update that started a run."""
         path = f"/api/v2/dags/{run.dag}/dagRuns/{run.run}/upstreamAssetEvents"
@@ -106,20 +125,19 @@ def by(record: Evidence) -> Writer:
     return found
 
 
-def deliver(platform: Platform, files: Mapping[str, bytes]) -> None:
-    site, prefix = platform.active_site(named(PIPELINE).classification), named(PIPELINE).source.prefix
-    for month, body in files.items():
-        site.write(platform.config.buckets.landing, f"{prefix}{month}.csv", body, content_type="text/csv")
+def deliver(platform: Platform, stage: str, files: Mapping[str, bytes]) -> None:
+    site, key = platform.active_site(named(PIPELINE).classification), f"{named(PIPELINE).source.prefix}{stage}.csv"
+    site.write(platform.config.buckets.landing, key, files[stage], content_type="text/csv")
 
 
 def prove(stack: paths.Stack, folder: Path) -> tuple[list[Check], dict[str, Any]]:
     platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
-    look, files = Looking(platform, api, stack), months(config.project_root() / "data" / "hotel_bookings.csv.gz")
+    look, files = Looking(platform, api, stack), deliveries(config.project_root() / "data" / "hotel_bookings.csv.gz")
     for stage in ("ingest", "materialize_features", "train", "validate_model", "monitor"):
         api.await_dag(f"{stage}_{PIPELINE}")
 
     print("--- the months before the world moves land", flush=True)
-    deliver(platform, {month: body for month, body in files.items() if month < MOVED_FROM})
+    deliver(platform, "before", files)
     first = look.record("promotion", lambda body: True)
     old = str(first.body["version"])
     key = clients.issue(platform.ledger, CLIENT, [PIPELINE], 600, [PIPELINE])
@@ -129,9 +147,9 @@ def prove(stack: paths.Stack, folder: Path) -> tuple[list[Check], dict[str, Any]
         until(lambda: _answers(asking, old), f"the scorer answers with version {old}")
         with asking.going_on():
             calm = look.record("monitoring", lambda body: body["version"] == old)
-            print(f"--- prices × {FACTOR} from {MOVED_FROM} on land, and nothing else is done", flush=True)
+            print(f"--- prices × {FACTORS['moved']} from {MOVED_FROM} on land, and nothing else is done", flush=True)
             moved = datetime.now(UTC)
-            deliver(platform, {month: body for month, body in files.items() if month >= MOVED_FROM})
+            deliver(platform, "moved", files)
             alarm = look.record("monitoring", lambda body: body["outcome"] == "red")
             killed = look.kill_task(by(alarm), "publish_drift")
             print("    killed the task that publishes the alarm", flush=True)
@@ -141,16 +159,21 @@ def prove(stack: paths.Stack, folder: Path) -> tuple[list[Check], dict[str, Any]
             new = str(gate.body["version"])
             swapped = until(lambda: asking.first(new), f"the scorer answers with version {new}")
             after = look.record("monitoring", lambda body: str(body["version"]) == new)
+            print("--- prices move again, within the cool-down", flush=True)
+            deliver(platform, "again", files)
+            second = look.record("monitoring", lambda body: body["version"] == new and body["outcome"] == "red")
+            declined = look.declined(second)
     chain = Chain(alarm, began, candidate, gate)
     checks = [
         check("before, the watch raised no alarm", calm.body["outcome"] != "red", _verdict(calm)),
         check("the alarm names what moved", bool(alarm.body["reasons"]), _verdict(alarm)),
         check("the publishing task was killed between the verdict's record and the asset's update", killed, by(alarm)),
-        *of_ledger(platform, chain),
         *of_airflow(look, chain),
         *of_service(asking, old, new),
         check("the watch raises no alarm on the new champion", after.body["outcome"] != "red", _verdict(after)),
-        *of_pages(api, chain, folder),
+        check("a second alarm within the cool-down starts no training", "the cool-down ends on" in declined, declined),
+        *of_ledger(platform, chain),
+        *of_pages(api, chain, second, folder),
     ]
     figures = {
         "from_delivery_to_alarm_seconds": _seconds(moved, alarm.at),
@@ -250,10 +273,10 @@ def of_service(asking: Asking, old: str, new: str) -> list[Check]:
     ]
 
 
-def of_pages(api: AirflowApi, chain: Chain, folder: Path) -> list[Check]:
+def of_pages(api: AirflowApi, chain: Chain, second: Evidence, folder: Path) -> list[Check]:
     """Check that the cockpit shows the chain as one story, whose links lead to runs, records and versions."""
     number, version = chain.alarm.seq, str(chain.gate.body["version"])
-    told = section(page("monitoring"), number)
+    told, further = (section(shown, seq) for shown in [page("monitoring")] for seq in (number, second.seq))
     runs = [f"/dags/{by(r).dag}/runs/{by(r).run}" for r in (chain.alarm, chain.began, chain.gate)]
     records = [f"/rempart/ledger/{r.seq}" for r in (chain.alarm, chain.began, chain.gate)]
     wanted = [*runs, *records, f"/rempart/models#{PIPELINE}-{version}", str(chain.alarm.body["reasons"][0])]
@@ -263,6 +286,7 @@ def of_pages(api: AirflowApi, chain: Chain, folder: Path) -> list[Check]:
     done = subprocess.run(["rempart", "model", "drift", PIPELINE], capture_output=True, text=True, check=False)
     return [
         check("the page Monitoring shows the whole chain", not missing, missing or f"{len(wanted)} texts and links"),
+        check("it shows that the second alarm starts no training", "the cool-down ends on" in further, second.seq),
         check("the page Models leads to it, and it to the version", there, back),
         check(
             "`rempart model drift` tells it", f"because of verdict {number}" in done.stdout, done.stdout.strip()[:80]
