@@ -28,9 +28,9 @@ from rempart.settings.pipelines import named, with_model
 
 Found = TypeVar("Found")
 PIPELINE = demo.PIPELINE
-MOVED_FROM, AGAIN_FROM = "2017-07-01", "2017-08-22"
-"""Days of arrival from which prices move, and move again."""
-FACTORS = {"before": 1.0, "moved": 1.3, "again": 2.6}
+MOVED_FROM = "2017-07-01"
+"""Day of arrival from which prices move."""
+FACTORS = {"before": 1.0, "moved": 1.3}
 """Factor of the prices in each delivery."""
 PATIENCE = 300.0
 """Seconds until a step that takes some on a quiet machine is a fault."""
@@ -66,7 +66,7 @@ def _shared_parts(root: Path) -> list[str]:
 
 
 def deliveries(file: Path) -> dict[str, bytes]:
-    """Return the sample as three CSV files: `before`, `moved` from MOVED_FROM on, and `again` from AGAIN_FROM on."""
+    """Return the sample as two CSV files: `before`, and `moved` from MOVED_FROM on."""
     with gzip.open(file, "rt", encoding="utf-8", newline="") as lines:
         rows = csv.DictReader(lines)
         texts = {stage: io.StringIO(newline="") for stage in FACTORS}
@@ -76,7 +76,7 @@ def deliveries(file: Path) -> dict[str, bytes]:
         for writer in writers.values():
             writer.writeheader()
         for row in rows:
-            stage = "before" if row[_DATE] < MOVED_FROM else "moved" if row[_DATE] < AGAIN_FROM else "again"
+            stage = "before" if row[_DATE] < MOVED_FROM else "moved"
             if FACTORS[stage] != 1:
                 row[_PRICE] = f"{float(row[_PRICE]) * FACTORS[stage]:.2f}"
             writers[stage].writerow(row)
