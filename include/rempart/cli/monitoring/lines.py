@@ -26,7 +26,7 @@ def verdict(found: Watched) -> Iterator[str]:
         yield f"The verdict was {found.outcome}. It is old, or the champion is another version: start the DAG again."
     for reason in found.reasons:
         yield f"  {reason}"
-    yield from _retrained(found)
+    yield from _led_to(found)
     if found.measured:
         yield ""
         rows = [
@@ -49,12 +49,20 @@ def verdict(found: Watched) -> Iterator[str]:
         yield from text.table(("COLUMN", "MOVED", "ALLOWED", "NULL", "AT FAULT"), table)
 
 
-def _retrained(found: Watched) -> Iterator[str]:
-    """Yield the newest training that a verdict started, and why it did not help."""
+def _led_to(found: Watched) -> Iterator[str]:
+    """Yield why the alarm started no training, and what became of the newest training that a verdict started."""
+    if found.chains and found.chains[0].declined:
+        yield f"  no training was started: {found.chains[0].declined}"
     if (again := found.retrained) is None:
         return
+    last = again.trained or again.started
     what = f"version {again.version} was trained" if again.version else "a training was started"
-    yield f"  {what} because of verdict {again.verdict}, {text.moment(again.at)}"
+    yield f"  {what} because of verdict {again.verdict}, {text.moment(last.at if last else None)}"
+    if again.served:
+        until = f", until {text.moment(again.served.until)}" if again.served.until else ""
+        yield f"  version {again.version} became champion {text.moment(again.served.since)}{until}"
+    elif again.judgement == "approval":
+        yield f"  it passed the gate and awaits approval: `rempart model approve {found.pipeline} {again.version}`"
     if again.refused:
         yield "  NO BETTER CHAMPION:"
         yield from (f"    {reason}" for reason in again.refused)

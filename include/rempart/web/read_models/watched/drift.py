@@ -12,7 +12,7 @@ from rempart.settings.pipeline import ModelPipeline
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.messages import Moment, State, moment
 from rempart.web.read_models.models import champions
-from rempart.web.read_models.watched.retraining import Retrained, retrained
+from rempart.web.read_models.watched.retraining import AlarmChain, chains
 
 VERDICTS: Mapping[str, State] = {"green": "good", "red": "bad", "unknown": "unknown"}
 CURRENT_FOR = timedelta(days=2)
@@ -58,7 +58,7 @@ class Watched:
 
     `state`: of the newest verdict; unknown if it is old or of another version than the champion. `outcome`: as
     recorded; None if there is none. `errors` and `movements`: the metric, and the largest movement of a column, over
-    time, oldest first. `retrained`: the newest training that a red verdict started.
+    time, oldest first. `chains`: what red verdicts led to, newest first.
     """
 
     pipeline: str
@@ -79,12 +79,17 @@ class Watched:
     columns: tuple[WatchedColumn, ...] = ()
     errors: tuple[tuple[datetime, float], ...] = ()
     movements: tuple[tuple[datetime, float], ...] = ()
-    retrained: Retrained | None = None
+    chains: tuple[AlarmChain, ...] = ()
 
     @property
     def is_current(self) -> bool:
         """Return whether the newest verdict is of the champion, and not old."""
         return self.outcome is not None and (self.state != "unknown" or self.outcome == "unknown")
+
+    @property
+    def retrained(self) -> AlarmChain | None:
+        """Return the chain of the newest training that a verdict started."""
+        return next((chain for chain in self.chains if chain.started), None)
 
 
 @dataclass(frozen=True)
@@ -104,11 +109,11 @@ def all_watched(facts: CockpitFacts, now: datetime) -> tuple[Watched, ...]:
     """Return the watch of each pipeline with a model, by name."""
     files = {} if isinstance(facts.pipelines, Unknown) else facts.pipelines
     promoted = {champion.model: champion.version for champion in champions(facts)}
-    verdicts, again = facts.standing("monitoring"), retrained(facts)
+    verdicts, led_to = facts.standing("monitoring"), chains(facts, now)
     return tuple(
         replace(
             _watched(name, promoted.get(name), [record for record in verdicts if record.subject == name], now),
-            retrained=again.get(name),
+            chains=led_to.get(name, ()),
         )
         for name, file in sorted(files.items())
         if isinstance(file, ModelPipeline)
