@@ -64,9 +64,7 @@ def entries_of(group: PredictionGroup) -> list[PredictionEntry]:
     common = (group.at, group.pipeline, group.version, group.sha256, group.client, group.place)
     told = (group.seconds, group.returned)
     return [
-        PredictionEntry(
-            id_, *common, row, dict(zip(group.names, seen, strict=True)), out, group.seconds, group.returned
-        )
+        PredictionEntry(id_, *common, row, dict(zip(group.names, seen, strict=True)), out, *told)
         for id_, row, seen, out in zip(group.ids, group.inputs, group.features, group.outputs, strict=True)
     ]
 

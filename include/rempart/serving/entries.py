@@ -64,12 +64,18 @@ class PredictionGroup:
         )  # fmt: skip
 
 
-def new_id(now: datetime, random: bytes) -> str:
-    """Return the id of a prediction: its time in milliseconds (12 digits), then 10 bytes from `random`.
+def new_ids(now: datetime, random: bytes) -> list[str]:
+    """Return an id for each 10 bytes of `random`: the time in milliseconds (12 digits), then the bytes.
 
     So an entry is found by its id without a look at those of other hours.
     """
-    return f"{int(now.timestamp() * 1000):012x}{random[:10].hex()}"
+    began, digits = f"{int(now.timestamp() * 1000):012x}", random.hex()
+    return [began + digits[place : place + 20] for place in range(0, len(digits), 20)]
+
+
+def new_id(now: datetime, random: bytes) -> str:
+    """Return the id of one prediction, from 10 bytes of `random`."""
+    return new_ids(now, random[:10])[0]
 
 
 def time_of(entry_id: str) -> datetime | None:

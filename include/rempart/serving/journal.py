@@ -1,6 +1,6 @@
 """Write the prediction log to the local disk: a write returns when its predictions are there.
 
-Whoever writes while others are being brought to disk joins the next turn. A turn begins as soon as the former one is
+Whoever writes while others are being brought to disk joins the next batch. A batch begins as soon as the former one is
 on disk, so a request that is alone never waits for others.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from rempart.errors import ServingError
 from rempart.serving import records
 from rempart.serving.entries import PredictionGroup
-from rempart.serving.records import Record
+from rempart.serving.records import EncodedGroup
 from rempart.serving.seals import Sealing, SegmentSeal
 from rempart.serving.segments import Segment
 
@@ -70,7 +70,7 @@ class Journal:
         loop = asyncio.get_running_loop()
         self._waiting.append(waiting := _Waiting(chosen, loop.create_future()))
         if self._task is None or self._task.done():
-            self._task = loop.create_task(self._write_turns())
+            self._task = loop.create_task(self._write_waiting())
         await waiting.written
 
     async def close(self) -> None:
@@ -82,15 +82,15 @@ class Journal:
         await asyncio.get_running_loop().run_in_executor(self._disk, self._close)
         self._disk.shutdown()
 
-    async def _write_turns(self) -> None:
+    async def _write_waiting(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            turn, self._waiting = self._waiting, []
+            batch, self._waiting = self._waiting, []
             try:
-                outcomes = await loop.run_in_executor(self._disk, self._append, [each.group for each in turn])
+                outcomes = await loop.run_in_executor(self._disk, self._append, [each.group for each in batch])
             except Exception as cause:  # nobody may wait for ever
-                outcomes = [self._failure(cause)] * len(turn)
-            for each, error in zip(turn, outcomes, strict=True):
+                outcomes = [self._failure(cause)] * len(batch)
+            for each, error in zip(batch, outcomes, strict=True):
                 if each.written.done():  # whoever waited was cancelled
                     continue
                 if error is None:
@@ -105,8 +105,8 @@ class Journal:
         self._disk.submit(self._close)
 
     def _append(self, groups: Sequence[PredictionGroup]) -> list[ServingError | None]:
-        """Write a turn. Return the error of each writer, or None. The disk's own thread calls it."""
-        outcomes, written = list[ServingError | None](), list[Record]()
+        """Write a batch. Return the error of each writer, or None. The disk's own thread calls it."""
+        outcomes, written = list[ServingError | None](), list[EncodedGroup]()
         for group in groups:
             try:
                 written.append(records.encode(group))

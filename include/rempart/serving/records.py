@@ -54,7 +54,7 @@ class LoggedValues(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Record:
+class EncodedGroup:
     """A group as it is written. `public`, `private`: JSON of the parts."""
 
     public: bytes
@@ -81,7 +81,7 @@ def sampled(group: PredictionGroup, share: float) -> PredictionGroup | None:
     return group.part(places) if places else None
 
 
-def encode(group: PredictionGroup) -> Record:
+def encode(group: PredictionGroup) -> EncodedGroup:
     """Return a group as the journal holds it. Raises ServingError for one without valid ids, time or values."""
     doing = f"log {len(group.ids)} predictions of '{group.pipeline}'"
     if group.at.tzinfo is None or not all(map(_ID.fullmatch, group.ids)):
@@ -103,7 +103,7 @@ def encode(group: PredictionGroup) -> Record:
             "outputs": group.outputs,
         }
         private = {"inputs": group.inputs, "names": group.names, "features": group.features}
-        record = Record(_TO_JSON.encode(public), _TO_JSON.encode(private))
+        record = EncodedGroup(_TO_JSON.encode(public), _TO_JSON.encode(private))
     except (TypeError, ValueError) as cause:  # its message may quote a value
         raise ServingError(
             f"{doing}: a value has no form in JSON ({type(cause).__name__})",

@@ -19,7 +19,7 @@ import msgspec
 from rempart.serving import frames, records
 from rempart.serving.entries import PredictionEntry
 from rempart.serving.frames import Frame
-from rempart.serving.records import Record
+from rempart.serving.records import EncodedGroup
 
 FORMAT = "rempart prediction journal 2"
 _KEY_BYTES = 32
@@ -61,7 +61,7 @@ class SegmentSeal:
         self._cipher = _Cipher(data_key, self._head) if data_key else None
         self._next = 0
 
-    def framed(self, written: Sequence[Record]) -> bytes:
+    def framed(self, written: Sequence[EncodedGroup]) -> bytes:
         """Return records as the next frames; the first time, the head comes before them."""
         made = list[bytes]()
         if not self._next:
@@ -84,7 +84,7 @@ class _Cipher:
 
         self._aes, self._bound = AESGCM(data_key), hashlib.sha256(head).digest()
 
-    def seal(self, position: int, record: Record) -> bytes:
+    def seal(self, position: int, record: EncodedGroup) -> bytes:
         return self._aes.encrypt(_nonce(position), record.private, self._context(position, record.public))
 
     def opened(self, position: int, public: bytes, sealed: bytes) -> bytes:

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rempart.errors import RempartError
 from rempart.serving.entries import PredictionGroup, PredictionLog
@@ -57,8 +58,22 @@ class Scorer:
     def _count_swap(self, pipeline: str) -> None:
         self.metrics.swaps[pipeline] += 1
 
-    def application(self) -> Starlette:
-        """Return the ASGI application."""
+    def application(self) -> ASGIApp:
+        """Return the ASGI application. Rows of our own protocol take no way through its routes."""
+        routed, predict = self._routed(), _safe(self._predict)
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            prefix, _, pipeline = scope.get("path", "").rpartition("/")
+            if prefix != "/predict" or not pipeline or scope["type"] != "http" or scope["method"] != "POST":
+                await routed(scope, receive, send)
+                return
+            scope["path_params"] = {"pipeline": pipeline}
+            response = await predict(Request(scope, receive))
+            await response(scope, receive, send)
+
+        return application
+
+    def _routed(self) -> Starlette:
         model = "/v2/models/{pipeline}"
         routes: list[tuple[str, str, Handler]] = [
             ("POST", "/predict/{pipeline}", self._predict),
@@ -124,9 +139,10 @@ class Scorer:
     ) -> Response:
         """Predict, log, and only then return the answer. Raises RempartError, Refused."""
         kept = deployment.kept.of(question.rows)
+        asked = deployment.ask(question)
+        late = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _give_up, asked)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                answer = await deployment.ask(question)
+            answer = await asked
         except TimeoutError:
             raise Refused(
                 503,
@@ -134,6 +150,8 @@ class Scorer:
                 "Ask again later, or run more scorers.",
                 {"Retry-After": "5"},
             ) from None
+        finally:
+            late.cancel()
 
         def group(by: Deployment, predicted: BatchAnswer, ids: Sequence[str], *, returned: bool) -> PredictionGroup:
             return PredictionGroup(
@@ -237,6 +255,12 @@ class Scorer:
         return Response(self.metrics.text(gauges), media_type=metrics.CONTENT_TYPE)
 
 
+def _give_up(asked: asyncio.Future[BatchAnswer]) -> None:
+    """End the wait for an answer. What still waits in its queue is passed over."""
+    if not asked.done():
+        asked.set_exception(TimeoutError())
+
+
 def _json(content: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
@@ -280,10 +304,11 @@ async def _body(request: Request) -> bytes:
         f"read the request: its body is larger than {MOST_BODY >> 20} MiB",
         "Send several requests, or predict a file with `rempart model predict`.",
     )
-    if request.headers.get("content-encoding", "identity") != "identity":
+    headers = dict(request.scope["headers"])
+    if headers.get(b"content-encoding", b"identity") != b"identity":
         raise Refused(415, "read the request: its body is compressed", "Send the body as it is.")
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length[:20]) > MOST_BODY:
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length[:20]) > MOST_BODY:
         raise too_large
     parts, size = [], 0
     try:

@@ -76,11 +76,17 @@ class _Column:
         return value
 
     def values(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-        given = [row.get(self.name, _MISSING) for row in rows]
-        there = [value for value in given if value is not None]
-        if len(there) < len(given) and not self.nullable:
-            raise _Unfit
-        kinds = set(map(type, there))
+        name = self.name
+        try:
+            given = [row[name] for row in rows]
+        except KeyError:
+            raise _Unfit from None
+        kinds, there = set(map(type, given)), given
+        if type(None) in kinds:
+            if not self.nullable:
+                raise _Unfit
+            kinds.remove(type(None))
+            there = [value for value in given if value is not None]
         made = _at_once(self.convert, kinds.pop(), there) if len(kinds) == 1 else None
         if made is None:
             made = [self.convert(value) for value in there]
@@ -93,7 +99,10 @@ class _Column:
 
 
 def _at_once(convert: Callable[[Any], Any], kind: type, values: list[Any]) -> list[Any] | None:
-    """Return values of one type as `convert` returns each; None if it must look at each. Raises _Unfit."""
+    """Return values of one type as `convert` returns each; None if it must look at each. Raises _Unfit.
+
+    The same list comes back if no value changes.
+    """
     if convert is _text and kind is str:
         together = "".join(values)
         return None if "\0" in together or (not together.isascii() and _half_pair(together)) else values
@@ -126,25 +135,29 @@ class KeptColumns:
 
         Raises PredictionError if a given value of the key is not of its column's type: no erasure would find it.
         """
-        return [self._of(row) for row in rows]
-
-    def _of(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        if not self._names.issuperset(row):
-            row = {name: value for name, value in row.items() if name in self._names}
+        names, kept = self._names, list[Mapping[str, Any]]()
+        for row in rows:
+            kept.append(row if names.issuperset(row) else {name: row[name] for name in row if name in names})
         for column, convert in self._key:
-            given = row.get(column.name)
-            if given is None:
-                continue
-            try:
-                value = convert(given)
-            except _Unfit:
-                raise PredictionError(
-                    f"predict: column '{column.name}' of the key has a value that is not of type '{column.type}'",
-                    f"Pass {_FORMS.get(column.type, 'a text')}, or leave the key out.",
-                ) from None
-            if value is not given:
-                row = {**row, column.name: value.isoformat() if isinstance(value, date) else value}
+            given = [row.get(column.name) for row in kept]
+            kinds = set(map(type, given))
+            if kinds == {type(None)} or (len(kinds) == 1 and _at_once(convert, kinds.pop(), given) is given):
+                continue  # each has its form
+            kept = [_with_key(row, column, convert) for row in kept]
+        return kept
+
+
+def _with_key(row: Mapping[str, Any], column: Input, convert: Callable[[Any], Any]) -> Mapping[str, Any]:
+    if (given := row.get(column.name)) is None:
         return row
+    try:
+        value = convert(given)
+    except _Unfit:
+        raise PredictionError(
+            f"predict: column '{column.name}' of the key has a value that is not of type '{column.type}'",
+            f"Pass {_FORMS.get(column.type, 'a text')}, or leave the key out.",
+        ) from None
+    return {**row, column.name: value.isoformat() if isinstance(value, date) else value}
 
 
 def _fault(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]]) -> PredictionError:
