@@ -277,6 +277,12 @@ class Scorer:
         return Response(self.metrics.text(gauges), media_type=metrics.CONTENT_TYPE)
 
 
+def _give_up(asked: asyncio.Future[BatchAnswer]) -> None:
+    """End the wait for an answer. What still waits in its queue is passed over."""
+    if not asked.done():
+        asked.set_exception(TimeoutError())
+
+
 def _json(content: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
