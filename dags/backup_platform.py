@@ -7,7 +7,8 @@ lists what it deleted. The same list is evidence of kind `prune` (docs/how-to/re
 With `backup.bundle` in rempart.yaml, a third task `store_bundle` stores the files that a bare machine needs for a
 restore at the backup site. It sends only files that changed since the last run (docs/how-to/bundle.md).
 
-Runs every `backup.every` (rempart.yaml), after each promotion, and by REST.
+Runs every `backup.every` (rempart.yaml), after each promotion, and by REST. On a new platform the first run is within
+five minutes.
 
 **Run again** at any time: each run writes a new restore point.
 
