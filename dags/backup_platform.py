@@ -33,7 +33,7 @@ from rempart.sovereignty.dag_rules import tag_of
 defaults = config.load().dags
 point = assets.restore_point()
 champions = [assets.champion(p.name) for p in load_all().values() if isinstance(p, ModelPipeline)]
-every = Periodic(config.load().backup.every)
+every: Any = Periodic(config.load().backup.every)
 every_or_promoted = AssetOrTimeSchedule(timetable=every, assets=AssetAny(*champions)) if champions else every
 
 with DAG(

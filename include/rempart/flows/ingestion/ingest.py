@@ -198,7 +198,8 @@ def _taken_at(run: IngestionRun, before: snapshots.Snapshot | None) -> datetime:
     """
     recent = run.ledger.find("deliveries", run.pipeline.name, limit=_RECENT)
     known = [*(before.deliveries if before else ()), *(told for record in recent for told in record.body["deliveries"])]
-    earlier = [*([before.created_at] if before else ()), *(deliveries.in_order(outcome)[0] for outcome in known)]
+    earlier = [before.created_at] if before else []
+    earlier += [deliveries.in_order(outcome)[0] for outcome in known]
     return max([run.now, *(at + timedelta(microseconds=1) for at in earlier)])
 
 
