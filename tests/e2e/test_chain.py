@@ -126,9 +126,9 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
     features = by_asset(f"materialize_features_{PIPELINE}", "materialize")
     profiled = by_asset(f"profile_data_{PIPELINE}", "profile")
     trained = by_asset(f"train_{PIPELINE}", "train")
-    before = datetime.now(UTC)
-    judged = by_asset(f"validate_model_{PIPELINE}", "validate")
-    finish("backup_platform", "back_up", api.await_run("backup_platform", before))
+    gate = api.await_run(f"validate_model_{PIPELINE}", since)
+    judged = finish(f"validate_model_{PIPELINE}", "validate", gate)
+    finish("backup_platform", "back_up", api.await_run("backup_platform", since, source_run=gate))
     copied = api.run("replicate_primary_to_haven", "conclude")
     point = api.run("backup_platform", "back_up")
     asked = {"delivery": first_delivery(platform), "recipient": LOOKER.recipient}

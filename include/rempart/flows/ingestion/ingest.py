@@ -1,9 +1,9 @@
 """Ingest every waiting delivery of a pipeline: store it raw, judge its rows, commit one snapshot.
 
 Order of the writes, so that the next run completes an interrupted one: raw deliveries, quarantine, parts, manifest,
-`current.json` (the commit), evidence of the deliveries, their outcomes, the Delta log, evidence of the snapshot; then
-the landing bucket is cleared. The manifest holds the outcomes of its deliveries: a run that finds a committed snapshot
-without evidence writes the missing evidence from it.
+`current.json` (the commit), evidence of the deliveries, their outcomes, the Delta log; then the landing bucket is
+cleared, and last comes the evidence of the snapshot. The manifest holds the outcomes of its deliveries: a run that
+finds a committed snapshot without evidence writes the missing evidence from it, and tells that the snapshot changed.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ from rempart.sites.once import AT_ONCE
 from rempart.sites.port import ObjectInfo
 from rempart.sites.s3.site import file_sha256
 from rempart.sites.spool import spool_folder
+
+_RECENT = 50
+"""Number of newest records of deliveries among which the newest run is."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,11 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
     derived_run.check_schema(before, pipeline)
     with platform.committing(run.active):
         behind = delta_log.follow(run.site, run.lake, before)
-        finished = ingest_run.finish(run, before)
+        finished: Sequence[Mapping[str, Any]] = ()
+        interrupted = before is not None and ingest_run.is_interrupted(run, before)
+        if before is not None and interrupted:
+            finished = before.deliveries
+            ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, finished)
     with spool_folder() as folder:
         waiting = _arrivals(run, folder)
         derived = derived_run.newest(run, before) if waiting else derived_run.DerivedFrom()
@@ -95,6 +102,8 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
             run.check_unchanged()
             derived_run.check_same(run, derived)
             if snapshot and snapshot is not before:
+                if before and interrupted:
+                    ingest_run.append_snapshot(run, before)
                 snapshot = derived_run.named(snapshot, before, derived)
                 source_state.drop_later(run.site, run.lake, pipeline.name, before)
                 ingest_run.commit(run, snapshot, added)
@@ -103,9 +112,10 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
             ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, outcomes)
             if snapshot and snapshot is not before:
                 behind = delta_log.follow(run.site, run.lake, snapshot)
-                ingest_run.append_snapshot(run, snapshot)
             _clear(run, [*plan.new, *plan.known])
-    result = result_of(before, snapshot, [*finished, *outcomes], bool(finished), table_fault=behind)
+            if snapshot and (interrupted or snapshot is not before):
+                ingest_run.append_snapshot(run, snapshot)  # last: until then, the next run tells of the snapshot
+    result = result_of(before, snapshot, [*finished, *outcomes], interrupted, table_fault=behind)
     return replace(result, seconds=round(time.monotonic() - began, 3))
 
 
@@ -182,11 +192,15 @@ def _later(run: IngestionRun, waiting: Sequence[Arrival], recorded: Mapping[str,
 
 
 def _taken_at(run: IngestionRun, before: snapshots.Snapshot | None) -> datetime:
-    """Return when this run takes deliveries in: after every earlier run, also where clocks differ."""
-    if before is None:
-        return run.now
-    earlier = max([before.created_at, *(deliveries.in_order(outcome)[0] for outcome in before.deliveries)])
-    return max(run.now, earlier + timedelta(microseconds=1))
+    """Return when this run takes deliveries in: after every earlier run, also where clocks differ.
+
+    A run that refused all rows left no snapshot, but evidence.
+    """
+    recent = run.ledger.find("deliveries", run.pipeline.name, limit=_RECENT)
+    known = [*(before.deliveries if before else ()), *(told for record in recent for told in record.body["deliveries"])]
+    earlier = [before.created_at] if before else []
+    earlier += [deliveries.in_order(outcome)[0] for outcome in known]
+    return max([run.now, *(at + timedelta(microseconds=1) for at in earlier)])
 
 
 def _clear(run: IngestionRun, arrivals: Sequence[Arrival]) -> None:

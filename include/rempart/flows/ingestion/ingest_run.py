@@ -100,14 +100,17 @@ def begin(platform: Platform, pipeline: Pipeline) -> IngestionRun:
 
 def finish(run: IngestionRun, current: snapshots.Snapshot | None) -> Sequence[Mapping[str, Any]]:
     """Complete a run that was interrupted after its commit. Return the outcomes of its deliveries, or nothing."""
-    if current is None:
-        return ()
-    newest = run.ledger.find("snapshot", run.pipeline.name, limit=1)
-    if newest and newest[0].seq > run.removal and newest[0].body.get("snapshot") == current.id:
+    if current is None or not is_interrupted(run, current):
         return ()
     conclude(run.ledger, run.pipeline, run.site, run.lake, current.deliveries)
     append_snapshot(run, current)
     return current.deliveries
+
+
+def is_interrupted(run: IngestionRun, current: snapshots.Snapshot) -> bool:
+    """Return whether the run that committed the current snapshot ended before its evidence, which is written last."""
+    newest = run.ledger.find("snapshot", run.pipeline.name, limit=1)
+    return not (newest and newest[0].seq > run.removal and newest[0].body.get("snapshot") == current.id)
 
 
 def read(run: IngestionRun, file: Path, name: str, folder: Path) -> StagedDelivery:
