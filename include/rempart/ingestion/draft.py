@@ -16,6 +16,7 @@ from rempart.errors import PipelineError
 from rempart.ingestion.sampling.facts import LIKELY_YEARS, ColumnFacts
 from rempart.ingestion.sampling.files import of_file
 from rempart.ingestion.sampling.names import header_entries, shown, yaml_word
+from rempart.ingestion.sampling.orders import Order
 from rempart.ingestion.sampling.ranges import Range
 from rempart.ingestion.sampling.sample import Sample
 from rempart.ingestion.sampling.survey import Survey, pipeline_name, survey
@@ -187,7 +188,7 @@ def _column(column: ColumnFacts, s: Survey) -> str:
 
 
 def _expectations(s: Survey) -> Iterator[str]:
-    yield "expectations:                   # CHECK: ranges are those of these rows, rounded outwards"
+    yield "expectations:                   # CHECK: ranges, rounded outwards, and orders are those of these rows"
     between = "expect: expect_column_values_to_be_between"
     for column in s.columns:
         if (range_ := column.range) is None or column.name in s.key.columns:
@@ -202,9 +203,21 @@ def _expectations(s: Survey) -> Iterator[str]:
             rule = f"{between}, column: {yaml_word(column.name)}, {limits}, reason: {column.name} is out of range"
             many = f"{column.unlikely:,} {'is' if column.unlikely == 1 else 'are'} outside"
             yield f"  - {{{rule}}}    # CHECK: {many}; such rows go to quarantine"
+    yield from map(_order, s.orders)
     span = f"min_value: {s.first_day.year:04d}-01-01, max_value: {s.last_year}-12-31"
     yield f"  - {{{between}, column: {yaml_word(s.time)}, {span}, reason: {s.time} is out of range}}"
     yield "max_quarantined: 0.05"
+
+
+def _order(order: Order) -> str:
+    """Return the expectation that a date is not before another, and how many rows break it."""
+    rule = f"expect: expect_column_pair_values_a_to_be_greater_than_b, column_A: {yaml_word(order.then)}, "
+    rule += f"column_B: {yaml_word(order.first)}, or_equal: true, ignore_row_if: either_value_is_missing, "
+    line = f"  - {{{rule}reason: {order.then} is before {order.first}}}"
+    if not order.broken:
+        return line
+    breaks = "row breaks" if order.broken == 1 else "rows break"
+    return f"{line}    # CHECK: {order.broken:,} of {order.rows:,} {breaks} it; such rows go to quarantine"
 
 
 def _unlikely(found: Range) -> str:

@@ -114,11 +114,15 @@ def test_show_counts_quarantine_by_rule_and_names_the_champions_bounds() -> None
     assert DELIVERY[:12] in "\n".join(lines)
 
 
-def test_accepted_rows_that_do_not_count_are_told_with_their_delivery() -> None:
+def test_the_counts_of_a_delivery_add_up() -> None:
     watched = Watched()
-    watched.delivery(passed_over=4)
-    told = "\n".join(pipelines.state_lines(state(watched.facts()), "landing"))
-    assert "accepted in part, 4 passed over for equal or newer rows" in told and "replaced" not in told
+    watched.delivery(accepted=13, repeated=4, replaced=2)
+    head, row = pipelines.deliveries(state(watched.facts()).newest)
+    columns = [
+        row[head.index(column) :].split("  ")[0] for column in ("DELIVERED", "ACCEPTED", "REPEATED", "QUARANTINED")
+    ]
+    assert columns == ["20", "13", "4", "3"]
+    assert row.endswith("accepted in part, 2 replaced older rows")
 
 
 def test_the_good_rows_that_wait_are_counted_beside_the_reasons() -> None:

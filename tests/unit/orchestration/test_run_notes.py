@@ -60,10 +60,10 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
         ),
         (
             "ingest",
-            INGESTED | {"replaced": 2, "passed_over": 1200},
+            INGESTED | {"accepted": 14_189, "replaced": 2, "repeated": 1200},
             (
-                "15,402 rows delivered, 15,389 accepted, 13 in quarantine, 2 replaced older rows, "
-                "1,200 passed over for equal or newer rows; snapshot 0a1b has 15,389 rows."
+                "15,402 rows delivered, 14,189 accepted (2 replaced older rows), 1,200 repeated (equal or newer "
+                "rows of their key stand), 13 in quarantine; snapshot 0a1b has 15,389 rows."
             ),
         ),
         (

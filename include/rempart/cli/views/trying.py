@@ -8,9 +8,10 @@ from typing import Any
 
 from rempart.cli.views import text
 from rempart.features.label_feed import told, told_late
-from rempart.flows.training.try_pipeline import Baseline, Tried, TriedFile
+from rempart.flows.training.try_pipeline import Tried, TriedFile
+from rempart.flows.training.try_training import Baseline
+from rempart.ingestion.acceptance import good
 from rempart.models.metrics import LOWER_IS_BETTER
-from rempart.orchestration import run_notes
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 _WIDEST = 20
@@ -58,22 +59,22 @@ def _file(file: TriedFile, pipeline: Pipeline) -> Iterator[str]:
         yield f"{file.file}: REFUSED as a whole: {file.fault}"
         return
     some = " of a sample" if file.sampled else ""
-    refused = file.read - file.accepted
     yield (
-        f"{file.file}: {text.counted(file.read, 'row')}{some} read, {file.accepted:,} accepted, {refused:,} refused"
-        f"{run_notes.changes(0, file.passed_over)}"
+        f"{file.file}: {text.counted(file.read, 'row')}{some} read, {good(file.accepted, file.repeated)}, "
+        f"{file.refused:,} refused"
     )
-    if file.repeated:
-        verb = "repeats" if file.repeated == 1 else "repeat"
-        yield f"  {text.counted(file.repeated, 'row')} {verb} the key of another row: {', '.join(file.key)}"
+    if file.same_key:
+        verb = "repeats" if file.same_key == 1 else "repeat"
+        others = " (rows with another fault are not compared)" if file.refused + file.repeated > file.same_key else ""
+        yield f"  {text.counted(file.same_key, 'row')} {verb} the key of an earlier row: {', '.join(file.key)}{others}"
     for refusal in file.refusals:
         numbers = [example.line for example in refusal.examples if example.line is not None]
         yield f"  {refusal.rows:>7,} x {refusal.reason}{text.places(numbers, refusal.rows)}"
         yield from (f"              {example.text}" for example in refusal.examples if example.text is not None)
     if file.held_back:
         yield (
-            f"  It would be HELD BACK: {refused / file.read:.1%} of its rows are refused, and `max_quarantined` allows"
-            f" {pipeline.max_quarantined:.1%}. Decide the columns of the reasons above, or correct the file."
+            f"  It would be HELD BACK: {file.refused / file.read:.1%} of its rows are refused, and `max_quarantined`"
+            f" allows {pipeline.max_quarantined:.1%}. Decide the columns of the reasons above, or correct the file."
         )
 
 
