@@ -107,14 +107,16 @@ def _lines(s: Survey) -> Iterator[str]:
     yield ""
     yield f"key: {_list(s.key.columns)}    # CHECK: {_doubt(s)}"
     if "kind" not in s.sample.source:
-        repeats = "does a delivery repeat rows of an earlier one, such as a full export? Then newest"
+        repeats = "does a delivery repeat rows, its own or earlier ones, as a full export does? Then newest"
         yield f"on_conflict: refuse    # CHECK: {repeats}"
     yield ""
     yield "moments:                        # CHECK: in order of time; add each moment at which more becomes known"
     yield f"  event: {{column: {yaml_word(s.time)}}}"
     dates = [c.name for c in s.columns if c.type in ("date", "timestamp") and c.name != s.time]
     yield from (f"  # {yaml_word(name)}: {{column: {yaml_word(name)}}}" for name in dates)
-    yield f"partition_by: {yaml_word(s.time)}" + (f"    # CHECK: other dates: {', '.join(dates)}" if dates else "")
+    yield f"partition_by: {yaml_word(s.time)}" + (
+        f"    # CHECK: snapshots are stored by its {s.every}s; other dates: {', '.join(dates)}" if dates else ""
+    )
     if s.every != "month":
         yield f"partition_every: {s.every}    # CHECK: there are about {s.rows_a_month:,} rows a month"
     yield ""
@@ -248,6 +250,9 @@ def _learning(s: Survey) -> Iterator[str]:
     yield f"    calendar: {{{time}: [month, day_of_week, day_of_year]}}"
     if ages := ", ".join(_ages(s)):
         yield f"    expressions: {{{ages}}}    # CHECK: days from these dates to the row's time; are they known then?"
+    if spans := ", ".join(_spans(s)):
+        told = "days between dates, for a view at a moment when both are known"
+        yield f"    # {'add to ' if ages else ''}expressions: {{{spans}}}    # {told}"
     if groups and numeric:
         yield "  trend:                        # mean and count over earlier rows of the same group"
         yield "    kind: trailing"
@@ -271,6 +276,7 @@ def _learning(s: Survey) -> Iterator[str]:
     )
     useless = f"Set the {metric} from which a model is of no use to you"
     yield f"  limit: {_number(s.limit)}    # CHECK: {ceiling}. Drafted: {guess}. {useless}"
+    yield "  baseline_margin: 0.1    # share of the baseline's error by which a model must be better"
     yield f"  baseline_by: [{yaml_word(groups[0]) if groups else s.time + '.month'}]"
 
 
@@ -281,6 +287,15 @@ def _ages(s: Survey) -> Iterator[str]:
         name, age = f"days_since_{column}", f"days_since({column})"
         if name not in taken and len(name) <= 40 and columns_of(age) == [column]:
             yield f"{name}: {age}"
+
+
+def _spans(s: Survey) -> Iterator[str]:
+    """Yield the days between two dates of which one is never before the other, as an expression of a free name."""
+    taken = {column.name for column in s.columns}
+    for order in s.orders:
+        name, span = f"{order.first}_to_{order.then}", f"days_between({order.then}, {order.first})"
+        if name not in taken and len(name) <= 40 and set(columns_of(span)) == {order.first, order.then}:
+            yield f'{name}: "{span}"'
 
 
 def _trainer(rows: int) -> str:

@@ -32,6 +32,8 @@ from rempart.web.read_models.pipeline_states import PipelineState, pipeline_stat
 from tests.cockpit import DELIVERY, NOW, ROOT, RULES, Watched
 from tests.unit.cli.test_models_view import MODEL, candidate, refusal
 
+CHANGE = "Then change features, trainer or gate in the pipeline file, and run the pipeline."
+
 
 def snapshot(watched: Watched, name: str = "s1", rows: int = 17) -> None:
     counts = {"rows": rows, "deliveries": 1, "delivered": 20, "accepted": rows, "quarantined": 3}
@@ -88,7 +90,7 @@ def test_the_next_step_is_the_first_that_is_not_done() -> None:
         ("No row was accepted: look at the reasons.", f"rempart quarantine show {MODEL}"),
         ("No model was trained on the current snapshot.", run),
         ("The gate did not judge version 1 yet.", run),
-        ("The gate refused version 1: read why.", f"rempart model show {MODEL}"),
+        (f"The gate refused version 1: read why. {CHANGE}", f"rempart model show {MODEL}"),
         ("Delivery abababababab was refused as a whole: look at the reasons.", f"rempart quarantine show {MODEL}"),
         (
             f"Nothing to do. Deliver the next file. To use the champion: `rempart model predict {MODEL} FILE`.",

@@ -86,7 +86,7 @@ def test_reasons_head_and_baseline(file: Path) -> None:
     assert "1 x price is out of range (line 11)" in shown and "Baseline: mae of price is" in shown
     assert f"  1 row repeats the key of an earlier row: stay_id{OTHERS}\n" in shown and "repeated" not in shown
     assert CANARY not in shown and CANARY not in str(found) and flow.HIDDEN in shown
-    assert "Next: deliver the data and run the pipeline." in shown
+    assert "Next: deliver the data, unless it was delivered before, and run the pipeline." in shown
     *_, last = trying.lines(found, pipeline(), "It is still a draft: decide the 2 lines.")
     assert last == "Next: finish include/pipelines/stays_test.yaml. It is still a draft: decide the 2 lines."
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rempart.airflow_api import AirflowApi
-from rempart.backup.drill.checks import passed_of
+from rempart.backup.drill.checks import passed_told
 from rempart.cli import progress
 from rempart.cli.demo import demo_flights
 from rempart.cli.demo.demo_champion import AtWork
@@ -163,8 +163,7 @@ class Demo:
             f"{copied['verified']} of {copied['objects']} objects at {pair.target} verified by SHA-256",
         )
         drilled = self.run("drill", "restore_drill", "report", conf={"point": point["id"]})
-        passed, count = passed_of(check["ok"] for check in drilled["checks"])
-        told = f"{passed} of {count} checks passed, RTO {drilled['rto_seconds']:.0f} s"
+        told = f"{passed_told(check['ok'] for check in drilled['checks'])}, RTO {drilled['rto_seconds']:.0f} s"
         self.stages.result(f"restored and proved: {told}")
         self.report["drill"] = {"ok": drilled["ok"], "rto_seconds": drilled["rto_seconds"], "checks": drilled["checks"]}
         self.check(drilled["ok"], f"restore point {point['id']} proved: {told}")

@@ -19,6 +19,18 @@ AT_MOST = 10.0
 """Seconds for the looks at the site and at Airflow, which go on side by side."""
 HEAD = ("PIPELINE", "CHAMPION", "ITS OBJECTS", "NEWEST RUN", "QUARANTINE")
 _NAMED = 3
+_KINDS = (
+    "deliveries",
+    "snapshot",
+    "extraction",
+    "candidate",
+    "approval",
+    "promotion",
+    "refusal",
+    "rollback",
+    "removal",
+)
+"""Kinds of evidence that tell champions and quarantine."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,8 @@ def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[Standin
     from rempart.web import facts
     from rempart.web.read_models.pipeline_states import pipeline_states
 
-    found = facts.gather(lambda: platform, platform.clock)
+    kinds = {kind: most for kind, most in facts.NEWEST.items() if kind in _KINDS}
+    found = facts.gather(lambda: platform, platform.clock, kinds=kinds)
     states = pipeline_states(found, found.at)
     champions = {state.name: state.champion.version for state in states if state.champion}
     asked: dict[str, Any] = time_limit.answers(

@@ -73,11 +73,13 @@ class Survey:
 
 
 def survey(sample: Sample, name: str | None = None, target_name: str | None = None) -> Survey:
-    """Look at a sample. `target_name`: the column to predict; None for a guess.
+    """Look at a sample. `target_name`: the column to predict, by its name in the file or in the draft; None for a
+    guess.
 
     Raises PipelineError where no pipeline can come of it.
     """
     pipeline = pipeline_name(sample.name, name, table="kind" in sample.source)
+    target_name = sample.header.get(target_name, target_name) if target_name is not None else None
     source = shown(sample.name)
     guessed, table = _guessed(sample)
     dialect = guessed.dialect
