@@ -68,7 +68,7 @@ def test_dates_before_the_row_become_ages_and_later_ones_do_not(tmp_path: Path) 
         write(tmp_path / "visits.csv", "id,day,last_visit,paid_on,end,kwh\n" + "\n".join(rows) + "\n")
     )
     assert load(text).features["own"].features()[-1] == "days_since_last_visit"
-    (line,) = [line for line in text.splitlines() if "expressions:" in line]
+    (line,) = [line for line in text.splitlines() if line.startswith("    expressions:")]
     assert "{days_since_last_visit: days_since(last_visit)}    # CHECK" in line, (
         "neither a later date nor a word of SQL"
     )
