@@ -107,6 +107,21 @@ def test_repeated_rows_are_told_in_the_words_of_an_ingestion(tmp_path: Path) -> 
     assert words in run_notes.words("ingest", {**results, "snapshot": "s", "total_rows": 398})
 
 
+def test_reasons_that_share_rows_and_columns_that_are_not_of_the_file_are_told() -> None:
+    both = [flow.Refusal(f"{column}: empty", 2, ()) for column in ("price", "lead")]
+    file = flow.TriedFile("stays.csv", False, 5, 3, both, False, None)
+    row = {"event_timestamp": None, "_known_at": None}
+    found = flow.Tried("stays_test", [file], 1, list(row), [row], None, ())
+    shown = list(trying.lines(found, pipeline()))
+    assert "  (a row may have several reasons)" in shown
+    assert [line.split("  ")[1] for line in shown if "(moment" in line or "(target" in line] == [
+        "(moment of the row)",
+        "(target known from)",
+    ]
+    alone = replace(file, refusals=both[:1])
+    assert "  (a row may have several reasons)" not in list(trying.lines(replace(found, files=[alone]), pipeline()))
+
+
 def test_a_model_is_trained_in_a_process_of_its_own_and_is_no_verdict(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,8 @@ def ingest_again(
     found = flow.on_record(platform.ledger, pipeline, delivery)
     done = flow.again(platform.connections("airflow_api"), pipeline, str(found["sha256"]))
     rendering.tell(
-        f"{acceptance.good(done['accepted'], done['repeated'])}, {done['quarantined']:,} in quarantine; "
+        f"{done['delivered']:,} rows: {acceptance.good(done['accepted'], done['repeated'])}, "
+        f"{done['quarantined']:,} in quarantine; "
         f"snapshot {done['snapshot']}"
     )
     if done["changed"]:

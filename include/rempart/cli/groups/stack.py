@@ -173,7 +173,7 @@ def status(as_json: AsJson = False) -> None:
     Example:
         rempart status
     """
-    from rempart.cli.monitoring import standing
+    from rempart.cli.monitoring import pipeline_health
     from rempart.deployment.embedded.status import all_run, none_runs, services
     from rempart.deployment.setup import paths
     from rempart.flows.backup import stores_not_held
@@ -191,17 +191,17 @@ def status(as_json: AsJson = False) -> None:
     rpo_line, replicas = rpo.line(platform), list(rpo.grades(platform))
     absent, moved = stores_not_held.lines(platform), list(restore_active.lines(platform))
     aliases = champions.lines(platform)
-    pipelines, unknown = standing.look(platform)
+    pipelines, unknown = pipeline_health.look(platform)
     red = any(line.startswith(stores_not_held.RED) for line in absent) or any(found.is_red for found in pipelines)
     red = red or any(alias.startswith(champions.MOVED) for alias in aliases)
     red = red or not all_run(lines) or any(move.startswith(restore_active.NO_BACKUP) for move in moved)
     if as_json:
         shown = {"ok": not red, "services": lines, "rpo": rpo_line, "replicas": replicas}
         shown |= {"restore_points": absent, "active_site": moved, "champions": aliases}
-        json_documents.show({**shown, "pipelines": standing.as_json(pipelines), "unknown": unknown})
+        json_documents.show({**shown, "pipelines": pipeline_health.as_json(pipelines), "unknown": unknown})
     else:
         _show_services(lines)
-        rendering.show(("", *standing.lines(pipelines), "", rpo_line, *replicas, *absent, *moved, *aliases))
+        rendering.show(("", *pipeline_health.lines(pipelines), "", rpo_line, *replicas, *absent, *moved, *aliases))
         if not all_run(lines):
             rendering.tell("Some services are stopped: `rempart up` starts them, and ends what an earlier run left.")
     if red:

@@ -40,6 +40,7 @@ def rejudge(name: Name, dry_run: DryRun = False, yes: Yes = False, as_json: AsJs
         json_documents.show({"plan": planned, "result": done})
     else:
         rendering.tell(
-            f"{acceptance.good(done['accepted'], done['repeated'])}, {done['quarantined']:,} in quarantine; "
+            f"{done['delivered']:,} rows: {acceptance.good(done['accepted'], done['repeated'])}, "
+            f"{done['quarantined']:,} in quarantine; "
             f"snapshot {done['snapshot']}"
         )

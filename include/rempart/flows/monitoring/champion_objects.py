@@ -62,14 +62,14 @@ def _objects_of(platform: Platform, name: str, version: str) -> ChampionObjects:
     bucket = platform.config.buckets.artifacts
 
     def compared(wanted: tuple[str, str]) -> tuple[str, str]:
-        return wanted[0], _standing(site, bucket, *wanted)
+        return wanted[0], _compared(site, bucket, *wanted)
 
     found = dict(bounded_map(needed.items(), compared, _WORKERS))
     told = {state: tuple(key for key in sorted(needed) if found[key] == state) for state in ("missing", "different")}
     return ChampionObjects(site.name, len(needed) + len(gone), (*gone, *told["missing"]), told["different"])
 
 
-def _standing(site: Site, bucket: str, key: str, digest: str) -> str:
+def _compared(site: Site, bucket: str, key: str, digest: str) -> str:
     """Return whether an object is missing, different or there. An object without a checksum is there."""
     try:
         stored = site.checks(bucket, key).sha256

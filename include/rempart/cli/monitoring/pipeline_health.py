@@ -43,7 +43,7 @@ class NewestRun:
 
 
 @dataclass(frozen=True)
-class Standing:
+class PipelineHealth:
     """How a pipeline stands. `objects`: None without a champion. `run`: None without a run, or why it is not known."""
 
     state: PipelineState
@@ -56,7 +56,7 @@ class Standing:
         return self.objects is not None and not self.objects.is_whole
 
 
-def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[Standing], dict[str, str]]:
+def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[PipelineHealth], dict[str, str]]:
     """Return each pipeline that has a file, by name, and the sources that did not answer, with the reason."""
     from rempart.airflow_api import AirflowApi
     from rempart.flows.monitoring import champion_objects
@@ -82,7 +82,7 @@ def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[Standin
         objects = dict.fromkeys(champions, ChampionObjects(silent=time_limit.reason(objects)))
     if isinstance(runs, BaseException):
         runs = {state.name: time_limit.reason(runs) for state in states}
-    return [Standing(state, objects.get(state.name), runs.get(state.name)) for state in states], found.unknown()
+    return [PipelineHealth(state, objects.get(state.name), runs.get(state.name)) for state in states], found.unknown()
 
 
 def newest_runs(api: AirflowApi, pipelines: Sequence[str]) -> dict[str, NewestRun]:
@@ -126,18 +126,18 @@ def _rank(run: NewestRun) -> tuple[bool, float]:
     return run.state == "failed", run.at.timestamp() if run.at else 0.0
 
 
-def lines(standings: Sequence[Standing]) -> Iterator[str]:
+def lines(found: Sequence[PipelineHealth]) -> Iterator[str]:
     """Yield a table of the pipelines, and what a person does about what is wrong. Pure."""
-    if not standings:
+    if not found:
         yield "There is no pipeline yet. Draft one from a file: rempart pipeline new your.csv"
         return
-    yield from text.table(HEAD, map(_row, standings))
-    for standing in standings:
-        yield from _wrong(standing)
+    yield from text.table(HEAD, map(_row, found))
+    for health in found:
+        yield from _wrong(health)
 
 
-def _row(standing: Standing) -> tuple[str, ...]:
-    state, run = standing.state, standing.run
+def _row(health: PipelineHealth) -> tuple[str, ...]:
+    state, run = health.state, health.run
     if state.error:
         return (state.name, "INVALID FILE", "", "", "")
     if not state.known:
@@ -149,7 +149,7 @@ def _row(standing: Standing) -> tuple[str, ...]:
     if isinstance(run, NewestRun):
         newest = f"{run.stage} {'FAILED' if run.state == 'failed' else run.state} {text.moment(run.at)}"
     held = f", {state.held_back} held back" if state.held_back else ""
-    return (state.name, champion, _objects(standing.objects), newest, text.counted(state.quarantined, "row") + held)
+    return (state.name, champion, _objects(health.objects), newest, text.counted(state.quarantined, "row") + held)
 
 
 def _objects(found: ChampionObjects | None) -> str:
@@ -163,8 +163,8 @@ def _objects(found: ChampionObjects | None) -> str:
     return f"{' and '.join(wrong)} of {found.needed}" if wrong else f"all {found.needed} at {found.site}"
 
 
-def _wrong(standing: Standing) -> Iterator[str]:
-    state, objects, run = standing.state, standing.objects, standing.run
+def _wrong(health: PipelineHealth) -> Iterator[str]:
+    state, objects, run = health.state, health.objects, health.run
     if state.error:
         yield f"{state.name}: {state.error[0]} See: rempart pipeline check {state.name}".replace("\n", " ")
     if objects and objects.silent:
@@ -184,7 +184,7 @@ def _wrong(standing: Standing) -> Iterator[str]:
         yield f"A delivery of {state.name} is held back. Look: rempart quarantine show {state.name}"
 
 
-def as_json(standings: Sequence[Standing]) -> list[Mapping[str, Any]]:
+def as_json(found: Sequence[PipelineHealth]) -> list[Mapping[str, Any]]:
     """Return the pipelines for a JSON document; null for what is unknown. Pure."""
     return [
         {
@@ -192,11 +192,11 @@ def as_json(standings: Sequence[Standing]) -> list[Mapping[str, Any]]:
             "error": state.error[0] if state.error else None,
             "champion": state.champion.version if state.champion else None,
             "since": state.model.champion_since if state.model and state.champion else None,
-            "objects": standing.objects,
-            "newest_run": None if isinstance(standing.run, str) else standing.run,
+            "objects": health.objects,
+            "newest_run": None if isinstance(health.run, str) else health.run,
             "quarantined": state.quarantined if state.known else None,
             "held_back": state.held_back if state.known else None,
         }
-        for standing in standings
-        for state in [standing.state]
+        for health in found
+        for state in [health.state]
     ]

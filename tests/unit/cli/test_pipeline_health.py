@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from rempart.airflow_api import AirflowApi
-from rempart.cli.monitoring import standing
-from rempart.cli.monitoring.standing import NewestRun, Standing
+from rempart.cli.monitoring import pipeline_health
+from rempart.cli.monitoring.pipeline_health import NewestRun, PipelineHealth
 from rempart.errors import TrackingUnavailable
 from rempart.flows.monitoring import champion_objects
 from rempart.flows.monitoring.champion_objects import ChampionObjects
@@ -103,10 +103,10 @@ def test_the_newest_run_of_a_pipeline_is_found_and_one_that_failed_comes_first(p
         run("ingest_b", "success", 20),
         run("train_a", "failed", 10),
     ]
-    found = standing.newest_runs(airflow(*runs, page=page), ["a", "b", "c"])
+    found = pipeline_health.newest_runs(airflow(*runs, page=page), ["a", "b", "c"])
     at = {minute: datetime(2026, 3, 1, 12, minute, tzinfo=UTC) for minute in (10, 30)}
     assert found == {"a": NewestRun("train", "failed", at[10]), "b": NewestRun("validate", "success", at[30])}
-    assert standing.newest_runs(airflow(), []) == {}
+    assert pipeline_health.newest_runs(airflow(), []) == {}
 
 
 def state() -> PipelineState:
@@ -118,30 +118,30 @@ def state() -> PipelineState:
 
 
 def test_status_tells_champion_objects_newest_run_and_quarantine() -> None:
-    good = Standing(state(), ALL, NewestRun("validate", "success", NOW))
-    head, row = standing.lines([good])
-    assert [row[head.index(column) :].split("  ")[0] for column in standing.HEAD] == [
+    good = PipelineHealth(state(), ALL, NewestRun("validate", "success", NOW))
+    head, row = pipeline_health.lines([good])
+    assert [row[head.index(column) :].split("  ")[0] for column in pipeline_health.HEAD] == [
         MODEL,
         "version 1 since 2026-03-01 12:00 UTC",
         "all 2 at primary",
         "validate success 2026-03-01 12:00 UTC",
         "3 rows",
     ]
-    assert not good.is_red and standing.as_json([good])[0]["objects"] == ALL
+    assert not good.is_red and pipeline_health.as_json([good])[0]["objects"] == ALL
 
 
 def test_status_names_the_command_for_what_is_wrong() -> None:
     found = state()
-    lost = Standing(found, replace(ALL, missing=(OUTPUT,)), NewestRun("train", "failed", NOW))
-    _, row, missing, failed = standing.lines([lost])
+    lost = PipelineHealth(found, replace(ALL, missing=(OUTPUT,)), NewestRun("train", "failed", NOW))
+    _, row, missing, failed = pipeline_health.lines([lost])
     assert lost.is_red and "1 MISSING of 2" in row and "train FAILED" in row
     assert OUTPUT in missing and "rempart restore --only bucket:artifacts" in missing
     assert f"rempart pipeline run {MODEL} --follow" in failed
-    silent = Standing(replace(found, held_back=1), ChampionObjects(silent="no answer"), "Airflow is away")
-    told = list(standing.lines([silent]))
+    silent = PipelineHealth(replace(found, held_back=1), ChampionObjects(silent="no answer"), "Airflow is away")
+    told = list(pipeline_health.lines([silent]))
     assert silent.is_red and "unknown" in told[1]
     assert [line for line in told if "UNKNOWN" in line and ("no answer" in line or "Airflow is away" in line)] == told[
         2:4
     ]
     assert told[4].endswith(f"rempart quarantine show {MODEL}")
-    assert "rempart pipeline new" in next(standing.lines([]))
+    assert "rempart pipeline new" in next(pipeline_health.lines([]))
