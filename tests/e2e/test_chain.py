@@ -258,7 +258,7 @@ def test_every_dag_page_has_its_documentation_and_no_file_fails_to_import(chain:
     for kind in ("ingest", "materialize_features", "train", "validate_model", "replicate", "backup", "restore_drill"):
         assert any(dag_id.startswith(kind) for dag_id in ids), kind
     for dag_id in ids:
-        assert "When it fails" in api.details(dag_id)["doc_md"], dag_id
+        assert "When it fails" in api.get(f"/api/v2/dags/{dag_id}/details")["doc_md"], dag_id
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_a_rollback_without_an_earlier_champion_fails_and_moves_nothing(chain: C
 
 
 def test_the_plugin_is_listed_and_its_routes_ask_who_you_are(chain: Chain, api: AirflowApi) -> None:
-    assert any(plugin["name"] == "rempart" for plugin in api.plugins())
+    assert any(plugin["name"] == "rempart" for plugin in api.get("/api/v2/plugins")["plugins"])
     anonymous = httpx.get(f"{api.url}/rempart/evidence", trust_env=False)
     assert anonymous.status_code == 401
     forged = httpx.get(f"{api.url}/rempart/evidence", headers={"Authorization": "Bearer x.y.z"}, trust_env=False)

@@ -19,6 +19,7 @@ from rempart.flows.ingestion import current_snapshot, ingest_run
 from rempart.flows.prediction import scorings
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.ingestion import deliveries, erasing, landing, snapshots
+from rempart.ingestion.acceptance import COUNTS
 from rempart.ingestion.content import growth
 from rempart.ingestion.engine import identity
 from rempart.ingestion.engine.database import opened, parquet
@@ -382,7 +383,7 @@ def repoint(
         ingest_run.tell_snapshot(ledger, pipeline, site.name, bucket, before)
     after = snapshots.read(site, bucket, pipeline.name, succeeded[before.id].id)
     snapshots.point_at(site, bucket, after)
-    counts = dict.fromkeys(("deliveries", "delivered", "accepted", "quarantined"), 0)
+    counts = dict.fromkeys(("deliveries", *COUNTS), 0)
     facts = {"snapshot": after.id, "previous": after.previous, "site": site.name, "bucket": bucket, "rows": after.rows}
     ledger.append("snapshot", pipeline.name, {**facts, "replaced": before.id, **counts})
     return after

@@ -24,7 +24,7 @@ from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import acceptance, deliveries, erasing, isolated, landing, snapshots
-from rempart.ingestion.acceptance import HELD
+from rempart.ingestion.acceptance import COUNTS, HELD
 from rempart.ingestion.content import evolution
 from rempart.ingestion.derived.inputs import is_derived
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
@@ -44,12 +44,13 @@ _RECENT = 50
 
 @dataclass(frozen=True)
 class IngestResult:
-    """Result of an ingestion: accepted + quarantined = delivered rows. `total_rows` counts the current snapshot.
+    """Result of an ingestion: accepted + repeated + quarantined = delivered rows.
 
-    `worst` lists the deliveries with the most refused rows, and why. `held`: SHA-256 of held-back deliveries;
-    `held_rows` of their rows are good. `unreadable`: files refused as a whole, and why. `accepted_by`: who accepted a
-    delivery with too many refused rows. `replaced`, `passed_over`: accepted rows, see `deliveries.Outcome`.
-    `table_fault`: why the Delta table is behind the snapshot. `seconds`: duration of the run; 0 if it was not measured.
+    `total_rows` counts the current snapshot. `worst` lists the deliveries with the most refused rows, and why. `held`:
+    SHA-256 of held-back deliveries; `held_rows` of their rows are good. `unreadable`: files refused as a whole, and
+    why. `accepted_by`: who accepted a delivery with too many refused rows. `replaced`, `repeated`: see
+    `deliveries.Outcome`. `table_fault`: why the Delta table is behind the snapshot. `seconds`: duration of the run; 0
+    if it was not measured.
     """
 
     snapshot: str | None
@@ -65,7 +66,7 @@ class IngestResult:
     unreadable: tuple[str, ...] = ()
     accepted_by: str | None = None
     replaced: int = 0
-    passed_over: int = 0
+    repeated: int = 0
     table_fault: str | None = None
     seconds: float = field(default=0.0, compare=False)
 
@@ -270,7 +271,7 @@ def _take_in(
             source=pipeline.source,
             held=i in taken.held,
             replaced=delivery.replaced if i not in taken.held else 0,
-            passed_over=delivery.passed_over if i not in taken.held else 0,
+            repeated=delivery.repeated if i not in taken.held else 0,
             taken_at=taken_at,
             position=i,
             before=recorded.get(arrival.sha256),
@@ -318,9 +319,7 @@ def result_of(
     table_fault: str | None = None,
 ) -> IngestResult:
     """Return the result of a run between two snapshots. `finished`: the run completed an earlier one."""
-    delivered, accepted, quarantined = (
-        sum(outcome[name] for outcome in outcomes) for name in ("delivered", "accepted", "quarantined")
-    )
+    delivered, accepted, repeated, quarantined = (sum(outcome[name] for outcome in outcomes) for name in COUNTS)
     worst = sorted((o for o in outcomes if o["quarantined"]), key=lambda o: -o["quarantined"])[:5]
     return IngestResult(
         after.id if after else None,
@@ -336,7 +335,7 @@ def result_of(
         tuple(f"{o['file']}: {o['fault']}" for o in outcomes if o["fault"] and o["fault"] not in (EMPTY, NO_ROWS)),
         accepted_by,
         replaced=sum(outcome["replaced"] for outcome in outcomes),
-        passed_over=sum(outcome["passed_over"] for outcome in outcomes),
+        repeated=repeated,
         table_fault=table_fault,
     )
 
@@ -351,7 +350,7 @@ def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
         raise IngestError(
             f"Pipeline '{pipeline.name}': {len(result.unreadable)} of {result.deliveries} deliveries were refused "
             f"as a whole, and their number of rows is unknown: {'; '.join(result.unreadable[:5])}{more}. Of the "
-            f"others, {result.accepted} rows are accepted and {result.quarantined} went to quarantine.",
+            f"others, {acceptance.good(result.accepted, result.repeated)}, {result.quarantined} in quarantine.",
             f"Run `rempart quarantine show {pipeline.name}`. Deliver corrected files; or, if the pipeline file was "
             f"wrong, correct it and run `rempart quarantine again {pipeline.name} SHA-256`.",
         )
@@ -369,7 +368,8 @@ def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
     published = " and published: features and training go on with them" if result.accepted and result.changed else ""
     raise IngestError(
         f"Pipeline '{pipeline.name}': {refused} of {result.delivered} rows were refused, more than "
-        f"max_quarantined ({pipeline.max_quarantined:.1%}) allows; {result.accepted} are accepted{published}. "
+        f"max_quarantined ({pipeline.max_quarantined:.1%}) allows; "
+        f"{acceptance.good(result.accepted, result.repeated)}{published}. "
         f"{'; '.join(result.worst)}.{held}",
         f"Run `rempart quarantine show {pipeline.name}`: it has the reasons, and the commands for each choice. Deliver "
         "corrected rows as a new file, or ingest again after you corrected the pipeline file"

@@ -18,6 +18,7 @@ from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, expectations, isolated, landing, snapshots
+from rempart.ingestion.acceptance import COUNTS
 from rempart.ingestion.content import evolution, growth
 from rempart.ingestion.content.growth import KnownRows
 from rempart.ingestion.engine import deliveries as engine
@@ -293,8 +294,9 @@ def append_snapshot(run: IngestionRun, snapshot: snapshots.Snapshot) -> None:
 def tell_snapshot(ledger: Ledger, pipeline: Pipeline, site: str, lake: str, snapshot: snapshots.Snapshot) -> None:
     """Write evidence of a snapshot. Rows of a delivery that is ingested again left quarantine: a negative number."""
     first = [delivery for delivery in snapshot.deliveries if not deliveries.attempt(delivery)]
-    total = {name: sum(delivery[name] for delivery in first) for name in ("delivered", "accepted", "quarantined")}
-    added = sum(delivery["added"] for delivery in snapshot.deliveries if deliveries.attempt(delivery))
+    total = {name: sum(delivery[name] for delivery in first) for name in COUNTS}
+    again = [delivery for delivery in snapshot.deliveries if deliveries.attempt(delivery)]
+    added, repeated = (sum(delivery[name] for delivery in again) for name in ("added", "added_repeated"))
     body = {
         "snapshot": snapshot.id,
         "previous": snapshot.previous,
@@ -305,7 +307,8 @@ def tell_snapshot(ledger: Ledger, pipeline: Pipeline, site: str, lake: str, snap
         "sources": [delivery["sha256"] for delivery in snapshot.deliveries[:SOURCES]],
         "delivered": total["delivered"],
         "accepted": total["accepted"] + added,
-        "quarantined": total["quarantined"] - added,
+        "repeated": total["repeated"] + repeated,
+        "quarantined": total["quarantined"] - added - repeated,
         **({"derived_from": dict(snapshot.derived_from)} if snapshot.derived_from else {}),
     }
     if replaced := sum(delivery["replaced"] for delivery in snapshot.deliveries):
