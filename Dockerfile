@@ -69,6 +69,8 @@ ENV PATH=/opt/rempart/.venv/bin:${PATH} REMPART_HOME=/opt/rempart REMPART_VAR=/v
 # a clone may be closed to others, and its files come with their modes
 RUN chmod -R go+rX dags data include plugins && python -m compileall -q --invalidation-mode unchecked-hash include \
     && find include -name __pycache__ -exec touch --date=2026-01-01T00:00:00Z {} + -o -name '*.pyc' -exec touch --date=2026-01-01T00:00:00Z {} +
+# a new volume takes the owner of the folder on which it is mounted
+RUN install --directory --owner=50000 --group=0 --mode=0770 /var/lib/rempart/prediction-log /var/lib/rempart/scorer
 USER 50000:0
 
 FROM platform AS platform-bill

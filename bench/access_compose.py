@@ -24,7 +24,7 @@ from rempart.deployment.setup import paths
 from rempart.settings import config
 
 INSIDE, NEIGHBOUR, HERE = "a process in the same container", "another container", "another local user"
-GATE = {18080: "airflow", 15000: "mlflow", 19090: "monitoring"}
+GATE = {18080: "airflow", 15000: "mlflow", 19090: "monitoring", 18090: "scorer"}
 """What the gate passes on, by its port."""
 EGRESS = 13128
 RESOLVES = frozenset({"egress"})
@@ -145,6 +145,8 @@ def _of(part: str, where: Mapping[str, Any], who: str, headers: Mapping[str, str
         return asks.requests(part, who, where, asks.MONITORING, headers, ("/health",))
     if service == "mlflow":
         return asks.requests(part, who, where, asks.MLFLOW, headers, asks.MLFLOW_PLAIN)
+    if service == "scorer":
+        return asks.requests(part, who, where, asks.SCORER, headers, asks.SCORER_PLAIN)
     if service == "airflow":
         return asks.requests(part, who, where, asks.AIRFLOW, headers, asks.AIRFLOW_PLAIN)
     return of_site(service, inner, where, "landing", ".rempart/health", who, web=bool(headers))

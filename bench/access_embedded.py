@@ -113,6 +113,8 @@ def anonymous(place: Place, bucket: str, key: str) -> list[Row]:
                 attacks += asks.requests(part, who, where, asks.MLFLOW, headers, asks.MLFLOW_PLAIN)
             elif service == "airflow":
                 attacks += asks.requests(part, who, where, asks.AIRFLOW, headers, asks.AIRFLOW_PLAIN)
+            elif service == "scorer":
+                attacks += asks.requests(part, who, where, asks.SCORER, headers, asks.SCORER_PLAIN)
     return rows(attacks, send(attacks, NOBODY))
 
 

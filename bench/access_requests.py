@@ -202,6 +202,18 @@ MONITORING: Sequence[tuple[str, str, Any]] = (
     ("GET", "/flags", None),
     ("GET", "/vmui/", None),
 )
+SCORER_PLAIN = ("/v2/health/live", "/v2/health/ready")
+SCORER: Sequence[tuple[str, str, Any]] = (
+    ("POST", "/predict/hotel_bookings", {"keys": [{"booking_id": 100001}]}),
+    ("POST", "/v2/models/hotel_bookings/infer", {"inputs": []}),
+    ("GET", "/v2", None),
+    ("GET", "/v2/models/hotel_bookings", None),
+    ("GET", "/v2/models/hotel_bookings/ready", None),
+    ("GET", "/metrics", None),
+    ("GET", "/docs", None),
+    ("GET", "/openapi.json", None),
+)
+"""Requests to the scorer without a key. SCORER_PLAIN: addresses that everybody may ask, which name no pipeline."""
 PROXY: Sequence[tuple[str, str, Any]] = (
     ("CONNECT", "denied.invalid:443", None),
     ("GET", "http://denied.invalid/", None),

@@ -25,6 +25,7 @@ SERVICES = (
     "scheduler",
     "dag-processor",
     "triggerer",
+    "scorer",
     "worker",
     "cli",
     "restore",

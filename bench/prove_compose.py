@@ -39,6 +39,7 @@ PORTS = {
     "REMPART_AIRFLOW_PORT": str(28080 + OFFSET),
     "REMPART_MLFLOW_PORT": str(25000 + OFFSET),
     "REMPART_MONITORING_PORT": str(29090 + OFFSET),
+    "REMPART_SCORER_PORT": str(28090 + OFFSET),
 }
 PERMITTED = 38000 + OFFSET
 """The port of this machine that the proof's own policy allows."""
@@ -192,6 +193,7 @@ def prove(compose: Compose, var: Path, checks: list[Check], figures: dict[str, A
     home = outside.project(root, var / "home", f"{own_address()}:{PERMITTED}")
     environment = {**os.environ, "REMPART_VAR": str(var), "REMPART_HOME": str(home)}
     command = [sys.executable, "-m", "rempart.cli", "stack", "init", "--settings", str(settings)]
+    command += ["--profiles", "serving"]
     subprocess.run(command, env=environment, cwd=root, check=True)
     compose.files.append(database_tls.override(root, var))
     step("init")

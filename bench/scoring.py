@@ -38,6 +38,8 @@ from tests.unit.training import stage
 PIPELINE = stage.pipeline()
 WINDOW = {"since": "2026-01-01", "until": "2027-01-01"}
 _BATCH = 1 << 16
+_DRAWN = 500_000
+"""Rows that are drawn at once: NumPy's texts are large."""
 
 
 def rows(count: int, first: int = 0) -> pa.Table:
@@ -61,7 +63,8 @@ def rows(count: int, first: int = 0) -> pa.Table:
 
 def prepare(folder: Path, count: int) -> None:
     """Write a snapshot's parts and its manifest, and the model."""
-    drawn, added = Drawing(PIPELINE, folder).add(None, rows(count))
+    made = pa.concat_tables([rows(min(_DRAWN, count - first), first) for first in range(0, count, _DRAWN)])
+    drawn, added = Drawing(PIPELINE, folder).add(None, made)
     kept = folder / "parts"
     kept.mkdir()
     for part, file in added:

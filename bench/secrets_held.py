@@ -12,6 +12,7 @@ SERVICES = {
     **{name: f"airflow-{name}" for name in ("api-server", "scheduler", "dag-processor", "triggerer")},
     "mlflow": "mlflow",
     "landing-watch": "landing-watch",
+    "scorer": "scorer",
 }
 _NAMES = (
     "cut -d= -f1 /var/lib/rempart/secrets.env; echo --;"

@@ -1,68 +1,65 @@
-"""Measure the scorer beside `mlflow models serve` with the same ONNX model, each one process over HTTP.
+"""Measure the scorer beside `mlflow models serve`, and beside stock Feast with onnxruntime behind FastAPI.
 
-make bench BENCH=serving                   # 20 s for each case
-make bench BENCH=serving ARGS="5"          # seconds for each case
-make bench BENCH=serving ARGS="5 profile"  # and where the scorer's time goes
+make bench BENCH=serving                   # 4 s for each measurement, about 4 minutes
+make bench BENCH=serving ARGS="10"         # seconds for each measurement
+make bench BENCH=serving ARGS="2 profile"  # where the scorer's time goes, and nothing else
 
-The model is trained on the sample's row features (no trailing views, so no database is read). The scorer gets rows with
-the columns of the source, checks them, makes features, predicts in its isolated process and brings a sealed entry to
-disk before it answers. MLflow's server (one worker) gets the encoded matrix, so it is spared that work; it has neither
-keys nor a log.
+Each server has one worker, and the same model.onnx. On a machine with more than one processor, the first is for the
+servers alone, and the requests come from the second. The servers run side by side, so a case is measured at nearly the
+same moment for all of them; a server that is not asked does nothing.
+
+*By rows*: the model is trained on the sample's row features. The scorer gets rows with the columns of the source,
+checks the key and the rows, makes features, predicts in its isolated process, and brings a sealed record to disk before
+it answers. MLflow's server gets the encoded matrix, so it is spared that work; it has neither keys nor a log. *By key*:
+both get the keys of bookings, and read the features from the same PostgreSQL, each from its own online tables. *TLS*:
+the scorer by rows, beside itself without TLS.
 
 An open loop sends requests at fixed times, and counts the time from when each was due. The highest rate is measured by
-32 connections that ask as fast as they are answered. The load comes from another process of the same machine.
+64 connections that ask as fast as they are answered. The processor time of a request is that of the server and its
+children in the meantime, without PostgreSQL's: other work on the machine hardly changes it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import cProfile
 import json
 import os
-import pstats
+import random
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.report import Row, write
+from bench.serving_load import Load, LoadFigures, disk_milliseconds
+from bench.serving_servers import NAME, keep_databases, plain_pipeline
 from rempart.settings.telemetry import TELEMETRY_OFF
 
-RATE, CONNECTIONS = 200, 32
-ROWS = (1, 10, 100)
-KEY = "rempart-client-" + "k" * 43
-NAME = "hotel_bookings"
-
-
-def plain_pipeline() -> Any:
-    """Hotel bookings with the row view alone."""
-    from rempart.settings.pipeline import ModelPipeline
-    from rempart.settings.pipelines import named
-
-    pipeline = named(NAME)
-    assert isinstance(pipeline, ModelPipeline)
-    return pipeline.model_copy(update={"features": {"booking": pipeline.features["booking"]}})
+RATES = {1: 200, 10: 100, 100: 20}
+"""Requests a second of the open loop, by rows of a request."""
+AT = datetime(2030, 1, 1, tzinfo=UTC)
+BY_ROWS, BY_KEY = f"/predict/{NAME}", "/predict"
 
 
 def sample() -> Any:
-    """Rows of the sample with the columns of the schema."""
+    """Rows of the sample with the columns and types of the schema."""
+    import pyarrow as pa
     import pyarrow.csv as csv
 
     from rempart.settings.config import project_root
 
-    return csv.read_csv(project_root() / "data" / "hotel_bookings.csv.gz")
+    texts = {name: pa.string() for name, column in plain_pipeline().columns.items() if column.type == "string"}
+    options = csv.ConvertOptions(column_types=texts)
+    return csv.read_csv(project_root() / "data" / "hotel_bookings.csv.gz", convert_options=options)
 
 
-def trained(folder: Path) -> None:
-    """Write model.onnx, and the request bodies of each size for both servers."""
+def prepare(folder: Path) -> None:
+    """Write model.onnx, and the bodies of requests by kind and size."""
     import numpy as np
 
     from rempart.features.prediction.plan import inputs_of, plan
@@ -80,125 +77,40 @@ def trained(folder: Path) -> None:
     params = {"max_iter": 300, "learning_rate": 0.05, "max_leaf_nodes": 15}
     body = trainers.train("gradient_boosting", matrix, truth, params, 7, "regression", matrix, 0).body
     (folder / "model.onnx").write_bytes(body)
-    rows = table.select([each.name for each in inputs])
-    for size in ROWS:
-        ours = {"rows": rows.slice(100, size).to_pylist()}
-        (folder / f"ours-{size}.json").write_text(json.dumps(ours, default=str))
-        (folder / f"peer-{size}.json").write_text(json.dumps({"inputs": matrix[100 : 100 + size].tolist()}))
-
-
-async def scorer(folder: Path, port: int, *, profiled: bool) -> None:
-    """Serve the model as `rempart run scorer` does, with a key and a sealed log."""
-    from rempart.backup.keys import age
-    from rempart.features.prediction.plan import inputs_of
-    from rempart.flows.prediction_log import keys
-    from rempart.flows.serving.answering import AnsweringVersion
-    from rempart.flows.serving.stored_features import StoredFeatures
-    from rempart.models.encoding import features_of
-    from rempart.models.isolated_model import IsolatedModel
-    from rempart.models.loading import LoadedModel
-    from rempart.serving.journal import Journal
-    from rempart.serving.scorer import http_server
-    from rempart.serving.scorer.app import Scorer
-    from rempart.serving.scorer.clients import Client, Clients, digest
-    from rempart.serving.scorer.deployments import Deployment, Deployments
-
-    pipeline = plain_pipeline()
-    features, inputs = features_of(pipeline), inputs_of(pipeline, pipeline.model_inputs())
-    model = IsolatedModel((folder / "model.onnx").read_bytes())
-    loaded = LoadedModel(NAME, "1", "regression", None, features, inputs, "0" * 64, model)
-    version = AnsweringVersion(loaded, pipeline, StoredFeatures(_no_database, pipeline), lambda: datetime.now(UTC))
-    clients = Clients()
-    clients.replace([Client("bench", digest(KEY), (NAME,), 1_000_000)])
-    (folder / "log").mkdir(exist_ok=True)
-    journal = Journal(folder / "log", keys.sealing("bench", age.new_identity().recipient))
-    found = Scorer(Deployments(), clients, journal, "bench", "0")
-    found.deployments.replace(NAME, Deployment(version))
-    profile = cProfile.Profile()
-    if profiled:
-        profile.enable()
-    await http_server.server(found.application(), "127.0.0.1", port).serve()
-    if profiled:
-        profile.disable()
-        pstats.Stats(profile).sort_stats("tottime").print_stats(25)
-    await found.deployments.finish()
-    await journal.close()
-
-
-def _no_database() -> Any:
-    raise AssertionError("no view is trailing")
-
-
-class Load:
-    """Requests of one kind on connections that stay open."""
-
-    def __init__(self, port: int, path: str, body: bytes) -> None:
-        self._port = port
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
-        self._request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self._port)
-
-    async def _ask(self, opened: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
-        reader, writer = opened
-        writer.write(self._request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert head.split(b" ", 2)[1] == b"200", head
-        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-        await reader.readexactly(int(length.split(b":")[1]))
-
-    async def open_loop(self, seconds: float) -> list[float]:
-        """Send at a fixed rate. Return the seconds from when each request was due to its answer."""
-        free, took = asyncio.Queue[Any](), list[float]()
-        for _ in range(CONNECTIONS):
-            free.put_nowait(await self._connect())
-
-        async def send(due: float) -> None:
-            opened = await free.get()
-            await self._ask(opened)
-            took.append(time.perf_counter() - due)
-            free.put_nowait(opened)
-
-        began, tasks = time.perf_counter() + 0.1, []
-        for number in range(int(seconds * RATE)):
-            due = began + number / RATE
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            tasks.append(asyncio.create_task(send(due)))
-        await asyncio.gather(*tasks)
-        return took
-
-    async def closed_loop(self, seconds: float) -> float:
-        """Ask as fast as answers come. Return requests in a second."""
-        end, done = time.perf_counter() + seconds, 0
-
-        async def ask() -> None:
-            nonlocal done
-            opened = await self._connect()
-            while time.perf_counter() < end:
-                await self._ask(opened)
-                done += 1
-            opened[1].close()
-
-        await asyncio.gather(*(ask() for _ in range(CONNECTIONS)))
-        return done / seconds
-
-
-def loaded(port: int, path: str, body: bytes, seconds: float) -> dict[str, float]:
-    """Measure one kind of request. Times in milliseconds."""
-
-    async def measure() -> dict[str, float]:
-        load = Load(port, path, body)
-        await load.closed_loop(1.0)
-        took = sorted(await load.open_loop(seconds))
-        rate = await load.closed_loop(seconds)
-        return {
-            "p50": 1000 * statistics.median(took),
-            "p99": 1000 * took[int(len(took) * 0.99)],
-            "rate": rate,
+    rows = table.select(["booking_id", *(each.name for each in inputs)])
+    dice = random.Random(11)  # noqa: S311 - test data
+    for size in RATES:
+        keys = [{"booking_id": key} for key in dice.sample(table["booking_id"].to_pylist(), size)]
+        bodies = {
+            "rows": {"rows": rows.slice(100, size).to_pylist()},
+            "matrix": {"inputs": matrix[100 : 100 + size].tolist()},
+            "keys": {"keys": keys},
         }
+        for kind, content in bodies.items():
+            (folder / f"{kind}-{size}.json").write_text(json.dumps(content, default=str))
 
-    return asyncio.run(measure())
+
+@contextmanager
+def online_stores(folder: Path) -> Iterator[None]:
+    """A PostgreSQL with the sample's features in stock Feast's online store, and in ours."""
+    from rempart.features import offline, online, quick_feast, repository
+    from rempart.features.databases import FeatureDatabases, session
+    from tests.integration.own_servers import own_servers
+
+    quick_feast.load()
+    pipeline = plain_pipeline()
+    with own_servers(folder / "var") as servers:
+        of = (servers.connections(f"pg_feast_{part}") for part in ("registry", "offline", "online"))
+        databases = FeatureDatabases(*of)
+        offline.load(databases, pipeline, sample().to_reader(50_000), "s1", AT)
+        with repository.feature_store(databases, pipeline, "postgres") as store:
+            repository.apply(store, pipeline)
+            store.materialize(datetime(2010, 1, 1, tzinfo=UTC), AT)
+        with session(databases.offline, "begin again") as opened:
+            opened.execute("UPDATE feature_views SET watermark = NULL WHERE pipeline = %s", (pipeline.name,))
+        online.materialize(databases, pipeline, AT)
+        keep_databases(folder, databases)
+        yield
 
 
 def free_port() -> int:
@@ -208,26 +120,28 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(command: list[str], port: int, log: Path) -> Iterator[None]:
-    """A server that accepts connections."""
+def served(command: Sequence[str], port: int, log: Path) -> Iterator[int]:
+    """A server on the first processor that accepts connections. Yields its process id."""
     environment = os.environ | TELEMETRY_OFF
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"  # MLflow starts uvicorn by its name
+    first = min(os.sched_getaffinity(0))
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
+        os.sched_setaffinity(process.pid, {first})
         try:
-            for _ in range(600):
+            for _ in range(900):
                 time.sleep(0.2)
                 with socket.socket() as opened:
                     if opened.connect_ex(("127.0.0.1", port)) == 0:
                         break
                 assert process.poll() is None, log.read_text()
-            yield
+            yield process.pid
         finally:
             process.terminate()
             process.wait(30)
 
 
-def peer_command(folder: Path, port: int) -> list[str]:
+def mlflow_command(folder: Path, port: int) -> list[str]:
     """MLflow's own server, in this environment, with one worker."""
     import mlflow.onnx
     import onnx
@@ -237,46 +151,79 @@ def peer_command(folder: Path, port: int) -> list[str]:
     return [sys.executable, "-m", "mlflow", *serve, "-h", "127.0.0.1", "--workers", "1"]
 
 
-def main(seconds: float, *, profiled: bool) -> None:
-    with tempfile.TemporaryDirectory(prefix="rempart-bench-") as name:
+def own_command(which: str, folder: Path, port: int, *options: str) -> list[str]:
+    return [sys.executable, "-m", "bench.serving_servers", which, str(folder), str(port), *options]
+
+
+def compared(way: str, size: int, ours: LoadFigures, other: LoadFigures, peer: str) -> list[Row]:
+    """Return the rows of one case."""
+    case = f"{way}, {size} row{'' if size == 1 else 's'}"
+    open_loop = f"{case}, {RATES[size]} requests/s"
+    return [
+        Row(f"{open_loop}, p50", "ms", ours.p50, other.p50, peer, "lower"),
+        Row(f"{open_loop}, p99", "ms", ours.p99, other.p99, peer, "lower"),
+        Row(f"{case}, highest rate", "requests/s", ours.rate, other.rate, peer, "higher"),
+        Row(f"{case}, processor time of a request", "ms", ours.cpu, other.cpu, peer, "lower"),
+    ]
+
+
+def main(seconds: float) -> None:
+    from tests.listeners import certificate
+
+    with tempfile.TemporaryDirectory(prefix="rempart-bench-") as name, ExitStack() as stack:
         folder = Path(name)
-        trained(folder)
-        found: dict[str, dict[int, dict[str, float]]] = {}
-
-        def ours(port: int) -> list[str]:
-            told = "profile" if profiled else ""
-            return [sys.executable, "-m", "bench.serving", "serve", name, str(port), told]
-
-        servers = {
-            "ours": (ours, f"/predict/{NAME}"),
-            "peer": (partial(peer_command, folder), "/invocations"),
+        prepare(folder)
+        certificate(folder)
+        stack.enter_context(online_stores(folder))
+        ports = {name: free_port() for name in ("ours", "mlflow", "tls", "feast")}
+        commands = {
+            "ours": own_command("scorer", folder, ports["ours"]),
+            "mlflow": mlflow_command(folder, ports["mlflow"]),
+            "tls": own_command("scorer", folder, ports["tls"], "tls"),
+            "feast": own_command("feast", folder, ports["feast"]),
         }
-        for server, (command, path) in servers.items():
-            port = free_port()
-            with served(command(port), port, folder / f"{server}.log"):
-                found[server] = {
-                    size: loaded(port, path, (folder / f"{server}-{size}.json").read_bytes(), seconds) for size in ROWS
-                }
-            print(server, found[server], flush=True)
-            if profiled and server == "ours":
-                print((folder / "ours.log").read_text())
-        peer = "mlflow models serve"
-        rows = []
-        for size in ROWS:
-            mine, other = found["ours"][size], found["peer"][size]
-            told = f"{size} row{'' if size == 1 else 's'}"
-            rows += [
-                Row(f"{told}, {RATE} requests/s, p50", "ms", mine["p50"], other["p50"], peer, "lower"),
-                Row(f"{told}, {RATE} requests/s, p99", "ms", mine["p99"], other["p99"], peer, "lower"),
-                Row(f"{told}, highest rate", "requests/s", mine["rate"], other["rate"], peer, "higher"),
-            ]
-        write("serving", rows, seconds=seconds)
+        pids = {
+            name: stack.enter_context(served(command, ports[name], folder / f"{name}.log"))
+            for name, command in commands.items()
+        }
+        if len(processors := sorted(os.sched_getaffinity(0))) > 1:
+            os.sched_setaffinity(0, set(processors[1:]))
+
+        def measured(server: str, path: str, kind: str, size: int) -> LoadFigures:
+            body = (folder / f"{kind}-{size}.json").read_bytes()
+            load = Load(ports[server], path, body, pids[server], tls=server == "tls")
+            found = load.measure(RATES[size], seconds)
+            print(f"{server}, {kind}, {size}: {found}", flush=True)
+            return found
+
+        rows = list[Row]()
+        for size in RATES:
+            ours = measured("ours", BY_ROWS, "rows", size)
+            rows += compared(
+                "by rows", size, ours, measured("mlflow", "/invocations", "matrix", size), "mlflow models serve"
+            )
+            rows += compared(
+                "by rows with TLS", size, measured("tls", BY_ROWS, "rows", size), ours, "the same without TLS"
+            )
+            by_key = measured("ours", BY_ROWS, "keys", size)
+            rows += compared("by key", size, by_key, measured("feast", BY_KEY, "keys", size), "stock Feast and FastAPI")
+        figures = {"load_average": os.getloadavg(), "disk_ms": disk_milliseconds(folder)}
+        write("serving", rows, seconds=seconds, rates=RATES, **figures)
+        print(figures)
+
+
+def profile(seconds: float) -> None:
+    with tempfile.TemporaryDirectory(prefix="rempart-bench-") as name:
+        folder, port = Path(name), free_port()
+        prepare(folder)
+        with served(own_command("scorer", folder, port, "profile"), port, folder / "log") as pid:
+            for size, rate in RATES.items():
+                load = Load(port, BY_ROWS, (folder / f"rows-{size}.json").read_bytes(), pid)
+                print(size, load.measure(rate, seconds))
+        print((folder / "log").read_text())
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["serve"]:
-        import uvloop
-
-        uvloop.run(scorer(Path(sys.argv[2]), int(sys.argv[3]), profiled="profile" in sys.argv))
-    else:
-        main(float(next(iter(sys.argv[1:]), "20")), profiled="profile" in sys.argv)
+    told = sys.argv[1:]
+    length = float(next(iter(told), "4"))
+    profile(length) if "profile" in told else main(length)

@@ -7,7 +7,8 @@ lists what it deleted. The same list is evidence of kind `prune` (docs/how-to/re
 With `backup.bundle` in rempart.yaml, a third task `store_bundle` stores the files that a bare machine needs for a
 restore at the backup site. It sends only files that changed since the last run (docs/how-to/bundle.md).
 
-Runs every `backup.every` (rempart.yaml), after each promotion, and by REST.
+Runs every `backup.every` (rempart.yaml), after each promotion, and by REST. On a new platform the first run is within
+five minutes.
 
 **Run again** at any time: each run writes a new restore point.
 
@@ -19,10 +20,10 @@ keeps a restore point. It is a failure if a lock cannot be extended, or if someb
 
 from typing import Any
 
-from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, DeltaTriggerTimetable, task
+from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, task
 
 from rempart.orchestration import assets, dag_test, pages, runtime
-from rempart.orchestration.dags import highest_classification, task_defaults
+from rempart.orchestration.dags import Periodic, highest_classification, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
 from rempart.settings.pipeline import ModelPipeline
@@ -32,7 +33,7 @@ from rempart.sovereignty.dag_rules import tag_of
 defaults = config.load().dags
 point = assets.restore_point()
 champions = [assets.champion(p.name) for p in load_all().values() if isinstance(p, ModelPipeline)]
-every = DeltaTriggerTimetable(config.load().backup.every)
+every: Any = Periodic(config.load().backup.every)
 every_or_promoted = AssetOrTimeSchedule(timetable=every, assets=AssetAny(*champions)) if champions else every
 
 with DAG(

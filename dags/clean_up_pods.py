@@ -18,10 +18,10 @@ Runs every 15 minutes if `training.backend` is `kubernetes`. `dry_run` only repo
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, DeltaTriggerTimetable, Param, task
+from airflow.sdk import DAG, Param, task
 
 from rempart.orchestration import dag_test
-from rempart.orchestration.dags import highest_classification, task_defaults
+from rempart.orchestration.dags import Periodic, highest_classification, task_defaults
 from rempart.settings import config
 from rempart.sovereignty.dag_rules import tag_of
 
@@ -32,7 +32,7 @@ if config.load().training.backend == "kubernetes":
     with DAG(
         "clean_up_pods",
         doc_md=__doc__,
-        schedule=DeltaTriggerTimetable(timedelta(minutes=15)),
+        schedule=Periodic(timedelta(minutes=15)),
         params={"dry_run": dry_run},
         catchup=False,
         max_active_runs=1,

@@ -23,10 +23,10 @@ names of segments: the export is complete, but you must replace the site's key.
 
 from typing import Any
 
-from airflow.sdk import DAG, DeltaTriggerTimetable, task
+from airflow.sdk import DAG, task
 
 from rempart.orchestration import dag_test, runtime
-from rempart.orchestration.dags import task_defaults
+from rempart.orchestration.dags import Periodic, task_defaults
 from rempart.settings import config
 from rempart.sovereignty.dag_rules import tag_of
 
@@ -35,7 +35,7 @@ defaults = config.load().dags
 with DAG(
     "export_evidence",
     doc_md=__doc__,
-    schedule=DeltaTriggerTimetable(config.load().evidence.every),
+    schedule=Periodic(config.load().evidence.every),
     catchup=False,
     max_active_runs=1,
     tags=["rempart", "evidence", tag_of("internal")],

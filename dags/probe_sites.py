@@ -16,10 +16,10 @@ See docs/runbooks/site.md.
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, DeltaTriggerTimetable, task
+from airflow.sdk import DAG, task
 
 from rempart.orchestration import dag_test, runtime
-from rempart.orchestration.dags import task_defaults
+from rempart.orchestration.dags import Periodic, task_defaults
 from rempart.settings import config
 from rempart.sovereignty.dag_rules import tag_of
 
@@ -28,7 +28,7 @@ defaults = config.load().dags
 with DAG(
     "probe_sites",
     doc_md=__doc__,
-    schedule=DeltaTriggerTimetable(timedelta(days=7)),
+    schedule=Periodic(timedelta(days=7)),
     catchup=False,
     max_active_runs=1,
     tags=["rempart", "sites", tag_of("internal")],

@@ -27,10 +27,10 @@ docs/runbooks/replica.md for remedies.
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, DeltaTriggerTimetable, task
+from airflow.sdk import DAG, task
 
 from rempart.orchestration import assets, dag_test, pages, replication, runtime
-from rempart.orchestration.dags import highest_classification, is_wanted, parameter, task_defaults
+from rempart.orchestration.dags import Periodic, highest_classification, is_wanted, parameter, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config, sections
 from rempart.sovereignty.dag_rules import tag_of
@@ -53,7 +53,7 @@ def build(dag_id: str, pair: sections.ReplicationPair) -> DAG:
     with DAG(
         dag_id,
         doc_md=__doc__,
-        schedule=DeltaTriggerTimetable(pair.every),
+        schedule=Periodic(pair.every),
         params={"accept_deletes": accept_deletes},
         deadline=replication.late_alert(pair),
         catchup=False,

@@ -21,10 +21,10 @@ and other pipelines are shipped. See docs/how-to/prediction-log.md.
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, DeltaTriggerTimetable, task
+from airflow.sdk import DAG, task
 
 from rempart.orchestration import dag_test, runtime
-from rempart.orchestration.dags import highest_classification, task_defaults
+from rempart.orchestration.dags import Periodic, highest_classification, task_defaults
 from rempart.settings import config
 from rempart.sovereignty.dag_rules import tag_of
 
@@ -33,7 +33,7 @@ defaults = config.load().dags
 with DAG(
     "ship_predictions",
     doc_md=__doc__,
-    schedule=DeltaTriggerTimetable(timedelta(minutes=15)),
+    schedule=Periodic(timedelta(minutes=15)),
     catchup=False,
     max_active_runs=1,
     tags=["rempart", "predictions", tag_of(highest_classification())],

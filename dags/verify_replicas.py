@@ -21,10 +21,10 @@ whose online values differ (docs/how-to/compare-online-with-offline.md).
 
 from typing import Any
 
-from airflow.sdk import DAG, DeltaTriggerTimetable, task
+from airflow.sdk import DAG, task
 
 from rempart.orchestration import dag_test, runtime
-from rempart.orchestration.dags import highest_classification, task_defaults
+from rempart.orchestration.dags import Periodic, highest_classification, task_defaults
 from rempart.replication.read_back import READ_BACK_EVERY
 from rempart.settings import config
 from rempart.sovereignty.dag_rules import tag_of
@@ -34,7 +34,7 @@ defaults = config.load().dags
 with DAG(
     "verify_replicas",
     doc_md=__doc__,
-    schedule=DeltaTriggerTimetable(READ_BACK_EVERY),
+    schedule=Periodic(READ_BACK_EVERY),
     catchup=False,
     max_active_runs=1,
     tags=["rempart", "replicate", tag_of(highest_classification())],

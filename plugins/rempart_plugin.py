@@ -5,6 +5,7 @@ from typing import Any
 from airflow.plugins_manager import AirflowPlugin
 
 from rempart.orchestration import run_parameters
+from rempart.orchestration.dags import Periodic
 from rempart.orchestration.run_listener import RunListener
 from rempart.web.mount import Cockpit
 from rempart.web.security.content_policy import ContentPolicy
@@ -52,6 +53,7 @@ class RempartPlugin(AirflowPlugin):
             "icon_dark_mode": "rempart/static/icon-dark.svg",
         },
     ]
+    timetables = [Periodic]  # noqa: RUF012 - as above
     listeners = [RunListener()]  # noqa: RUF012 - as above
 
     @classmethod

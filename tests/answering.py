@@ -13,11 +13,12 @@ from rempart.models.encoding import encode, features_of
 from rempart.models.inputs import Input
 from rempart.models.metrics import target_values
 from rempart.models.onnx_format import MODEL_FILE
-from rempart.serving.entries import PredictionEntry
+from rempart.serving.entries import PredictionEntry, PredictionGroup
 from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.rows import Key, Row
 from rempart.settings.pipeline import ModelPipeline
 from rempart.training.trainers import trainers
+from tests.logged import entries_of
 from tests.unit.training import stage
 
 TABLE = stage.table(60)
@@ -57,10 +58,10 @@ class RecordingLog:
         self.entries: list[PredictionEntry] = []
         self.fault: Exception | None = None
 
-    async def write(self, entries: Sequence[PredictionEntry]) -> None:
+    async def write(self, group: PredictionGroup) -> None:
         if self.fault:
             raise self.fault
-        self.entries += entries
+        self.entries += entries_of(group)
 
 
 class ScriptedVersion:
@@ -91,7 +92,7 @@ class ScriptedVersion:
         if self.fails:
             raise self.fails
         self.batches.append(len(rows))
-        return BatchAnswer([{"lead": 1.0}] * len(rows), [{"prediction": float(self.version)}] * len(rows))
+        return BatchAnswer(["lead"], [(1.0,)] * len(rows), [{"prediction": float(self.version)}] * len(rows))
 
     def close(self) -> None:
         self.closed = True

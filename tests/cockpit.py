@@ -89,7 +89,13 @@ class Watched:
         column = {"column": "own__amount", "rows": 900, "moved": 0.04, "allowed": 0.08, "psi": 0.01, "p": 0.4}
         column |= {"nulls": 0.0, "nulls_before": 0.0, "unknown": 0.0, "findings": []}
         error = {"metric": "mae", "segment": "", "rows": 900, "value": 22.9, "recorded": 22.4, "p": 0.3, "worse": False}
-        error |= {"segments": [], "calibration": None, "calibration_recorded": None, "miscalibrated": False}
+        error |= {
+            "reference": "hold-out",
+            "segments": [],
+            "calibration": None,
+            "calibration_recorded": None,
+            "miscalibrated": False,
+        }
         window = {"source": "snapshot", "snapshot": "s1", "first": "2026-01-01", "last": "2026-02-28", "rows": 900}
         found = {"version": "1", "outcome": outcome, "reasons": [], "window": window, "watched": 22, "moved": 0}
         return self.record("monitoring", pipeline, found | {"columns": [column], "performance": error} | body, ago)

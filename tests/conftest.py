@@ -141,7 +141,7 @@ def _shown(session: pytest.Session) -> Iterator[None]:
             with capture.global_and_fixture_disabled():
                 sys.stderr.write(f"\n{record.getMessage()}")
 
-    handler, life = TerminalHandler(), logging.getLogger(lifecycle.__name__)
+    handler, life = TerminalHandler(), logging.getLogger(lifecycle.__name__.rpartition(".")[0])
     life.addHandler(handler)
     try:
         yield

@@ -59,7 +59,7 @@ class Levels:
             self._make_schema()
         if self._runs == "stack" and level != "stack":
             with suppress(StackError):  # it may take longer than that; the tests that follow do not need it gone
-                Supervisor(self.stack).stop(["watchdog", *AIRFLOW_COMPONENTS])
+                Supervisor(self.stack).stop(["watchdog", "scorer", *AIRFLOW_COMPONENTS])
             self._runs = "tracking"
         elif self._runs == "stores" and level == "tracking":
             self._start_mlflow()

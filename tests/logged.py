@@ -13,7 +13,8 @@ import pytest
 
 from rempart.flows.prediction_log import keys
 from rempart.flows.shared.platform import Platform
-from rempart.serving.entries import PredictionEntry, new_id
+from rempart.serving import seals, segments
+from rempart.serving.entries import PredictionEntry, PredictionGroup, new_id
 from rempart.serving.journal import Journal
 from rempart.settings.pipeline import ModelPipeline
 
@@ -48,14 +49,43 @@ def journal(platform: Platform, pipeline: ModelPipeline, root: Path) -> Journal:
     return Journal(root / pipeline.name, keys.sealing(*key) if key else None, pipeline.serving.log.sample)
 
 
+def grouped(*entries: PredictionEntry) -> PredictionGroup:
+    """The predictions of one request. What they have in common is that of the first."""
+    of = entries[0]
+    return PredictionGroup(
+        of.at, of.pipeline, of.version, of.sha256, of.client, of.place, of.seconds,
+        [each.id for each in entries], [each.inputs for each in entries], list(of.features),
+        [list(each.features.values()) for each in entries], [each.output for each in entries], of.returned,
+    )  # fmt: skip
+
+
+def entries_of(group: PredictionGroup) -> list[PredictionEntry]:
+    """The entries that a group has, as Python values."""
+    common = (group.at, group.pipeline, group.version, group.sha256, group.client, group.place)
+    told = (group.seconds, group.returned)
+    return [
+        PredictionEntry(id_, *common, row, dict(zip(group.names, seen, strict=True)), out, *told)
+        for id_, row, seen, out in zip(group.ids, group.inputs, group.features, group.outputs, strict=True)
+    ]
+
+
 def written(journal: Journal, *groups: Sequence[PredictionEntry]) -> None:
-    """Write groups of entries at the same time, and close the journal."""
+    """Write entries, each as a request of its own and all at the same time, and close the journal."""
 
     async def write() -> None:
-        await asyncio.gather(*(journal.write(group) for group in groups))
+        await asyncio.gather(*(journal.write(grouped(each)) for group in groups for each in group))
         await journal.close()
 
     asyncio.run(write())
+
+
+def no_key(name: str, wrapped: bytes) -> bytes:
+    raise AssertionError("no segment is sealed")
+
+
+def opened(folder: Path, unwrap: seals.Unwrap = no_key) -> list[seals.OpenedSegment]:
+    """The segments of a journal."""
+    return [seals.open_segment(file.stem, file.read_bytes(), unwrap) for file in segments.all_in(folder)]
 
 
 class Killed(BaseException):

@@ -56,10 +56,12 @@ def stored_links(dag):
     # what the API server knows of links: no code of ours runs there
     tasks = DagSerialization.to_dict(dag)["dag"]["tasks"]
     return {t["__var"]["task_id"]: t["__var"].get("_operator_extra_links", {}) for t in tasks}
+def stored_timetable(dag):
+    timetable = DagSerialization.from_dict(DagSerialization.to_dict(dag)).timetable
+    return getattr(timetable, "timetable", timetable)
 def waits(dag):
     # whether a platform that is new an hour after a time of the DAG's cron expression waits for the next time
-    timetable = DagSerialization.from_dict(DagSerialization.to_dict(dag)).timetable
-    cron = getattr(timetable, "timetable", timetable)
+    cron = stored_timetable(dag)
     if not isinstance(cron, trigger.CronTriggerTimetable):
         return None
     now = cron._align_to_prev(timezone.utcnow()) + timedelta(hours=1)
@@ -75,6 +77,7 @@ print(json.dumps({
         "params": {k: d.params.get_param(k).serialize().get("schema", {})
                       | {"description": d.params.get_param(k).description} for k in d.params},
         "links": stored_links(d), "waits": waits(d),
+        "timetable": type(stored_timetable(d)).__name__,
         "assets": sorted(str(asset.uri) for asset in d.timetable.asset_condition.objects)
                   if hasattr(getattr(d.timetable, "asset_condition", None), "objects") else [],
         "tasks": [{"id": t.task_id, "owner": t.owner, "retries": t.retries, "policy": t.retry_policy is not None,
@@ -104,6 +107,7 @@ def read_dags(home: Path, project: Path, *, dag_id: str | None = None) -> dict:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
             "REMPART_HOME": str(project),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
         }
         | ({"_AIRFLOW_PARSING_CONTEXT_DAG_ID": dag_id} if dag_id else {})
     )
@@ -208,6 +212,19 @@ def test_a_schedule_that_is_no_cron_breaks_that_pipeline_alone(parsed: dict) -> 
     broken = parsed["dags"]["ingest_bad_cron"]
     assert broken["paused"] is None and "broken" in broken["tags"]
     assert "bad_cron.yaml: schedules.ingest: 'every morning' is not a cron expression" in broken["doc"]
+
+
+def test_what_runs_every_so_often_is_not_due_in_the_start_of_a_platform(parsed: dict) -> None:
+    kinds = {dag_id: dag["timetable"] for dag_id, dag in parsed["dags"].items()}
+    assert {dag_id for dag_id, kind in kinds.items() if kind == "Periodic"} == {
+        "backup_platform",
+        "export_evidence",
+        "probe_sites",
+        "replicate_primary_to_haven",
+        "ship_predictions",
+        "verify_replicas",
+    }
+    assert "DeltaTriggerTimetable" not in kinds.values()
 
 
 def test_on_a_new_platform_a_cron_expression_waits_for_its_next_time(parsed: dict) -> None:

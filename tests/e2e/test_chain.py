@@ -31,6 +31,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.sample import deliveries
 from rempart.settings import config, pipelines
+from tests.e2e.readme_commands import asked_as_the_readme_says
 from tests.levels import unpaused
 
 pytestmark = pytest.mark.stack
@@ -125,9 +126,9 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
     features = by_asset(f"materialize_features_{PIPELINE}", "materialize")
     profiled = by_asset(f"profile_data_{PIPELINE}", "profile")
     trained = by_asset(f"train_{PIPELINE}", "train")
-    before = datetime.now(UTC)
-    judged = by_asset(f"validate_model_{PIPELINE}", "validate")
-    finish("backup_platform", "back_up", api.await_run("backup_platform", before))
+    gate = api.await_run(f"validate_model_{PIPELINE}", since)
+    judged = finish(f"validate_model_{PIPELINE}", "validate", gate)
+    finish("backup_platform", "back_up", api.await_run("backup_platform", since, source_run=gate))
     copied = api.run("replicate_primary_to_haven", "conclude")
     point = api.run("backup_platform", "back_up")
     asked = {"delivery": first_delivery(platform), "recipient": LOOKER.recipient}
@@ -142,20 +143,9 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
     api.follow(f"train_{PIPELINE}", bad, lambda line: None)
     refused = finish(validate, "validate", api.await_run(validate, bad_since))
     return Chain(
-        ingested,
-        profiled,
-        features,
-        trained,
-        judged,
-        refused,
-        copied,
-        point,
-        drilled,
-        restored_aside,
-        removed,
-        looked,
-        again,
-    )
+        ingested, profiled, features, trained, judged, refused, copied,
+        point, drilled, restored_aside, removed, looked, again,
+    )  # fmt: skip
 
 
 def test_every_delivered_row_is_accepted_or_quarantined(chain: Chain) -> None:
@@ -196,6 +186,12 @@ def test_features_of_every_accepted_row_are_online(chain: Chain) -> None:
 def test_the_candidate_beats_baseline_and_limit_and_is_champion(chain: Chain) -> None:
     assert chain.judged["promoted"] and chain.judged["champion"] == chain.trained["version"]
     assert chain.judged["metrics"]["mae"] <= 25.0 < chain.judged["baselines"]["mae"]
+
+
+def test_two_commands_of_the_readme_get_the_champions_prediction(chain: Chain, platform: Platform) -> None:
+    answer, wanted = asked_as_the_readme_says(platform, pipelines.with_model(pipelines.named(PIPELINE)))
+    assert answer["version"] == chain.judged["champion"]
+    assert answer["predictions"][0]["prediction"] == pytest.approx(wanted, rel=1e-6)
 
 
 def test_a_bad_candidate_is_refused_with_reasons_and_the_champion_stays(chain: Chain) -> None:
@@ -262,7 +258,7 @@ def test_every_dag_page_has_its_documentation_and_no_file_fails_to_import(chain:
     for kind in ("ingest", "materialize_features", "train", "validate_model", "replicate", "backup", "restore_drill"):
         assert any(dag_id.startswith(kind) for dag_id in ids), kind
     for dag_id in ids:
-        assert "When it fails" in api.details(dag_id)["doc_md"], dag_id
+        assert "When it fails" in api.get(f"/api/v2/dags/{dag_id}/details")["doc_md"], dag_id
 
 
 @pytest.mark.parametrize(
@@ -302,7 +298,7 @@ def test_a_rollback_without_an_earlier_champion_fails_and_moves_nothing(chain: C
 
 
 def test_the_plugin_is_listed_and_its_routes_ask_who_you_are(chain: Chain, api: AirflowApi) -> None:
-    assert any(plugin["name"] == "rempart" for plugin in api.plugins())
+    assert any(plugin["name"] == "rempart" for plugin in api.get("/api/v2/plugins")["plugins"])
     anonymous = httpx.get(f"{api.url}/rempart/evidence", trust_env=False)
     assert anonymous.status_code == 401
     forged = httpx.get(f"{api.url}/rempart/evidence", headers={"Authorization": "Bearer x.y.z"}, trust_env=False)

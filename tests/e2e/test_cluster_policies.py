@@ -115,5 +115,5 @@ def test_dags_in_other_files_keep_running(dropped: dict[str, str], before: set[s
         run = api.trigger("user_clean")
         api.follow("user_clean", run, lambda line: None, timeout=180)
     assert api.result("user_clean", run, "work") == {"done": True}
-    details = api.details("ingest_hotel_bookings")
+    details = api.get("/api/v2/dags/ingest_hotel_bookings/details")
     assert not details["has_import_errors"] and "classification:personal" in str(details["tags"])

@@ -15,6 +15,7 @@ import pytest
 from rempart.errors import DatabaseUnavailable, FeatureError
 from rempart.features import in_memory, offline, online, repository, training_set
 from rempart.features.databases import FeatureDatabases
+from rempart.features.offline_load import settling
 from rempart.features.plan import view_tables
 from rempart.flows.training.materialize import MaterializeResult, materialize_rows
 from rempart.settings.config import Connection
@@ -208,6 +209,22 @@ def test_same_snapshot_twice_changes_nothing(
     assert (again.changed, again.from_time, again.to_time) == (False, None, None)
     assert query(feature_databases, stamps) == before
     assert [offline.find_snapshot(feature_databases, name) for name in (pipeline.name, "none")] == ["s1", None]
+
+
+def test_a_load_whose_tables_cannot_be_settled_is_complete_and_its_note_warns(
+    refresh: Callable[..., MaterializeResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def session(connection: Connection, doing: str, **options: bool) -> Any:
+        raise DatabaseUnavailable(f"{doing}: no answer", "Start it.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(settling, "session", session)
+        first = refresh([row(1, 0)])
+    assert (
+        first.changed and first.rows_offline and "The load is complete, but VACUUM of its tables failed" in first.note
+    )
+    again = refresh([row(1, 0)])
+    assert not again.changed and "VACUUM" not in again.note
 
 
 def test_apply_leaves_the_watermark_alone(

@@ -48,6 +48,12 @@ def test_the_scheduler_fits_with_a_watcher_of_pods_beside_it(stack: paths.Stack)
     assert 2 * used(stack, "airflow-scheduler", alone=True) < requested(VALUES["scheduler"]["resources"])
 
 
+def test_the_scorer_fits_into_its_request(stack: paths.Stack) -> None:
+    deployment = next(yaml.safe_load_all((PLATFORM.parent / "serving" / "scorer.yaml").read_text("utf-8")))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert used(stack, "scorer") < requested(container["resources"])
+
+
 def test_mlflow_fits_into_its_request(stack: paths.Stack) -> None:
     (deployment, _) = yaml.safe_load_all((PLATFORM / "mlflow.yaml").read_text("utf-8"))
     (container,) = deployment["spec"]["template"]["spec"]["containers"]

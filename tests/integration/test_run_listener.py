@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -93,8 +92,8 @@ print(json.dumps(told))
 @pytest.fixture(scope="module")
 def told(stack: paths.Stack) -> dict[str, Any]:
     api = AirflowApi(config.environment_connections("airflow_api"))
-    with unpaused(api, "export_evidence"):  # it runs as soon as it may
-        run = api.await_run("export_evidence", datetime(2020, 1, 1, tzinfo=UTC))
+    with unpaused(api, "export_evidence"):
+        run = api.trigger("export_evidence")
         api.follow("export_evidence", run, lambda line: None)
     env = environment.of(stack, config.read_env_file(stack.secrets), os.environ, "airflow-scheduler")
     command = [sys.executable, "-c", IN_THE_SCHEDULER, "export_evidence", run]

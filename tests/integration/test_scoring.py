@@ -80,9 +80,11 @@ def test_each_row_has_its_newest_prediction_after_kills_repeats_and_an_erasure(
     world.version = "8"
     early = sum(day.isoformat() < "2026-04-01" for day in rows["arrival"].to_pylist())
     assert world.score(since="2026-01-01", until="2026-04-01").changed_rows == early > 0
-    world.version = "7"
-    assert world.score(**ALL).changed_rows == 0  # older predictions do not come back
-    assert [row[1] for row in table(feature_databases)].count("8") == early
+    world.version = "7"  # rolled back
+    back = world.score(**ALL)
+    assert (back.new, back.changed_rows, back.former_rows) == (False, early, 0)
+    assert {row[1] for row in table(feature_databases)} == {"7"}
+    assert world.score(**ALL).changed_rows == 0
 
     given: dict[str, Any] = {"by": "data-protection-officer", "reason": "objection"}
     planned = erase_flow.erase(world.platform, world.pipeline, [(7,)], **given)
@@ -122,6 +124,7 @@ def test_odd_values_arrive_as_they_are(feature_databases: FeatureDatabases, tmp_
         {
             "name": texts,
             "prediction": pa.array([None, 1.5, 1e-300, -0.0, 2.0]),
+            "sha256": ["a"] * 5,
             "scored_at": pa.array([0] * 5, pa.timestamp("us", "UTC")),
         }
     )
@@ -129,6 +132,7 @@ def test_odd_values_arrive_as_they_are(feature_databases: FeatureDatabases, tmp_
     columns = {
         "name": SnapshotColumn("string", False),
         "prediction": SnapshotColumn("number", True),
+        "sha256": SnapshotColumn("string", False),
         "scored_at": SnapshotColumn("timestamp", False),
     }
     into = Into(connection="sales_db", table="public.odd_names")
@@ -136,6 +140,7 @@ def test_odd_values_arrive_as_they_are(feature_databases: FeatureDatabases, tmp_
     with user(feature_databases) as session:
         found = dict(session.execute("SELECT name, prediction FROM odd_names").fetchall())
     assert found == dict(zip(texts, rows["prediction"].to_pylist(), strict=True))
+    assert [user_table.count_of_others(feature_databases.offline, into, NAME, sha256) for sha256 in "ab"] == [0, 5]
     assert user_table.strike_others(feature_databases.offline, replace_table(into), NAME, ["any"]) == 0
 
 

@@ -28,7 +28,7 @@ from rempart.deployment.servers.object_sites import permission
 from rempart.deployment.setup import environment, launch, paths, privileges, services
 from rempart.errors import ConfigError, ConnectionMissing, PreflightFailed, SiteError
 from rempart.settings import config, sections
-from rempart.settings.config import DATABASES, environment_connections
+from rempart.settings.config import DATABASES, SCORER_READS, environment_connections
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.s3.site import S3Site
 
@@ -116,13 +116,38 @@ def test_the_backup_role_reads_everything_and_writes_nothing() -> None:
             session.execute("DELETE FROM dag")
 
 
+def test_the_scorers_role_reads_what_it_needs_and_writes_nothing() -> None:
+    reads = {"ledger": "evidence_all", "continuity": "active_site", "feast_online": "pg_class"}
+    assert set(reads) == set(SCORER_READS)
+    for database in DATABASES:
+        if database not in reads:
+            with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+                enter("scorer", database)
+            continue
+        with enter("scorer", database) as session:
+            session.execute(f"SELECT count(*) FROM {reads[database]}")
+            for statement in ("CREATE TABLE public.intruder (x int)", f"DELETE FROM {reads[database]}"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    session.execute(statement)
+                session.rollback()
+    with enter("scorer", "continuity") as session, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        session.execute("SELECT * FROM lease")
+    with enter("feast_online") as owner:
+        owner.execute("CREATE TABLE public.made_later AS SELECT 1 AS x")
+        owner.commit()
+        with enter("scorer", "feast_online") as session:
+            assert session.execute("SELECT x FROM public.made_later").fetchone() == (1,)
+        owner.execute("DROP TABLE public.made_later")
+        owner.commit()
+
+
 def test_no_role_of_the_platform_is_a_superuser() -> None:
     with enter("backup") as session:
         rows = session.execute(
             "SELECT rolname, rolsuper, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles WHERE rolname = ANY(%s)",
-            [[*DATABASES, "backup", "drill", "ledger_owner"]],
+            [[*DATABASES, "backup", "drill", "scorer", "ledger_owner"]],
         ).fetchall()
-    assert len(rows) == len(DATABASES) + 3
+    assert len(rows) == len(DATABASES) + 4
     for name, superuser, create_role, create_database, bypass in rows:
         assert not (superuser or create_role or bypass), name
         assert create_database == (name == "drill")

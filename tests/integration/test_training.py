@@ -21,6 +21,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.models import loading, registry
 from rempart.models.predictions import figures
 from rempart.models.tracking import session
+from rempart.monitoring import retraining
 from rempart.settings import sections
 from rempart.settings.champions.retraining import Retraining
 from rempart.training import datasets
@@ -181,6 +182,13 @@ def test_the_gate_promotes_refuses_and_is_readable_in_mlflow(fast):
     assert [(body["verdict"], body["version"]) for body in chain] == [(verdict, bad.version)] * 3
     assert validate(platform, pipeline) == refused
     assert len(platform.ledger.find("refusal", pipeline.name)) == 1
+    assert train(BAD, verdict=verdict).version == bad.version  # the task was killed after its record, and is repeated
+    assert len(platform.ledger.find("candidate", pipeline.name)) == 2
+    later = platform.ledger.append("monitoring", pipeline.name, {"outcome": "red", "version": first.version}).seq
+    platform.ledger.append("retraining", pipeline.name, retraining.body(later, first.version))
+    retrain.trained(platform, pipeline.name, later, train(BAD, verdict=later).version)
+    validate(platform, pipeline)  # an equal job gives the version again: the gate's record names the newest alarm
+    assert [refusal.body["verdict"] for refusal in platform.ledger.find("refusal", pipeline.name)] == [later, verdict]
     with session(platform.tracking()) as client:
         version = client.get_model_version(pipeline.name, bad.version)
         assert version.tags["rempart.verdict"] == str(verdict)

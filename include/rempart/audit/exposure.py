@@ -18,6 +18,7 @@ _BINDS: tuple[tuple[str, str], ...] = (
     ("postgresql", r"^listen_addresses=(.*)$"),
     ("site-", r"^-ip\.bind=(.*)$"),
     ("mlflow", r"^--host$"),
+    ("scorer", r"^--host$"),
 )
 """Settings by which each kind of service listens: a pattern of an argument.
 
@@ -29,6 +30,7 @@ _GUARDS: Mapping[str, tuple[Protocol, str]] = {
     "postgresql": ("postgresql", "/"),
     "mlflow": ("http", "/api/2.0/mlflow/experiments/search?max_results=1"),
     "airflow": ("http", "/api/v2/dags"),
+    "scorer": ("http", "/metrics"),
 }
 """How each declared port authenticates clients, and the HTTP path that only a user may see."""
 

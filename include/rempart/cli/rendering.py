@@ -19,7 +19,7 @@ Take = Callable[[logging.LogRecord], bool]
 """Shows a record in a live view. Returns whether the record needs no line of its own."""
 views: list[Take] = []
 """The live views of this process: the last one is asked."""
-TIMED = ("rempart.deployment.embedded.lifecycle",)
+TIMED = ("rempart.deployment.embedded.lifecycle", "rempart.deployment.embedded.service_log")
 """Loggers whose lines show the seconds since the command started, because a start of the stack takes long."""
 _WORDS = {logging.WARNING: ("warning", "33"), logging.ERROR: ("error", "31"), logging.CRITICAL: ("error", "31")}
 

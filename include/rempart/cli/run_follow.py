@@ -198,5 +198,6 @@ def conclusion(pipeline: str, results: Mapping[str, Mapping[str, Any]]) -> list[
     elif judged["promoted"]:
         lines.append(f"Version {judged['version']} is champion: rempart model show {pipeline}")
     else:
+        lines.append("Change features, trainer or gate in the pipeline file, and run the pipeline again.")
         lines.append(f"Version {judged['version']} was refused: rempart model show {pipeline}")
     return lines

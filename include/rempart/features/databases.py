@@ -41,9 +41,12 @@ def registry_url(connection: Connection) -> str:
 
 
 @contextmanager
-def session(connection: Connection, doing: str, *, autocommit: bool = False) -> Iterator[Session]:
+def session(
+    connection: Connection, doing: str, *, autocommit: bool = False, patience: int | None = None
+) -> Iterator[Session]:
     """Open one transaction in UTC, committed at the end; with `autocommit` each statement is one.
 
+    `patience`: seconds after which a statement is cancelled, and a silent server counts as away; None sets no limit.
     Raises DatabaseUnavailable if PostgreSQL does not answer, FeatureError for refusals, without a cause: PostgreSQL
     quotes the offending values in its messages, and these may be personal.
     """
@@ -56,10 +59,11 @@ def session(connection: Connection, doing: str, *, autocommit: bool = False) -> 
             password=connection.password,
             dbname=connection.schema,
             **(connection.tls() | {"sslmode": sslmode(connection)}),
-            connect_timeout=10,
+            **_limits(patience),
+            connect_timeout=patience or 10,
             autocommit=autocommit,
             application_name="rempart",
-            options="-c timezone=UTC -c datestyle=ISO -c search_path=public",
+            options=f"-c timezone=UTC -c datestyle=ISO -c search_path=public -c statement_timeout={patience or 0}s",
         ) as opened:
             yield opened
     except psycopg.OperationalError as cause:
@@ -71,6 +75,18 @@ def session(connection: Connection, doing: str, *, autocommit: bool = False) -> 
             f"{where}: PostgreSQL answered {type(cause).__name__} (SQLSTATE {cause.sqlstate})",
             "Check that the snapshot matches the pipeline's schema and that the role owns its database.",
         ) from None
+
+
+def _limits(patience: int | None) -> dict[str, Any]:
+    """Return libpq's limits for a network that is cut: for what was sent, and while an answer is awaited."""
+    if patience is None:
+        return {}
+    return {
+        "tcp_user_timeout": 1000 * patience,
+        "keepalives_idle": patience,
+        "keepalives_interval": 1,
+        "keepalives_count": 3,
+    }
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +19,7 @@ from rempart.features import tables
 from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.labels import Received
-from rempart.features.offline_load import copying, replacing
+from rempart.features.offline_load import copying, replacing, settling
 from rempart.features.offline_load.basis import Basis, Changes, LastLoad, basis
 from rempart.features.offline_load.view_tables import load_view
 from rempart.features.online_store.comparison import LARGEST_PART
@@ -40,8 +40,8 @@ class Load:
     """One load: rows in the snapshot, rows of all view tables, and how many of these were written or deleted by it.
 
     `labels`: how many rows have a label, if another pipeline delivers them. `used`: id of the snapshot of each pipeline
-    whose views are used. `note`: tells why all rows were read, and which views were made anew as a whole; "" if neither
-    was done, or nothing was loaded before.
+    whose views are used. `note`: tells why all rows were read, which views were made anew as a whole, and that
+    the tables were not settled after a large load; "" if there is nothing to tell.
     """
 
     snapshot: str
@@ -131,17 +131,9 @@ def load(
         )
         loaded = Load(snapshot_id, at, count, view_rows, changed, labels_in(opened, pipeline), note, used)
     if changed and not is_part:
-        _settle(databases, pipeline, [rows_table(pipeline), *(view.table for view in views)])
+        caution = settling.settle(databases, pipeline, [rows_table(pipeline), *(view.table for view in views)])
+        loaded = replace(loaded, note=" ".join(filter(None, [loaded.note, caution])))
     return loaded
-
-
-def _settle(databases: FeatureDatabases, pipeline: ModelPipeline, written: Sequence[str]) -> None:
-    """Give large loads to the next reader as PostgreSQL does later by itself: with statistics, and rows known valid.
-
-    Without it the next load, of however few rows, would read and write all of them once more.
-    """
-    with session(databases.offline, f"settle the tables of '{pipeline.name}'", autocommit=True) as opened:
-        opened.execute(sql.SQL("VACUUM (ANALYZE) {}").format(tables.names(written)))
 
 
 def _last_load(opened: Session, pipeline: ModelPipeline) -> LastLoad | None:

@@ -1,4 +1,4 @@
-"""Reasons against rows whose key is known, the deliveries of which too many rows are refused, and their acceptance."""
+"""Counts of a delivery's rows, reasons against rows whose key is known, held-back deliveries and their acceptance."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ CONFLICT = "its key was accepted before with other values"
 HELD = "held back: too many rows of its delivery were refused"
 """Reason of a good row in quarantine."""
 
+COUNTS = ("delivered", "accepted", "repeated", "quarantined")
+"""Rows of a delivery: each delivered row is accepted, repeated or in quarantine."""
+
 ALL = "all"
 """Stands for all deliveries where a run ingests one again."""
+
+
+def good(accepted: int, repeated: int, replaced: int = 0) -> str:
+    """Return how many rows were accepted, of these how many replaced older ones, and how many were repeated. Pure."""
+    told = f"{accepted:,} accepted" + (f" ({replaced:,} replaced older rows)" if replaced else "")
+    return told + (f", {repeated:,} repeated (equal or newer rows of their key stand)" if repeated else "")
 
 
 def contradiction(again: str | None, *, accept: bool, accept_loss: str | None) -> tuple[str, str] | None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from rempart import canonical_json
 from rempart.errors import IntegrityError, ObjectMissing
+from rempart.ingestion.acceptance import COUNTS
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import RefusedRow
 from rempart.settings.pipeline import Pipeline
@@ -33,14 +34,14 @@ class Refused(Iterable[RefusedRow], Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of one delivery: accepted + quarantined = delivered. Holds counts and reasons, no values.
+    """Outcome of one delivery: accepted + repeated + quarantined = delivered. Holds counts and reasons, no values.
 
-    `judged` rows were checked against the expectations; `unexpected` counts, by reason, the rows that broke each. The
-    other rows had an earlier fault. `again` counts repeated ingestions, and `added` the rows that the last one
-    accepted. `held`: its good rows are in quarantine too, until a person accepts them. `source`: the format and dialect
-    with which it was read last, and must be read again. With `on_conflict: newest`, `replaced` accepted rows took the
-    place of an older row of their key, and `passed_over` ones are not in the snapshot, since an equal or newer row is.
-    `taken_at` and `position` tell its order (`in_order`): the run that took it in, and its place there.
+    `repeated` good rows are not in the snapshot, since an equal or newer row of their key is. `replaced` accepted rows
+    took the place of an older row. `judged` rows were checked against the expectations; `unexpected` counts, by reason,
+    the rows that broke each. The other rows had an earlier fault. `again` counts how often it was ingested again, and
+    `added` and `added_repeated` the rows that the last time made accepted and repeated. `held`: its good rows are in
+    quarantine too, until a person accepts them. `source`: the format and dialect with which it was read last, and must
+    be read again. `taken_at` and `position` tell its order (`in_order`): the run that took it in, and its place there.
     """
 
     sha256: str
@@ -57,11 +58,12 @@ class Outcome:
     judged: int
     unexpected: Mapping[str, int]
     added: int
+    added_repeated: int = 0
     again: int = 0
     held: bool = False
     source: Mapping[str, Any] = field(default_factory=dict)
     replaced: int = 0
-    passed_over: int = 0
+    repeated: int = 0
     taken_at: str = ""
     position: int = 0
 
@@ -81,34 +83,36 @@ def outcome(
     source: Source,
     held: bool = False,
     replaced: int = 0,
-    passed_over: int = 0,
+    repeated: int = 0,
     taken_at: datetime,
     position: int,
     before: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Count a delivery's refused rows by reason; a row with two reasons counts under both. `rules`: the reasons of the
     expectations that `judged` rows were held against. `before`: its outcome when the same bytes came earlier."""
-    accepted, reasons = delivered - len(refused), by_reason(refused)
+    accepted, reasons = delivered - len(refused) - repeated, by_reason(refused)
+    had = before or {"accepted": 0, "repeated": 0}
     return Outcome(
         arrival.sha256,
         arrival.name,
         arrival.size,
         arrival.landed_at.isoformat(),
-        HELD_BACK if held else _verdict(accepted, refused, fault),
+        HELD_BACK if held else _verdict(accepted + repeated, refused, fault),
         fault,
         delivered,
         accepted,
         len(refused),
         reasons,
-        snapshot if accepted else None,
+        snapshot if accepted + repeated else None,
         judged,
         {rule: reasons.get(rule, 0) for rule in rules},
-        accepted - int(before["accepted"]) if before else accepted,
+        accepted - int(had["accepted"]),
+        repeated - int(had["repeated"]) if before else 0,
         again=attempt(before) + 1 if before else 0,
         held=held,
         source=as_read(source),
         replaced=replaced,
-        passed_over=passed_over,
+        repeated=repeated,
         taken_at=taken_at.isoformat(),
         position=position,
     )
@@ -132,16 +136,16 @@ def outcome_again(
     source: Source,
     held: bool = False,
     replaced: int = 0,
-    passed_over: int = 0,
+    repeated: int = 0,
 ) -> Outcome:
     """Return the outcome of a delivery that was ingested again, with `added` newly accepted rows."""
-    accepted, reasons = delivered - len(refused), by_reason(refused)
+    accepted, reasons = delivered - len(refused) - repeated, by_reason(refused)
     return Outcome(
         str(before["sha256"]),
         str(before["file"]),
         int(before["bytes"]),
         str(before["landed_at"]),
-        HELD_BACK if held else _verdict(accepted, refused, None),
+        HELD_BACK if held else _verdict(accepted + repeated, refused, None),
         None,
         delivered,
         accepted,
@@ -151,11 +155,12 @@ def outcome_again(
         judged,
         {rule: reasons.get(rule, 0) for rule in rules},
         added,
+        repeated - int(before["repeated"]),
         attempt(before) + 1,
         held,
         as_read(source),
         replaced,
-        passed_over,
+        repeated,
         str(before["taken_at"]),
         int(before["position"]),
     )
@@ -189,8 +194,13 @@ def by_reason(refused: Iterable[RefusedRow]) -> dict[str, int]:
     return dict(sorted(reasons.items()))
 
 
-def _verdict(accepted: int, refused: Refused, fault: str | None) -> str:
-    return REFUSED if fault or not accepted else "accepted in part" if refused else "accepted"
+def _verdict(good: int, refused: Refused, fault: str | None) -> str:
+    return REFUSED if fault or not good else "accepted in part" if refused else "accepted"
+
+
+def good(outcome_json: Mapping[str, Any]) -> int:
+    """Return how many rows of a delivery were not refused: the accepted and the repeated ones. Pure."""
+    return int(outcome_json["accepted"]) + int(outcome_json["repeated"])
 
 
 def outcome_key(pipeline: str, sha256: str) -> str:
@@ -241,7 +251,7 @@ def outcomes(site: Site, bucket: str, pipeline: str) -> list[dict[str, Any]]:
 
 
 def totals(site: Site, bucket: str, pipeline: str) -> dict[str, int]:
-    """Return rows delivered, accepted and quarantined over all deliveries so far, and the number of deliveries."""
+    """Return rows by `COUNTS` over all deliveries so far, and the number of deliveries."""
     found = outcomes(site, bucket, pipeline)
-    counted = {name: sum(delivery[name] for delivery in found) for name in ("delivered", "accepted", "quarantined")}
+    counted = {name: sum(delivery[name] for delivery in found) for name in COUNTS}
     return {"deliveries": len(found), **counted}

@@ -16,6 +16,7 @@ from rempart.errors import PipelineError
 from rempart.ingestion.sampling.facts import LIKELY_YEARS, ColumnFacts
 from rempart.ingestion.sampling.files import of_file
 from rempart.ingestion.sampling.names import header_entries, shown, yaml_word
+from rempart.ingestion.sampling.orders import Order
 from rempart.ingestion.sampling.ranges import Range
 from rempart.ingestion.sampling.sample import Sample
 from rempart.ingestion.sampling.survey import Survey, pipeline_name, survey
@@ -106,14 +107,16 @@ def _lines(s: Survey) -> Iterator[str]:
     yield ""
     yield f"key: {_list(s.key.columns)}    # CHECK: {_doubt(s)}"
     if "kind" not in s.sample.source:
-        repeats = "does a delivery repeat rows of an earlier one, such as a full export? Then newest"
+        repeats = "does a delivery repeat rows, its own or earlier ones, as a full export does? Then newest"
         yield f"on_conflict: refuse    # CHECK: {repeats}"
     yield ""
     yield "moments:                        # CHECK: in order of time; add each moment at which more becomes known"
     yield f"  event: {{column: {yaml_word(s.time)}}}"
     dates = [c.name for c in s.columns if c.type in ("date", "timestamp") and c.name != s.time]
     yield from (f"  # {yaml_word(name)}: {{column: {yaml_word(name)}}}" for name in dates)
-    yield f"partition_by: {yaml_word(s.time)}" + (f"    # CHECK: other dates: {', '.join(dates)}" if dates else "")
+    yield f"partition_by: {yaml_word(s.time)}" + (
+        f"    # CHECK: snapshots are stored by its {s.every}s; other dates: {', '.join(dates)}" if dates else ""
+    )
     if s.every != "month":
         yield f"partition_every: {s.every}    # CHECK: there are about {s.rows_a_month:,} rows a month"
     yield ""
@@ -187,7 +190,7 @@ def _column(column: ColumnFacts, s: Survey) -> str:
 
 
 def _expectations(s: Survey) -> Iterator[str]:
-    yield "expectations:                   # CHECK: ranges are those of these rows, rounded outwards"
+    yield "expectations:                   # CHECK: ranges, rounded outwards, and orders are those of these rows"
     between = "expect: expect_column_values_to_be_between"
     for column in s.columns:
         if (range_ := column.range) is None or column.name in s.key.columns:
@@ -202,9 +205,21 @@ def _expectations(s: Survey) -> Iterator[str]:
             rule = f"{between}, column: {yaml_word(column.name)}, {limits}, reason: {column.name} is out of range"
             many = f"{column.unlikely:,} {'is' if column.unlikely == 1 else 'are'} outside"
             yield f"  - {{{rule}}}    # CHECK: {many}; such rows go to quarantine"
+    yield from map(_order, s.orders)
     span = f"min_value: {s.first_day.year:04d}-01-01, max_value: {s.last_year}-12-31"
     yield f"  - {{{between}, column: {yaml_word(s.time)}, {span}, reason: {s.time} is out of range}}"
     yield "max_quarantined: 0.05"
+
+
+def _order(order: Order) -> str:
+    """Return the expectation that a date is not before another, and how many rows break it."""
+    rule = f"expect: expect_column_pair_values_a_to_be_greater_than_b, column_A: {yaml_word(order.then)}, "
+    rule += f"column_B: {yaml_word(order.first)}, or_equal: true, ignore_row_if: either_value_is_missing, "
+    line = f"  - {{{rule}reason: {order.then} is before {order.first}}}"
+    if not order.broken:
+        return line
+    breaks = "row breaks" if order.broken == 1 else "rows break"
+    return f"{line}    # CHECK: {order.broken:,} of {order.rows:,} {breaks} it; such rows go to quarantine"
 
 
 def _unlikely(found: Range) -> str:
@@ -235,6 +250,9 @@ def _learning(s: Survey) -> Iterator[str]:
     yield f"    calendar: {{{time}: [month, day_of_week, day_of_year]}}"
     if ages := ", ".join(_ages(s)):
         yield f"    expressions: {{{ages}}}    # CHECK: days from these dates to the row's time; are they known then?"
+    if spans := ", ".join(_spans(s)):
+        told = "days between dates, for a view at a moment when both are known"
+        yield f"    # {'add to ' if ages else ''}expressions: {{{spans}}}    # {told}"
     if groups and numeric:
         yield "  trend:                        # mean and count over earlier rows of the same group"
         yield "    kind: trailing"
@@ -258,6 +276,7 @@ def _learning(s: Survey) -> Iterator[str]:
     )
     useless = f"Set the {metric} from which a model is of no use to you"
     yield f"  limit: {_number(s.limit)}    # CHECK: {ceiling}. Drafted: {guess}. {useless}"
+    yield "  baseline_margin: 0.1    # share of the baseline's error by which a model must be better"
     yield f"  baseline_by: [{yaml_word(groups[0]) if groups else s.time + '.month'}]"
 
 
@@ -268,6 +287,15 @@ def _ages(s: Survey) -> Iterator[str]:
         name, age = f"days_since_{column}", f"days_since({column})"
         if name not in taken and len(name) <= 40 and columns_of(age) == [column]:
             yield f"{name}: {age}"
+
+
+def _spans(s: Survey) -> Iterator[str]:
+    """Yield the days between two dates of which one is never before the other, as an expression of a free name."""
+    taken = {column.name for column in s.columns}
+    for order in s.orders:
+        name, span = f"{order.first}_to_{order.then}", f"days_between({order.then}, {order.first})"
+        if name not in taken and len(name) <= 40 and set(columns_of(span)) == {order.first, order.then}:
+            yield f'{name}: "{span}"'
 
 
 def _trainer(rows: int) -> str:

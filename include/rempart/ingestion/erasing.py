@@ -1,4 +1,4 @@
-"""Remove the rows of some keys from an object: bytes in, bytes out; for a delivery file in, file out.
+"""Remove the rows of some keys from an object: file in, file out; for a quarantine file bytes in, bytes out.
 
 A delivery loses the lines of these rows and keeps all others byte for byte; a quarantine file, a part of a snapshot and
 a training set lose their rows. A delivery that cannot be searched has a `fault`: ingestion refuses it, and an erasure
@@ -46,7 +46,7 @@ _CONFLICT = re.compile(r"^(conflicts/[^/]+/)+")
 
 @dataclass(frozen=True)
 class Cut:
-    """Rest of an object after `rows` were removed: `body`, or for a delivery `file`; both None if nothing was removed.
+    """Rest of an object after `rows` were removed: `body` or `file`; both None if nothing was removed.
 
     `lines` of a delivery were removed, and `header` are its columns. `unread` rows had no readable key and were not
     searched. `fault`: why the delivery as a whole could not be searched.
@@ -104,23 +104,24 @@ def split(table: pa.Table, key: Sequence[str], gone: IsErased) -> tuple[pa.Table
     return table.filter(pa.array([not is_struck for is_struck in struck])), table.filter(pa.array(struck))
 
 
-def cut_table(body: bytes, kind: Kind, key: Sequence[str], gone: IsErased) -> Cut:
-    """Return a part or a training set (Parquet) without these rows, in their order. Some rows are in memory."""
+def cut_table(file: Path, kind: Kind, key: Sequence[str], gone: IsErased, out: Path) -> Cut:
+    """Write a part or a training set (Parquet) without these rows to `out`, in their order. Some rows are in memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    opened = pq.ParquetFile(pa.BufferReader(body))
-    schema = opened.schema_arrow.remove_metadata() if kind == "part" else opened.schema_arrow
-    if not set(key) <= set(schema.names):  # of another time, with another key
-        return Cut(unread=opened.metadata.num_rows)
+    with pq.ParquetFile(file) as opened:
+        schema = opened.schema_arrow.remove_metadata() if kind == "part" else opened.schema_arrow
+        if not set(key) <= set(schema.names):  # of another time, with another key
+            return Cut(unread=opened.metadata.num_rows)
 
-    def read(columns: Sequence[str] | None = None) -> Iterator[tuple[pa.Table, pa.Table]]:
-        for batch in opened.iter_batches(_BATCH, columns=columns):
-            yield split(pa.Table.from_batches([batch]), key, gone)
+        def read(columns: Sequence[str] | None = None) -> Iterator[tuple[pa.Table, pa.Table]]:
+            for batch in opened.iter_batches(_BATCH, columns=columns):
+                yield split(pa.Table.from_batches([batch]), key, gone)
 
-    if not (struck := sum(erased.num_rows for _, erased in read(list(key)))):
-        return Cut()
-    return Cut(snapshots.encode((left for left, _ in read()), schema), struck)
+        if not (struck := sum(erased.num_rows for _, erased in read(list(key)))):
+            return Cut()
+        snapshots.write((left for left, _ in read()), schema, out)
+    return Cut(rows=struck, file=out)
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -260,14 +260,22 @@ def load_table(site: Site, bucket: str, snapshot: Snapshot) -> pa.Table:
 
 
 def encode(tables: Iterable[pa.Table], schema: pa.Schema) -> bytes:
-    """Return rows as Parquet, in their order: equal rows give equal bytes, whatever the tables (for one Arrow version).
+    """Return rows as Parquet, as `write` makes it."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    write(tables, schema, sink)
+    return bytes(sink.getvalue())
+
+
+def write(tables: Iterable[pa.Table], schema: pa.Schema, sink: Path | pa.NativeFile) -> None:
+    """Write rows as Parquet, in their order: equal rows give equal bytes, whatever the tables (for one Arrow version).
 
     The rows of one row group are in memory.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, compression="zstd", version="2.6") as writer:
         waiting = schema.empty_table()
         for table in tables:
@@ -277,7 +285,6 @@ def encode(tables: Iterable[pa.Table], schema: pa.Schema) -> bytes:
                 waiting = waiting.slice(_GROUP)
         if waiting.num_rows:
             writer.write_table(waiting.combine_chunks(), row_group_size=_GROUP)
-    return bytes(sink.getvalue())
 
 
 def partitions(table: pa.Table, column: str, every: Period = "month") -> dict[str, pa.Table]:

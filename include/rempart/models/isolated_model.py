@@ -6,10 +6,9 @@ the rest. The process ends with the object.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import selectors
+import select
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rempart.errors import ModelRefused
 from rempart.models import onnx_format
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 MEMORY = 1 << 30
 """Bytes that a model may take in addition to four times its own size."""
-INLINE = 1 << 16
+INLINE = 1 << 20
 """Bytes of a matrix that goes through the pipe; a larger one goes through a file."""
 SECONDS = 300.0
 """Seconds for opening the model, and for each prediction."""
@@ -53,12 +52,13 @@ class IsolatedModel:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                text=True,
                 env=environment,
                 cwd="/",
             )
             self._end = weakref.finalize(self, _end, self._process)
-            self._heed(self._answer("opening"))
+            self._ready = select.poll()
+            self._ready.register(self._stdout, select.POLLIN)
+            self._answer("opening")
 
     def run(self, matrix: Any, task: str, classes: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Predict like `onnx_format.run`."""
@@ -66,47 +66,48 @@ class IsolatedModel:
 
         order: dict[str, Any] = {"task": task, "classes": classes}
         if matrix.nbytes <= INLINE:
-            order |= {"inline": base64.b64encode(matrix.tobytes()).decode(), "shape": matrix.shape}
-            answer = self._asked(order)
-            body = base64.b64decode(answer["inline"])
+            given = np.ascontiguousarray(matrix)
+            answer = self._asked(order | {"shape": given.shape}, given.data.cast("B") if given.size else b"")
+            body = self._stdout.read(answer["bytes"])
+            if len(body) != answer["bytes"]:
+                self._end()
+                raise _gone("predicting")
             return np.frombuffer(body, np.float64).reshape((-1, classes) if classes else -1)
         with _folder() as folder:
-            given, result = folder / "matrix.npy", folder / "out.npy"
-            with given.open("wb") as out:
+            file, result = folder / "matrix.npy", folder / "out.npy"
+            with file.open("wb") as out:
                 np.save(out, matrix, allow_pickle=False)
-            self._asked(order | {"matrix": str(given), "out": str(result)})
+            self._asked(order | {"matrix": str(file), "out": str(result)})
             made: np.ndarray[Any, np.dtype[np.float64]] = np.load(result, allow_pickle=False)
         return made
 
-    def _asked(self, order: Mapping[str, Any]) -> Mapping[str, str]:
-        assert self._process.stdin is not None  # noqa: S101 - a pipe, as asked for
+    @property
+    def _stdout(self) -> IO[bytes]:
+        assert self._process.stdout is not None  # noqa: S101 - a pipe, as asked for
+        return self._process.stdout
+
+    def _asked(self, order: Mapping[str, Any], body: bytes | memoryview = b"") -> Mapping[str, Any]:
+        assert self._process.stdin is not None  # noqa: S101 - as above
         try:
-            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.write(body)
             self._process.stdin.flush()
         except BrokenPipeError:
             raise _gone("predicting") from None
-        return self._heed(self._answer("predicting"))
+        return self._answer("predicting")
 
     def close(self) -> None:
         """End the process."""
         self._end()
 
-    def _answer(self, doing: str) -> Mapping[str, str]:
-        assert self._process.stdout is not None  # noqa: S101 - as above
-        with selectors.DefaultSelector() as ready:
-            ready.register(self._process.stdout, selectors.EVENT_READ)
-            if not ready.select(SECONDS):
-                self._end()
-                raise ModelRefused(
-                    f"run the model: it was ended, because {doing} took longer than {SECONDS:.0f} s", _HINT
-                )
-        if not (line := self._process.stdout.readline()):
+    def _answer(self, doing: str) -> Mapping[str, Any]:
+        if not self._ready.poll(SECONDS * 1000):
+            self._end()
+            raise ModelRefused(f"run the model: it was ended, because {doing} took longer than {SECONDS:.0f} s", _HINT)
+        if not (line := self._stdout.readline()):
             self._end()
             raise _gone(doing)
-        found: Mapping[str, str] = json.loads(line)
-        return found
-
-    def _heed(self, answer: Mapping[str, str]) -> Mapping[str, str]:
+        answer: Mapping[str, Any] = json.loads(line)
         if "what" in answer:
             raise ModelRefused(answer["what"], answer["hint"])
         return answer
@@ -125,7 +126,7 @@ def _gone(doing: str) -> ModelRefused:
     )
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
     for stream in (process.stdin, process.stdout):

@@ -49,17 +49,19 @@ def class_names(column: Any) -> Any:
 def score(task: str, truth: Any, predicted: Any) -> dict[str, float]:
     """Return `mae` and `rmse` in the target's unit, or `log_loss` (nats) and `accuracy` (share).
 
-    truth: [n]; predicted: [n], or [n, classes] probabilities. Not finite if a prediction is not.
+    truth: [n]; predicted: [n], or [n, classes] probabilities. No metric is finite if a prediction is not: the gate
+    refuses such a metric.
     """
     import numpy as np
 
     if task == "regression":
         error = predicted - truth
         return {"mae": float(np.abs(error).mean()), "rmse": float(np.sqrt((error**2).mean()))}
+    if not np.isfinite(predicted).all():  # clipped, an infinite probability would be a sure one
+        return {"log_loss": float("nan"), "accuracy": float("nan")}
     classes = truth.astype(int)
     chosen = predicted[np.arange(len(classes)), classes]
-    right = (predicted.argmax(axis=1) == classes).mean() if np.isfinite(predicted).all() else float("nan")
-    # clip lets NaN through
+    right = (predicted.argmax(axis=1) == classes).mean()
     return {"log_loss": float(-np.log(np.clip(chosen, _SMALLEST, 1.0)).mean()), "accuracy": float(right)}
 
 

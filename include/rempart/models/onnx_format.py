@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,7 @@ def open_session(body: bytes) -> onnxruntime.InferenceSession:
 
     model = parse(body)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2
+    options.intra_op_num_threads = min(2, len(os.sched_getaffinity(0)))
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait use no core
     try:

@@ -1,18 +1,19 @@
 """Run one ONNX model in a process with limited memory and without secrets. `isolated_model` starts it.
 
-Its arguments are the model's file and its memory limit in bytes. It answers each line (JSON: the matrix's file, where
-the predictions go, the task, the number of classes) with one line: `{}`, or `{"what", "hint"}` of a refusal. A small
-matrix is in the line itself (`inline`, `shape`), and so are its predictions. The first line is about the model itself.
+Its arguments are the model's file and its memory limit in bytes. It answers each order, a line of JSON, with one line:
+`{}`, or `{"what", "hint"}` of a refusal. The first line is about the model itself. An order has the task, the number of
+classes, and either files of the matrix and of the predictions, or the matrix's `shape`; then its float32 values follow
+the line, and the answer is `{"bytes"}` with so many bytes of float64 values behind it.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 from rempart.errors import ModelRefused
 from rempart.models import onnx_format
@@ -27,9 +28,9 @@ def limit(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def tell(answer: dict[str, str]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+def tell(answer: dict[str, Any], body: bytes = b"") -> None:
+    sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n" + body)
+    sys.stdout.buffer.flush()
 
 
 def main(model: str, memory: str) -> None:
@@ -44,19 +45,22 @@ def main(model: str, memory: str) -> None:
         tell({"what": cause.what, "hint": cause.hint})
         return
     tell({})
-    for line in sys.stdin:
+    given = sys.stdin.buffer
+    for line in given:
         order = json.loads(line)
         try:
-            if "inline" in order:
-                matrix = np.frombuffer(base64.b64decode(order["inline"]), np.float32).reshape(order["shape"])
+            if "shape" in order:
+                rows, columns = order["shape"]
+                matrix = np.frombuffer(given.read(4 * rows * columns), np.float32).reshape(rows, columns)
             else:
                 matrix = np.load(order["matrix"], allow_pickle=False)
             made = onnx_format.run(session, matrix, order["task"], order["classes"])
         except ModelRefused as cause:
             tell({"what": cause.what, "hint": cause.hint})
             continue
-        if "inline" in order:
-            tell({"inline": base64.b64encode(made.tobytes()).decode()})
+        if "shape" in order:
+            body = made.tobytes()
+            tell({"bytes": len(body)}, body)
             continue
         with Path(order["out"]).open("wb") as out:
             np.save(out, made, allow_pickle=False)

@@ -8,8 +8,9 @@ still grows is drift.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from rempart.monitoring import statistics
@@ -82,17 +83,18 @@ def _measured(training: ColumnProfile, window: ColumnProfile, rules: Monitoring)
     held = min(found, key=lambda reference: null_movement(reference, window))
     then, now = before.total(), window.total()
     enough = min(sum(then), sum(now)) >= rules.least_rows
+    natural_values, natural_nulls = natural(training, rules.least_rows)
     unknown = 0 if is_number else now[-1]
     return _ColumnMeasures(
         training.column.name,
         window.rows,
         movement(before, window) if enough else None,
-        max(rules.moved, natural(training, rules.least_rows, movement)),
+        max(rules.moved, natural_values),
         statistics.psi(then, now) if enough else None,
         test(then, now) if enough else 1.0,
         _null_share(window),
         _null_share(held),
-        max(rules.moved, natural(training, rules.least_rows, null_movement)),
+        max(rules.moved, natural_nulls),
         statistics.chi_square((held.missing, held.rows - held.missing), (window.missing, window.rows - window.missing)),
         unknown / sum(now) if unknown else 0.0,
         unknown,
@@ -132,16 +134,19 @@ def null_movement(before: ColumnProfile, after: ColumnProfile) -> float:
     return abs(_null_share(before) - _null_share(after))
 
 
-def natural(training: ColumnProfile, least: int, measure: Callable[[ColumnProfile, ColumnProfile], float]) -> float:
-    """Return the largest movement of a month of the training data, each judged as a window is; 0 if none can be.
+@lru_cache(maxsize=1024)  # a watch of many windows has one training profile
+def natural(training: ColumnProfile, least: int) -> tuple[float, float]:
+    """Return the largest movement of a month of the training data, each judged as a window is, of values and of nulls.
 
-    Months with fewer than `least` rows do not count.
+    0 if no month can be judged. Months with fewer than `least` rows do not count.
     """
-    found = [0.0]
+    values, nulls = [0.0], [0.0]
     for period in _large(training, least):
-        judged_by = [each for each in references(training, [period], least) if each.rows >= least]
-        found += [min(measure(each, training.of([period])) for each in judged_by)] if judged_by else []
-    return max(found)
+        month = training.of([period])
+        if judged_by := [each for each in references(training, [period], least) if each.rows >= least]:
+            values.append(min(movement(each, month) for each in judged_by))
+            nulls.append(min(null_movement(each, month) for each in judged_by))
+    return max(values), max(nulls)
 
 
 def _large(training: ColumnProfile, least: int) -> Sequence[str]:

@@ -1,118 +1,157 @@
-"""Count the rows of a Parquet file into profiles, in DuckDB: a query for each column, and no row in Python."""
+"""Count rows into profiles: a pass over batches of Arrow, each column at once in NumPy, and no row in Python.
+
+Memory is that of a batch and of the counts, whatever the number of rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rempart.monitoring.profiles import NO_PERIOD, Column, ColumnProfile, Profile
 
 if TYPE_CHECKING:
-    import duckdb
+    import numpy as np
+    import pyarrow as pa
+
+    Array = np.ndarray[Any, np.dtype[Any]]
 
 EDGES = 20
 """Quantiles of a number that become edges, besides the least and the greatest value."""
 SAMPLED = 50_000
 """Rows of which quantiles are taken; of more rows each n-th."""
-_OTHER, _NULL = -1, -2
+BATCH = 1 << 16
+"""Rows of a batch: a column's values then fit the processor's cache."""
 
 
-def edges(connection: duckdb.DuckDBPyConnection, file: Path, columns: Sequence[Column]) -> dict[str, tuple[float, ...]]:
-    """Return the edges of the numbers of a file: its least and greatest value and quantiles, each once.
+def edges(rows: Iterable[pa.RecordBatch], count: int, columns: Sequence[Column]) -> dict[str, tuple[float, ...]]:
+    """Return the edges of the numbers of some rows: their least and greatest value and quantiles, each once.
 
-    A number without a value has none.
+    `count`: the number of rows. A number without a value has no edges.
     """
+    import numpy as np
+
     numbers = [column for column in columns if column.kind == "number"]
-    if not numbers:
-        return {}
-    rows = _one(connection, f"SELECT count(*) FROM {_read(file)}")[0]  # noqa: S608 # names are quoted
-    step = max(1, rows // SAMPLED)
-    shares = [place / EDGES for place in range(EDGES + 1)]
-    wanted = ", ".join(f"quantile_disc({_number(column)}, {shares}) AS {_name(column.name)}" for column in numbers)
-    source = f"read_parquet({_text(str(file))}, file_row_number = true)"
-    found = _one(connection, f"SELECT {wanted} FROM {source} WHERE file_row_number % {step} = 0")  # noqa: S608 # names are quoted
-    return {column.name: tuple(sorted(set(values or ()))) for column, values in zip(numbers, found, strict=True)}
+    sampled: dict[str, list[Array]] = {column.name: [] for column in numbers}
+    step, first = max(1, count // SAMPLED), 0
+    for batch in rows if numbers else ():
+        taken = batch.take(np.arange(first, batch.num_rows, step)) if step > 1 else batch
+        first = (first - batch.num_rows) % step
+        for name, values in sampled.items():
+            found = _numbers(taken.column(name))
+            values.append(found[np.isfinite(found)])
+    return {name: _quantiles(values) for name, values in sampled.items()}
+
+
+def _quantiles(sampled: Sequence[Array]) -> tuple[float, ...]:
+    import numpy as np
+
+    values = np.sort(np.concatenate(sampled)) if sampled else np.empty(0)
+    if not len(values):
+        return ()
+    places = np.ceil(np.arange(EDGES + 1) / EDGES * len(values)).astype(np.int64) - 1
+    return tuple(np.unique(values[np.maximum(places, 0)]).tolist())
 
 
 def profile(
-    connection: duckdb.DuckDBPyConnection,
-    file: Path,
+    rows: Iterable[pa.RecordBatch],
     columns: Sequence[Column],
     grid: Mapping[str, tuple[float, ...]],
     time: str | None,
 ) -> Profile:
-    """Return the profile of a file. `grid`: result of `edges` for the reference. `time`: date or timestamp of a row."""
-    month = f"12 * year({_name(time)}) + month({_name(time)}) - 1" if time else "NULL"
-    made: dict[str, ColumnProfile] = {}
-    for column in columns:
-        chosen = grid.get(column.name, ())
-        counted = connection.execute(
-            f"SELECT month, {_bin(column, chosen)}, count(*) FROM (SELECT {month} AS month, {_value(column)} AS v"  # noqa: S608 # names are quoted
-            f" FROM {_read(file)}) GROUP BY ALL"
-        ).fetchall()
-        made[column.name] = _profile(column, chosen, counted)
-    return made
+    """Return the profile of some rows.
+
+    `grid`: result of `edges` for the reference. `time`: the column with the date or timestamp of a row.
+    """
+    import numpy as np
+
+    empty = [ColumnProfile(column, grid.get(column.name, ()), (), (), ()) for column in columns]
+    found: list[dict[int, Array]] = [{} for _ in columns]
+    for batch in rows:
+        months, month = np.unique(_months(batch, time), return_inverse=True)
+        for made, counted in zip(empty, found, strict=True):
+            bins = made.bins + 1  # at last the rows without a value
+            place = month * bins
+            place += _places(batch.column(made.column.name), made)
+            counts = np.bincount(place, minlength=len(months) * bins).reshape(len(months), bins)
+            for period, row in zip(months.tolist(), counts, strict=True):
+                counted[period] = counted[period] + row if period in counted else row
+    return {made.column.name: _profile(made, counted) for made, counted in zip(empty, found, strict=True)}
 
 
-def _profile(column: Column, chosen: tuple[float, ...], counted: Sequence[tuple[Any, ...]]) -> ColumnProfile:
-    empty = ColumnProfile(column, chosen, (), (), ())
-    rows = {(_period(month), int(place)): int(count) for month, place, count in counted}
-    periods = tuple(sorted({period for period, _ in rows}))
-    places = [*range(empty.bins)] if column.kind == "number" else [*range(empty.bins - 1), _OTHER]
+def _profile(empty: ColumnProfile, counted: Mapping[int, Array]) -> ColumnProfile:
+    in_order = sorted((_period(month), row.tolist()) for month, row in counted.items())
     return ColumnProfile(
-        column,
-        chosen,
-        periods,
-        tuple(tuple(rows.get((period, place), 0) for place in places) for period in periods),
-        tuple(rows.get((period, _NULL), 0) for period in periods),
+        empty.column,
+        empty.edges,
+        tuple(period for period, _ in in_order),
+        tuple(tuple(row[:-1]) for _, row in in_order),
+        tuple(row[-1] for _, row in in_order),
     )
 
 
-def _period(month: int | None) -> str:
-    return NO_PERIOD if month is None else f"{month // 12:04}-{month % 12 + 1:02}"
+def _places(values: pa.Array, made: ColumnProfile) -> Array:
+    """Return the bin of each value; of no value, the number of bins."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if made.column.kind == "category":
+        texts = values.cast(pa.string())
+        found = pc.fill_null(pc.index_in(texts, value_set=pa.array(made.column.values, pa.string())), made.bins - 1)
+        places = found.to_numpy(zero_copy_only=False)
+        return (
+            np.where(texts.is_null().to_numpy(zero_copy_only=False), made.bins, places) if texts.null_count else places
+        )
+    numbers = _numbers(values)
+    places = _between(numbers, made.edges)
+    is_number = np.isfinite(numbers)
+    return places if is_number.all() else np.where(is_number, places, made.bins)
 
 
-def _bin(column: Column, chosen: tuple[float, ...]) -> str:
-    """Return the SQL of the bin of a value `v`."""
-    if column.kind == "category":
-        known = "".join(f" WHEN {_text(text)} THEN {place}" for place, text in enumerate(column.values))
-        return f"CASE WHEN v IS NULL THEN {_NULL} ELSE CASE v{known} ELSE {_OTHER} END END"
-    return f"CASE WHEN v IS NULL THEN {_NULL} ELSE {_search(chosen, 0)} END"
+def _between(numbers: Array, edges: Sequence[float]) -> Array:
+    """Return twice the number of edges below each number, and one more if the number is an edge.
+
+    Two comparisons for each edge take an eighth of the time of `searchsorted`, whose branches the processor cannot
+    foresee.
+    """
+    import numpy as np
+
+    places = np.zeros(len(numbers), np.int8)
+    for edge in edges:
+        places += numbers > edge
+        places += numbers >= edge
+    return places
 
 
-def _search(chosen: tuple[float, ...], first: int) -> str:
-    """Return the SQL of a binary search for `v` in edges, the first of which begins with this bin."""
-    if not chosen:
-        return str(first)
-    middle = len(chosen) // 2
-    edge, at = f"{chosen[middle]!r}::DOUBLE", first + 2 * middle + 1
-    below, above = _search(chosen[:middle], first), _search(chosen[middle + 1 :], at + 1)
-    return f"(CASE WHEN v < {edge} THEN {below} WHEN v = {edge} THEN {at} ELSE {above} END)"
+def _numbers(values: pa.Array) -> Array:
+    """Return values as floats; NaN where there is none."""
+    import pyarrow as pa
+
+    found: Array = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return found
 
 
-def _value(column: Column) -> str:
-    return f"{_name(column.name)}::VARCHAR" if column.kind == "category" else _number(column)
+def _months(batch: pa.RecordBatch, time: str | None) -> Array:
+    """Return the number of months since year 0 of each row; -1 of a row without a time."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if time is None:
+        return np.full(batch.num_rows, -1)
+    moments = batch.column(time)
+    if pa.types.is_timestamp(moments.type):
+        moments = moments.cast(pa.timestamp("us"))  # UTC as it is: calendar functions would look up the zone
+    months = pc.add(pc.multiply(pc.year(moments), 12), pc.subtract(pc.month(moments), 1))
+    found: Array = pc.fill_null(months, -1).to_numpy(zero_copy_only=False)
+    return found
 
 
-def _number(column: Column) -> str:
-    """Return the SQL of a number's value; NaN and infinities count as no value."""
-    value = f"{_name(column.name)}::DOUBLE"
-    return f"(CASE WHEN isfinite({value}) THEN {value} END)"
+def _period(month: int) -> str:
+    return NO_PERIOD if month < 0 else f"{month // 12:04}-{month % 12 + 1:02}"
 
 
-def _read(file: Path) -> str:
-    return f"read_parquet({_text(str(file))})"
-
-
-def _name(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
-
-
-def _text(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
-    (found,) = connection.execute(query).fetchall()
-    return tuple(found)
+def batches(table: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a table in memory."""
+    yield from table.to_batches(max_chunksize=BATCH)

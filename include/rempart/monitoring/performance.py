@@ -1,14 +1,16 @@
 """Measure a champion on rows whose target is known, against the same figures on its hold-out. Pure.
 
-The gate's metric, also by segment; of a classification the error of its probabilities (calibration) too.
+The gate's metric, also by segment; of a classification the error of its probabilities (calibration) too. A segment of
+which the hold-out has too few rows is measured against its training rows, whose losses are too small: a model fits what
+it learned from. So they are multiplied by how much larger the mean loss of the whole hold-out is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from rempart.models.metrics import LOWER_IS_BETTER
 from rempart.monitoring import statistics
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     Floats = np.ndarray[Any, np.dtype[np.float64]]
 
+Reference = Literal["hold-out", "training data", "none"]
 _SMALLEST = 1e-15
 _CALIBRATION = 0.1
 """Growth of the calibration error that is a fault."""
@@ -40,9 +43,10 @@ class RowLosses:
 
 @dataclass(frozen=True)
 class Figure:
-    """The metric on some rows of the window, and on those of the hold-out. `p`: that it is worse only by chance.
+    """The metric on some rows of the window, and on those of the reference. `p`: that it is worse only by chance.
 
-    `segment`: `column=value`, or "" for all rows. None: there are too few rows of the window or of the hold-out.
+    `segment`: `column=value`, or "" for all rows. `reference`: what it is compared with; "none" has too few rows in
+    both, and is at fault only if a loss is no number. None: there are too few rows of the window or of the reference.
     """
 
     segment: str
@@ -51,11 +55,15 @@ class Figure:
     recorded: float | None
     p: float
     worse: bool
+    reference: Reference = "hold-out"
 
 
 @dataclass(frozen=True)
 class Performance:
-    """The metric of the gate on the window. `segments`: those at fault first. None figures: unknown."""
+    """The metric of the gate on the window. `segments`: those at fault first, then those without a reference.
+
+    None figures: unknown.
+    """
 
     metric: str
     overall: Figure
@@ -102,22 +110,31 @@ def calibration_error(truth: Floats, predicted: Floats) -> float:
     return sum(gaps) / max(1, len(top))
 
 
-def judge(metric: str, window: RowLosses, holdout: RowLosses, recorded: float, rules: Monitoring) -> Performance:
+def judge(
+    metric: str,
+    window: RowLosses,
+    holdout: RowLosses,
+    recorded: float,
+    rules: Monitoring,
+    training: RowLosses | None = None,
+) -> Performance:
     """Return the performance on a window, against the hold-out and the metric on record for it.
 
-    It is worse if that is no chance (corrected for the number of segments), and by more than `rules.worse`.
+    It is worse if that is no chance (corrected for the number of segments), and by more than `rules.worse`. `training`:
+    the reference of segments that the hold-out lacks.
     """
     overall = _figure(metric, "", window.losses, holdout.losses, rules, recorded)
+    learned = _comparable(training, holdout) if training else None
     segments = [
-        _figure(metric, name, mine, theirs, rules)
+        _segment(metric, name, losses, (_of(holdout, column, value), _of(learned, column, value)), rules)
         for column in window.groups
-        for name, mine, theirs in _segments(column, window, holdout)
-        if min(len(mine), len(theirs)) >= rules.least_rows
+        for value, name, losses in _segments(column, window)
+        if len(losses) >= rules.least_rows
     ]
     adjusted = statistics.benjamini_hochberg([overall.p, *(figure.p for figure in segments)])
     overall, *segments = [
-        Figure(f.segment, f.rows, f.value, f.recorded, p, f.worse and p < LEVEL)
-        for f, p in zip([overall, *segments], adjusted, strict=True)
+        replace(figure, p=p, worse=figure.worse and p < LEVEL)
+        for figure, p in zip([overall, *segments], adjusted, strict=True)
     ]
     before, now = holdout.calibration, window.calibration
     rows = min(len(window.losses), len(holdout.losses))
@@ -125,7 +142,7 @@ def judge(metric: str, window: RowLosses, holdout: RowLosses, recorded: float, r
     return Performance(
         metric,
         overall,
-        tuple(sorted(segments, key=lambda figure: (not figure.worse, figure.p))),
+        tuple(sorted(segments, key=lambda figure: (not figure.worse, figure.reference != "none", figure.p))),
         now if enough else None,
         before,
         bool(enough and (now or 0.0) - (before or 0.0) > _CALIBRATION),
@@ -158,12 +175,39 @@ def _value(metric: str, mean: float) -> float:
     return math.sqrt(mean) if metric == "rmse" else 1 - mean if metric == "accuracy" else mean
 
 
-def _segments(column: str, window: RowLosses, holdout: RowLosses) -> list[tuple[str, Floats, Floats]]:
-    """Return the groups of a column that both sides have: the name, and the losses of either side."""
+def _segment(metric: str, name: str, mine: Floats, references: tuple[Floats, Floats], rules: Monitoring) -> Figure:
+    """Return the figure of a segment. `references`: losses of its rows in the hold-out, and in the training data."""
     import numpy as np
 
-    sides = [np.array([str(value) for value in side.groups[column]]) for side in (window, holdout)]
-    return [
-        (f"{column}={value}", window.losses[sides[0] == value], holdout.losses[sides[1] == value])
-        for value in sorted(set(sides[0].tolist()) & set(sides[1].tolist()))
-    ]
+    names: tuple[Reference, Reference] = ("hold-out", "training data")
+    for reference, theirs in zip(names, references, strict=True):
+        if len(theirs) >= rules.least_rows:
+            return replace(_figure(metric, name, mine, theirs, rules), reference=reference)
+    is_broken = not np.isfinite(mine).all()
+    value = _value(metric, float(mine.mean()))
+    return Figure(name, len(mine), value, None, 0.0 if is_broken else 1.0, is_broken, "none")
+
+
+def _comparable(training: RowLosses, holdout: RowLosses) -> RowLosses | None:
+    """Return the training losses with the mean of the hold-out; None if one of the means is 0 or no number."""
+    import numpy as np
+
+    means = [float(side.losses.mean()) if len(side.losses) else 0.0 for side in (training, holdout)]
+    if not all(mean > 0 and np.isfinite(mean) for mean in means):
+        return None
+    return replace(training, losses=training.losses * (means[1] / means[0]))
+
+
+def _of(side: RowLosses | None, column: str, value: str) -> Floats:
+    """Return the losses of a group; empty if a side does not have it."""
+    import numpy as np
+
+    if side is None or column not in side.groups:
+        return np.empty(0)
+    return side.losses[np.array([str(group) == value for group in side.groups[column]], np.bool_)]
+
+
+def _segments(column: str, window: RowLosses) -> Iterator[tuple[str, str, Floats]]:
+    """Yield the groups of a column: the value, the name, and the losses."""
+    for value in sorted({str(group) for group in window.groups[column]}):
+        yield value, f"{column}={value}", _of(window, column, value)

@@ -51,6 +51,14 @@ def starts(retrainings: Sequence[Evidence]) -> dict[int, datetime]:
     return found
 
 
+def cause(version: str, recorded: int | None, retrainings: Sequence[Evidence]) -> int | None:
+    """Return the number of the newest verdict whose training gave a version: an equal job gives the version again.
+
+    `recorded`: the number in the version's own record, if any.
+    """
+    return max((int(r.body["verdict"]) for r in retrainings if str(r.body["version"]) == version), default=recorded)
+
+
 def decide(
     rules: Retraining,
     champion: str | None,

@@ -12,12 +12,12 @@ from datetime import date
 from typing import Any, Literal
 
 from rempart.monitoring.columns import ColumnVerdict
-from rempart.monitoring.performance import Performance
+from rempart.monitoring.performance import Figure, Performance
 
 Outcome = Literal["green", "red", "unknown"]
 EXIT: Mapping[Outcome, int] = {"green": 0, "red": 1, "unknown": 2}
 SHOWN = 10
-"""Columns and segments of a record: those at fault, and then those that moved most."""
+"""Columns and segments of a record: those at fault or without a reference, and then those that moved most."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,8 @@ def _faults(columns: tuple[ColumnVerdict, ...], performance: Performance | None)
         for figure in (performance.overall, *performance.segments):
             if figure.worse:
                 where = f" of {figure.segment}" if figure.segment else ""
-                yield (
-                    f"{performance.metric}{where} is {_number(figure.value)} on {figure.rows:,} rows, and was "
-                    f"{_number(figure.recorded)} on the hold-out"
-                )
+                value = f"{performance.metric}{where} is {_number(figure.value)} on {figure.rows:,} rows"
+                yield f"{value}, {_compared(figure)}"
         if performance.miscalibrated:
             yield (
                 f"probabilities are off by {performance.calibration:.1%} on average, and were by "
@@ -93,6 +91,14 @@ def _faults(columns: tuple[ColumnVerdict, ...], performance: Performance | None)
         }
         for finding in column.findings:
             yield f"{column.column}: {told[finding]}"
+
+
+def _compared(figure: Figure) -> str:
+    if figure.reference == "none":
+        return "and neither the hold-out nor the training data has enough of these rows"
+    if figure.reference == "training data":
+        return f"and {_number(figure.recorded)} is expected by its training data, since the hold-out has too few"
+    return f"and was {_number(figure.recorded)} on the hold-out"
 
 
 def _unknown(
@@ -115,7 +121,7 @@ def _unknown(
 def _performance(found: Performance | None) -> dict[str, Any] | None:
     if found is None:
         return None
-    faults = sum(figure.worse for figure in found.segments)
+    faults = sum(figure.worse or figure.reference == "none" for figure in found.segments)
     return {
         **_plain(asdict(found.overall)),
         "metric": found.metric,

@@ -6,11 +6,12 @@ It holds only counts, ids and the platform's own words: no data, and nothing tha
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rempart.backup.drill.checks import passed_of
+from rempart.backup.drill.checks import passed_told
 from rempart.deployment.setup.terminal import size
+from rempart.ingestion.acceptance import good
 
 MARK = "Rempart: "
 """Prefix of our notes. A note without it was written by a person and is not replaced."""
@@ -77,17 +78,11 @@ def _ingest(task_result: TaskResult) -> str:
     if not task_result["deliveries"]:
         return f"Nothing new was delivered; {_snapshot(task_result)}"
     return (
-        f"{task_result['delivered']:,} rows delivered, {task_result['accepted']:,} accepted,"
-        f" {task_result['quarantined']:,} in quarantine"
-        f"{changes(task_result.get('replaced', 0), task_result.get('passed_over', 0))}; "
+        f"{task_result['delivered']:,} rows delivered, "
+        f"{good(task_result['accepted'], task_result.get('repeated', 0), task_result.get('replaced', 0))}, "
+        f"{task_result['quarantined']:,} in quarantine; "
         f"{_snapshot(task_result)}{pace(task_result['delivered'], task_result.get('seconds'))}"
     )
-
-
-def changes(replaced: int, passed_over: int) -> str:
-    """Return how many accepted rows replaced older ones, or do not count, with a leading comma; empty if none. Pure."""
-    told = ((replaced, "replaced older rows"), (passed_over, "passed over for equal or newer rows"))
-    return "".join(f", {count:,} {words}" for count, words in told if count)
 
 
 def pace(rows: int, seconds: float | None) -> str:
@@ -177,6 +172,10 @@ def _validate(task_result: TaskResult) -> str:
 
 
 def _score(task_result: TaskResult) -> str:
+    return " ".join([_predicted(task_result), *_table_of_the_user(task_result)])
+
+
+def _predicted(task_result: TaskResult) -> str:
     of = f"snapshot {task_result['snapshot']} of {task_result['rows_of']}"
     if not task_result["scoring"]:
         return f"No row of {of} is new to version {task_result['version']}: nothing was predicted."
@@ -187,6 +186,16 @@ def _score(task_result: TaskResult) -> str:
         f"{task_result['rows']:,} rows of {of} predicted by version {task_result['version']}, "
         f"{task_result['refused']:,} in quarantine{f' ({why})' if why else ''}."
     )
+
+
+def _table_of_the_user(task_result: TaskResult) -> Iterator[str]:
+    if task_result["changed_rows"]:
+        yield f"{task_result['changed_rows']:,} rows of your table were inserted or replaced."
+    if task_result["former_rows"]:
+        yield (
+            f"{task_result['former_rows']:,} of its rows are from versions that are no longer champion: start "
+            f"score_{task_result['pipeline']} with `from` and `to` to predict the rows of their window anew."
+        )
 
 
 def _approve(task_result: TaskResult) -> str:
@@ -247,11 +256,10 @@ def _prune(task_result: TaskResult) -> str | None:
 
 
 def _drill(task_result: TaskResult) -> str:
-    passed, count = passed_of(check["ok"] for check in task_result["checks"])
+    passed = passed_told(check["ok"] for check in task_result["checks"])
     verdict = "proved itself" if task_result["ok"] else "failed its proof"
     return (
-        f"Restore point {task_result['point_id']} {verdict}: {passed} of {count} checks passed, restored in "
-        f"{task_result['rto_seconds']:.0f} s."
+        f"Restore point {task_result['point_id']} {verdict}: {passed}, restored in {task_result['rto_seconds']:.0f} s."
     )
 
 

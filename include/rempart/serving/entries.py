@@ -1,4 +1,4 @@
-"""What the prediction log records of one prediction, and the port through which the scorer writes it."""
+"""What the prediction log records of predictions, and the port through which the scorer writes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class PredictionEntry:
-    """One prediction.
+    """One prediction, as the log tells it.
 
     `id`: 32 hexadecimal digits; an entry that is written twice counts once. `at`: when it was answered, with a time
     zone. `sha256`: of the version's model.onnx. `client`: name of the key that asked. `place`: operator, node and
@@ -33,12 +33,49 @@ class PredictionEntry:
     returned: bool = True
 
 
-def new_id(now: datetime, random: bytes) -> str:
-    """Return the id of a prediction: its time in milliseconds (12 digits), then 10 bytes from `random`.
+@dataclass(frozen=True)
+class PredictionGroup:
+    """The predictions that one version made for one request: the log writes them as one record.
+
+    `ids`, `inputs`, `features` and `outputs` have an item for each row; an item of `features` has a value for each of
+    `names`. The rest is as in `PredictionEntry`.
+    """
+
+    at: datetime
+    pipeline: str
+    version: str
+    sha256: str
+    client: str
+    place: str
+    seconds: float
+    ids: Sequence[str]
+    inputs: Sequence[Mapping[str, Any]]
+    names: Sequence[str]
+    features: Sequence[Sequence[Any]]
+    outputs: Sequence[Mapping[str, Any]]
+    returned: bool = True
+
+    def part(self, places: Sequence[int]) -> PredictionGroup:
+        """Return the rows at some places."""
+        return PredictionGroup(
+            self.at, self.pipeline, self.version, self.sha256, self.client, self.place, self.seconds,
+            [self.ids[place] for place in places], [self.inputs[place] for place in places], self.names,
+            [self.features[place] for place in places], [self.outputs[place] for place in places], self.returned,
+        )  # fmt: skip
+
+
+def new_ids(now: datetime, random: bytes) -> list[str]:
+    """Return an id for each 10 bytes of `random`: the time in milliseconds (12 digits), then the bytes.
 
     So an entry is found by its id without a look at those of other hours.
     """
-    return f"{int(now.timestamp() * 1000):012x}{random[:10].hex()}"
+    began, digits = f"{int(now.timestamp() * 1000):012x}", random.hex()
+    return [began + digits[place : place + 20] for place in range(0, len(digits), 20)]
+
+
+def new_id(now: datetime, random: bytes) -> str:
+    """Return the id of one prediction, from 10 bytes of `random`."""
+    return new_ids(now, random[:10])[0]
 
 
 def time_of(entry_id: str) -> datetime | None:
@@ -50,7 +87,7 @@ def time_of(entry_id: str) -> datetime | None:
 
 
 class PredictionLog(Protocol):
-    """Where the scorer writes entries before it answers."""
+    """Where the scorer writes predictions before it answers."""
 
-    async def write(self, entries: Sequence[PredictionEntry]) -> None:
-        """Return once the entries are on disk. Raises ServingError if they cannot be written."""
+    async def write(self, group: PredictionGroup) -> None:
+        """Return once the predictions are on disk. Raises ServingError if they cannot be written."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from rempart.serving.records import JournalRecord
+from rempart.serving.entries import PredictionEntry
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,15 +35,17 @@ class Row:
 
     `subject`: keyed hash of the row's key (see `backup.points.erasures.pseudonym`), made with the key `subject_key`;
     None if the inputs lack it. `features_hash`: keyed hash of the features. `inputs` and `features`: JSON, None where
-    they are sealed.
+    they are sealed; then `sealed` has both, and `key` names the key that opens it.
     """
 
-    record: JournalRecord
+    entry: PredictionEntry
     subject: str | None
     subject_key: str | None
     features_hash: str | None
     inputs: bytes | None
     features: bytes | None
+    key: str | None = None
+    sealed: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,13 @@ def files(rows: Iterable[Row]) -> list[HourFile]:
     """Return the files of these entries, one for each hour and version, in order."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        of = row.record
+        of = row.entry
         groups.setdefault((hour_folder(of.pipeline, of.at), of.version, of.sha256), []).append(row)
     return [_file(where, groups[where, version, sha256]) for where, version, sha256 in sorted(groups)]
 
 
 def _file(where: str, rows: Sequence[Row]) -> HourFile:
-    body = encode(_table(sorted(rows, key=lambda row: (row.record.at, row.record.id))))
+    body = encode(_table(sorted(rows, key=lambda row: (row.entry.at, row.entry.id))))
     sha256 = hashlib.sha256(body).hexdigest()
     return HourFile(f"{where}{sha256}.parquet", body, sha256, len(rows))
 
@@ -104,23 +106,23 @@ def _table(rows: Sequence[Row]) -> pa.Table:
 
     text = pa.string()
     columns = [
-        column("id", text, lambda row: row.record.id),
-        column("at", pa.timestamp("us", "UTC"), lambda row: row.record.at),
-        column("pipeline", text, lambda row: row.record.pipeline),
-        column("version", text, lambda row: row.record.version),
-        column("sha256", text, lambda row: row.record.sha256),
-        column("client", text, lambda row: row.record.client),
-        column("place", text, lambda row: row.record.place),
+        column("id", text, lambda row: row.entry.id),
+        column("at", pa.timestamp("us", "UTC"), lambda row: row.entry.at),
+        column("pipeline", text, lambda row: row.entry.pipeline),
+        column("version", text, lambda row: row.entry.version),
+        column("sha256", text, lambda row: row.entry.sha256),
+        column("client", text, lambda row: row.entry.client),
+        column("place", text, lambda row: row.entry.place),
         column("subject", text, lambda row: row.subject),
         column("subject_key", text, lambda row: row.subject_key),
         column("features_hash", text, lambda row: row.features_hash),
-        column("key", text, lambda row: row.record.key or None),
+        column("key", text, lambda row: row.key),
         column("inputs", text, lambda row: row.inputs.decode() if row.inputs is not None else None),
         column("features", text, lambda row: row.features.decode() if row.features is not None else None),
-        column("sealed", pa.binary(), lambda row: row.record.private if row.record.key else None),
-        *_outputs([row.record.output for row in rows]),
-        column("seconds", pa.float64(), lambda row: row.record.seconds),
-        column("returned", pa.bool_(), lambda row: row.record.returned),
+        column("sealed", pa.binary(), lambda row: row.sealed),
+        *_outputs([row.entry.output for row in rows]),
+        column("seconds", pa.float64(), lambda row: row.entry.seconds),
+        column("returned", pa.bool_(), lambda row: row.entry.returned),
     ]
     return pa.table(dict(columns))
 

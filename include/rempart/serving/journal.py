@@ -1,6 +1,6 @@
-"""Write the prediction log to the local disk: a write returns when its entries are there.
+"""Write the prediction log to the local disk: a write returns when its predictions are there.
 
-Whoever writes while others are being brought to disk joins the next group. A group begins as soon as the former one is
+Whoever writes while others are being brought to disk joins the next batch. A batch begins as soon as the former one is
 on disk, so a request that is alone never waits for others.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,9 +17,10 @@ from pathlib import Path
 
 from rempart.errors import ServingError
 from rempart.serving import records
-from rempart.serving.entries import PredictionEntry
-from rempart.serving.records import Sealing
-from rempart.serving.segments import Segment, framed
+from rempart.serving.entries import PredictionGroup
+from rempart.serving.records import EncodedGroup
+from rempart.serving.seals import Sealing, SegmentSeal
+from rempart.serving.segments import Segment
 
 SEGMENT_BYTES = 64 << 20
 """Size at which the next segment begins."""
@@ -29,7 +30,7 @@ SEGMENT_SECONDS = 600.0
 
 @dataclass
 class _Waiting:
-    entries: Sequence[PredictionEntry]
+    group: PredictionGroup
     written: asyncio.Future[None]
 
 
@@ -37,8 +38,8 @@ class _Waiting:
 class Journal:
     """The journal of one pipeline, in segments of this process. It implements the port `PredictionLog`.
 
-    It is used in one event loop. `sample`: share of the entries that are written. `sealing`: of inputs and features;
-    None leaves them readable.
+    It is used in one event loop. `sample`: share of the predictions that are written. `sealing`: of inputs and
+    features; None leaves them readable. Another sealing begins another segment.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Journal:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _waiting: list[_Waiting] = field(default_factory=list, init=False)
     _segment: Segment | None = field(default=None, init=False)
+    _seal: SegmentSeal = field(init=False)
     _began: float = field(default=0.0, init=False)
     _disk: ThreadPoolExecutor = field(init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
@@ -57,22 +59,22 @@ class Journal:
     def __post_init__(self) -> None:
         self._disk = ThreadPoolExecutor(1, f"prediction log {self.folder.name}")
 
-    async def write(self, entries: Sequence[PredictionEntry]) -> None:
-        """Return once the sampled entries are on disk.
+    async def write(self, group: PredictionGroup) -> None:
+        """Return once the sampled predictions are on disk.
 
         Raises ServingError: none of them counts then, and a later write may succeed.
         """
-        chosen = [entry for entry in entries if records.is_sampled(entry.id, self.sample)]
-        if not chosen:
+        chosen = records.sampled(group, self.sample)
+        if chosen is None:
             return
         loop = asyncio.get_running_loop()
         self._waiting.append(waiting := _Waiting(chosen, loop.create_future()))
         if self._task is None or self._task.done():
-            self._task = loop.create_task(self._write_groups())
+            self._task = loop.create_task(self._write_waiting())
         await waiting.written
 
     async def close(self) -> None:
-        """Wait for the entries under way, and release the segment."""
+        """Wait for the predictions under way, and release the segment."""
         if self._task is not None:
             await self._task
         if self._closing is not None:
@@ -80,15 +82,15 @@ class Journal:
         await asyncio.get_running_loop().run_in_executor(self._disk, self._close)
         self._disk.shutdown()
 
-    async def _write_groups(self) -> None:
+    async def _write_waiting(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            group, self._waiting = self._waiting, []
+            batch, self._waiting = self._waiting, []
             try:
-                outcomes = await loop.run_in_executor(self._disk, self._append, [each.entries for each in group])
+                outcomes = await loop.run_in_executor(self._disk, self._append, [each.group for each in batch])
             except Exception as cause:  # nobody may wait for ever
-                outcomes = [self._failure(cause)] * len(group)
-            for each, error in zip(group, outcomes, strict=True):
+                outcomes = [self._failure(cause)] * len(batch)
+            for each, error in zip(batch, outcomes, strict=True):
                 if each.written.done():  # whoever waited was cancelled
                     continue
                 if error is None:
@@ -102,36 +104,42 @@ class Journal:
         self._closing = None
         self._disk.submit(self._close)
 
-    def _append(self, group: Sequence[Sequence[PredictionEntry]]) -> list[ServingError | None]:
-        """Write a group. Return the error of each writer, or None. The disk's own thread calls it."""
-        outcomes, frames = list[ServingError | None](), list[bytes]()
-        for entries in group:
+    def _append(self, groups: Sequence[PredictionGroup]) -> list[ServingError | None]:
+        """Write a batch. Return the error of each writer, or None. The disk's own thread calls it."""
+        outcomes, written = list[ServingError | None](), list[EncodedGroup]()
+        for group in groups:
             try:
-                frames.append(b"".join(framed(records.encode(entry, self.sealing)) for entry in entries))
+                written.append(records.encode(group))
             except ServingError as error:
                 outcomes.append(error)
             else:
                 outcomes.append(None)
-        if not frames:
+        if not written:
             return outcomes
         try:
-            self._current().append(b"".join(frames))
-        except OSError as cause:
-            if self._segment is not None:
-                self._segment.abandon()
-                self._segment = None
+            self._current().append(self._seal.framed(written))
+        except Exception as cause:  # a position that was used is not used again
+            self._abandon()
             return [error or self._failure(cause) for error in outcomes]
         return outcomes
 
     def _current(self) -> Segment:
-        """Return the segment to append to."""
+        """Return the segment to append to, for which `_seal` seals."""
+        sealing = self.sealing
+        key = sealing.key if sealing else ""
         old = time.monotonic() - self._began >= self.segment_seconds
-        if self._segment is not None and (old or self._segment.size >= self.segment_bytes):
+        if self._segment is not None and (old or self._segment.size >= self.segment_bytes or self._seal.key != key):
             self._close()
         if self._segment is None:
             name = f"{self.clock():%Y%m%dT%H%M%S}-{secrets.token_hex(8)}"
+            self._seal = SegmentSeal(name, sealing)
             self._segment, self._began = Segment(self.folder, name), time.monotonic()
         return self._segment
+
+    def _abandon(self) -> None:
+        if self._segment is not None:
+            self._segment.abandon()
+            self._segment = None
 
     def _close(self) -> None:
         if self._segment is not None:
@@ -144,26 +152,3 @@ class Journal:
             "Make room on the disk, or correct the rights of the folder. The next prediction is logged again as soon "
             "as it can be written.",
         )
-
-
-@dataclass(frozen=True)
-class Journals:
-    """The journals of several pipelines, by name. They implement the port `PredictionLog`."""
-
-    by_pipeline: Mapping[str, Journal]
-
-    async def write(self, entries: Sequence[PredictionEntry]) -> None:
-        """Return once the sampled entries are on disk. Raises ServingError, also for a pipeline without a journal."""
-        groups: dict[str, list[PredictionEntry]] = {}
-        for entry in entries:
-            groups.setdefault(entry.pipeline, []).append(entry)
-        if unknown := sorted(groups.keys() - self.by_pipeline.keys()):
-            raise ServingError(
-                f"log a prediction of '{unknown[0]}': the log of this pipeline is not open",
-                "Start the scorer again: it opens the log of each pipeline that it serves.",
-            )
-        await asyncio.gather(*(self.by_pipeline[name].write(group) for name, group in groups.items()))
-
-    async def close(self) -> None:
-        """Release every journal."""
-        await asyncio.gather(*(journal.close() for journal in self.by_pipeline.values()))

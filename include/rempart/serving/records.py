@@ -1,10 +1,14 @@
-"""Entries as the journal holds them: one JSON object each, with what may be personal sealed apart."""
+"""The predictions of one request as the journal holds them: one record, in two parts of JSON.
+
+The public part tells what was predicted, when, by which version and for which client. The private part has the inputs
+and the features, which may be about a person; a sealed segment holds it encrypted.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,49 +16,55 @@ from typing import Any
 import msgspec
 
 from rempart.errors import ServingError
-from rempart.serving.entries import PredictionEntry
+from rempart.serving.entries import PredictionEntry, PredictionGroup
 
+MOST_BYTES = 15 << 20
+"""Limit of a record: it fits into a frame (`serving.frames`)."""
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
-@dataclass(frozen=True)
-class Sealing:
-    """Seals what may be personal: `key` names the key that opens it, and `seal` needs no secret."""
+class PublicPart(msgspec.Struct, frozen=True):
+    """What everybody who reads the journal may know. `ids` and `outputs`: of each row."""
 
-    key: str
-    seal: Callable[[bytes], bytes]
-
-
-class JournalRecord(msgspec.Struct, frozen=True):
-    """One entry of the journal.
-
-    `private`: JSON of `inputs` and `features`, sealed if `key` names a key.
-    """
-
-    id: str
     at: datetime
     pipeline: str
     version: str
     sha256: str
     client: str
     place: str
-    output: dict[str, Any]
     seconds: float
     returned: bool
-    key: str
-    private: bytes
+    ids: list[str]
+    outputs: list[dict[str, Any]]
 
 
-class PrivateValues(msgspec.Struct, frozen=True):
-    """What an entry holds of the person that it may be about: values by column of the source, and by feature."""
+class PrivatePart(msgspec.Struct, frozen=True):
+    """What may be about persons: of each row the inputs by column, and the features in the order of `names`."""
+
+    inputs: list[dict[str, Any]]
+    names: list[str]
+    features: list[list[Any]]
+
+
+class LoggedValues(msgspec.Struct, frozen=True):
+    """What the log holds of the person that one prediction may be about: values by column, and by feature."""
 
     inputs: dict[str, Any]
     features: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class EncodedGroup:
+    """A group as it is written. `public`, `private`: JSON of the parts."""
+
+    public: bytes
+    private: bytes
+
+
 _TO_JSON = msgspec.json.Encoder(decimal_format="number")
-_RECORD = msgspec.json.Decoder(JournalRecord)
-_PRIVATE = msgspec.json.Decoder(PrivateValues)
+_PUBLIC = msgspec.json.Decoder(PublicPart)
+_PRIVATE = msgspec.json.Decoder(PrivatePart)
+_VALUES = msgspec.json.Decoder(LoggedValues)
 
 
 def is_sampled(entry_id: str, share: float) -> bool:
@@ -63,50 +73,75 @@ def is_sampled(entry_id: str, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def encode(entry: PredictionEntry, sealing: Sealing | None) -> bytes:
-    """Return an entry as the journal holds it. Raises ServingError for an entry without a valid id, time or value."""
-    if not _ID.fullmatch(entry.id) or entry.at.tzinfo is None:
+def sampled(group: PredictionGroup, share: float) -> PredictionGroup | None:
+    """Return the logged share of a group; None if no row is among it. Pure."""
+    if share >= 1:
+        return group if group.ids else None
+    places = [place for place, id_ in enumerate(group.ids) if is_sampled(id_, share)]
+    return group.part(places) if places else None
+
+
+def encode(group: PredictionGroup) -> EncodedGroup:
+    """Return a group as the journal holds it. Raises ServingError for one without valid ids, time or values."""
+    doing = f"log {len(group.ids)} predictions of '{group.pipeline}'"
+    if group.at.tzinfo is None or not all(map(_ID.fullmatch, group.ids)):
         raise ServingError(
-            f"log a prediction of '{entry.pipeline}': its id is not 32 hexadecimal digits, or its time lacks a zone",
-            "Give each entry an id and a time in UTC.",
+            f"{doing}: an id is not 32 hexadecimal digits, or their time lacks a zone",
+            "Give each prediction an id, and a time in UTC.",
         )
     try:
-        private = _TO_JSON.encode(PrivateValues(dict(entry.inputs), dict(entry.features)))
-        return _TO_JSON.encode(
-            JournalRecord(
-                entry.id,
-                entry.at,
-                entry.pipeline,
-                entry.version,
-                entry.sha256,
-                entry.client,
-                entry.place,
-                dict(entry.output),
-                entry.seconds,
-                entry.returned,
-                sealing.key if sealing else "",
-                sealing.seal(private) if sealing else private,
-            )
-        )
+        public = {
+            "at": group.at,
+            "pipeline": group.pipeline,
+            "version": group.version,
+            "sha256": group.sha256,
+            "client": group.client,
+            "place": group.place,
+            "seconds": group.seconds,
+            "returned": group.returned,
+            "ids": group.ids,
+            "outputs": group.outputs,
+        }
+        private = {"inputs": group.inputs, "names": group.names, "features": group.features}
+        record = EncodedGroup(_TO_JSON.encode(public), _TO_JSON.encode(private))
     except (TypeError, ValueError) as cause:  # its message may quote a value
         raise ServingError(
-            f"log prediction {entry.id} of '{entry.pipeline}': a value has no form in JSON ({type(cause).__name__})",
+            f"{doing}: a value has no form in JSON ({type(cause).__name__})",
             "Pass JSON types: text, numbers, booleans, dates and times.",
         ) from None
-
-
-def decode(payload: bytes) -> JournalRecord:
-    """Return an entry of the journal. Raises ValueError."""
-    record: JournalRecord = _RECORD.decode(payload)
+    if (size := len(record.public) + len(record.private)) > MOST_BYTES:
+        raise ServingError(
+            f"{doing}: their record has {size} bytes, more than {MOST_BYTES}",
+            "Send fewer rows in a request, or shorter values.",
+        )
     return record
 
 
-def private(opened: bytes) -> PrivateValues:
-    """Return what was sealed of an entry. Raises ValueError."""
-    found: PrivateValues = _PRIVATE.decode(opened)
-    return found
+def decode(public: bytes, private: bytes | None) -> list[PredictionEntry]:
+    """Return the entries of a record, without inputs and features if `private` is None. Raises ValueError."""
+    of: PublicPart = _PUBLIC.decode(public)
+    told: PrivatePart | None = _PRIVATE.decode(private) if private is not None else None
+    nothing: list[dict[str, Any]] = [{}] * len(of.ids)
+    inputs = told.inputs if told else nothing
+    features = [dict(zip(told.names, row, strict=True)) for row in told.features] if told else nothing
+    common = (of.at, of.pipeline, of.version, of.sha256, of.client, of.place)
+    return [
+        PredictionEntry(id_, *common, given, seen, output, of.seconds, of.returned)
+        for id_, given, seen, output in zip(of.ids, inputs, features, of.outputs, strict=True)
+    ]
 
 
 def as_json(values: Mapping[str, Any]) -> bytes:
     """Return values as JSON, the same for the same values."""
     return _TO_JSON.encode(dict(sorted(values.items())))
+
+
+def values_as_json(entry: PredictionEntry) -> bytes:
+    """Return inputs and features of an entry as JSON, the same for the same values."""
+    return as_json({"inputs": dict(sorted(entry.inputs.items())), "features": dict(sorted(entry.features.items()))})
+
+
+def values_of(body: bytes) -> LoggedValues:
+    """Return what `values_as_json` made. Raises ValueError."""
+    found: LoggedValues = _VALUES.decode(body)
+    return found

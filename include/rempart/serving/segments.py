@@ -1,76 +1,19 @@
-"""Segment files of the journal: frames of a length, a checksum and a payload, appended and never changed.
+"""Segment files of the journal: who writes them, which are closed, and who may ship them.
 
-A frame is the payload's length and CRC-32 (four bytes each, least significant first), then the payload. A writer holds
-a lock on its segment; the operating system releases the lock when the process ends, however it ends. So a segment that
-can be locked has no writer any more.
+A writer holds a lock on its segment; the operating system releases the lock when the process ends, however it ends. So
+a segment that can be locked has no writer any more.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from rempart.errors import ServingError
-
-MARK = b'{"id":"'
-"""Begins every payload. After damage, reading goes on at the next frame."""
-MOST_BYTES = 16 << 20
-"""Limit of a payload. So the first bytes of a frame are never those of a text within a payload."""
-_FRAME = struct.Struct("<II")
 _SUFFIX = ".journal"
 _LOCK = ".shipping"
-
-
-@dataclass(frozen=True)
-class SegmentContent:
-    """What a segment holds: whole payloads in order, and the bytes that are none.
-
-    `torn`: bytes behind the last whole frame, of a write that was never confirmed. `damaged`: bytes between whole
-    frames, of entries that were altered on disk.
-    """
-
-    payloads: tuple[bytes, ...]
-    torn: int = 0
-    damaged: int = 0
-
-
-def framed(payload: bytes) -> bytes:
-    """Return a payload as a frame. Raises ServingError for one that is too large."""
-    if len(payload) > MOST_BYTES:
-        raise ServingError(
-            f"log a prediction: its entry has {len(payload)} bytes, more than {MOST_BYTES}",
-            "Send shorter values.",
-        )
-    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
-
-
-def content(body: bytes) -> SegmentContent:
-    """Return what the bytes of a segment hold. Pure."""
-    payloads, place, damaged = list[bytes](), 0, 0
-    start = body.find(MARK)
-    while start >= 0:
-        begin = start - _FRAME.size
-        payload = _payload(body, begin) if begin >= place else None
-        if payload is None:
-            start = body.find(MARK, start + 1)
-            continue
-        damaged += begin - place
-        payloads.append(payload)
-        place = start + len(payload)
-        start = body.find(MARK, place)
-    return SegmentContent(tuple(payloads), len(body) - place, damaged)
-
-
-def _payload(body: bytes, begin: int) -> bytes | None:
-    length, checksum = _FRAME.unpack_from(body, begin)
-    payload = body[begin + _FRAME.size : begin + _FRAME.size + length]
-    return payload if len(payload) == length <= MOST_BYTES and zlib.crc32(payload) == checksum else None
 
 
 class Segment:

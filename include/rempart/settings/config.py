@@ -22,6 +22,9 @@ from rempart.errors import ConfigError, ConnectionMissing
 from rempart.settings.columns import Name
 from rempart.settings.operators import Operator, merge, named_operators, read_catalogue
 from rempart.settings.policy.rules import OriginPlace, Place, PolicyRule
+from rempart.settings.policy.servers import SCORER as SCORER
+from rempart.settings.policy.servers import SERVERS as SERVERS
+from rempart.settings.policy.servers import check_services
 from rempart.settings.schema import Strict, explain, read_yaml, told_path
 from rempart.settings.sections import (
     Access,
@@ -44,10 +47,10 @@ from rempart.settings.sources import Ingestion
 
 DATABASES = ("airflow", "mlflow", "feast_registry", "feast_offline", "feast_online", "ledger", "continuity")
 """The platform's databases; the connection to database `x` is named `pg_x`."""
-SERVERS = ("postgresql", "mlflow", "airflow")
-"""Servers of the platform itself: what they hold is placed as data is."""
 WAL_ARCHIVE = "wal_archive"
 """The role that may replicate, and nothing else, where point-in-time recovery is on."""
+SCORER_READS = ("ledger", "continuity", "feast_online")
+"""Databases of which the role `scorer` reads some tables: include/sql/platform says which."""
 
 
 class Config(Strict):
@@ -90,7 +93,7 @@ class Config(Strict):
     @property
     def roles(self) -> tuple[str, ...]:
         """Return PostgreSQL's login roles; the connection of role `x` is named `pg_x`."""
-        return (*DATABASES, "backup", "drill", *([WAL_ARCHIVE] if self.backup.point_in_time else []))
+        return (*DATABASES, "backup", "drill", SCORER, *([WAL_ARCHIVE] if self.backup.point_in_time else []))
 
     @property
     def evidence_site(self) -> str:
@@ -176,35 +179,8 @@ class Config(Strict):
                 raise ValueError("training.backend: kubernetes needs a pool: declare a pool under gpu_pools")
             if not self.training.image:
                 raise ValueError("training.image: give the image of the job's pod with its digest: name@sha256:...")
-        startable = {"postgresql", "mlflow", "airflow", *self.sites}
-        for name in self.services:
-            known(f"services.{name}", name, dict.fromkeys(sorted(startable)), "the stack's services")
-        self._check_servers()
+        check_services(self.services, self.sites, self.machine)
         return self
-
-    def _check_servers(self) -> None:
-        """Check that each server has exactly one declared place. Raises ValueError."""
-        for name, service in self.services.items():
-            declared = service.external
-            if declared is None:
-                continue
-            if name in self.sites and (declared.operator or declared.service or declared.region):
-                raise ValueError(
-                    f"services.{name}.external.operator: this server is a site, so declare its place under sites.{name}"
-                )
-            if name in SERVERS and declared.place is None:
-                raise ValueError(
-                    f"services.{name}.external.operator: give the operator, service and region of this server, "
-                    "such as {operator: scaleway, service: managed-postgresql, region: fr-par}; the policy "
-                    "decides by its place"
-                )
-        started = [name for name in SERVERS if name not in self.services or not self.services[name].external]
-        if started and self.machine is None:
-            raise ValueError(
-                f"machine: give the operator, service and region of the machine that runs {', '.join(started)}, "
-                "such as {operator: scaleway, service: virtual-machines, region: fr-par}; the policy decides "
-                "by its place"
-            )
 
 
 TLS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
@@ -271,6 +247,11 @@ def tracker(site: str) -> str:
 def lister(site: str) -> str:
     """Return the connection that can only list the landing bucket of a site. Only the landing watch uses it."""
     return f"s3_landing_{site}"
+
+
+def reader(site: str) -> str:
+    """Return the connection that can only read outputs of training jobs at a site. Only the scorer uses it."""
+    return f"s3_scorer_{site}"
 
 
 def project_root() -> Path:

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 
 from rempart.settings.operators import Names
 from rempart.settings.policy.rules import Place
+from rempart.settings.policy.servers import External as External
+from rempart.settings.policy.servers import StackService as StackService
 from rempart.settings.retention_rules import Keep
 from rempart.settings.schema import Duration, Strict
 
@@ -331,27 +333,6 @@ class Training(Strict):
     log_every: Duration = Field(default="30s", validate_default=True, description="Interval for copying a pod's log.")
 
 
-class External(Strict):
-    """A service that the team runs itself: `rempart up` checks it and never starts it.
-
-    PostgreSQL, MLflow and Airflow need `operator`, `service` and `region` for the policy. A site's place is under
-    `sites`.
-    """
-
-    url: str
-    connection: str
-    operator: str | None = Field(default=None, description=("Operator of the infrastructure on which the server runs."))
-    service: str | None = Field(default=None, description="Service of that operator, such as managed-postgresql.")
-    region: str | None = Field(default=None, description="Region of that operator.")
-
-    @property
-    def place(self) -> Place | None:
-        """Return the service's place, or None unless operator, service and region are all declared."""
-        if self.operator is None or self.service is None or self.region is None:
-            return None
-        return Place(operator=self.operator, service=self.service, region=self.region)
-
-
 class Access(Strict):
     """Authentication of Airflow's pages and API:
 
@@ -368,13 +349,6 @@ class Access(Strict):
         if self.session < timedelta(minutes=1):
             raise ValueError("session: must be at least one minute")
         return self
-
-
-class StackService(Strict):
-    """A service of the stack, started by the platform or external."""
-
-    port: int | None = Field(default=None, ge=1024, le=65535, description=("Port to listen on instead of the default."))
-    external: External | None = None
 
 
 class DagDefaults(Strict):

@@ -105,16 +105,20 @@ class CockpitFacts:
 
 
 def gather(
-    open_platform: Callable[[], Platform], clock: Callable[[], datetime], before: CockpitFacts | None = None
+    open_platform: Callable[[], Platform],
+    clock: Callable[[], datetime],
+    before: CockpitFacts | None = None,
+    kinds: Mapping[Kind, int] = NEWEST,
 ) -> CockpitFacts:
     """Gather all sources once.
 
-    A failed source raises no error. Evidence of `before` is reused while the chain is unchanged.
+    A failed source raises no error. Evidence of `before` is reused while the chain is unchanged. `kinds`: the most
+    records of each kind of evidence that are read; the others are left out.
     """
     platform = known("the platform", open_platform)
     if isinstance(platform, Unknown):
         return CockpitFacts(clock(), known("rempart.yaml", configuration.load), platform, platform, platform)
-    at, found = clock(), known("the ledger", lambda: _evidence(platform.ledger, before))
+    at, found = clock(), known("the ledger", lambda: _evidence(platform.ledger, before, kinds))
     head, evidence, forged = ("", found, 0) if isinstance(found, Unknown) else found
     active = known("the active site", platform.active)
     pipelines = known("the pipelines", load_all)
@@ -132,7 +136,9 @@ def _at_fault(pipelines: Mapping[str, Pipeline | PipelineError] | Unknown, confi
     )
 
 
-def _evidence(ledger: Ledger, before: CockpitFacts | None) -> tuple[str, Mapping[Kind, tuple[Evidence, ...]], int]:
+def _evidence(
+    ledger: Ledger, before: CockpitFacts | None, kinds: Mapping[Kind, int]
+) -> tuple[str, Mapping[Kind, tuple[Evidence, ...]], int]:
     """Return the newest records of each kind.
 
     Thousands of records are read only after a new one arrived, because this is the slowest part.
@@ -141,7 +147,7 @@ def _evidence(ledger: Ledger, before: CockpitFacts | None) -> tuple[str, Mapping
     head = newest[0].hash if newest else ""
     if before is not None and before.head == head and not isinstance(before.evidence, Unknown):
         return head, before.evidence, before.forged
-    found = {kind: tuple(ledger.find(kind, limit=most)) for kind, most in NEWEST.items()}
+    found = {kind: tuple(ledger.find(kind, limit=most)) for kind, most in kinds.items()}
     return head, found, len(ledger.forged(limit=FORGED))
 
 

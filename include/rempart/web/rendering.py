@@ -37,6 +37,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     found.globals |= {"charts": charts, "languages": LANGUAGES}
+    found.filters["airflow"] = lambda base: base.rpartition("/")[0]
     found.filters["json"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
     return found
 

@@ -59,3 +59,7 @@ CREATE TABLE IF NOT EXISTS public.active_site (
     switchover jsonb,                          -- null only where a person wrote the row
     at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+
+-- The scorer asks the active site first for a model.
+GRANT USAGE ON SCHEMA public TO scorer;
+GRANT SELECT ON public.active_site TO scorer;

@@ -1,5 +1,5 @@
 -- The ledger's tables. Run in the database `ledger` as a superuser; safe to run again.
--- Role `ledger` appends and reads; only `ledger_owner`, which cannot log in, owns them.
+-- Role `ledger` appends and reads, role `scorer` reads; only `ledger_owner`, which cannot log in, owns them.
 SET ROLE ledger_owner;
 
 -- Records from before the chain (at, kind, subject, body): kept as they are, readable, closed for writing. The chain's
@@ -65,4 +65,6 @@ FROM public.evidence_unsigned;
 GRANT USAGE ON SCHEMA public TO ledger;
 GRANT SELECT, INSERT ON public.evidence TO ledger;
 GRANT SELECT ON public.evidence_unsigned, public.evidence_all TO ledger;
+GRANT USAGE ON SCHEMA public TO scorer;
+GRANT SELECT ON public.evidence, public.evidence_unsigned, public.evidence_all TO scorer;
 RESET ROLE;

@@ -98,7 +98,7 @@ def test_every_port_of_a_container_has_a_name() -> None:
     declared = access_compose.parts(ROOT)
     assert declared["postgres"] == {15432: "postgresql"} and declared["broker"] == {16379: "broker"}
     assert declared["haven"][18433] == "haven" and "haven s3-grpc" in declared["haven"].values()
-    assert set(declared["gate"]) == {18080, 15000, 19090}
+    assert set(declared["gate"]) == {18080, 15000, 19090, 18090}
 
 
 def test_the_intruder_tells_a_call_that_was_taken_from_one_that_was_not() -> None:

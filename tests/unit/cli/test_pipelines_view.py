@@ -32,6 +32,8 @@ from rempart.web.read_models.pipeline_states import PipelineState, pipeline_stat
 from tests.cockpit import DELIVERY, NOW, ROOT, RULES, Watched
 from tests.unit.cli.test_models_view import MODEL, candidate, refusal
 
+CHANGE = "Then change features, trainer or gate in the pipeline file, and run the pipeline."
+
 
 def snapshot(watched: Watched, name: str = "s1", rows: int = 17) -> None:
     counts = {"rows": rows, "deliveries": 1, "delivered": 20, "accepted": rows, "quarantined": 3}
@@ -88,7 +90,7 @@ def test_the_next_step_is_the_first_that_is_not_done() -> None:
         ("No row was accepted: look at the reasons.", f"rempart quarantine show {MODEL}"),
         ("No model was trained on the current snapshot.", run),
         ("The gate did not judge version 1 yet.", run),
-        ("The gate refused version 1: read why.", f"rempart model show {MODEL}"),
+        (f"The gate refused version 1: read why. {CHANGE}", f"rempart model show {MODEL}"),
         ("Delivery abababababab was refused as a whole: look at the reasons.", f"rempart quarantine show {MODEL}"),
         (
             f"Nothing to do. Deliver the next file. To use the champion: `rempart model predict {MODEL} FILE`.",
@@ -114,11 +116,15 @@ def test_show_counts_quarantine_by_rule_and_names_the_champions_bounds() -> None
     assert DELIVERY[:12] in "\n".join(lines)
 
 
-def test_accepted_rows_that_do_not_count_are_told_with_their_delivery() -> None:
+def test_the_counts_of_a_delivery_add_up() -> None:
     watched = Watched()
-    watched.delivery(passed_over=4)
-    told = "\n".join(pipelines.state_lines(state(watched.facts()), "landing"))
-    assert "accepted in part, 4 passed over for equal or newer rows" in told and "replaced" not in told
+    watched.delivery(accepted=13, repeated=4, replaced=2)
+    head, row = pipelines.deliveries(state(watched.facts()).newest)
+    columns = [
+        row[head.index(column) :].split("  ")[0] for column in ("DELIVERED", "ACCEPTED", "REPEATED", "QUARANTINED")
+    ]
+    assert columns == ["20", "13", "4", "3"]
+    assert row.endswith("accepted in part, 2 replaced older rows")
 
 
 def test_the_good_rows_that_wait_are_counted_beside_the_reasons() -> None:

@@ -27,7 +27,7 @@ def taken_in(platform: Platform, pipeline: Pipeline) -> Delivery:
     (found,) = deliveries.outcomes(platform.sites["primary"], "lake", "readings")
     delivered, accepted, quarantined = (int(found[name]) for name in ("delivered", "accepted", "quarantined"))
     sha256, outcome, fault, reasons = (found[name] for name in ("sha256", "outcome", "fault", "reasons"))
-    return Delivery(sha256, AT, 1, outcome, fault, delivered, accepted, quarantined, reasons, 0)
+    return Delivery(sha256, AT, 1, outcome, fault, delivered, accepted, 0, quarantined, reasons, 0)
 
 
 def test_the_first_lines_of_each_reason_are_those_of_the_file(

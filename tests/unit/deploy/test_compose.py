@@ -101,7 +101,8 @@ def test_only_the_gate_has_ports_and_only_the_proxy_has_a_route() -> None:
     assert [name for name, network in networks.items() if not network.get("internal")] == ["world", "front"]
     assert [name for name, service in SERVICES.items() if "front" in service.get("networks", [])] == ["gate"]
     assert [name for name, service in SERVICES.items() if "world" in service.get("networks", [])] == ["egress"]
-    assert mounted("gate") == ["gate.pem"] and SERVICES["gate"]["networks"] == ["platform", "monitoring", "front"]
+    assert mounted("gate") == ["gate.pem"]
+    assert SERVICES["gate"]["networks"] == ["platform", "monitoring", "serving", "front"]
     assert mounted("egress") == ["egress.allowed"] and SERVICES["egress"]["networks"] == ["outward", "world"]
     assert networks["front"]["driver_opts"]["com.docker.network.bridge.enable_ip_masquerade"] == "false"
 
@@ -149,6 +150,8 @@ def test_each_container_is_given_what_it_needs_and_no_more(made: dict[str, str])
         "AIRFLOW_CONN_S3_PRIMARY": {"scheduler", "worker", "cli", "airflow-init", "restore"},
         "AIRFLOW_CONN_S3_MLFLOW_PRIMARY": {"mlflow"},
         "AIRFLOW_CONN_S3_LANDING_PRIMARY": {"landing-watch"},
+        "AIRFLOW_CONN_S3_SCORER_PRIMARY": {"scorer"},
+        "AIRFLOW_CONN_PG_SCORER": {"scorer", "airflow-init", "restore"},
         "AIRFLOW_CONN_AIRFLOW_LANDING_WATCH": {"landing-watch", "airflow-init", "restore"},
         "REMPART_AIRFLOW_MLFLOW_PASSWORD": {"scheduler", "worker", "cli", "airflow-init", "restore", "mlflow"},
         "REMPART_AIRFLOW_API_SECRET": {"api-server", "airflow-init", "restore"},
@@ -157,6 +160,30 @@ def test_each_container_is_given_what_it_needs_and_no_more(made: dict[str, str])
     }.items():
         assert {name for name in SERVICES if any(f"{word}=" in made[file] for file in mounted(name))} == holders, word
     assert "AIRFLOW_CONN_LEDGER_KEY" not in made["scheduler.env"], "with Celery, workers alone sign"
+
+
+def test_the_scorer_reads_with_keys_of_its_own_and_its_log_lies_where_tasks_ship_it(made: dict[str, str]) -> None:
+    scorer = SERVICES["scorer"]
+    assert scorer["profiles"] == ["serving"] and scorer["image"] == SERVICES["scheduler"]["image"]
+    assert mounted("scorer") == ["scorer.env"]
+    held = set(read_env_file_text(made["scorer.env"]))
+    assert held == {"AIRFLOW_CONN_PG_SCORER", "AIRFLOW_CONN_S3_SCORER_PRIMARY", "AIRFLOW_CONN_S3_SCORER_HAVEN"}
+    assert set(scorer["networks"]) == {"data", "primary", "haven", "serving", "outward"}
+    assert COMPOSE["networks"]["serving"]["internal"]
+    assert {name for name in SERVICES if "serving" in SERVICES[name].get("networks", [])} == {"scorer", "gate", "cli"}
+    (log, own) = scorer["volumes"]
+    assert log == "predictions:/var/lib/rempart/prediction-log" and own.endswith("/scorer")
+    assert {name for name in SERVICES if log in SERVICES[name].get("volumes", [])} == {
+        "scorer", "scheduler", "worker", "cli",
+    }  # fmt: skip
+    folders = [volume.partition(":")[2] for volume in (log, own)]
+    made_in_image = next(line for line in DOCKERFILE.splitlines() if "prediction-log" in line)
+    assert all(folder in made_in_image for folder in folders), "a volume takes the owner of the folder in the image"
+
+
+def read_env_file_text(text: str) -> list[str]:
+    """Names of the variables in a file of secrets."""
+    return [line.partition("=")[0] for line in text.splitlines()]
 
 
 def test_the_files_are_closed_to_others_and_secrets_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,9 @@ from rempart.training.kubernetes.rights import REQUIRED
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy" / "kubernetes"
 FILES = sorted(
-    file for file in DEPLOY.rglob("*.yaml") if not {"platform", "managed", "celery", "restore"} & set(file.parts)
+    file
+    for file in DEPLOY.rglob("*.yaml")
+    if not {"platform", "managed", "celery", "restore", "serving", "kserve"} & set(file.parts)
 )
 """Of pools; those of the platform have tests of their own beside this file."""
 CUSTOM = {("kustomize.config.k8s.io/v1beta1", "Kustomization"), ("kueue.x-k8s.io/v1beta1", "LocalQueue")}

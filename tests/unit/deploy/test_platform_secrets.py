@@ -44,7 +44,7 @@ def test_no_secret_stands_in_a_manifest_and_each_that_is_mounted_is_made(made: d
     generated = {
         secret["name"]: secret["files"] for secret in yaml.safe_load(made["kustomization.yaml"])["secretGenerator"]
     }
-    assert set(generated) == mounted | {"rempart-broker"}
+    assert set(generated) == mounted | {"rempart-broker", "rempart-scorer"}, "the last two are of components"
     assert generated.pop("rempart-broker") == ["broker.conf"]
     for name, files in generated.items():
         assert files == [f"{cluster.KEY}={name.removeprefix('rempart-')}.env"]
@@ -66,7 +66,7 @@ def test_each_pod_is_given_what_it_needs_and_no_more(made: dict[str, str]) -> No
         "secret-S3_WATCH_HAVEN": set(),
         "secret-S3_WITNESS_HAVEN": {"tasks", "prepare"},
         # the API server reads logs of tasks at the active site, the triggerer writes those of its triggers
-        "secret-S3_PRIMARY": {"tasks", "prepare", "mlflow", "landing-watch", "api-server", "triggerer"},
+        "secret-S3_PRIMARY": {"tasks", "prepare", "mlflow", "landing-watch", "scorer", "api-server", "triggerer"},
         "AIRFLOW_CONN_LEDGER_KEY=": {"tasks", "prepare"},
         "AIRFLOW_CONN_BACKUP_KEY=": {"tasks", "prepare"},
         "REMPART_AIRFLOW_API_SECRET=": {"api-server", "prepare"},
@@ -76,6 +76,7 @@ def test_each_pod_is_given_what_it_needs_and_no_more(made: dict[str, str]) -> No
         "AIRFLOW_CONN_PG_CONTINUITY",
         "AIRFLOW_CONN_PG_LEDGER",
     }
+    assert {name for name in read(made["scorer.env"]) if "S3" not in name} == {"AIRFLOW_CONN_PG_SCORER"}
     for name in ("tasks.env", "mlflow.env", "api-server.env", "triggerer.env"):
         for variable, value in read(made[name]).items():
             if variable.startswith("AIRFLOW_CONN_"):

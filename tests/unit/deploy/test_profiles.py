@@ -46,7 +46,9 @@ def test_nothing_of_a_profile_starts_unless_it_is_chosen() -> None:
     chosen = {
         name: service["profiles"] for name, service in SERVICES.items() if set(service.get("profiles", [])) & ours
     }
-    assert chosen == {"broker": ["celery"], "worker": ["celery"], "monitoring": ["monitoring"]}
+    assert chosen == {
+        "broker": ["celery"], "worker": ["celery"], "monitoring": ["monitoring"], "scorer": ["serving"],
+    }  # fmt: skip
     needed = {
         name for service in SERVICES.values() if "profiles" not in service for name in service.get("depends_on", {})
     }

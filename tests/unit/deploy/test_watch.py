@@ -124,6 +124,7 @@ def test_the_policy_of_the_key_is_the_one_that_the_stack_gives() -> None:
     assert [identity.name for identity in limited(settings, "primary", lambda name: Connection(name, "aws"))] == [
         "mlflow",
         "landing",
+        "scorer",
     ]
 
 

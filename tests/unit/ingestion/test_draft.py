@@ -68,7 +68,7 @@ def test_dates_before_the_row_become_ages_and_later_ones_do_not(tmp_path: Path) 
         write(tmp_path / "visits.csv", "id,day,last_visit,paid_on,end,kwh\n" + "\n".join(rows) + "\n")
     )
     assert load(text).features["own"].features()[-1] == "days_since_last_visit"
-    (line,) = [line for line in text.splitlines() if "expressions:" in line]
+    (line,) = [line for line in text.splitlines() if line.startswith("    expressions:")]
     assert "{days_since_last_visit: days_since(last_visit)}    # CHECK" in line, (
         "neither a later date nor a word of SQL"
     )
@@ -283,6 +283,24 @@ def test_the_target_can_be_chosen(tmp_path: Path) -> None:
         assert "--target no_show" in error.value.hint or "Pass one of: clinic, waited, no_show" in error.value.hint
 
 
+def test_the_target_can_be_chosen_by_its_name_in_the_file(tmp_path: Path) -> None:
+    rows = "".join(f"r{n},{1 + n % 28:02d}.03.2025,{n % 7}\n" for n in range(90))
+    file = write(tmp_path / "hires.csv", f"Vertrag Nr,Tag,Größe\n{rows}")
+    assert load(draft_pipeline(file, target="Größe")).prediction.target == "groesse"
+    assert draft_pipeline(file, target="Größe") == draft_pipeline(file, target="groesse")
+
+
+def test_the_draft_has_the_days_between_dates_and_the_margin_of_the_gate(tmp_path: Path) -> None:
+    rows = "".join(f"{n},2025-01-{1 + n % 20:02d},2025-02-{1 + n % 20:02d},{n % 7}.5\n" for n in range(90))
+    text = draft_pipeline(write(tmp_path / "hires.csv", f"hire_id,start_day,end_day,price\n{rows}"))
+    hint = 'expressions: {start_day_to_end_day: "days_between(end_day, start_day)"}'
+    assert f"    # {hint}    # days between dates, for a view at a moment when both are known" in text
+    added = load(text.replace(f"    # {hint}", f"    {hint}"))
+    assert added.features["own"].expressions == {"start_day_to_end_day": "days_between(end_day, start_day)"}  # type: ignore[union-attr] # a row view
+    assert added.gate.baseline_margin == 0.1 and "baseline_margin: 0.1    #" in text
+    assert "# CHECK: snapshots are stored by its months; other dates: end_day" in text
+
+
 def test_the_reminder_of_a_draft_counts_the_lines_to_decide() -> None:
     assert reminder("key: [a]\n") is None
     line = "key: [a]  # CHECK: unique?\n"
@@ -312,7 +330,7 @@ def test_a_file_asks_whether_deliveries_repeat_rows(tmp_path: Path) -> None:
     assert load(text).on_conflict == "refuse"
 
 
-REPEATS = "does a delivery repeat rows of an earlier one, such as a full export? Then newest"
+REPEATS = "does a delivery repeat rows, its own or earlier ones, as a full export does? Then newest"
 
 
 def test_a_pipeline_is_named_after_a_file_with_umlauts_in_full(tmp_path: Path) -> None:

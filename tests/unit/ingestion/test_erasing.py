@@ -265,13 +265,14 @@ def test_each_snapshot_is_succeeded_by_one_without_these_rows(history: list[list
             if before is None or snapshot.id != before.id:
                 made.append(snapshot)
         bodies = {digest: file.read_bytes() for digest, file in drawing.files.items()}
-    parts = {}
-    for digest, body in dict(bodies).items():
-        cut = erasing.cut_table(body, "part", STAYS.key, gone(struck))
-        if cut.body is not None:
-            kept = pq.read_table(io.BytesIO(cut.body)).num_rows
-            after = snapshots.Part("", f"k{len(parts)}", f"to-{digest}", kept, len(cut.body))
-            parts[digest], bodies[after.sha256] = after, cut.body
+        parts = {}
+        for digest in dict(bodies):
+            cut = erasing.cut_table(drawing.files[digest], "part", STAYS.key, gone(struck), Path(place) / digest)
+            if cut.file is not None:
+                body = cut.file.read_bytes()
+                kept = pq.read_table(io.BytesIO(body)).num_rows
+                after = snapshots.Part("", f"k{len(parts)}", f"to-{digest}", kept, len(body))
+                parts[digest], bodies[after.sha256] = after, body
 
     def content(
         before: snapshots.Snapshot, partition: str, those: Sequence[snapshots.Part]

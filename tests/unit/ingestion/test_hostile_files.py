@@ -120,6 +120,17 @@ def test_the_values_of_a_parquet_file_count_as_its_size_unpacked(tmp_path: Path)
         list(parquet_rows.read(tmp_path / "file", TEXTS, FilesSource(prefix="x/"), Limits(bytes=1 << 20)))
 
 
+@pytest.mark.parametrize("announced", [1, 20])
+def test_a_parquet_file_that_holds_another_number_of_rows_than_it_announces_is_refused(
+    tmp_path: Path, announced: int
+) -> None:
+    body, footer = parquet(pa.table({"a": ["x"] * 3, "b": ["y"] * 3})), b"\x16%c\x19\x1c"  # Thrift: an i64, then a list
+    assert body.count(footer % 6) == 1  # the number of rows, doubled
+    (tmp_path / "file").write_bytes(body.replace(footer % 6, footer % (2 * announced)))
+    with pytest.raises(Unreadable, match=f"announces {announced} rows and holds 3"):
+        list(parquet_rows.read(tmp_path / "file", TEXTS, FilesSource(prefix="x/"), Limits()))
+
+
 def one_long_text(rows: int) -> bytes:
     """A small Parquet file whose rows all name one text of 8 MiB in its dictionary."""
     text = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * (8 << 20)]))

@@ -46,6 +46,7 @@ def test_one_run_takes_all_waiting_deliveries_into_one_snapshot(
         "deliveries": 2,
         "delivered": 4,
         "accepted": 3,
+        "repeated": 0,
         "quarantined": 1,
     }
     assert len([key for key in lake(platform) if key.startswith("snapshots/") and "/parts/" not in key]) == 3
@@ -63,6 +64,7 @@ def test_one_run_takes_all_waiting_deliveries_into_one_snapshot(
         "rows": 3,
         "delivered": 4,
         "accepted": 3,
+        "repeated": 0,
         "quarantined": 1,
     }
     json.dumps(asdict(result))

@@ -15,7 +15,7 @@ from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.ingestion.reingest import reingest
 from rempart.flows.ingestion.rejudge import rejudge
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries, landing, snapshots
+from rempart.ingestion import acceptance, deliveries, landing, snapshots
 from rempart.ingestion.acceptance import CONFLICT
 from rempart.settings.pipeline import ModelPipeline
 from tests.memory_site import MemorySite
@@ -44,10 +44,10 @@ def test_a_replaced_row_is_counted_and_is_not_in_quarantine(platform: Platform, 
     first = ingest(platform, NEWEST)
     deliver("2.csv", CHANGED, B)
     second = ingest(platform, NEWEST)
-    assert (second.accepted, second.quarantined, second.total_rows, second.changed) == (2, 0, 2, True)
-    assert (second.replaced, second.passed_over) == (1, 1)
+    assert (second.accepted, second.quarantined, second.total_rows, second.changed) == (1, 0, 2, True)
+    assert (second.replaced, second.repeated) == (1, 1)
     assert values(platform) == [5, 2]
-    assert [(d["replaced"], d["passed_over"], d["quarantined"]) for d in told(platform)] == [(0, 0, 0), (1, 1, 0)]
+    assert [(d["replaced"], d["repeated"], d["quarantined"]) for d in told(platform)] == [(0, 0, 0), (1, 1, 0)]
     record = platform.ledger.find("snapshot", "readings")[0].body
     assert (record["replaced_rows"], record["previous"], record["rows"]) == (1, first.snapshot, 2)
     deliver("3.csv", A, B)  # an earlier state of the data is an earlier id, and a snapshot of its own
@@ -55,8 +55,10 @@ def test_a_replaced_row_is_counted_and_is_not_in_quarantine(platform: Platform, 
     assert (third.snapshot, values(platform)) == (first.snapshot, [1, 2])
     recorded = deliveries.outcomes(platform.sites["primary"], "lake", "readings")
     (again,) = (d for d in recorded if d["file"] == "3.csv")
-    assert (again["again"], again["added"], again["replaced"], again["passed_over"]) == (1, 0, 1, 1)
-    assert platform.ledger.find("snapshot", "readings")[0].body["accepted"] == 0, "its rows were counted before"
+    assert (again["again"], again["added"], again["replaced"], again["repeated"]) == (1, -1, 1, 1)
+    records = [record.body for record in platform.ledger.find("snapshot", "readings")]
+    assert records[0]["delivered"] == 0, "its rows were counted before"
+    assert [sum(body[name] for body in records) for name in acceptance.COUNTS] == [4, 2, 2, 0]
     deliver("4.csv", CHANGED)
     assert ingest(platform, NEWEST).snapshot == second.snapshot
     assert not ingest(platform, NEWEST).changed
@@ -207,7 +209,7 @@ def test_all_versions_are_kept_and_a_source_has_each_key_once(platform: Platform
     ingest(platform, history)
     deliver("2.csv", later, other, "m1,2026-02-01,7,,base,")
     done = ingest(platform, history)
-    assert (done.accepted, done.passed_over, done.quarantined, done.total_rows) == (2, 1, 1, 3)
+    assert (done.accepted, done.repeated, done.quarantined, done.total_rows) == (1, 1, 1, 3)
     assert values(platform) == [1, 5, 7]
     with pytest.raises(IngestError, match="several rows with one key"):
         deliver("3.csv", "m1,2026-03-01,8,,base,")

@@ -19,12 +19,21 @@ def test_regression_scores():
     assert found == {"mae": 2.0, "rmse": pytest.approx(math.sqrt(5))}
 
 
-def test_classification_scores_and_a_nan_stays_one():
+def test_classification_scores():
     found = score("classification", np.array([0.0, 1.0]), np.array([[0.5, 0.5], [0.25, 0.75]]))
     assert found["log_loss"] == pytest.approx(-(math.log(0.5) + math.log(0.75)) / 2)
     assert found["accuracy"] == 1.0
-    broken = score("classification", np.array([0.0]), np.array([[math.nan, 0.5]]))
-    assert math.isnan(broken["log_loss"]) and math.isnan(broken["accuracy"])
+
+
+@pytest.mark.parametrize("figure", [math.nan, math.inf, -math.inf])
+def test_one_prediction_that_is_no_finite_number_leaves_no_metric(figure):
+    for place in ((0, 0), (0, 1)):  # of the true class, and of another
+        predicted = np.array([[0.5, 0.5], [0.25, 0.75]])
+        predicted[place] = figure
+        found = score("classification", np.array([0.0, 1.0]), predicted)
+        assert not [name for name, value in found.items() if math.isfinite(value)]
+    found = score("regression", np.array([1.0, 2.0]), np.array([1.0, figure]))
+    assert not [name for name, value in found.items() if math.isfinite(value)]
 
 
 def test_the_baseline_is_the_groups_mean_and_the_overall_mean_where_the_group_is_new():

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 
 from bench import monitor
-from rempart.features.parquet_store import scratch
 from rempart.monitoring import columns, counting
 from rempart.monitoring.columns import ColumnVerdict
 from rempart.monitoring.profiles import Column, ColumnProfile, Profile, references
@@ -23,12 +22,10 @@ LEAD = Column("lead", "number")
 RULES = Monitoring()
 
 
-def profiles(folder: Path, *tables: pa.Table, of: Sequence[Column] = (LEAD, ROOM)) -> list[Profile]:
+def profiles(*tables: pa.Table, of: Sequence[Column] = (LEAD, ROOM)) -> list[Profile]:
     """The profiles of tables with a column `day`, on the grid of the first."""
-    files = [monitor._write(folder / f"{place}.parquet", [table]) for place, table in enumerate(tables)]
-    with scratch.created(scratch.ScratchDatabase(folder, 256, kept=False), "test") as connection:
-        grid = counting.edges(connection, files[0], of)
-        return [counting.profile(connection, file, of, grid, "day") for file in files]
+    grid = counting.edges(counting.batches(tables[0]), tables[0].num_rows, of)
+    return [counting.profile(counting.batches(table), of, grid, "day") for table in tables]
 
 
 def rows(count: int, seed: int, year: int = 2025, *, months: Sequence[int] = range(1, 13), **changes: Any) -> pa.Table:
@@ -44,23 +41,23 @@ def rows(count: int, seed: int, year: int = 2025, *, months: Sequence[int] = ran
     return pa.table(made)
 
 
-def judged(folder: Path, before: pa.Table, after: pa.Table, rules: Monitoring = RULES) -> Mapping[str, ColumnVerdict]:
-    training, window = profiles(folder, before, after)
+def judged(before: pa.Table, after: pa.Table, rules: Monitoring = RULES) -> Mapping[str, ColumnVerdict]:
+    training, window = profiles(before, after)
     return {verdict.column: verdict for verdict in columns.judge(training, window, rules)}
 
 
 def test_windows_in_which_nothing_moved_are_green_and_a_shift_is_found(tmp_path: Path) -> None:
     before, same, moved = monitor.simulated(tmp_path, 20)
-    quiet, _ = monitor.verdicts(tmp_path, before, same)
-    shifted, _ = monitor.verdicts(tmp_path, before, moved)
+    quiet, _ = monitor.verdicts(before, same)
+    shifted, _ = monitor.verdicts(before, moved)
     assert [monitor.alarms(quiet), monitor.hits(shifted), monitor.alarms(shifted)] == [0, 20, 20]
     assert shifted[0][0].column == "c0" and shifted[0][0].findings == ("values",)
     assert all(not column.findings for column in shifted[0][1:])
 
 
-def test_counts_are_those_of_numpy(tmp_path: Path) -> None:
+def test_counts_are_those_of_numpy() -> None:
     table = rows(2_000, 1, lead=lambda lead, _: np.round(lead))
-    ((lead, _),) = [tuple(found.values()) for found in profiles(tmp_path, table)]
+    ((lead, _),) = [tuple(found.values()) for found in profiles(table)]
     values = table["lead"].to_numpy()
     wanted: list[int] = []
     for below, edge in zip([-np.inf, *lead.edges], lead.edges, strict=False):
@@ -70,31 +67,31 @@ def test_counts_are_those_of_numpy(tmp_path: Path) -> None:
     assert (min(lead.edges), max(lead.edges)) == (values.min(), values.max())
 
 
-def test_a_season_of_the_training_data_is_no_drift_but_another_level_is(tmp_path: Path) -> None:
+def test_a_season_of_the_training_data_is_no_drift_but_another_level_is() -> None:
     def seasonal(lead: Any, month: Any) -> Any:
         return lead + 30 * (month > 5) * (month < 9)
 
     before = rows(12_000, 1, lead=seasonal)
-    summer = judged(tmp_path, before, rows(3_000, 2, 2026, months=(6, 7, 8), lead=seasonal))
+    summer = judged(before, rows(3_000, 2, 2026, months=(6, 7, 8), lead=seasonal))
     assert not summer["lead"].findings and summer["lead"].moved is not None and summer["lead"].moved < RULES.moved
     further = rows(3_000, 2, 2026, months=(6, 7, 8), lead=lambda lead, month: seasonal(lead, month) * 1.6)
-    assert judged(tmp_path, before, further)["lead"].findings == ("values",)
+    assert judged(before, further)["lead"].findings == ("values",)
 
 
-def test_a_history_that_grows_is_compared_with_its_last_months(tmp_path: Path) -> None:
+def test_a_history_that_grows_is_compared_with_its_last_months() -> None:
     grown = rows(12_000, 1, lead=lambda lead, month: lead + 20 * np.minimum(month, 8))
     after = rows(3_000, 2, 2026, months=(1, 2, 3), lead=lambda lead, _: lead + 160)
-    assert not judged(tmp_path, grown, after)["lead"].findings
+    assert not judged(grown, after)["lead"].findings
 
 
-def test_a_large_window_does_not_alarm_on_a_trifle(tmp_path: Path) -> None:
+def test_a_large_window_does_not_alarm_on_a_trifle() -> None:
     before, after = rows(100_000, 1), rows(100_000, 2, 2026, lead=lambda lead, _: lead + 0.8)
-    found = judged(tmp_path, before, after)["lead"]
+    found = judged(before, after)["lead"]
     assert found.p < 1e-6 and not found.findings
-    assert judged(tmp_path, before, after, Monitoring(moved=0.02))["lead"].findings == ("values",)
+    assert judged(before, after, Monitoring(moved=0.02))["lead"].findings == ("values",)
 
 
-def test_nulls_and_values_outside_of_the_list_are_findings(tmp_path: Path) -> None:
+def test_nulls_and_values_outside_of_the_list_are_findings() -> None:
     after = rows(
         2_000,
         2,
@@ -102,30 +99,30 @@ def test_nulls_and_values_outside_of_the_list_are_findings(tmp_path: Path) -> No
         lead=lambda lead, _: pa.array(lead, mask=np.arange(len(lead)) % 5 == 0),
         room=lambda room, _: np.where(np.arange(len(room)) % 50 == 0, "a cellar", room),
     )
-    found = judged(tmp_path, rows(10_000, 1), after)
+    found = judged(rows(10_000, 1), after)
     assert found["lead"].findings == ("nulls",) and found["lead"].nulls == pytest.approx(0.2)
     assert found["room"].findings == ("unknown values",) and found["room"].unknown == pytest.approx(0.02)
     assert "a cellar" not in str(found)
 
 
-def test_numbers_that_are_no_numbers_count_as_missing(tmp_path: Path) -> None:
+def test_numbers_that_are_no_numbers_count_as_missing() -> None:
     bad = rows(600, 1, lead=lambda lead, _: np.where(np.arange(len(lead)) % 3 == 0, np.nan, lead))
-    ((lead, _),) = [tuple(found.values()) for found in profiles(tmp_path, bad)]
+    ((lead, _),) = [tuple(found.values()) for found in profiles(bad)]
     assert lead.missing == 200 and lead.rows == 600
 
 
-def test_too_few_values_are_unknown_and_never_green(tmp_path: Path) -> None:
+def test_too_few_values_are_unknown_and_never_green() -> None:
     after = rows(1_000, 2, 2026, lead=lambda lead, _: pa.array(lead, mask=np.arange(len(lead)) > 100))
-    found = judged(tmp_path, rows(10_000, 1), after)["lead"]
+    found = judged(rows(10_000, 1), after)["lead"]
     assert found.moved is None and found.allowed is None and found.findings == ("nulls",)
 
 
-def test_without_a_time_all_rows_are_the_reference(tmp_path: Path) -> None:
+def test_without_a_time_all_rows_are_the_reference() -> None:
     timeless = [
         table.set_column(2, "day", pa.nulls(table.num_rows, pa.date32()))
         for table in (rows(5_000, 1), rows(1_000, 2, lead=lambda lead, _: lead + 4))
     ]
-    assert judged(tmp_path, *timeless)["lead"].findings == ("values",)
+    assert judged(*timeless)["lead"].findings == ("values",)
 
 
 def test_the_reference_is_the_season_or_all_and_what_was_just_before() -> None:

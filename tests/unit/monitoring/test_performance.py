@@ -98,6 +98,44 @@ def test_a_segment_is_at_fault_by_itself() -> None:
     assert body["performance"]["segments"][0]["segment"] == "room=sea" and body["outcome"] == "red"
 
 
+def test_a_segment_that_the_hold_out_lacks_is_compared_with_its_training_data_or_shown_without_a_reference() -> None:
+    holdout = errors(2_000, 20.0, room=["plain"] * 2_000)
+    training = errors(4_000, 5.0, 3, room=["plain", "sea"] * 2_000)  # the model fits what it learned from
+    rooms = ["plain", "sea", "cellar"] * 1_000
+
+    def judged(size: float, learned: RowLosses | None = training) -> dict[str, performance.Figure]:
+        sizes = np.where(np.array(rooms) == "plain", 20.0, size)
+        window = RowLosses(np.random.default_rng(2).exponential(sizes), {"room": rooms})
+        found = performance.judge("mae", window, holdout, 20.0, Monitoring(worse=0.5), learned)
+        assert found.segments[0].worse == (found.segments[0].segment == "room=sea" and size > 30)
+        body = json.loads(canonical(verdict.conclude("3", WINDOW, (), found, RULES.least_rows).body()))
+        assert "cellar" in str(body["performance"]["segments"])
+        return {figure.segment: figure for figure in found.segments}
+
+    usual = judged(20.0)
+    assert [usual[f"room={name}"].reference for name in ("plain", "sea", "cellar")] == [
+        "hold-out", "training data", "none",
+    ]  # fmt: skip
+    assert usual["room=sea"].recorded == pytest.approx(20, rel=0.1) and not usual["room=sea"].worse
+    assert usual["room=cellar"].rows == 1_000 and usual["room=cellar"].recorded is None
+    assert judged(45.0)["room=sea"].worse and not judged(45.0)["room=cellar"].worse
+    assert judged(20.0, None)["room=sea"].reference == "none"
+    perfect = RowLosses(np.zeros(4_000), training.groups)
+    assert judged(20.0, perfect)["room=sea"].reference == "none"
+
+
+def test_a_loss_that_is_no_number_is_red_also_without_a_reference() -> None:
+    window = errors(3_000, 20.0, 2, room=["plain", "cellar"] * 1_500)
+    window.losses[1] = np.nan
+    found = performance.judge("mae", window, errors(3_000, 20.0, room=["plain"] * 3_000), 20.0, RULES)
+    told = verdict.conclude("3", WINDOW, (), found, RULES.least_rows)
+    assert any(
+        reason == "mae of room=cellar is not a number on 1,500 rows, and neither the hold-out nor the training data "
+        "has enough of these rows"
+        for reason in told.reasons
+    )
+
+
 def test_probabilities_that_are_too_sure_are_at_fault() -> None:
     random = np.random.default_rng(1)
     sure = np.column_stack([np.full(2_000, 0.9), np.full(2_000, 0.1)])

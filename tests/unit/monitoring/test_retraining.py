@@ -108,3 +108,9 @@ def test_a_refused_candidate_is_an_alarm_until_a_promotion_or_a_green_verdict() 
 def test_a_training_that_gives_the_champion_again_is_an_alarm() -> None:
     found = retraining.not_better([started(10, 7, version="3")], [decided("promotion", 5, "3")], [])
     assert found is not None and "nothing new to learn" in found.reasons[0]
+
+
+def test_the_cause_of_a_version_is_the_newest_verdict_whose_training_gave_it() -> None:
+    known = [started(12, 11, version="4"), started(11, 11), started(10, 7, version="4"), started(9, 8, version="5")]
+    assert [retraining.cause(version, 7, known) for version in ("4", "5", "6")] == [11, 8, 7]
+    assert retraining.cause("4", None, []) is None

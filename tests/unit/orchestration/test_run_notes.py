@@ -60,10 +60,10 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
         ),
         (
             "ingest",
-            INGESTED | {"replaced": 2, "passed_over": 1200},
+            INGESTED | {"accepted": 14_189, "replaced": 2, "repeated": 1200},
             (
-                "15,402 rows delivered, 15,389 accepted, 13 in quarantine, 2 replaced older rows, "
-                "1,200 passed over for equal or newer rows; snapshot 0a1b has 15,389 rows."
+                "15,402 rows delivered, 14,189 accepted (2 replaced older rows), 1,200 repeated (equal or newer "
+                "rows of their key stand), 13 in quarantine; snapshot 0a1b has 15,389 rows."
             ),
         ),
         (
@@ -109,7 +109,7 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
         (
             "report",
             DRILLED,
-            "Restore point 20260301T114500Z-0a0b0c proved itself: 2 of 3 checks passed, restored in 24 s.",
+            "Restore point 20260301T114500Z-0a0b0c proved itself: 2 of 3 checks passed (1 not run), restored in 24 s.",
         ),
         ("verify_primary_to_haven", VERIFIED, "30 replicas read back (3.0 kB): 1 damaged, 0 not repaired."),
         ("probe", {"haven": ["sse"]}, "Sites probed: 1 capabilities of haven are not proven"),

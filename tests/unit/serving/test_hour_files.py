@@ -14,9 +14,9 @@ from tests.logged import AT, entry
 
 def row(number: int, *, subject: str | None = None, version: str = "3", label: str | None = None) -> Row:
     output = {"prediction": label, "probability_dear": 0.25} if label else {"prediction": 80.0}
-    record = records.decode(records.encode(entry(number, version=version, output=output), None))
-    inputs, features = (records.as_json(part) for part in (entry(number).inputs, entry(number).features))
-    return Row(record, subject, "k 0001" if subject else None, "f" * 64, inputs, features)
+    made = entry(number, version=version, output=output)
+    inputs, features = (records.as_json(part) for part in (made.inputs, made.features))
+    return Row(made, subject, "k 0001" if subject else None, "f" * 64, inputs, features)
 
 
 @given(st.permutations(range(6)))

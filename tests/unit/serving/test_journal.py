@@ -16,37 +16,48 @@ import pytest
 
 from rempart.backup.keys import age
 from rempart.errors import ServingError
+from rempart.serving import frames, records, segments
 from rempart.serving import journal as journals
-from rempart.serving import records, segments
 from rempart.serving.entries import new_id, time_of
-from rempart.serving.journal import Journal, Journals
-from rempart.serving.records import Sealing
-from tests.logged import AT, entry, written
+from rempart.serving.journal import Journal
+from rempart.serving.seals import Sealing
+from tests.logged import AT, entry, grouped, opened, written
 
 
 def logged(folder: Path) -> list[str]:
     """Ids of the entries in a folder, as they were written."""
-    files = segments.all_in(folder)
-    return [records.decode(p).id for file in files for p in segments.content(file.read_bytes()).payloads]
+    return [each.id for segment in opened(folder) for each in segment.entries]
 
 
 def test_entries_are_written_as_they_were(tmp_path: Path) -> None:
     written(Journal(tmp_path), [entry(1), entry(2)])
     (file,) = segments.closed_in(tmp_path)
-    first, second = map(records.decode, segments.content(file.read_bytes()).payloads)
-    assert (first.id, first.at, first.output, first.key) == (entry(1).id, entry(1).at, {"prediction": 81.0}, "")
-    assert records.private(second.private).inputs == entry(2).inputs
+    (segment,) = opened(tmp_path)
+    assert segment.entries == (entry(1), entry(2)) and segment.key == "" and segment.is_readable
     assert oct(file.stat().st_mode)[-3:] == "600"
+
+
+def test_the_rows_of_one_request_are_one_record(tmp_path: Path) -> None:
+    rows = [entry(number, AT) for number in range(100)]
+
+    async def run() -> None:
+        log = Journal(tmp_path)
+        await log.write(grouped(*rows))
+        await log.close()
+
+    asyncio.run(run())
+    (file,) = segments.closed_in(tmp_path)
+    assert len(frames.read(file.read_bytes()).whole) == 2  # the head, and the request
+    assert opened(tmp_path)[0].entries == tuple(rows)
 
 
 def test_sealed_entries_tell_nothing_without_the_key(tmp_path: Path) -> None:
     own = age.new_identity()
-    written(Journal(tmp_path, Sealing("k 0001", lambda body: age.encrypt(body, [own.recipient]))), [entry(1)])
+    written(Journal(tmp_path, Sealing("k 0001", lambda key: age.encrypt(key, [own.recipient]))), [entry(1)])
     (file,) = segments.closed_in(tmp_path)
     assert b"CANARY" not in file.read_bytes()
-    record = records.decode(segments.content(file.read_bytes()).payloads[0])
-    assert record.key == "k 0001"
-    assert records.private(age.decrypt(record.private, own, "entry")).features == entry(1).features
+    (segment,) = opened(tmp_path, lambda name, wrapped: age.decrypt(wrapped, own, name))
+    assert segment.key == "k 0001" and segment.entries == (entry(1),)
 
 
 def test_whoever_writes_meanwhile_joins_the_next_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,27 +96,26 @@ def test_a_full_disk_is_told_and_the_next_write_works(
     async def run() -> None:
         log = Journal(tmp_path)
         if call != "open":
-            await log.write([entry(1)])
+            await log.write(grouped(entry(1)))
         with monkeypatch.context() as broken:
             failing(broken, call, errno.ENOSPC, times=times)
             with pytest.raises(ServingError, match="No space left on device") as caught:
-                await log.write([entry(2)])
+                await log.write(grouped(entry(2)))
         assert "Make room" in caught.value.hint
-        await log.write([entry(3)])
+        await log.write(grouped(entry(3)))
         await log.close()
 
     asyncio.run(run())
     assert set(logged(tmp_path)) >= {entry(3).id} and entry(2).id not in logged(tmp_path)
-    found = [segments.content(file.read_bytes()) for file in segments.closed_in(tmp_path)]
-    assert sum(content.torn + content.damaged for content in found) == 0
+    assert all(segment.torn == 0 and not segment.faults for segment in opened(tmp_path))
 
 
 def test_an_entry_that_cannot_be_written_fails_alone(tmp_path: Path) -> None:
     async def run() -> None:
         log = Journal(tmp_path)
         bad = [entry(1, id="x"), entry(2, inputs={"a": object()}), entry(3, at=AT.replace(tzinfo=None))]
-        good = asyncio.gather(*(log.write([each]) for each in bad), return_exceptions=True)
-        await log.write([entry(4)])
+        good = asyncio.gather(*(log.write(grouped(each)) for each in bad), return_exceptions=True)
+        await log.write(grouped(entry(4)))
         assert [type(outcome) for outcome in await good] == [ServingError] * 3
         await log.close()
 
@@ -124,33 +134,45 @@ def test_a_failure_of_the_seal_leaves_nobody_waiting(tmp_path: Path) -> None:
 def test_segments_roll_by_size_and_are_closed_when_nobody_writes(tmp_path: Path) -> None:
     async def run() -> None:
         log = Journal(tmp_path, segment_bytes=1, segment_seconds=0.05)
-        await log.write([entry(1)])
-        await log.write([entry(2)])
+        await log.write(grouped(entry(1)))
+        await log.write(grouped(entry(2)))
         assert len(segments.all_in(tmp_path)) == 2
         while len(segments.closed_in(tmp_path)) < 2:
             await asyncio.sleep(0.01)
-        await log.write([entry(3)])
+        await log.write(grouped(entry(3)))
         await log.close()
 
     asyncio.run(run())
     assert len(segments.closed_in(tmp_path)) == 3
 
 
-def test_a_share_is_logged_by_the_id_and_journals_part_by_pipeline(tmp_path: Path) -> None:
+def test_a_share_is_logged_by_the_id(tmp_path: Path) -> None:
     many = [entry(number) for number in range(400)]
     written(Journal(tmp_path / "half", sample=0.5), many)
     kept = logged(tmp_path / "half")
     assert kept == [each.id for each in many if records.is_sampled(each.id, 0.5)] and 120 < len(kept) < 280
+    part = records.sampled(grouped(*many), 0.5)
+    assert (
+        part is not None
+        and list(part.ids) == kept
+        and part.inputs[0]["booking_id"] + 80 == part.outputs[0]["prediction"]
+    )
+    assert records.sampled(grouped(*many), 0.0) is None
 
+
+def test_another_key_begins_another_segment(tmp_path: Path) -> None:
     async def run() -> None:
-        log = Journals({name: Journal(tmp_path / name) for name in ("hotel_bookings", "trips")})
-        await log.write([entry(1), entry(2, pipeline="trips")])
-        with pytest.raises(ServingError, match="'weather'"):
-            await log.write([entry(3, pipeline="weather")])
+        log = Journal(tmp_path, Sealing("k 0001", bytes))
+        await log.write(grouped(entry(1)))
+        log.sealing = Sealing("k 0002", bytes)
+        await log.write(grouped(entry(2)))
         await log.close()
 
     asyncio.run(run())
-    assert (logged(tmp_path / "hotel_bookings"), logged(tmp_path / "trips")) == ([entry(1).id], [entry(2).id])
+    found = opened(tmp_path, lambda name, wrapped: wrapped)
+    assert sorted((each.key, each.entries[0].id) for each in found) == [
+        ("k 0001", entry(1).id), ("k 0002", entry(2).id)
+    ]  # fmt: skip
 
 
 def test_an_id_tells_its_time() -> None:
@@ -161,12 +183,12 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from rempart.serving.journal import Journal
-from tests.logged import entry
+from tests.logged import entry, grouped
 
 async def run():
     log = Journal(Path(sys.argv[1]), segment_bytes=5000)
     for number in range(1_000_000):
-        await log.write([entry(number)])
+        await log.write(grouped(entry(number)))
         print(entry(number).id, flush=True)
 
 asyncio.run(run())

@@ -2,6 +2,7 @@
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +24,14 @@ CANARY = "CANARY-agent-7f3a"
 
 
 def pipeline(name="stays_test", task="regression", **changes) -> ModelPipeline:
+    return ModelPipeline.model_validate(definition(name, task) | changes)
+
+
+def definition(name="stays_test", task="regression") -> dict[str, Any]:
+    """What the pipeline's file says."""
     target = {"regression": "price", "classification": "season"}[task]
     gate = {"metric": "mae", "limit": 12} if task == "regression" else {"metric": "log_loss", "limit": 0.7}
-    data = {
+    return {
         "name": name,
         "classification": "personal",
         "source": {"prefix": f"{name}/"},
@@ -56,7 +62,6 @@ def pipeline(name="stays_test", task="regression", **changes) -> ModelPipeline:
         "trainer": {"params": {"max_iter": 60}, "timeout": "3m"},
         "gate": {**gate, "baseline_by": ["agent"], "baseline_margin": 0.1},
     }
-    return ModelPipeline.model_validate(data | changes)
 
 
 def table(rows=600, seed=1) -> pa.Table:

@@ -23,6 +23,7 @@ from rempart.training import backends
 from tests.unit.training import stage
 
 CANARY = "CANARY-agent-7f3a"
+OTHERS = " (rows with another fault are not compared)"
 HEADER = "stay_id,lead,nights,breakfast,room,season,agent,arrival,price\n"
 
 
@@ -71,7 +72,7 @@ def test_reasons_head_and_baseline(file: Path) -> None:
     stages, say = told()
     found = flow.try_pipeline(pipeline(), [file], say)
     assert [stage for stage, text in stages if not text] == list(flow.STAGES)
-    assert stages[-1][1].startswith("mae ") and ("judge rows", "397 of 400 rows accepted") in stages
+    assert stages[-1][1].startswith("mae ") and ("judge rows", "400 rows: 397 accepted, 3 refused") in stages
     (read,) = found.files
     assert (read.read, read.accepted, read.sampled, read.held_back, read.fault) == (400, 397, False, False, None)
     assert {refusal.reason: [e.line for e in refusal.examples] for refusal in read.refusals} == {
@@ -83,26 +84,42 @@ def test_reasons_head_and_baseline(file: Path) -> None:
     assert found.baseline is not None and found.baseline.holdout_rows > 0 and found.good
     shown = "\n".join(trying.lines(found, pipeline()))
     assert "1 x price is out of range (line 11)" in shown and "Baseline: mae of price is" in shown
-    assert "  1 row repeats the key of another row: stay_id\n" in shown and "passed over" not in shown
+    assert f"  1 row repeats the key of an earlier row: stay_id{OTHERS}\n" in shown and "repeated" not in shown
     assert CANARY not in shown and CANARY not in str(found) and flow.HIDDEN in shown
-    assert "Next: deliver the data and run the pipeline." in shown
+    assert "Next: deliver the data, unless it was delivered before, and run the pipeline." in shown
     *_, last = trying.lines(found, pipeline(), "It is still a draft: decide the 2 lines.")
     assert last == "Next: finish include/pipelines/stays_test.yaml. It is still a draft: decide the 2 lines."
 
 
-def test_rows_that_are_passed_over_are_told_in_the_words_of_an_ingestion(tmp_path: Path) -> None:
+def test_repeated_rows_are_told_in_the_words_of_an_ingestion(tmp_path: Path) -> None:
     rows = [line(i) for i in range(400)]
     rows[20], rows[30] = line(19, price=70), line(29)
     (file := tmp_path / "stays.csv").write_text(HEADER + "".join(rows))
     found = tried(spec := pipeline(on_conflict="newest"), file)
     (read,) = found.files
-    assert (read.accepted, read.passed_over, read.repeated, found.training_rows) == (400, 2, 2, 398)
+    assert (read.accepted, read.repeated, read.refused, read.same_key) == (398, 2, 0, 2)
+    assert read.accepted + read.repeated + read.refused == read.read == 400 and found.training_rows == 398
     shown = list(trying.lines(found, spec))
-    words = ", 2 passed over for equal or newer rows"
-    assert shown[0] == f"stays.csv: 400 rows read, 400 accepted, 0 refused{words}"
-    assert shown[1] == "  2 rows repeat the key of another row: stay_id"
-    results = {"deliveries": 1, "delivered": 400, "accepted": 400, "quarantined": 0, "passed_over": 2}
+    words = "398 accepted, 2 repeated (equal or newer rows of their key stand), 0 "
+    assert shown[0] == f"stays.csv: 400 rows read, {words}refused"
+    assert shown[1] == "  2 rows repeat the key of an earlier row: stay_id"
+    results = {"deliveries": 1, "delivered": 400, "accepted": 398, "repeated": 2, "replaced": 0, "quarantined": 0}
     assert words in run_notes.words("ingest", {**results, "snapshot": "s", "total_rows": 398})
+
+
+def test_reasons_that_share_rows_and_columns_that_are_not_of_the_file_are_told() -> None:
+    both = [flow.Refusal(f"{column}: empty", 2, ()) for column in ("price", "lead")]
+    file = flow.TriedFile("stays.csv", False, 5, 3, both, False, None)
+    row = {"event_timestamp": None, "_known_at": None}
+    found = flow.Tried("stays_test", [file], 1, list(row), [row], None, ())
+    shown = list(trying.lines(found, pipeline()))
+    assert "  (a row may have several reasons)" in shown
+    assert [line.split("  ")[1] for line in shown if "(moment" in line or "(target" in line] == [
+        "(moment of the row)",
+        "(target known from)",
+    ]
+    alone = replace(file, refusals=both[:1])
+    assert "  (a row may have several reasons)" not in list(trying.lines(replace(found, files=[alone]), pipeline()))
 
 
 def test_a_model_is_trained_in_a_process_of_its_own_and_is_no_verdict(

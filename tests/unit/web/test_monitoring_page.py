@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 from typer.testing import CliRunner
@@ -12,6 +14,8 @@ from rempart.cli.monitoring import lines
 from rempart.cli.root import app
 from rempart.cli.views import facts as gathered
 from rempart.cli.views import models
+from rempart.ledger.attributed import KEY
+from rempart.settings.champions.retraining import Retraining
 from rempart.web import rendering
 from rempart.web.facts import Unknown
 from rempart.web.metrics import exposition
@@ -21,6 +25,7 @@ from rempart.web.read_models.lineage import lineages
 from rempart.web.read_models.model_versions import model_states
 from rempart.web.read_models.watched import drift
 from rempart.web.read_models.watched.drift import Watched as Watch
+from rempart.web.read_models.watched.retraining import AlarmChain, chains
 from rempart.web.wording import Language, Texts
 from tests.cockpit import NOW, Watched
 
@@ -162,7 +167,106 @@ def test_the_page_shows_the_verdict_or_that_there_is_none(language: Language, he
     watched.monitoring(NAME, outcome="red", reasons=[REASON])
     page = shown()
     assert REASON in page and "own__amount" in page and page.count("<svg") == 2 and 'class="badge bad"' in page
-    watched.retraining(NAME, timedelta(), 1, "1")
-    texts_of_it = {"en": "Version 1 was trained because of", "fr": "La version 1 a été entraînée à cause du"}
-    page = shown()
-    assert texts_of_it[language] in page and "nothing new to learn from" in page
+
+
+RUN = "asset_triggered__2026-03-01T11:00:00.000001+00:00_ab12cd34"
+
+
+def task(dag: str) -> dict[str, dict[str, str]]:
+    """What a task of a run of a DAG adds to its records."""
+    return {KEY: {"dag": f"{dag}_{NAME}", "run": RUN, "task": "t"}}
+
+
+class Moved(Watched):
+    """A world that moved: the champion, version 1, has a red verdict, and a training was started by it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.promotion()
+        self.alarm = self.monitoring(NAME, timedelta(hours=5), "red", reasons=[REASON], **task("monitor"))
+        begun = {"verdict": self.alarm, "champion": "1", "version": None} | task("train")
+        self.began = self.record("retraining", NAME, begun, timedelta(hours=4))
+
+    def trained(self, version: str = "2") -> int:
+        return self.retraining(NAME, timedelta(hours=3), self.alarm, version)
+
+    def decided(self, kind: str, version: str = "2", **body: Any) -> int:
+        told = {"version": version, "metrics": {}, "baselines": {}, "reasons": ["passed: mae 20 is at most 25"]}
+        found = told | {"verdict": self.alarm} | task("validate_model") | body
+        return self.record(kind, NAME, found, timedelta(hours=2))
+
+    def chain(self) -> AlarmChain:
+        return seen(self).chains[0]
+
+    def page(self, language: Language = "en") -> str:
+        texts = Texts(language, PAGE.texts_in(language))
+        given = {"t": texts, "base": "/rempart", "here": lambda _: "", "pages": (PAGE,), "current": "monitoring"}
+        found = drift.monitoring(self.facts(), NOW)
+        return (
+            rendering._templates()
+            .get_template("monitoring.html")
+            .render(found=found, evidence=True, operate=False, **given)
+        )
+
+
+def test_alarm_training_gate_and_service_are_one_chain_of_linked_records() -> None:
+    moved = Moved()
+    assert (moved.chain().state, moved.chain().trained, moved.chain().declined) == ("unknown", None, "")
+    moved.trained()
+    promoted = moved.decided("promotion")
+    chain = moved.chain()
+    assert (chain.verdict, chain.champion, chain.version, chain.state) == (moved.alarm, "1", "2", "good")
+    assert chain.served is not None and (chain.served.seq, chain.served.until) == (promoted, None)
+    page = moved.page()
+    assert f'id="alarm-{moved.alarm}"' in page and f"/rempart/models#{NAME}-2" in page and REASON in page
+    for dag, record in (("monitor", moved.alarm), ("train", moved.began), ("validate_model", promoted)):
+        assert f'href="/dags/{dag}_{NAME}/runs/{quote(RUN)}"' in page and f'href="/rempart/ledger/{record}"' in page
+    assert "version 2 became champion" in "\n".join(lines.verdict(seen(moved)))
+    assert "à cause" not in page and "Ce que l’alarme a déclenché" in moved.page("fr")
+    moved.record("rollback", NAME, {"champion": "1", "replaces": "2", "alias_was": "2"}, timedelta(hours=1))
+    ended = moved.chain().served
+    assert ended is not None and ended.until is not None
+
+
+def test_a_chain_without_a_better_candidate_is_an_alarm_in_its_place() -> None:
+    refused = Moved()
+    refused.trained()
+    refused.decided("refusal", reasons=["refused: mae 26 is above 25"])
+    same = Moved()
+    same.trained("1")
+    for moved, why in ((refused, "refused: mae 26 is above 25"), (same, "there was nothing new to learn from")):
+        assert (moved.chain().state, moved.chain().served) == ("bad", None)
+        assert why in moved.chain().refused[0]
+        assert why in moved.page() and "stays champion" in moved.page() and 'class="badge bad"' in moved.page()
+
+
+def test_a_chain_waits_where_a_person_approves() -> None:
+    moved = Moved()
+    moved.trained()
+    moved.decided("approval")
+    assert (moved.chain().state, moved.chain().judgement, moved.chain().served) == ("unknown", "approval", None)
+    assert "awaits approval" in moved.page() and "not yet" in moved.page()
+    assert f"`rempart model approve {NAME} 2`" in "\n".join(lines.verdict(seen(moved)))
+
+
+def test_a_further_alarm_says_why_it_starts_no_training() -> None:
+    moved = Moved()
+    file = moved.facts().pipelines[NAME]  # type: ignore[index]  # the shipped pipelines are readable
+    further = moved.monitoring(NAME, outcome="red", reasons=[REASON])
+    assert moved.chain().declined == "`retrain.on_drift` is off"
+    for rules, why in (
+        (
+            {"on_drift": True},
+            f"verdict {moved.alarm} started a training on 2026-03-01 08:00 UTC: the cool-down ends on",
+        ),
+        ({"on_drift": True, "cool_down": "1h", "at_most": {"trainings": 1}}, "as many as `retrain.at_most` allows"),
+    ):
+        learning = file.model_copy(update={"retrain": Retraining.model_validate(rules)})  # type: ignore[union-attr]
+        (newest, before, *_) = chains(moved.facts(pipelines={NAME: learning}), NOW)[NAME]
+        assert (newest.verdict, newest.started, before.verdict) == (
+            further,
+            None,
+            moved.alarm,
+        ) and why in newest.declined
+    assert "No training was started" in moved.page() and f'id="alarm-{further}"' in moved.page()
+    assert "no training was started: `retrain.on_drift` is off" in "\n".join(lines.verdict(seen(moved)))

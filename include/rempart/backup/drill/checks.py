@@ -96,6 +96,14 @@ def passed_of(outcomes: Iterable[bool | None]) -> tuple[int, int]:
     return known.count(True), len(known)
 
 
+def passed_told(outcomes: Iterable[bool | None]) -> str:
+    """Return how many checks of a drill passed, and how many could not run, in words."""
+    known = list(outcomes)
+    passed, count = passed_of(known)
+    not_run = f" ({known.count(None)} not run)" if None in known else ""
+    return f"{passed} of {count} checks passed{not_run}"
+
+
 def within(what: str, seconds: float | None, objective: timedelta) -> RestoreCheck:
     """Check an objective. The check does not run if nothing was measured."""
     wanted = objective.total_seconds()

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
-import subprocess
-import sys
-import time
+import math
+import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, Protocol
 
 from rempart.cli.demo.demo_flights import RunningDemo
-from rempart.deployment.setup import paths
+from rempart.deployment.setup import paths, profiles
 from rempart.errors import ServingError
 from rempart.settings import config, pipelines
 from rempart.settings.pipeline import ModelPipeline
@@ -25,7 +24,8 @@ PIPELINE, CLIENT = "hotel_bookings", "demo"
 WEEK = {"from": "2017-06-05", "to": "2017-06-12"}
 """Arrivals of one week, held out from training."""
 REQUESTS = 10
-_PATIENCE = 60.0
+SAME = 1e-6
+"""Relative difference of two predictions that are equal as numbers of 32 bits."""
 _JSON = {"integer": int, "number": float, "decimal": float}
 
 
@@ -42,6 +42,7 @@ class AtWork:
     def __init__(self, demo: DemoWithRuns) -> None:
         self.demo = demo
         self.pipeline: ModelPipeline = pipelines.with_model(pipelines.named(PIPELINE))
+        self.scored: dict[str, Any] = {}
 
     def run(self) -> None:
         """Run the stages, and check what they give. Raises RempartError."""
@@ -51,34 +52,48 @@ class AtWork:
 
     def score(self) -> None:
         """Predict a week of arrivals in batch, and check that the champion answered for each row."""
-        scored = self.demo.run("score", f"score_{PIPELINE}", "score", conf=WEEK)
+        scored = self.scored = self.demo.run("score", f"score_{PIPELINE}", "score", conf=WEEK)
         told = f"{scored['rows']} bookings of a week predicted in batch by version {scored['version']}"
         self.demo.stages.result(told)
         self.demo.report["scoring"] = {key: scored[key] for key in ("rows", "refused", "version", "table")}
         self.demo.check(scored["rows"] > 0 == scored["refused"] and scored["version"] == self._champion(), told)
 
     def serve(self) -> None:
-        """Ask the scorer for predictions of single rows, and replay one: the log must give the same number."""
+        """Ask the running scorer for single rows. The answers equal the batch's, and the log of one gives it again."""
         from rempart.flows.governance import clients
         from rempart.flows.prediction_log import keys
         from rempart.flows.prediction_log.replay import replay
         from rempart.settings.champions.serving import log_folder
 
-        demo, platform = self.demo, self.demo.platform
-        demo.stages.begin("serve", f"rempart run scorer; POST /predict/{PIPELINE}, {REQUESTS} requests")
-        key = clients.issue(platform.ledger, CLIENT, [PIPELINE], 600, [PIPELINE])
+        demo, platform, stack = self.demo, self.demo.platform, paths.current()
+        url = f"http://{stack.host(config.SCORER)}:{stack.scorer_port}/predict/{PIPELINE}"
+        demo.stages.begin("serve", f"POST {url}, {REQUESTS} requests")
+        if not profiles.scores(stack, os.environ):
+            demo.stages.result("not run: this stack starts no scorer")
+            return
+        batch = self._batch()
+        rows = list(islice((row for row in self._rows() if row["booking_id"] in batch), REQUESTS))
         keys.make(platform, self.pipeline)
-        with self._scorer() as url:
-            answers = [_post(f"{url}/predict/{PIPELINE}", key, row) for row in self._rows()]
+        key = clients.issue(platform.ledger, CLIENT, [PIPELINE], 600, [PIPELINE])
+        answers = [_post(url, key, row) for row in rows]
         clients.revoke(platform.ledger, CLIENT)
         versions = {answer["version"] for answer in answers}
-        last = answers[-1]["predictions"][0]
-        done = replay(platform, self.pipeline, last["id"], log_folder() / PIPELINE)
+        online = [answer["predictions"][0] for answer in answers]
+        pairs = [(row["booking_id"], each["prediction"]) for row, each in zip(rows, online, strict=True)]
+        same = sum(math.isclose(value, batch[booking], rel_tol=SAME) for booking, value in pairs)
+        done = replay(platform, self.pipeline, online[-1]["id"], log_folder() / PIPELINE)
         told = f"{len(answers)} requests answered by version {', '.join(sorted(versions))}"
-        demo.stages.result(f"{told}; the last prediction, {last['prediction']:.2f}, is replayed from its log")
-        demo.report["serving"] = {"answers": len(answers), "prediction": last["prediction"], "replayed": done.same}
+        equal = f"{same} of {len(answers)} online answers equal the batch's predictions of the same bookings"
+        demo.stages.result(f"{told}, {same} equal to the batch; one, {pairs[-1][1]:.2f}, is replayed from its log")
+        demo.report["serving"] = {
+            "answers": len(answers),
+            "equal_to_batch": same,
+            "prediction": pairs[-1][1],
+            "replayed": done.same,
+        }
         demo.check(versions == {self._champion()}, told)
-        demo.check(done.same, f"a replay of prediction {last['id'][:12]}… gives the same number")
+        demo.check(same == len(answers) == REQUESTS, equal)
+        demo.check(done.same, f"a replay of prediction {online[-1]['id'][:12]}… gives the same number")
 
     def watch(self) -> None:
         """Compare what the champion sees now with what it learned from."""
@@ -95,46 +110,35 @@ class AtWork:
         version: str = self.demo.report["model"]["version"]
         return version
 
+    def _batch(self) -> Mapping[int, float]:
+        """Return the batch's predictions of the week, by booking."""
+        import pyarrow.parquet as pq
+
+        from rempart.flows.prediction import scorings
+
+        site = self.demo.platform.active_site(self.pipeline.classification)
+        bucket, _, root = self.scored["table"].partition("/")
+        known = {scoring.id: scoring for scoring in scorings.all_of(site, bucket, root)}
+        found, wanted = dict[int, float](), self.scored["scoring"]
+        while wanted:  # of partitions that did not change, an earlier scoring has the rows
+            for part in known[wanted].parts:
+                table = pq.read_table(io.BytesIO(site.read(bucket, part.key, sha256=part.sha256)))
+                for row in table.select(["booking_id", "prediction"]).to_pylist():
+                    found.setdefault(row["booking_id"], row["prediction"])
+            wanted = known[wanted].based_on
+        return found
+
     def _rows(self) -> Iterator[dict[str, Any]]:
-        """Yield bookings as a program would send them, without their target."""
+        """Yield the week's bookings as a program would send them, without their target."""
         file = config.project_root() / "data" / "hotel_bookings.csv.gz"
         with gzip.open(file, "rt", encoding="utf-8", newline="") as lines:
-            for row in islice((row for row in csv.DictReader(lines) if row["arrival_date"] >= WEEK["from"]), REQUESTS):
-                yield {
-                    name: _JSON.get(column.type, str)(row[name]) if row[name] else None
-                    for name, column in self.pipeline.columns.items()
-                    if name != self.pipeline.prediction.target
-                }
-
-    @contextmanager
-    def _scorer(self) -> Iterator[str]:
-        """Run the scorer until the block ends. Yields its address. Raises ServingError if it does not begin to work."""
-        port = paths.current().scorer_port
-        url = f"http://127.0.0.1:{port}"
-        log = config.var_dir() / "logs" / "scorer.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "rempart.cli", "run", "scorer", "--port", str(port)], stdout=out, stderr=out
-            )
-            try:
-                end = time.monotonic() + _PATIENCE
-                while not _is_ready(f"{url}/v2/health/ready"):
-                    if process.poll() is not None or time.monotonic() > end:
-                        raise ServingError(f"serve '{PIPELINE}': the scorer does not answer", f"Read {log}.")
-                    time.sleep(0.2)
-                yield url
-            finally:
-                process.terminate()
-                process.wait()
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - this machine's scorer
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+            for row in csv.DictReader(lines):
+                if WEEK["from"] <= row["arrival_date"] < WEEK["to"]:
+                    yield {
+                        name: _JSON.get(column.type, str)(row[name]) if row[name] else None
+                        for name, column in self.pipeline.columns.items()
+                        if name != self.pipeline.prediction.target
+                    }
 
 
 def _post(url: str, key: str, row: dict[str, Any]) -> Any:

@@ -36,12 +36,15 @@ def ingest_again(
     """
     from rempart.flows.ingestion import accept_delivery as flow
     from rempart.flows.shared.platform import open_platform
+    from rempart.ingestion import acceptance
 
     platform = open_platform()
     found = flow.on_record(platform.ledger, pipeline, delivery)
     done = flow.again(platform.connections("airflow_api"), pipeline, str(found["sha256"]))
     rendering.tell(
-        f"{done['accepted']:,} rows accepted, {done['quarantined']:,} in quarantine; snapshot {done['snapshot']}"
+        f"{done['delivered']:,} rows: {acceptance.good(done['accepted'], done['repeated'])}, "
+        f"{done['quarantined']:,} in quarantine; "
+        f"snapshot {done['snapshot']}"
     )
     if done["changed"]:
         rendering.tell("The new snapshot starts features, training and gate, if the pipeline has a model.")

@@ -123,19 +123,22 @@ def run_scorer(
 ) -> None:
     """Answer requests for predictions by the champion of each pipeline, until the process is ended.
 
-    Programs ask with a key (`rempart users client`). Promotions and rollbacks take effect within seconds, without a
-    lost request. Neither Airflow nor MLflow is needed.
+    `rempart up` starts it; docker-compose.yml (profile `serving`) and deploy/kubernetes/serving have it, too. Programs
+    ask with a key (`rempart users client`). Promotions and rollbacks take effect within seconds, without a lost
+    request. Neither Airflow nor MLflow is needed.
 
     Example:
         rempart run scorer --port 18090
     """
     from rempart.deployment.setup import paths
     from rempart.errors import ConfigError
-    from rempart.flows.serving import service
+    from rempart.flows.serving import identity, service
     from rempart.flows.shared.platform import open_platform
-    from rempart.settings.config import var_dir
+    from rempart.settings.config import environment_connections, var_dir
 
     if (certificate is None) != (key is None):
         raise ConfigError("serve the scorer with TLS: --certificate and --key belong together", "Pass both.")
     tls = (certificate, key) if certificate and key else None
-    service.run(open_platform(), var_dir() / "scorer", host, port or paths.current().scorer_port, tls)
+    stack = paths.current()
+    platform = open_platform(identity.reading(environment_connections, stack.config))
+    service.run(platform, var_dir() / "scorer", host, port or stack.scorer_port, tls)

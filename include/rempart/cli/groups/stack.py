@@ -164,15 +164,18 @@ def down() -> None:
 
 @group.command("status")
 def status(as_json: AsJson = False) -> None:
-    """Show every service with its process, port and memory; of a stopped stack only that, and how to start it.
+    """Show services, copies, and each pipeline with its champion; of a stopped stack only that, and how to start it.
 
-    Exit code 1 if a service is stopped, backups have no site, restore points do not cover a store that a champion
-    needs, or a model's champion alias was moved in MLflow.
+    Of each champion, the objects at the active site are counted and their checksums compared; they are not read.
+    Exit code 1 if a service is stopped, the scorer is not ready, backups have no site, restore points do not cover a
+    store that a champion needs, a champion's objects are not there, or a model's champion alias was moved in MLflow.
 
     Example:
         rempart status
     """
+    from rempart.cli.monitoring import pipeline_health
     from rempart.deployment.embedded.status import all_run, none_runs, services
+    from rempart.deployment.servers import scorer_server
     from rempart.deployment.setup import paths
     from rempart.flows.backup import stores_not_held
     from rempart.flows.monitoring import rpo
@@ -188,16 +191,20 @@ def status(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
     rpo_line, replicas = rpo.line(platform), list(rpo.grades(platform))
     absent, moved = stores_not_held.lines(platform), list(restore_active.lines(platform))
-    aliases = champions.lines(platform)
-    red = any(line.startswith(stores_not_held.RED) for line in absent)
+    aliases, scorer = champions.lines(platform), scorer_server.line(stack)
+    pipelines, unknown = pipeline_health.look(platform)
+    red = scorer.startswith(scorer_server.NOT_READY) or any(found.is_red for found in pipelines)
+    red = red or any(line.startswith(stores_not_held.RED) for line in absent)
     red = red or any(alias.startswith(champions.MOVED) for alias in aliases)
     red = red or not all_run(lines) or any(move.startswith(restore_active.NO_BACKUP) for move in moved)
     if as_json:
         shown = {"ok": not red, "services": lines, "rpo": rpo_line, "replicas": replicas}
-        json_documents.show({**shown, "restore_points": absent, "active_site": moved, "champions": aliases})
+        shown |= {"restore_points": absent, "active_site": moved, "champions": aliases, "scorer": scorer}
+        json_documents.show({**shown, "pipelines": pipeline_health.as_json(pipelines), "unknown": unknown})
     else:
         _show_services(lines)
-        rendering.show((rpo_line, *replicas, *absent, *moved, *aliases))
+        about = (rpo_line, *replicas, *absent, *moved, *aliases, *([scorer] if scorer else []))
+        rendering.show(("", *pipeline_health.lines(pipelines), "", *about))
         if not all_run(lines):
             rendering.tell("Some services are stopped: `rempart up` starts them, and ends what an earlier run left.")
     if red:

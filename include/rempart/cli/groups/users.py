@@ -133,14 +133,19 @@ def issue_key(
     name: Annotated[str, typer.Argument(help="Name of the program, not of a person: evidence holds it for years.")],
     pipelines: Annotated[str, typer.Option(help="Pipelines whose champions it may ask: a,b.")] = "",
     per_minute: Annotated[int, typer.Option(help="Requests a minute, for each scorer process.")] = 600,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="It may read the scorer's metrics, for Prometheus.")
+    ] = False,
     revoke: Annotated[bool, typer.Option("--revoke", help="Revoke the key of the program.")] = False,
 ) -> None:
     """Issue a key for a program that asks the scorer for predictions, or revoke it. The key is shown once.
 
-    A second key replaces the first one. Both changes take effect within seconds, and are evidence.
+    The standard output has the key alone, for `KEY=$(...)`. A second key replaces the first one. A new key works at
+    once, a revocation takes effect within seconds, and both are evidence.
 
     Example:
         rempart users client web-shop --pipelines hotel_bookings --per-minute 600
+        rempart users client prometheus --metrics
         rempart users client web-shop --revoke
     """
     from rempart.flows.governance import clients
@@ -159,9 +164,13 @@ def issue_key(
     for pipeline in chosen:  # the scorer answers nothing that it cannot log
         if pipeline in known:
             keys.make(platform, known[pipeline])
-    key = clients.issue(platform.ledger, name, chosen, per_minute, known)
-    rendering.tell(f"{name} may ask for predictions")
-    rendering.tell(f"key, shown once: {key}")
+    key = clients.issue(platform.ledger, name, chosen, per_minute, known, metrics=metrics)
+    what = [
+        *([f"ask for predictions of {', '.join(chosen)}"] if chosen else []),
+        *(["read metrics"] if metrics else []),
+    ]
+    rendering.tell(f"{name} may {' and '.join(what)}. The key, shown once:", err=True)
+    rendering.tell(key)
 
 
 @group.command("clients")
@@ -177,9 +186,10 @@ def list_clients(as_json: AsJson = False) -> None:
     json_documents.begin(as_json)
     known = clients.clients_on(open_platform().ledger)
     if as_json:
-        told = [{"name": c.name, "pipelines": list(c.pipelines), "per_minute": c.per_minute} for c in known]
-        json_documents.show({"clients": told})
+        told = [client.as_json() for client in known]
+        json_documents.show({"clients": [{key: each[key] for key in each if key != "sha256"} for each in told]})
         return
     rendering.tell(f"{'name':<24}{'per minute':>12}  pipelines")
     for client in known:
-        rendering.tell(f"{client.name:<24}{client.per_minute:>12}  {', '.join(client.pipelines)}")
+        opens = ", ".join([*client.pipelines, *(["(metrics)"] if client.metrics else [])])
+        rendering.tell(f"{client.name:<24}{client.per_minute:>12}  {opens}")

@@ -20,6 +20,7 @@ def rejudge(name: Name, dry_run: DryRun = False, yes: Yes = False, as_json: AsJs
     from rempart.flows.ingestion import accept_delivery
     from rempart.flows.ingestion import rejudge as flow
     from rempart.flows.shared.platform import open_platform
+    from rempart.ingestion import acceptance
     from rempart.settings import pipelines
 
     check_one(dry_run, yes)
@@ -39,5 +40,7 @@ def rejudge(name: Name, dry_run: DryRun = False, yes: Yes = False, as_json: AsJs
         json_documents.show({"plan": planned, "result": done})
     else:
         rendering.tell(
-            f"{done['accepted']:,} rows accepted, {done['quarantined']:,} in quarantine; snapshot {done['snapshot']}"
+            f"{done['delivered']:,} rows: {acceptance.good(done['accepted'], done['repeated'])}, "
+            f"{done['quarantined']:,} in quarantine; "
+            f"snapshot {done['snapshot']}"
         )

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rempart.cli.views import text
-from rempart.web.read_models.watched.drift import Watched
+from rempart.web.read_models.watched.drift import MetricFigure, Watched
 
 _WORDS = {"good": "green", "bad": "RED"}
 
@@ -26,7 +26,7 @@ def verdict(found: Watched) -> Iterator[str]:
         yield f"The verdict was {found.outcome}. It is old, or the champion is another version: start the DAG again."
     for reason in found.reasons:
         yield f"  {reason}"
-    yield from _retrained(found)
+    yield from _led_to(found)
     if found.measured:
         yield ""
         rows = [
@@ -34,12 +34,12 @@ def verdict(found: Watched) -> Iterator[str]:
                 each.segment or "all rows",
                 f"{each.rows:,}",
                 _number(each.value),
-                _number(each.recorded),
+                _reference(each),
                 _worse(each.worse),
             )
             for each in found.measured
         ]
-        yield from text.table((str(found.metric).upper(), "ROWS", "NOW", "HOLD-OUT", ""), rows)
+        yield from text.table((str(found.metric).upper(), "ROWS", "NOW", "REFERENCE", ""), rows)
     if found.columns:
         yield ""
         table = [
@@ -49,12 +49,20 @@ def verdict(found: Watched) -> Iterator[str]:
         yield from text.table(("COLUMN", "MOVED", "ALLOWED", "NULL", "AT FAULT"), table)
 
 
-def _retrained(found: Watched) -> Iterator[str]:
-    """Yield the newest training that a verdict started, and why it did not help."""
+def _led_to(found: Watched) -> Iterator[str]:
+    """Yield why the alarm started no training, and what became of the newest training that a verdict started."""
+    if found.chains and found.chains[0].declined:
+        yield f"  no training was started: {found.chains[0].declined}"
     if (again := found.retrained) is None:
         return
+    last = again.trained or again.started
     what = f"version {again.version} was trained" if again.version else "a training was started"
-    yield f"  {what} because of verdict {again.verdict}, {text.moment(again.at)}"
+    yield f"  {what} because of verdict {again.verdict}, {text.moment(last.at if last else None)}"
+    if again.served:
+        until = f", until {text.moment(again.served.until)}" if again.served.until else ""
+        yield f"  version {again.version} became champion {text.moment(again.served.since)}{until}"
+    elif again.judgement == "approval":
+        yield f"  it passed the gate and awaits approval: `rempart model approve {found.pipeline} {again.version}`"
     if again.refused:
         yield "  NO BETTER CHAMPION:"
         yield from (f"    {reason}" for reason in again.refused)
@@ -73,6 +81,13 @@ def _since(found: Watched) -> str:
 
 def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4g}"
+
+
+def _reference(figure: MetricFigure) -> str:
+    if figure.reference == "none":
+        return "no reference"
+    told = _number(figure.recorded)
+    return told if figure.reference == "hold-out" else f"{told} ({figure.reference})"
 
 
 def _share(value: float | None) -> str:

@@ -33,7 +33,7 @@ def shown(predicted: pa.Table | None, rows: int, hidden: Collection[str]) -> Ite
     yield from text.table([name.upper() for name in kept], ([_cell(row[name]) for name in kept] for row in first))
     yield ""
     more = rows - len(first)
-    yield f"{text.counted(rows, 'row')} can be predicted." + (
+    yield f"{text.counted(rows, 'row')} {'is' if rows == 1 else 'are'} predicted." + (
         f" {more:,} are not shown: write all to a file with --output predictions.parquet." if more else ""
     )
 

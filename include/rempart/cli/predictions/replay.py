@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,16 +21,23 @@ def replay(
     inputs: Annotated[
         bool, typer.Option("--inputs", help="Show inputs and features too. They may be personal.")
     ] = False,
+    identity: Annotated[
+        Path | None,
+        typer.Option("--identity", help="Identity file of an escrow recipient that opens sealed entries."),
+    ] = None,
 ) -> None:
     """Compute a logged prediction again, with the version that answered and what it saw, and compare.
 
     The version is opened by its recorded SHA-256, also if it is not champion any more. Sealed entries are opened with
-    the platform's own key, as in a restore. Exit code 1: the prediction differs, or the log does not have it.
+    the platform's own key. On a restored platform that has another key, pass an escrowed one with --identity.
+    Exit code 1: the prediction differs, or the log does not have it.
 
     Example:
 
         rempart model replay 01981f0e2b3c4d5e6f708192a3b4c5d6 --model hotel_bookings
+        rempart model replay 01981f0e2b3c4d5e6f708192a3b4c5d6 --model hotel_bookings --identity escrow.txt
     """
+    from rempart.backup.keys.age import read_identity_file
     from rempart.cli.views import names
     from rempart.flows.prediction_log import replay as flow
     from rempart.flows.shared.platform import open_platform
@@ -37,7 +45,13 @@ def replay(
     from rempart.settings.champions.serving import log_folder
 
     pipeline = pipelines.with_model(pipelines.named(names.pipeline(model, pipelines.names())))
-    done = flow.replay(open_platform(), pipeline, prediction.replace("-", "").lower(), log_folder() / pipeline.name)
+    done = flow.replay(
+        open_platform(),
+        pipeline,
+        prediction.replace("-", "").lower(),
+        log_folder() / pipeline.name,
+        read_identity_file(identity) if identity else None,
+    )
     rendering.show(lines(done, with_inputs=inputs))
     raise typer.Exit(0 if done.same else 1)
 

@@ -172,7 +172,7 @@ def deliveries(found: Sequence[Delivery]) -> Iterator[str]:
     """Yield deliveries as a table, with counts alone. They are known by their SHA-256."""
     if not found:
         return
-    head = ("SHA-256", "LANDED", "DELIVERED", "ACCEPTED", "QUARANTINED", "OUTCOME")
+    head = ("SHA-256", "LANDED", "DELIVERED", "ACCEPTED", "REPEATED", "QUARANTINED", "OUTCOME")
     yield from text.table(
         head,
         (
@@ -181,10 +181,11 @@ def deliveries(found: Sequence[Delivery]) -> Iterator[str]:
                 text.moment(delivery.landed_at),
                 f"{delivery.delivered:,}",
                 f"{delivery.accepted:,}",
+                f"{delivery.repeated:,}",
                 f"{delivery.quarantined:,}",
                 delivery.outcome
                 + (f": {delivery.fault}" if delivery.fault else "")
-                + run_notes.changes(delivery.replaced, delivery.passed_over),
+                + (f", {delivery.replaced:,} replaced older rows" if delivery.replaced else ""),
             )
             for delivery in found
         ),

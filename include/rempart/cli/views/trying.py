@@ -8,12 +8,15 @@ from typing import Any
 
 from rempart.cli.views import text
 from rempart.features.label_feed import told, told_late
-from rempart.flows.training.try_pipeline import Baseline, Tried, TriedFile
+from rempart.flows.training.try_pipeline import Tried, TriedFile
+from rempart.flows.training.try_training import Baseline
+from rempart.ingestion.acceptance import good
 from rempart.models.metrics import LOWER_IS_BETTER
-from rempart.orchestration import run_notes
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 _WIDEST = 20
+_NAMES = {"event_timestamp": "(moment of the row)", "_known_at": "(target known from)"}
+"""Columns of a training set that are no columns of the pipeline."""
 
 
 def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterator[str]:
@@ -26,7 +29,7 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
     if tried.head:
         yield ""
         yield f"Training set, the first {len(tried.head)} of {text.counted(tried.training_rows, 'row')}:"
-        rows = [(column, *(_cell(row[column]) for row in tried.head)) for column in tried.columns]
+        rows = [(_NAMES.get(column, column), *(_cell(row[column]) for row in tried.head)) for column in tried.columns]
         yield from (f"  {line}" for line in text.table(("COLUMN", *map(str, range(1, len(tried.head) + 1))), rows))
     yield ""
     if tried.labels and isinstance(pipeline, ModelPipeline) and pipeline.prediction.from_:
@@ -47,8 +50,9 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
     if draft:
         yield f"Next: finish include/pipelines/{pipeline.name}.yaml. {draft}"
     elif tried.good:
-        yield "Next: deliver the data and run the pipeline."
+        yield "Next: deliver the data, unless it was delivered before, and run the pipeline."
         yield f"  rempart pipeline deliver {pipeline.name} FILE"
+        yield f"  rempart pipeline run {pipeline.name} --follow"
     else:
         yield f"Next: correct include/pipelines/{pipeline.name}.yaml or the data, then try again."
 
@@ -58,22 +62,24 @@ def _file(file: TriedFile, pipeline: Pipeline) -> Iterator[str]:
         yield f"{file.file}: REFUSED as a whole: {file.fault}"
         return
     some = " of a sample" if file.sampled else ""
-    refused = file.read - file.accepted
     yield (
-        f"{file.file}: {text.counted(file.read, 'row')}{some} read, {file.accepted:,} accepted, {refused:,} refused"
-        f"{run_notes.changes(0, file.passed_over)}"
+        f"{file.file}: {text.counted(file.read, 'row')}{some} read, {good(file.accepted, file.repeated)}, "
+        f"{file.refused:,} refused"
     )
-    if file.repeated:
-        verb = "repeats" if file.repeated == 1 else "repeat"
-        yield f"  {text.counted(file.repeated, 'row')} {verb} the key of another row: {', '.join(file.key)}"
+    if file.same_key:
+        verb = "repeats" if file.same_key == 1 else "repeat"
+        others = " (rows with another fault are not compared)" if file.refused + file.repeated > file.same_key else ""
+        yield f"  {text.counted(file.same_key, 'row')} {verb} the key of an earlier row: {', '.join(file.key)}{others}"
     for refusal in file.refusals:
         numbers = [example.line for example in refusal.examples if example.line is not None]
         yield f"  {refusal.rows:>7,} x {refusal.reason}{text.places(numbers, refusal.rows)}"
         yield from (f"              {example.text}" for example in refusal.examples if example.text is not None)
+    if sum(refusal.rows for refusal in file.refusals) > file.refused:
+        yield "  (a row may have several reasons)"
     if file.held_back:
         yield (
-            f"  It would be HELD BACK: {refused / file.read:.1%} of its rows are refused, and `max_quarantined` allows"
-            f" {pipeline.max_quarantined:.1%}. Decide the columns of the reasons above, or correct the file."
+            f"  It would be HELD BACK: {file.refused / file.read:.1%} of its rows are refused, and `max_quarantined`"
+            f" allows {pipeline.max_quarantined:.1%}. Decide the columns of the reasons above, or correct the file."
         )
 
 

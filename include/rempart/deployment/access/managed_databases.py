@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 
 from rempart.deployment.setup.paths import Stack
-from rempart.settings.config import DATABASES, parse_connection
+from rempart.settings.config import DATABASES, SCORER, SCORER_READS, parse_connection
 
 _ITERATIONS = 4096
 """PostgreSQL's own iteration count; the passwords are random and long."""
@@ -54,13 +54,14 @@ def script(stack: Stack, secrets: Mapping[str, str], salt: bytes | None = None) 
     ]
     for name in DATABASES:
         owner = "ledger_owner" if name == "ledger" else name
+        reads = f", {SCORER}" if name in SCORER_READS else ""
         lines += [
             "",
             _unless("pg_database", "datname", name, f"CREATE DATABASE {name} OWNER {owner}"),
             f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;",
-            f"GRANT CONNECT ON DATABASE {name} TO {name}, backup, CURRENT_USER;",
+            f"GRANT CONNECT ON DATABASE {name} TO {name}, backup{reads}, CURRENT_USER;",
         ]
-    for name in ("ledger", "continuity"):
+    for name in SCORER_READS:
         text = (stack.root / "include" / "sql" / "platform" / f"{name}.sql").read_text(encoding="utf-8")
         lines += ["", f"\\connect {name}", text.rstrip()]
     lines += [

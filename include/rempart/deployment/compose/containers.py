@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 from rempart.backup.databases.postgresql import find_tools
 from rempart.deployment.access import roles
 from rempart.deployment.compose import egress_proxy, ingress
+from rempart.deployment.compose.settings import FILES, MADE, SETTINGS
 from rempart.deployment.servers import airflow_server, external, mlflow_server, object_sites, postgresql
 from rempart.deployment.setup import credentials, environment, process_secrets, profiles, services, site_certificates
 from rempart.deployment.setup.bootstrap import read_pip_settings
@@ -25,7 +26,7 @@ from rempart.deployment.setup.paths import Stack
 from rempart.deployment.setup.preflight import certificate_file
 from rempart.errors import RempartError, StackError
 from rempart.settings import config as configuration
-from rempart.settings.config import Connection, lister, tracker, watcher, witness
+from rempart.settings.config import Connection, lister, reader, tracker, watcher, witness
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ SECRETS = {
     "init": "prepare",
     "mlflow": "mlflow",
     "landing-watch": "landing-watch",
+    "scorer": "scorer",
 }
 """Files of secrets, `<name>.env`, and the process that each is for; `local-tasks`: a scheduler that runs the tasks."""
 _WEED = {
@@ -54,57 +56,6 @@ _WEED = {
 """Sections of SeaweedFS's security.toml, and the embedded stack's variables with the same meaning."""
 _INDEX = ("index-url", "extra-index-url", "trusted-host", "timeout")
 """pip settings that also work in a container: none with a path of this machine."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One line of `.env`: what the compose file reads, its value at first, and what it is."""
-
-    name: str
-    value: str
-    meaning: str
-
-
-SETTINGS = (
-    Setting(
-        "BASE_IMAGE",
-        "debian:trixie-slim",
-        "Base image, the only image that is not built here. `make base-image` makes one.",
-    ),
-    Setting("REMPART_TAG", "local", "Tag of the platform's images."),
-    Setting("REMPART_TRAINER", "job", "`trainer` adds PyTorch to the image of jobs."),
-    Setting("REMPART_AIRFLOW_PORT", "18080", "Port of Airflow's pages and REST API."),
-    Setting("REMPART_MLFLOW_PORT", "15000", "MLflow's, likewise."),
-    Setting(
-        "REMPART_LISTEN",
-        ingress.LOOPBACK,
-        "Address on which the pages listen. Any address but 127.0.0.1 needs a certificate.",
-    ),
-    Setting("REMPART_HOST", ingress.LOOPBACK, "Host name of this machine in browsers. A certificate must cover it."),
-    Setting("REMPART_SCHEDULER_MEMORY", "6g", "Memory limit of the container in which tasks run."),
-    Setting(
-        "COMPOSE_PROFILES", "", "Optional services to start: celery, monitoring (`rempart stack init --profiles`)."
-    ),
-    Setting("REMPART_EXECUTOR", "LocalExecutor", "Executor of tasks. With profile `celery`: CeleryExecutor."),
-    Setting("REMPART_WORKER_MEMORY", "6g", "Memory limit of each worker of profile `celery`."),
-    Setting("REMPART_MONITORING_PORT", "19090", "Port of the page of profile `monitoring`."),
-)
-_FILES = Setting("REMPART_FILES", "./var/compose", "Folder in which `rempart stack init` wrote the mounted files.")
-_MADE = (
-    Setting(
-        "REMPART_OWN_POSTGRESQL",
-        "1",
-        "`rempart stack init` rewrites everything below this line. 0: rempart.yaml declares the service as external.",
-    ),
-    Setting("REMPART_OWN_PRIMARY", "1", "Likewise."),
-    Setting("REMPART_OWN_HAVEN", "1", "Likewise."),
-    Setting("REMPART_PASS", "0", "1: PostgreSQL is your own server, and connections are forwarded to it."),
-    Setting("REMPART_POSTGRESQL_HOST", "postgresql.invalid", "Name and port of that server."),
-    Setting("REMPART_POSTGRESQL_PORT", "5432", "Likewise."),
-    Setting("REMPART_ALLOWED", "none", "Digest of the list of destinations that containers may reach."),
-    Setting("REMPART_SCHEME", "http", "`https` if `rempart stack init` was given a certificate."),
-    Setting("REMPART_CERTIFICATE", "none", "Digest of certificate and key."),
-)
 
 
 def in_containers(stack: Stack) -> Stack:
@@ -166,15 +117,15 @@ def wanted_settings(existing: Mapping[str, str]) -> dict[str, str]:
 
 
 def settings_text(
-    existing: Mapping[str, str], folder: str = _FILES.value, generated: Mapping[str, str] | None = None
+    existing: Mapping[str, str], folder: str = FILES.value, generated: Mapping[str, str] | None = None
 ) -> str:
     """Return the text of `.env`: its content, with the location of files (`folder`) and the values in `generated`
     updated.
     """
-    values = {**{setting.name: setting.value for setting in _MADE}, **(generated or {})}
+    values = {**{setting.name: setting.value for setting in MADE}, **(generated or {})}
     others = {name: value for name, value in wanted_settings(existing).items() if name not in values}
-    wanted = {**others, _FILES.name: folder, **values}
-    meanings = {setting.name: setting.meaning for setting in (*SETTINGS, _FILES, *_MADE)}
+    wanted = {**others, FILES.name: folder, **values}
+    meanings = {setting.name: setting.meaning for setting in (*SETTINGS, FILES, *MADE)}
     lines = [
         (f"# {meanings[name]}\n" if name in meanings else "") + f"{name}={value}\n" for name, value in wanted.items()
     ]
@@ -239,7 +190,7 @@ def initialise_build(stack: Stack, settings: Path, inherited: Mapping[str, str])
     folder.chmod(0o700)
     for name, text in _build_files(stack, inherited).items():
         _write_mounted(folder / name, text)
-    kept = {setting.name: before[setting.name] for setting in _MADE if setting.name in before}
+    kept = {setting.name: before[setting.name] for setting in MADE if setting.name in before}
     credentials.write_private(settings, settings_text(before, _as_named(stack, folder), kept))
     logger.info("wrote the settings of the build to %s", settings)
 
@@ -281,7 +232,8 @@ def _of_the_team(stack: Stack) -> set[str]:
     """Return the variables of external services' connections."""
     names = [declared.connection for name in stack.config.services if (declared := stack.external(name))]
     for site in (name for name in stack.config.sites if stack.external(name)):
-        names += [stack.config.sites[site].connection, witness(site), watcher(site), tracker(site), lister(site)]
+        limited = (witness(site), watcher(site), tracker(site), lister(site), reader(site))
+        names += [stack.config.sites[site].connection, *limited]
     return {f"AIRFLOW_CONN_{name.upper()}" for name in names}
 
 

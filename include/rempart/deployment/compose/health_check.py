@@ -63,8 +63,8 @@ def _password() -> str:
 
 
 def is_healthy(service: str) -> bool:
-    """Check MLflow by its own answer, a worker by its heartbeat, the landing watch by the time of its last look, other
-    components of Airflow by the API server's report.
+    """Check MLflow and the scorer by their own answer, a worker by its heartbeat, the landing watch by the time of its
+    last look, other components of Airflow by the API server's report.
     """
     if service == LANDING_WATCH:
         return time.time() - (Path(os.environ["REMPART_VAR"]) / BEAT).stat().st_mtime < LOOKS_WITHIN
@@ -72,6 +72,8 @@ def is_healthy(service: str) -> bool:
         return beats(("broker", OPTIONAL_PORTS["broker"]), _password(), socket.gethostname())
     if service == "mlflow":
         return bool(_answer("127.0.0.1", DEFAULT_PORTS["mlflow"], "/health"))
+    if service == "scorer":
+        return bool(_answer("127.0.0.1", DEFAULT_PORTS["scorer"], "/v2/health/ready"))
     host = "127.0.0.1" if service == CONTAINERS["airflow"] else CONTAINERS["airflow"]
     health = json.loads(_answer(host, DEFAULT_PORTS["airflow"], "/api/v2/monitor/health"))
     part = "metadatabase" if service == CONTAINERS["airflow"] else service.replace("-", "_")

@@ -18,65 +18,28 @@ from rempart.deployment.access import roles
 from rempart.deployment.compose import containers
 from rempart.deployment.embedded import release
 from rempart.deployment.embedded.logs import log_tail
+from rempart.deployment.embedded.service_log import ServiceLog
 from rempart.deployment.embedded.supervision import ProcessState, Supervisor
-from rempart.deployment.servers import airflow_server, external, mlflow_server, object_sites, postgresql, schemas
+from rempart.deployment.servers import (
+    airflow_server,
+    external,
+    mlflow_server,
+    object_sites,
+    postgresql,
+    schemas,
+    scorer_server,
+)
 from rempart.deployment.setup import credentials, environment, launch, preflight
 from rempart.deployment.setup.paths import AIRFLOW_COMPONENTS, Stack
 from rempart.errors import ConnectionMissing, PreflightFailed, RempartError, SiteError, StackError
 from rempart.replication.continuity import PostgresqlContinuity
-from rempart.settings.config import Connections
+from rempart.settings.config import SCORER, Connections
 from rempart.settings.telemetry import TELEMETRY_OFF
 
 logger = logging.getLogger(__name__)
 
-_LATE_SECONDS, _AGAIN_SECONDS = 20.0, 30.0
 _PATIENCE = 600.0
 """For MLflow and Airflow: minutes on a busy machine. A process that died is told at once."""
-
-
-class ServiceLog:
-    """Logs `up` and `down`: one line when a service is ready or stopped, and more only for one that takes long.
-
-    `steps` of a record are pairs of service and phase, and `detail` is what a live view writes beside the service. A
-    record that is `last` is about the whole.
-    """
-
-    def __init__(self) -> None:
-        self._began: dict[str, float] = {}
-        self._logged: dict[str, float] = {}
-
-    def line(self, text: str, *values: object) -> None:
-        logger.info(text, *values)
-
-    def starting(self, names: Sequence[str], later: Sequence[str] = ()) -> None:
-        """Log that services start together. `later` are those that start after them."""
-        self._began |= {name: time.monotonic() for name in names}
-        steps = [*((name, "running") for name in names), *((name, "waiting") for name in later)]
-        logger.info("starting %s", ", ".join(names), extra={"steps": steps, "detail": "starting"})
-
-    def ready(self, name: str, detail: str) -> None:
-        now = time.monotonic()
-        seconds = now - self._began.get(name, now)
-        extra = {"steps": [(name, "done")], "detail": f"ready: {detail}"}
-        logger.info("%s: ready after %.1f s (%s)", name, seconds, detail, extra=extra)
-
-    def stopping(self, name: str) -> None:
-        self._began[name] = time.monotonic()
-        logger.info("stopping %s", name, extra={"steps": [(name, "running")], "detail": "stopping"})
-
-    def stopped(self, name: str) -> None:
-        logger.info("%s: stopped", name, extra={"steps": [(name, "done")], "detail": "stopped"})
-
-    def waiting(self, name: str, verb: str, reason: str = "") -> None:
-        """Log once, and later again, that a service takes long. `verb` says what it does: starting, stopping."""
-        now = time.monotonic()
-        began = self._began.setdefault(name, now)
-        if now - max(began + _LATE_SECONDS - _AGAIN_SECONDS, self._logged.get(name, 0.0)) < _AGAIN_SECONDS:
-            return
-        self._logged[name] = now
-        why = f" ({reason})" if reason else ""
-        extra = {"steps": [(name, "running")], "detail": f"still {verb}{why}"}
-        logger.info("%s: still %s after %.0f s%s", name, verb, now - began, why, extra=extra)
 
 
 @contextmanager
@@ -221,16 +184,17 @@ def start_stores(stack: Stack, *, active: str | None = None) -> None:
 def _servers(stack: Stack) -> list[str]:
     """Return the servers that start after the stores, by the names of their rows."""
     names = ["mlflow"] if "mlflow" in stack.services else []
-    return names if stack.external("airflow") else [*names, "airflow"]
+    names += [] if stack.external("airflow") else ["airflow"]
+    return [*names, SCORER] if SCORER in stack.services else names
 
 
 def works(stack: Stack) -> list[str]:
-    """Return the running processes that use the stores: MLflow's and Airflow's."""
+    """Return the running processes that use the stores: MLflow's, Airflow's and the scorer."""
     if stack.containers:
         return containers.works(stack)
     supervisor = Supervisor(stack)
     states = supervisor.states() if supervisor.runs() else {}
-    return [name for name in ("mlflow", *AIRFLOW_COMPONENTS) if name in states and states[name].pid]
+    return [name for name in ("mlflow", *AIRFLOW_COMPONENTS, SCORER) if name in states and states[name].pid]
 
 
 def _open(
@@ -317,7 +281,7 @@ def _migrate_schemas(
 def _start_servers(
     stack: Stack, supervisor: Supervisor, progress: ServiceLog, secrets: dict[str, str], resolve: Connections
 ) -> None:
-    """Start MLflow and Airflow; the schema is migrated while MLflow starts."""
+    """Start MLflow, Airflow and the scorer; the schema is migrated while MLflow starts."""
     progress.starting(_servers(stack))
     migration: subprocess.Popen[bytes] | None = None
     if not stack.external("airflow"):
@@ -335,10 +299,11 @@ def _start_servers(
         for change in roles.admit(stack, resolve):
             progress.line("airflow: %s", change)
         supervisor.launch(AIRFLOW_COMPONENTS)
-    if "landing-watch" in stack.services:
-        supervisor.launch(["landing-watch"])
+    supervisor.launch([name for name in ("landing-watch", SCORER) if name in stack.services])
     if "mlflow" in stack.services:
         _until(progress, stack, supervisor, ["mlflow"], lambda: mlflow_server.check(resolve("mlflow")), _PATIENCE)
+    if SCORER in stack.services:
+        _until(progress, stack, supervisor, [SCORER], lambda: scorer_server.check(stack), _PATIENCE)
     if stack.external("airflow"):
         progress.ready("airflow", f"external, {external.check(stack, 'airflow', resolve)}")
         return
@@ -371,7 +336,7 @@ def down(stack: Stack) -> None:
         if supervisor.runs():
             supervisor.stop(["watchdog"])
             sites = [name for name in supervisor.states() if name.startswith("site-")]
-            archiver = [name for name in supervisor.states() if name in ("wal-archive", "landing-watch")]
+            archiver = [name for name in supervisor.states() if name in ("wal-archive", "landing-watch", SCORER)]
             for group in (AIRFLOW_COMPONENTS, ("mlflow", *archiver), (*sites, "postgresql")):
                 label = "airflow" if group is AIRFLOW_COMPONENTS else ", ".join(group)
                 progress.stopping(label)

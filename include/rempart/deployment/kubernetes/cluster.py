@@ -31,7 +31,7 @@ from rempart.tracking_access.app import READER_PASSWORD
 logger = logging.getLogger(__name__)
 
 FOLDER = "kubernetes"
-_COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer", "tasks", "mlflow", "landing-watch")
+_COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer", "tasks", "mlflow", "landing-watch", "scorer")
 SECRETS = {
     **{name: name for name in _COMPONENTS},
     "prepare": "init",

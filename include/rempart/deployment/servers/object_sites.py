@@ -50,7 +50,7 @@ def limited(settings: Config, site: str, resolve: Connections) -> list[Limited]:
     """Return the limited identities of a site.
 
     The witness adds to the checkpoints, under lock, and writes heartbeats; the watch reads heartbeats; MLflow works
-    below its own prefix; the landing watch lists the landing bucket.
+    below its own prefix; the landing watch lists the landing bucket; the scorer reads outputs of training jobs.
     """
     names, narrow = settings.buckets, list[Limited]()
     heartbeats = f"{names.backups}/{PREFIX}*"
@@ -67,6 +67,7 @@ def limited(settings: Config, site: str, resolve: Connections) -> list[Limited]:
         *narrow,
         Limited("mlflow", resolve(config.tracker(site)), works, ("/".join(own) + "*",), own),
         Limited("landing", resolve(config.lister(site)), (), (), (names.landing, "")),
+        Limited("scorer", resolve(config.reader(site)), ("s3:GetObject",), (f"{names.artifacts}/jobs/*",)),
     ]
 
 

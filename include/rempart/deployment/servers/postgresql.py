@@ -1,9 +1,10 @@
 """Manage the embedded PostgreSQL: data folder, databases and roles, and the query that checks each of them.
 
-Every database is owned by a role of its name, and nobody else may connect, with three exceptions: `backup` reads every
+Every database is owned by a role of its name, and nobody else may connect, with four exceptions: `backup` reads every
 database; `drill` may create databases of its own and enter no other; and `ledger` is owned by a role that cannot log
-in, so that the role that writes evidence cannot change or delete it. With point-in-time recovery there is
-`wal_archive`, which may replicate the server and enter no database of the platform.
+in, so that the role that writes evidence cannot change or delete it. `scorer` owns none, and reads the ledger, the
+active site and the online store. With point-in-time recovery there is `wal_archive`, which may replicate the server and
+enter no database of the platform.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from psycopg import sql
 from rempart.deployment.setup import credentials, environment, launch, privileges, services
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import DatabaseUnavailable, StackError
-from rempart.settings.config import DATABASES, WAL_ARCHIVE, Connection, Connections
+from rempart.settings.config import DATABASES, SCORER, SCORER_READS, WAL_ARCHIVE, Connection, Connections
 
 _REPLICATES = sql.SQL(
     "ALTER ROLE {0} REPLICATION; GRANT CONNECT ON DATABASE postgres TO {0}; "
@@ -150,10 +151,13 @@ def give_rights(stack: Stack, administrator: Connection) -> None:
             for name in (database_name for database_name in DATABASES if database_name in there):
                 database = sql.Identifier(name)
                 session.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+                roles = [name, "backup", *([SCORER] if name in SCORER_READS else [])]
                 session.execute(
-                    sql.SQL("GRANT CONNECT ON DATABASE {} TO {}, backup").format(database, sql.Identifier(name))
+                    sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(
+                        database, sql.SQL(", ").join(map(sql.Identifier, roles))
+                    )
                 )
-        for name in (database_name for database_name in ("ledger", "continuity") if database_name in there):
+        for name in (database_name for database_name in SCORER_READS if database_name in there):
             script = stack.root / "include" / "sql" / "platform" / f"{name}.sql"
             with connect(replace(administrator, schema=name)) as session:
                 session.execute(script.read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ from rempart.errors import StackError
 from rempart.ledger import keys
 from rempart.settings import config as configuration
 from rempart.settings.access import LANDING_WATCH, LANDING_WATCH_USER
-from rempart.settings.config import DATABASES, Connection, lister, tracker, watcher, witness
+from rempart.settings.config import DATABASES, SCORER, Connection, lister, reader, tracker, watcher, witness
 from rempart.tracking_access.app import READER_PASSWORD
 
 _HEADER = "# Secrets of the platform, generated once. Do not commit, do not share.\n"
@@ -116,7 +116,7 @@ def plan(
             connection(witness(site), "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
         if site == stack.config.backup.site:
             connection(watcher(site), "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
-        for limited in (tracker(site), lister(site)):
+        for limited in (tracker(site), lister(site), reader(site)):
             connection(limited, "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
         for purpose in ("WRITE", "READ", "FILER_WRITE", "FILER_READ"):
             kept(f"REMPART_SITE_{site.upper()}_{purpose}_KEY")
@@ -125,7 +125,7 @@ def plan(
     if "postgresql" in stack.services:
         kept("REMPART_POSTGRESQL_PASSWORD")
         for role in stack.config.roles:
-            database = role if role in DATABASES else "postgres"
+            database = role if role in DATABASES else {SCORER: "ledger"}.get(role, "postgres")
             connection(f"pg_{role}", "postgres", role, service="postgresql", schema=database)
         wanted[_LEDGER_KEY] = existing.get(_LEDGER_KEY) or _ledger_connection(ledger_key)
         if _NEXT_LEDGER_KEY in existing:  # a rotation that was begun

@@ -15,7 +15,7 @@ from pathlib import Path
 from rempart.deployment.setup import preflight
 from rempart.errors import ConfigError, StackError
 from rempart.settings import config as configuration
-from rempart.settings.config import Config
+from rempart.settings.config import SCORER, Config
 from rempart.settings.pipelines import watched
 from rempart.settings.sections import External
 
@@ -37,7 +37,7 @@ def ports_of(config: Config, offset: int) -> dict[str, int]:
         default = preflight.DEFAULT_PORTS.get(name, preflight.DEFAULT_PORTS["primary"] + 100 * (index + 2))
         if not external(config, name):
             ports |= preflight.site_ports(name, _chosen(config, name, default) + offset)
-    for name in ("postgresql", "mlflow", "airflow"):
+    for name in ("postgresql", "mlflow", "airflow", *([SCORER] if scores(config) else [])):
         if not external(config, name):
             ports[name] = _chosen(config, name, preflight.DEFAULT_PORTS[name]) + offset
     seen: dict[int, str] = {}
@@ -60,6 +60,11 @@ def _chosen(config: Config, service: str, default: int) -> int:
 def external(config: Config, service: str) -> External | None:
     """Return the external server for this service, if rempart.yaml names one."""
     return config.services[service].external if service in config.services else None
+
+
+def scores(config: Config) -> bool:
+    """Return whether the stack starts the scorer."""
+    return SCORER not in config.services or config.services[SCORER].start
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,8 @@ class Stack:
 
     @property
     def scorer_port(self) -> int:
-        """Return the port of the scorer."""
-        return preflight.SCORER_PORT + self.offset
+        """Return the port of the scorer, also where somebody else starts it."""
+        return _chosen(self.config, SCORER, preflight.DEFAULT_PORTS[SCORER]) + self.offset
 
     @property
     def listen(self) -> str:
@@ -165,7 +170,7 @@ class Stack:
             names += AIRFLOW_COMPONENTS
             names += [WORKER] if self.containers else []
             names += ["landing-watch"] if watched() and not self.containers else []
-        return names
+        return [*names, SCORER] if scores(self.config) else names
 
     def prepare(self) -> None:
         """Create the stack's folders. Raises StackError if that is not possible, or they are not private."""

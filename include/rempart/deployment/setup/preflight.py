@@ -38,11 +38,11 @@ from rempart.deployment.setup.findings import (
 )
 
 __all__ = ["PreflightFinding", "check_amount", "check_host", "check_user"]
-DEFAULT_PORTS = {"postgresql": 15432, "primary": 18333, "haven": 18433, "mlflow": 15000, "airflow": 18080}
+DEFAULT_PORTS = {
+    "postgresql": 15432, "primary": 18333, "haven": 18433, "mlflow": 15000, "airflow": 18080, "scorer": 18090,
+}  # fmt: skip
 OPTIONAL_PORTS = {"broker": 16379, "monitoring": 19090}
 """Ports of optional compose profiles; the embedded stack has neither."""
-SCORER_PORT = 18090
-"""Port of the scorer, which `rempart run scorer` starts."""
 CONTAINERS = {"postgresql": "postgres", "airflow": "api-server"}
 """Names of containers that differ from their service's name."""
 SITE_INTERNALS = (

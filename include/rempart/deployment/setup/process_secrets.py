@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rempart.backup.keys import keyring
 from rempart.ledger import keys
 from rempart.settings.access import LANDING_WATCH
-from rempart.settings.config import DATABASES, WAL_ARCHIVE, Config, lister, tracker, watcher, witness
+from rempart.settings.config import DATABASES, SCORER, WAL_ARCHIVE, Config, lister, reader, tracker, watcher, witness
 
 CONNECTION = "AIRFLOW_CONN_"
 
@@ -32,10 +32,12 @@ KINDS = (
     Kind("checkpoint key", "adds checkpoints at the second site, and nothing else"),
     Kind("watch key", "reads heartbeats"),
     Kind("landing keys", "lists the landing bucket at a site: names, sizes and times of files, and no content"),
+    Kind("scorer keys", "reads outputs of training jobs at a site, models among them, and nothing else"),
     Kind("job keys", "what jobs in pools get at a site with `job_credentials: {kind: connection}`"),
     Kind("ledger database", "reads the ledger, and inserts rows that count for nothing without the signing key"),
     Kind("continuity database", "leases, catalogues, and which site is the active one"),
     Kind("feature databases", "features of the pipelines' data: offline store, online store, Feast's registry"),
+    Kind("scorer database", "reads the ledger, which site is the active one, and the online store; writes nothing"),
     Kind("backup databases", "reads every database; makes and drops scratch databases; sends WAL"),
     Kind("MLflow database", "runs, models and users of MLflow"),
     Kind("MLflow admin", "everything in MLflow, through its server"),
@@ -62,6 +64,8 @@ TASKS = frozenset(secret_kind.name for secret_kind in KINDS) - {
     "Airflow sessions",
     "Airflow landing watch",
     "landing keys",
+    "scorer keys",
+    "scorer database",
     "MLflow sessions",
     "MLflow site keys",
     "database administrator",
@@ -88,8 +92,9 @@ HOLDS: Mapping[str, frozenset[str]] = {
     "landing-watch": frozenset(  # it lists the landing bucket at the active site, and starts runs
         {"landing keys", "continuity database", "ledger database", "Airflow landing watch"}
     ),
+    SCORER: frozenset({"scorer keys", "scorer database"}),
     "cli": TASKS,
-    "prepare": TASKS | {"Airflow sessions", "Airflow landing watch", "database administrator"},
+    "prepare": TASKS | {"Airflow sessions", "Airflow landing watch", "scorer database", "database administrator"},
     "postgresql": frozenset(),
     "site": frozenset({"site servers"}),
     "watchdog": frozenset(secret_kind.name for secret_kind in KINDS),  # it becomes `rempart up`
@@ -123,6 +128,7 @@ _CONNECTIONS = {
     "pg_mlflow": "MLflow database",
     "pg_ledger": "ledger database",
     "pg_continuity": "continuity database",
+    f"pg_{SCORER}": "scorer database",
     **{f"pg_{name}": "feature databases" for name in DATABASES if name.startswith("feast_")},
     **{f"pg_{name}": "backup databases" for name in ("backup", "drill", WAL_ARCHIVE)},
 }
@@ -137,7 +143,8 @@ def held(process: str, config: Config, executor: str = "LocalExecutor", *, clust
     if name == "airflow-api-server" and config.access.auth_manager == "simple":
         secret_kinds |= {"Airflow admin", "Airflow landing watch"}
     external = {service for service, declared in config.services.items() if declared.external}
-    if name in ("mlflow", "landing-watch") and external & config.sites.keys():  # without a key of its own: see `given`
+    # without a key of its own: see `given`
+    if name in ("mlflow", "landing-watch", SCORER) and external & config.sites.keys():
         secret_kinds |= {"site keys"}
     if name == "landing-watch" and "airflow" in external:
         secret_kinds |= {"Airflow admin"}
@@ -166,6 +173,7 @@ def kind(variable: str, config: Config) -> str | None:
         **{watcher(site).lower(): "watch key" for site in config.sites},
         **{tracker(site).lower(): "MLflow site keys" for site in config.sites},
         **{lister(site).lower(): "landing keys" for site in config.sites},
+        **{reader(site).lower(): "scorer keys" for site in config.sites},
         **{witness(site).lower(): "checkpoint key" for site in config.sites},
         **{site.connection.lower(): "site keys" for site in sites},
     }
@@ -178,7 +186,7 @@ def kind(variable: str, config: Config) -> str | None:
 def given(secrets: Mapping[str, str], kinds: frozenset[str], config: Config) -> dict[str, str]:
     """Return only the secrets of these kinds: an undeclared kind is given to nobody."""
     given_secrets = {name: value for name, value in secrets.items() if kind(name, config) in kinds}
-    for limited, connection in (("MLflow site keys", tracker), ("landing keys", lister)):
+    for limited, connection in (("MLflow site keys", tracker), ("landing keys", lister), ("scorer keys", reader)):
         if {limited, "site keys"} <= kinds:
             for name, place in config.sites.items():
                 if f"{CONNECTION}{connection(name).upper()}" in secrets:

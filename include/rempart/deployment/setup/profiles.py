@@ -1,7 +1,8 @@
-"""Define the optional compose profiles as data: workers with their broker, and the metrics server.
+"""Define the optional compose profiles as data: workers with their broker, the metrics server, and the scorer.
 
 A profile is chosen in `.env`, which `rempart stack init --profiles` writes; two variables of the compose file tell the
-containers. The embedded stack has no profiles: its tasks run under the scheduler, its metrics go nowhere.
+containers. The embedded stack has no profiles: its tasks run under the scheduler, its metrics go nowhere, and
+rempart.yaml says whether it starts the scorer.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from urllib.parse import quote
 
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import StackError
-from rempart.settings.config import Connection
+from rempart.settings.config import SCORER, Connection
 
-CELERY, MONITORING = "celery", "monitoring"
-PROFILES = (CELERY, MONITORING)
+CELERY, MONITORING, SERVING = "celery", "monitoring", "serving"
+PROFILES = (CELERY, MONITORING, SERVING)
 EXECUTOR, CHOSEN = "REMPART_EXECUTOR", "REMPART_PROFILES"
 """Variables by which the compose file passes choices of `.env` to Airflow's containers."""
 BROKER_PASSWORD = "REMPART_AIRFLOW_BROKER_PASSWORD"  # noqa: S105 # a name
@@ -89,6 +90,11 @@ def tasks(
 def monitored(stack: Stack, inherited: Mapping[str, str]) -> bool:
     """Return whether there is a metrics server."""
     return stack.containers and MONITORING in inherited.get(CHOSEN, "").split(",")
+
+
+def scores(stack: Stack, inherited: Mapping[str, str]) -> bool:
+    """Return whether the stack has a scorer."""
+    return SCORER in stack.services and (not stack.containers or SERVING in inherited.get(CHOSEN, "").split(","))
 
 
 def metrics(stack: Stack, monitoring: Connection, inherited: Mapping[str, str], service: str) -> dict[str, str]:

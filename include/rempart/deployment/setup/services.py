@@ -154,6 +154,11 @@ def landing_watch(stack: Stack) -> Service:
     return Service("landing-watch", (stack.python, "-m", "rempart.cli", "run", "landing-watch"), stop_seconds=10)
 
 
+def scorer(stack: Stack) -> Service:
+    """Return the scorer. Asked to stop, it answers the requests that it has taken."""
+    return Service("scorer", (stack.python, "-m", "rempart.cli", "run", "scorer", "--host", "127.0.0.1"), "TERM", 25)
+
+
 def airflow(stack: Stack, component: str) -> Service:
     verb = component.removeprefix("airflow-")
     # Logs lie on this machine, where the API server reads them: no log server, which would listen on every interface.
@@ -172,17 +177,11 @@ def service(stack: Stack, name: str) -> Service:
     """Return the named service. Raises StackError if the stack has none of that name."""
     if name not in (*stack.services, "watchdog"):
         raise StackError(f"The stack starts no service '{name}'", f"Choose one of: {', '.join(stack.services)}.")
-    if name == "postgresql":
-        return postgresql(stack)
     if name.startswith("site-"):
         return site(stack, name.removeprefix("site-"))
-    if name == "mlflow":
-        return mlflow(stack)
-    if name == "wal-archive":
-        return wal_archive(stack)
-    if name == "landing-watch":
-        return landing_watch(stack)
-    return watchdog(stack) if name == "watchdog" else airflow(stack, name)
+    makers = (postgresql, mlflow, wal_archive, landing_watch, scorer, watchdog)
+    known = {maker.__name__.replace("_", "-"): maker for maker in makers}
+    return known[name](stack) if name in known else airflow(stack, name)
 
 
 def _escaped(text: str) -> str:

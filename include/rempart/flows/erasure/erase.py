@@ -21,6 +21,7 @@ from rempart.features import offline
 from rempart.features.databases import FeatureDatabases
 from rempart.flows.erasure import (
     erase_derived,
+    erase_descendant_logs,
     erase_labels,
     erase_landing,
     erase_listing,
@@ -128,11 +129,11 @@ def erase(
 def _followed(stores: ErasureStores, done: ErasureResult, derive: erase_derived.Derive | None) -> ErasureResult:
     """Follow an erasure in pipelines that are derived from its pipeline, and in those that use views of any of these.
 
-    Return its result with theirs.
+    Their prediction logs follow last, when their features are clean. Return its result with theirs.
     """
     derived = erase_derived.follow(stores, [done.pipeline], derive)
     users = erase_used.follow(stores, [done.pipeline, *(each.pipeline for each in derived)])
-    return replace(done, descendants=[*derived, *users])
+    return replace(done, descendants=[erase_descendant_logs.follow(stores, each) for each in (*derived, *users)])
 
 
 def derive_again(platform: Platform, pipeline: Pipeline) -> None:
@@ -303,7 +304,9 @@ def _searches(
 ) -> list[Search]:
     """Return the searches of a pipeline's objects, and of training sets that have labels of it."""
     known = partial(erase_listing.known, stores.config, stores.continuity, pipeline.name)
-    own = Search(pipeline, stores.lake, gone, stores.home, known, folder, logged=logged)
+    own = Search(
+        pipeline, stores.lake, gone, stores.home, known, folder, cut_log=partial(hour_files.without, gone=logged)
+    )
     return [own, *(reader.search(stores, folder) for reader in labelled)]
 
 

@@ -19,6 +19,7 @@ from rempart.flows.ingestion import current_snapshot, ingest_run
 from rempart.flows.prediction import scorings
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.ingestion import deliveries, erasing, landing, snapshots
+from rempart.ingestion.acceptance import COUNTS
 from rempart.ingestion.content import growth
 from rempart.ingestion.engine import identity
 from rempart.ingestion.engine.database import opened, parquet
@@ -28,6 +29,7 @@ from rempart.ingestion.snapshots import Part, PartitionContent, Snapshot
 from rempart.ledger.port import Ledger
 from rempart.serving import hour_files
 from rempart.settings.pipeline import Pipeline
+from rempart.sites.once import AT_ONCE
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.s3.site import file_sha256
 
@@ -45,7 +47,8 @@ _ORDERED: tuple[Kind, ...] = (
 )
 ORDER: Mapping[Kind, int] = {kind: number for number, kind in enumerate(_ORDERED)}
 """Order of deletion: referring objects go before the objects that they name; descriptions of formats go last."""
-_OWN_NAME: tuple[Kind, ...] = ("delivery", "part", "prediction", "training set", "prediction log")
+_TABLES: tuple[Kind, ...] = ("part", "prediction", "training set")
+_OWN_NAME: tuple[Kind, ...] = ("delivery", *_TABLES, "prediction log")
 """Objects named after their content: one key means the same content at every site."""
 
 
@@ -109,8 +112,8 @@ class Search:
     folder: Path
     only: Kind | None = None
     """Kind of the objects to search; None for all."""
-    logged: hour_files.IsErased = lambda key, subject: False
-    """Tells erased subjects in the prediction log."""
+    cut_log: Callable[[bytes], tuple[bytes | None, int]] = lambda body: (None, 0)
+    """Returns what stays of a file of the prediction log, and how many entries go; None if all stays."""
     _clean: set[tuple[str, int]] = field(default_factory=set)
     _headers: dict[str, Sequence[str]] = field(default_factory=dict)
     _parts: dict[str, Part] = field(default_factory=dict)
@@ -161,6 +164,8 @@ class Search:
                 info, current = work_item
                 if kind == "delivery":
                     return info, current, *self._delivery(site, info)
+                if kind in _TABLES:
+                    return info, current, *self._table(site, kind, info)
                 fetched, body = site.fetch(self.bucket, info.key, version_id=info.version_id)
                 return info, current, hashlib.sha256(body).hexdigest(), self._cut(site, kind, fetched, body)
 
@@ -192,16 +197,29 @@ class Search:
         if kind == "quarantine":
             delivery = landing.delivery_of(info.key)
             return erasing.cut_quarantine(body, self._headers.get(delivery), self._read_by(site, delivery), self.gone)
-        if kind == "prediction log":
-            return Cut(*hour_files.without(body, self.logged))
-        key = self.pipeline.key
-        return erasing.cut_table(body, kind, scorings.names_of(key) if kind == "prediction" else key, self.gone)
+        return Cut(*self.cut_log(body))  # of the prediction log
+
+    def _brought(self, site: Site, info: ObjectInfo) -> tuple[ObjectInfo, str, Path]:
+        """Fetch an object in constant memory. Return its facts, its SHA-256, and the file."""
+        file = self._new_file()
+        if info.size <= AT_ONCE:  # in one request
+            head, body = site.fetch(self.bucket, info.key, version_id=info.version_id)
+            file.write_bytes(body)
+            return head, hashlib.sha256(body).hexdigest(), file
+        head = site.head(self.bucket, info.key, version_id=info.version_id)
+        return head, landing.fetch(site, self.bucket, info.key, file, head.sha256, version_id=info.version_id), file
+
+    def _table(self, site: Site, kind: Kind, info: ObjectInfo) -> tuple[str, Cut]:
+        """Return the SHA-256 of a Parquet object and its remaining rows."""
+        key = scorings.names_of(self.pipeline.key) if kind == "prediction" else self.pipeline.key
+        _, digest, file = self._brought(site, info)
+        cut = erasing.cut_table(file, kind, key, self.gone, self._new_file())
+        file.unlink()
+        return digest, cut
 
     def _delivery(self, site: Site, info: ObjectInfo) -> tuple[str, Cut]:
-        """Return the SHA-256 of a delivery and its remaining rows, in constant memory."""
-        head = site.head(self.bucket, info.key, version_id=info.version_id)
-        file = self._new_file()
-        digest = landing.fetch(site, self.bucket, info.key, file, head.sha256, version_id=info.version_id)
+        """Return the SHA-256 of a delivery and its remaining rows."""
+        head, digest, file = self._brought(site, info)
         cut = erasing.cut_delivery(file, self._read_by(site, _delivery(head)), self.gone, self._new_file())
         file.unlink()
         if cut.header:
@@ -233,7 +251,7 @@ class Search:
         after, to = file_sha256(file), info.key
         if not info.key.startswith(erasing.CONFLICTS):
             to = _renamed(kind, info.key, after)
-        rows = _rows(file) if kind in ("part", "prediction", "training set", "prediction log") else 1
+        rows = _rows(file) if kind in (*_TABLES, "prediction log") else 1
         if kind == "part":
             self._parts[digest] = Part("", to, after, rows, file.stat().st_size)
         held = HeldVersion(site, kind, info, digest, cut.rows, current)
@@ -365,7 +383,7 @@ def repoint(
         ingest_run.tell_snapshot(ledger, pipeline, site.name, bucket, before)
     after = snapshots.read(site, bucket, pipeline.name, succeeded[before.id].id)
     snapshots.point_at(site, bucket, after)
-    counts = dict.fromkeys(("deliveries", "delivered", "accepted", "quarantined"), 0)
+    counts = dict.fromkeys(("deliveries", *COUNTS), 0)
     facts = {"snapshot": after.id, "previous": after.previous, "site": site.name, "bucket": bucket, "rows": after.rows}
     ledger.append("snapshot", pipeline.name, {**facts, "replaced": before.id, **counts})
     return after

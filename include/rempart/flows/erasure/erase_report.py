@@ -15,7 +15,8 @@ class DescendantResult:
     """What an erasure did in a pipeline that is derived from the erased one, or that uses views of it (`uses`).
 
     `deleted`: versions of objects. `withdrawn`: it has no snapshot until its next run. `locked`: versions under lock,
-    and until when. `pending`: what is left to do, and why.
+    and until when. `pending`: what is left to do, and why. `emptied`: entries of its prediction log without inputs and
+    features now.
     """
 
     pipeline: str
@@ -24,6 +25,7 @@ class DescendantResult:
     locked: Mapping[str, datetime] = field(default_factory=dict)
     pending: Mapping[str, str] = field(default_factory=dict)
     uses: bool = False
+    emptied: int = 0
 
     def lines(self) -> Iterator[str]:
         """Yield the result as lines for people."""
@@ -37,6 +39,8 @@ class DescendantResult:
             )
         else:
             yield f"derived pipeline '{self.pipeline}': {self.deleted} older versions deleted; {state}"
+        if self.emptied:
+            yield f"prediction log of '{self.pipeline}': {self.emptied} entries lost their inputs and features"
         for name, why in sorted(self.pending.items()):
             yield f"PENDING: {name} ({why})"
         for where, until in sorted(self.locked.items()):

@@ -29,8 +29,18 @@ def clients_on(ledger: Ledger) -> tuple[Client, ...]:
     return tuple(client for _, client in sorted(found.items()) if client)
 
 
-def issue(ledger: Ledger, name: str, pipelines: Sequence[str], per_minute: int, known: Collection[str]) -> str:
+def issue(
+    ledger: Ledger,
+    name: str,
+    pipelines: Sequence[str],
+    per_minute: int,
+    known: Collection[str],
+    *,
+    metrics: bool = False,
+) -> str:
     """Return a new key for a client, which replaces its former one. `known`: pipelines that there are.
+
+    `metrics`: whether it may read the scorer's metrics, for which it needs no pipeline.
 
     Raises AccessError, LedgerError, DatabaseUnavailable.
     """
@@ -44,13 +54,15 @@ def issue(ledger: Ledger, name: str, pipelines: Sequence[str], per_minute: int, 
             f"issue a key for client '{name}': there is no pipeline '{unknown[0][:60]}' with a model",
             f"Pass some of: {', '.join(sorted(known)) or '(there is none yet)'}.",
         )
-    if not pipelines or not 1 <= per_minute <= MOST_PER_MINUTE:
+    if not (pipelines or metrics) or not 1 <= per_minute <= MOST_PER_MINUTE:
         raise AccessError(
-            f"issue a key for client '{name}': it needs a pipeline, and 1 to {MOST_PER_MINUTE:,} requests a minute",
-            "Pass --pipelines a,b and --per-minute 600.",
+            f"issue a key for client '{name}': it needs a pipeline or the metrics, and 1 to {MOST_PER_MINUTE:,} "
+            "requests a minute",
+            "Pass --pipelines a,b or --metrics, and --per-minute 600.",
         )
     key = new_key()
     body = {"change": "issued", "sha256": digest(key), "pipelines": list(pipelines), "per_minute": per_minute}
+    body |= {"metrics": True} if metrics else {}
     ledger.append("access", f"{_SUBJECT}{name}", body)
     return key
 

@@ -1,9 +1,9 @@
 """Ingest every waiting delivery of a pipeline: store it raw, judge its rows, commit one snapshot.
 
 Order of the writes, so that the next run completes an interrupted one: raw deliveries, quarantine, parts, manifest,
-`current.json` (the commit), evidence of the deliveries, their outcomes, the Delta log, evidence of the snapshot; then
-the landing bucket is cleared. The manifest holds the outcomes of its deliveries: a run that finds a committed snapshot
-without evidence writes the missing evidence from it.
+`current.json` (the commit), evidence of the deliveries, their outcomes, the Delta log; then the landing bucket is
+cleared, and last comes the evidence of the snapshot. The manifest holds the outcomes of its deliveries: a run that
+finds a committed snapshot without evidence writes the missing evidence from it, and tells that the snapshot changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import acceptance, deliveries, erasing, isolated, landing, snapshots
-from rempart.ingestion.acceptance import HELD
+from rempart.ingestion.acceptance import COUNTS, HELD
 from rempart.ingestion.content import evolution
 from rempart.ingestion.derived.inputs import is_derived
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
@@ -38,15 +38,19 @@ from rempart.sites.port import ObjectInfo
 from rempart.sites.s3.site import file_sha256
 from rempart.sites.spool import spool_folder
 
+_RECENT = 50
+"""Number of newest records of deliveries among which the newest run is."""
+
 
 @dataclass(frozen=True)
 class IngestResult:
-    """Result of an ingestion: accepted + quarantined = delivered rows. `total_rows` counts the current snapshot.
+    """Result of an ingestion: accepted + repeated + quarantined = delivered rows.
 
-    `worst` lists the deliveries with the most refused rows, and why. `held`: SHA-256 of held-back deliveries;
-    `held_rows` of their rows are good. `unreadable`: files refused as a whole, and why. `accepted_by`: who accepted a
-    delivery with too many refused rows. `replaced`, `passed_over`: accepted rows, see `deliveries.Outcome`.
-    `table_fault`: why the Delta table is behind the snapshot. `seconds`: duration of the run; 0 if it was not measured.
+    `total_rows` counts the current snapshot. `worst` lists the deliveries with the most refused rows, and why. `held`:
+    SHA-256 of held-back deliveries; `held_rows` of their rows are good. `unreadable`: files refused as a whole, and
+    why. `accepted_by`: who accepted a delivery with too many refused rows. `replaced`, `repeated`: see
+    `deliveries.Outcome`. `table_fault`: why the Delta table is behind the snapshot. `seconds`: duration of the run; 0
+    if it was not measured.
     """
 
     snapshot: str | None
@@ -62,7 +66,7 @@ class IngestResult:
     unreadable: tuple[str, ...] = ()
     accepted_by: str | None = None
     replaced: int = 0
-    passed_over: int = 0
+    repeated: int = 0
     table_fault: str | None = None
     seconds: float = field(default=0.0, compare=False)
 
@@ -83,7 +87,11 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
     derived_run.check_schema(before, pipeline)
     with platform.committing(run.active):
         behind = delta_log.follow(run.site, run.lake, before)
-        finished = ingest_run.finish(run, before)
+        finished: Sequence[Mapping[str, Any]] = ()
+        interrupted = before is not None and ingest_run.is_interrupted(run, before)
+        if before is not None and interrupted:
+            finished = before.deliveries
+            ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, finished)
     with spool_folder() as folder:
         waiting = _arrivals(run, folder)
         derived = derived_run.newest(run, before) if waiting else derived_run.DerivedFrom()
@@ -95,6 +103,8 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
             run.check_unchanged()
             derived_run.check_same(run, derived)
             if snapshot and snapshot is not before:
+                if before and interrupted:
+                    ingest_run.append_snapshot(run, before)
                 snapshot = derived_run.named(snapshot, before, derived)
                 source_state.drop_later(run.site, run.lake, pipeline.name, before)
                 ingest_run.commit(run, snapshot, added)
@@ -103,9 +113,10 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
             ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, outcomes)
             if snapshot and snapshot is not before:
                 behind = delta_log.follow(run.site, run.lake, snapshot)
-                ingest_run.append_snapshot(run, snapshot)
             _clear(run, [*plan.new, *plan.known])
-    result = result_of(before, snapshot, [*finished, *outcomes], bool(finished), table_fault=behind)
+            if snapshot and (interrupted or snapshot is not before):
+                ingest_run.append_snapshot(run, snapshot)  # last: until then, the next run tells of the snapshot
+    result = result_of(before, snapshot, [*finished, *outcomes], interrupted, table_fault=behind)
     return replace(result, seconds=round(time.monotonic() - began, 3))
 
 
@@ -182,11 +193,15 @@ def _later(run: IngestionRun, waiting: Sequence[Arrival], recorded: Mapping[str,
 
 
 def _taken_at(run: IngestionRun, before: snapshots.Snapshot | None) -> datetime:
-    """Return when this run takes deliveries in: after every earlier run, also where clocks differ."""
-    if before is None:
-        return run.now
-    earlier = max([before.created_at, *(deliveries.in_order(outcome)[0] for outcome in before.deliveries)])
-    return max(run.now, earlier + timedelta(microseconds=1))
+    """Return when this run takes deliveries in: after every earlier run, also where clocks differ.
+
+    A run that refused all rows left no snapshot, but evidence.
+    """
+    recent = run.ledger.find("deliveries", run.pipeline.name, limit=_RECENT)
+    known = [*(before.deliveries if before else ()), *(told for record in recent for told in record.body["deliveries"])]
+    earlier = [before.created_at] if before else []
+    earlier += [deliveries.in_order(outcome)[0] for outcome in known]
+    return max([run.now, *(at + timedelta(microseconds=1) for at in earlier)])
 
 
 def _clear(run: IngestionRun, arrivals: Sequence[Arrival]) -> None:
@@ -256,7 +271,7 @@ def _take_in(
             source=pipeline.source,
             held=i in taken.held,
             replaced=delivery.replaced if i not in taken.held else 0,
-            passed_over=delivery.passed_over if i not in taken.held else 0,
+            repeated=delivery.repeated if i not in taken.held else 0,
             taken_at=taken_at,
             position=i,
             before=recorded.get(arrival.sha256),
@@ -304,9 +319,7 @@ def result_of(
     table_fault: str | None = None,
 ) -> IngestResult:
     """Return the result of a run between two snapshots. `finished`: the run completed an earlier one."""
-    delivered, accepted, quarantined = (
-        sum(outcome[name] for outcome in outcomes) for name in ("delivered", "accepted", "quarantined")
-    )
+    delivered, accepted, repeated, quarantined = (sum(outcome[name] for outcome in outcomes) for name in COUNTS)
     worst = sorted((o for o in outcomes if o["quarantined"]), key=lambda o: -o["quarantined"])[:5]
     return IngestResult(
         after.id if after else None,
@@ -322,7 +335,7 @@ def result_of(
         tuple(f"{o['file']}: {o['fault']}" for o in outcomes if o["fault"] and o["fault"] not in (EMPTY, NO_ROWS)),
         accepted_by,
         replaced=sum(outcome["replaced"] for outcome in outcomes),
-        passed_over=sum(outcome["passed_over"] for outcome in outcomes),
+        repeated=repeated,
         table_fault=table_fault,
     )
 
@@ -337,7 +350,7 @@ def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
         raise IngestError(
             f"Pipeline '{pipeline.name}': {len(result.unreadable)} of {result.deliveries} deliveries were refused "
             f"as a whole, and their number of rows is unknown: {'; '.join(result.unreadable[:5])}{more}. Of the "
-            f"others, {result.accepted} rows are accepted and {result.quarantined} went to quarantine.",
+            f"others, {acceptance.good(result.accepted, result.repeated)}, {result.quarantined} in quarantine.",
             f"Run `rempart quarantine show {pipeline.name}`. Deliver corrected files; or, if the pipeline file was "
             f"wrong, correct it and run `rempart quarantine again {pipeline.name} SHA-256`.",
         )
@@ -355,7 +368,8 @@ def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
     published = " and published: features and training go on with them" if result.accepted and result.changed else ""
     raise IngestError(
         f"Pipeline '{pipeline.name}': {refused} of {result.delivered} rows were refused, more than "
-        f"max_quarantined ({pipeline.max_quarantined:.1%}) allows; {result.accepted} are accepted{published}. "
+        f"max_quarantined ({pipeline.max_quarantined:.1%}) allows; "
+        f"{acceptance.good(result.accepted, result.repeated)}{published}. "
         f"{'; '.join(result.worst)}.{held}",
         f"Run `rempart quarantine show {pipeline.name}`: it has the reasons, and the commands for each choice. Deliver "
         "corrected rows as a new file, or ingest again after you corrected the pipeline file"

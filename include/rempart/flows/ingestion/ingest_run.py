@@ -18,6 +18,7 @@ from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, expectations, isolated, landing, snapshots
+from rempart.ingestion.acceptance import COUNTS
 from rempart.ingestion.content import evolution, growth
 from rempart.ingestion.content.growth import KnownRows
 from rempart.ingestion.engine import deliveries as engine
@@ -100,14 +101,17 @@ def begin(platform: Platform, pipeline: Pipeline) -> IngestionRun:
 
 def finish(run: IngestionRun, current: snapshots.Snapshot | None) -> Sequence[Mapping[str, Any]]:
     """Complete a run that was interrupted after its commit. Return the outcomes of its deliveries, or nothing."""
-    if current is None:
-        return ()
-    newest = run.ledger.find("snapshot", run.pipeline.name, limit=1)
-    if newest and newest[0].seq > run.removal and newest[0].body.get("snapshot") == current.id:
+    if current is None or not is_interrupted(run, current):
         return ()
     conclude(run.ledger, run.pipeline, run.site, run.lake, current.deliveries)
     append_snapshot(run, current)
     return current.deliveries
+
+
+def is_interrupted(run: IngestionRun, current: snapshots.Snapshot) -> bool:
+    """Return whether the run that committed the current snapshot ended before its evidence, which is written last."""
+    newest = run.ledger.find("snapshot", run.pipeline.name, limit=1)
+    return not (newest and newest[0].seq > run.removal and newest[0].body.get("snapshot") == current.id)
 
 
 def read(run: IngestionRun, file: Path, name: str, folder: Path) -> StagedDelivery:
@@ -290,8 +294,9 @@ def append_snapshot(run: IngestionRun, snapshot: snapshots.Snapshot) -> None:
 def tell_snapshot(ledger: Ledger, pipeline: Pipeline, site: str, lake: str, snapshot: snapshots.Snapshot) -> None:
     """Write evidence of a snapshot. Rows of a delivery that is ingested again left quarantine: a negative number."""
     first = [delivery for delivery in snapshot.deliveries if not deliveries.attempt(delivery)]
-    total = {name: sum(delivery[name] for delivery in first) for name in ("delivered", "accepted", "quarantined")}
-    added = sum(delivery["added"] for delivery in snapshot.deliveries if deliveries.attempt(delivery))
+    total = {name: sum(delivery[name] for delivery in first) for name in COUNTS}
+    again = [delivery for delivery in snapshot.deliveries if deliveries.attempt(delivery)]
+    added, repeated = (sum(delivery[name] for delivery in again) for name in ("added", "added_repeated"))
     body = {
         "snapshot": snapshot.id,
         "previous": snapshot.previous,
@@ -302,7 +307,8 @@ def tell_snapshot(ledger: Ledger, pipeline: Pipeline, site: str, lake: str, snap
         "sources": [delivery["sha256"] for delivery in snapshot.deliveries[:SOURCES]],
         "delivered": total["delivered"],
         "accepted": total["accepted"] + added,
-        "quarantined": total["quarantined"] - added,
+        "repeated": total["repeated"] + repeated,
+        "quarantined": total["quarantined"] - added - repeated,
         **({"derived_from": dict(snapshot.derived_from)} if snapshot.derived_from else {}),
     }
     if replaced := sum(delivery["replaced"] for delivery in snapshot.deliveries):

@@ -96,12 +96,12 @@ def reingest(
         (now,) = taken.deliveries
         _check_readable(run, found, sha256, now.fault)
         refused: RefusedRows | HeldRows = now.refused
-        delivered = found.outcome["accepted"] + rows.delivered
+        delivered = deliveries.good(found.outcome) + rows.delivered
         over = len(refused) > pipeline.max_quarantined * delivered
         held = over and accepted_by is None and len(refused) < rows.delivered
         if held:
             taken, refused = replace(taken, parts=()), HeldRows(now, ingest_run.resources(run.config, folder))
-            now = replace(now, replaced=0, passed_over=0)
+            now = replace(now, replaced=0, repeated=0)
         accepted_by = accepted_by if over else None
         if not taken.accepted and _verdicts(refused) == _verdicts(found.rows):
             return result_of(before, before, [found.outcome], bool(finished), table_fault=behind)
@@ -112,14 +112,14 @@ def reingest(
             found.outcome,
             delivered=delivered,
             refused=refused,
-            added=0 if held else now.good,
+            added=0 if held else now.good - now.repeated,
             snapshot=snapshot.id if snapshot else None,
             judged=now.judged,
             rules=[expectation.reason for expectation in pipeline.expectations],
             source=pipeline.source,
             held=held,
             replaced=now.replaced,
-            passed_over=now.passed_over,
+            repeated=found.outcome["repeated"] + now.repeated,
         )
         if len(refused):
             until = run.retain_until("quarantine") if found.outcome["fault"] else found.retain_until
@@ -187,10 +187,10 @@ def _check_readable(run: IngestionRun, held_delivery: HeldDelivery, sha256: str,
 
 def _others_are_later(run: IngestionRun, outcome: Mapping[str, Any]) -> bool:
     """Return whether accepted rows may have come after the refused rows of a delivery."""
-    if outcome["accepted"]:
+    if deliveries.good(outcome):
         return True
     return any(
-        other["accepted"] and deliveries.in_order(other) >= deliveries.in_order(outcome)
+        deliveries.good(other) and deliveries.in_order(other) >= deliveries.in_order(outcome)
         for other in deliveries.outcomes(run.site, run.lake, run.pipeline.name)
         if other["sha256"] != outcome["sha256"]
     )

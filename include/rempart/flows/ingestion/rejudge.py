@@ -45,21 +45,21 @@ class JudgedAnew:
 
     @property
     def accepted(self) -> int:
-        return self.after.delivered - len(self.refused)
+        return self.after.delivered - len(self.refused) - self.repeated
 
     @property
     def replaced(self) -> int:
         return 0 if self.held else self.after.replaced
 
     @property
-    def passed_over(self) -> int:
-        return 0 if self.held else self.after.passed_over
+    def repeated(self) -> int:
+        return 0 if self.held else self.after.repeated
 
     @property
     def changed(self) -> bool:
         """Return whether the outcome of the delivery is another one than before."""
-        had, now = self.before.outcome, (self.held, self.replaced, self.passed_over)
-        return self.moved.changed or (had.get("held", False), had["replaced"], had["passed_over"]) != now
+        had, now = self.before.outcome, (self.held, self.replaced, self.repeated)
+        return self.moved.changed or (had.get("held", False), had["replaced"], had["repeated"]) != now
 
 
 @dataclass(frozen=True)
@@ -274,13 +274,13 @@ def _outcome(run: IngestionRun, delivery: JudgedAnew, snapshot: str) -> deliveri
         delivered=delivery.after.delivered,
         refused=delivery.refused,
         added=delivery.accepted - int(before["accepted"]),
-        snapshot=snapshot if delivery.accepted else None,
+        snapshot=snapshot if delivery.accepted + delivery.repeated else None,
         judged=delivery.after.judged,
         rules=[expectation.reason for expectation in run.pipeline.expectations],
         source=delivery.source.source,
         held=delivery.held,
         replaced=delivery.replaced,
-        passed_over=delivery.passed_over,
+        repeated=delivery.repeated,
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import date, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import RempartError, TrainingError
@@ -22,12 +21,11 @@ from rempart.flows.training.train import candidate_record, target_feature, train
 from rempart.models import metrics
 from rempart.models.predictions import PREDICTION, figures
 from rempart.monitoring import columns, counting, performance, verdict
-from rempart.monitoring.performance import Performance, RowLosses
-from rempart.monitoring.profiles import Column, Profile
+from rempart.monitoring.performance import RowLosses
+from rempart.monitoring.profiles import Column, ColumnProfile, Profile
 from rempart.monitoring.sources import ObservedRows, RowSource
 from rempart.monitoring.verdict import ChampionVerdict, Window
 from rempart.settings.pipeline import ModelPipeline
-from rempart.sites.spool import spool_folder
 from rempart.training import datasets
 
 if TYPE_CHECKING:
@@ -39,8 +37,6 @@ logger = logging.getLogger(__name__)
 
 PREDICTED = 50_000
 """Rows of the training data of which predictions are made; of more rows each n-th."""
-_MEMORY = 512
-"""MiB of DuckDB."""
 HIDDEN = "(not shown)"
 """Stands for a segment's value that the pipeline file does not list."""
 
@@ -117,10 +113,19 @@ def judge(
     window = Window(source, observed.snapshot, *_span(dates), rows.num_rows)
     if rows.num_rows < rules.least_rows:
         return verdict.conclude(model.version, window, (), None, rules.least_rows)
-    predicted = model.predict(rows)
-    training, seen = profiles(pipeline, model, reference.train, rows, predicted)
+    window_rows = _answered(model, rows)
+    train = reference.train
+    learned = _answered(model, train.take([*range(0, train.num_rows, max(1, train.num_rows // PREDICTED))]))
+    training, seen = profiles(pipeline, model, train, learned, window_rows)
     moved = columns.judge(training, seen, rules)
-    measured = _performance(pipeline, model, reference, rows, predicted, now)
+    measured = performance.judge(
+        pipeline.gate.metric,
+        _losses(pipeline, _known(pipeline, window_rows, now)),
+        _losses(pipeline, _answered(model, reference.holdout)),
+        reference.recorded,
+        rules,
+        _losses(pipeline, learned),
+    )
     return verdict.conclude(model.version, window, moved, measured, rules.least_rows)
 
 
@@ -144,75 +149,61 @@ def since_training(pipeline: ModelPipeline, holdout: pa.Table, rows: pa.Table) -
     return rows.filter(pc.greater_equal(dates, pa.scalar(first, dates.type)))
 
 
-def profiles(
-    pipeline: ModelPipeline, model: LoadedModel, train: pa.Table, rows: pa.Table, predicted: pa.Table
-) -> tuple[Profile, Profile]:
-    """Return the profiles of the training data and of the window: features that the model reads, and predictions."""
-    from rempart.features.parquet_store import scratch
+@dataclass(frozen=True)
+class Answered:
+    """Rows with what the champion predicts for each."""
 
+    rows: pa.Table
+    predicted: pa.Table
+
+
+def _answered(model: LoadedModel, rows: pa.Table) -> Answered:
+    return Answered(rows, model.predict(rows))
+
+
+def profiles(
+    pipeline: ModelPipeline, model: LoadedModel, train: pa.Table, learned: Answered, window: Answered
+) -> tuple[Profile, Profile]:
+    """Return the profiles of the training data and of the window: features that the model reads, and predictions.
+
+    `learned`: a sample of the training data.
+    """
     watched = [Column(f.name, "category" if f.values else "number", f.values) for f in model.features]
     answer = Column(PREDICTION, "category", model.target.values) if model.target else Column(PREDICTION, "number")
-    sample = train.take([*range(0, train.num_rows, max(1, train.num_rows // PREDICTED))])
     time = pipeline.holdout.column
-    with spool_folder() as folder:
-        place = scratch.ScratchDatabase(folder, _MEMORY, kept=False)
-        files = [
-            _written(folder / "training.parquet", train, [column.name for column in watched], time),
-            _written(folder / "window.parquet", rows, [column.name for column in watched], time),
-            _predictions(folder / "training-predictions.parquet", sample, model.predict(sample), time),
-            _predictions(folder / "window-predictions.parquet", rows, predicted, time),
-        ]
-        found: list[dict[str, Any]] = [{}, {}]
-        with scratch.created(place, f"compare rows of '{pipeline.name}' with its training data") as connection:
-            for chosen, (before, after) in (((watched), files[:2]), ([answer], files[2:])):
-                grid = counting.edges(connection, before, chosen)
-                for profile, file in zip(found, (before, after), strict=True):
-                    profile |= counting.profile(connection, file, chosen, grid, time)
+    found: list[dict[str, ColumnProfile]] = [{}, {}]
+    for chosen, *sides in (
+        (watched, train, window.rows),
+        ([answer], _with_time(learned, time), _with_time(window, time)),
+    ):
+        grid = counting.edges(counting.batches(sides[0]), sides[0].num_rows, chosen)
+        for profile, table in zip(found, sides, strict=True):
+            profile |= counting.profile(counting.batches(table), chosen, grid, time)
     return found[0], found[1]
 
 
-def _written(file: Path, table: pa.Table, names: list[str], time: str) -> Path:
-    import pyarrow.parquet as pq
-
-    kept = list(dict.fromkeys([*names, time]))
-    pq.write_table(table.select(kept), file)
-    return file
-
-
-def _predictions(file: Path, rows: pa.Table, predicted: pa.Table, time: str) -> Path:
+def _with_time(answered: Answered, time: str) -> pa.Table:
     import pyarrow as pa
 
-    return _written(file, pa.table({PREDICTION: predicted[PREDICTION], time: rows[time]}), [PREDICTION], time)
+    return pa.table({PREDICTION: answered.predicted[PREDICTION], time: answered.rows[time]})
 
 
-def _performance(
-    pipeline: ModelPipeline,
-    model: LoadedModel,
-    reference: Reference,
-    rows: pa.Table,
-    predicted: pa.Table,
-    now: datetime,
-) -> Performance:
-    """Return the performance on the rows whose target is known by now."""
+def _known(pipeline: ModelPipeline, answered: Answered, now: datetime) -> Answered:
+    """Return the rows whose target is known by now."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    rows = answered.rows
     known = pc.is_valid(rows[pipeline.prediction.target])
     if KNOWN_AT in rows.column_names:
         by_now = pc.less_equal(rows[KNOWN_AT], pa.scalar(now, rows.schema.field(KNOWN_AT).type))
         known = pc.and_(known, pc.fill_null(by_now, fill_value=False))
-    holdout = reference.holdout
-    return performance.judge(
-        pipeline.gate.metric,
-        _errors(pipeline, rows.filter(known), predicted.filter(known)),
-        _errors(pipeline, holdout, model.predict(holdout)),
-        reference.recorded,
-        pipeline.monitoring,
-    )
+    return Answered(rows.filter(known), answered.predicted.filter(known))
 
 
-def _errors(pipeline: ModelPipeline, rows: pa.Table, predicted: pa.Table) -> RowLosses:
-    truth, made = metrics.target_values(target_feature(pipeline), rows), figures(predicted)
+def _losses(pipeline: ModelPipeline, answered: Answered) -> RowLosses:
+    rows, made = answered.rows, figures(answered.predicted)
+    truth = metrics.target_values(target_feature(pipeline), rows)
     is_regression = pipeline.prediction.task == "regression"
     by = pipeline.gate.baseline_by if pipeline.monitoring.segments is None else pipeline.monitoring.segments
     return RowLosses(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from rempart.flows.shared import removals
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.champions import decisions_on, intended
+from rempart.ledger.attributed import Writer, writer
 from rempart.ledger.port import Evidence
 from rempart.monitoring import retraining
 from rempart.monitoring.retraining import TrainingDecision
@@ -22,8 +23,8 @@ def decide(platform: Platform, pipeline: ModelPipeline, *, started_by: Collectio
     """Return whether a run trains, and record the verdict that starts a training.
 
     `started_by`: `drift` and `features`, the assets whose updates started the run; a run that a person or a time
-    started always trains. A repeated call with the same newest verdict starts no second training. Raises LedgerError,
-    DatabaseUnavailable.
+    started always trains. A repeated call with the same newest verdict starts no second training, and a task that was
+    killed after its record goes on, also if there is a newer verdict. Raises LedgerError, DatabaseUnavailable.
     """
     if not started_by:
         return TrainingDecision(True)
@@ -32,6 +33,8 @@ def decide(platform: Platform, pipeline: ModelPipeline, *, started_by: Collectio
     declined = []
     if "drift" in started_by:
         known = _retrainings(platform, name)
+        if (begun := _begun_by(platform.writer, known)) is not None:
+            return TrainingDecision(True, f"verdict {begun} started this run", begun)
         newest = next(iter(ledger.find("monitoring", name, limit=1)), None)
         found = retraining.decide(pipeline.retrain, champion, newest, known, platform.clock())
         if found.verdict is not None and champion is not None:
@@ -54,6 +57,12 @@ def trained(platform: Platform, name: str, verdict: int, version: str) -> None:
         return
     champion = str(known[0].body["champion"])
     platform.ledger.append("retraining", name, retraining.body(verdict, champion, version))
+
+
+def _begun_by(run: Writer | None, retrainings: Iterable[Evidence]) -> int | None:
+    """Return the verdict whose training a DAG run has started already; None if it has started none."""
+    begun = ((writer(record), int(record.body["verdict"])) for record in retrainings)
+    return next((verdict for by, verdict in begun if by and run and (by.dag, by.run) == (run.dag, run.run)), None)
 
 
 def _retrainings(platform: Platform, name: str) -> list[Evidence]:

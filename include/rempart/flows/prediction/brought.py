@@ -1,13 +1,15 @@
 """Bring scorings of a champion into the user's table, and remember which of them it has got.
 
-A run whose upsert fails leaves its scoring in the lake. The next run that predicts rows brings it, whatever its rows.
+A run whose upsert fails leaves its scoring in the lake. The next run brings it, whatever its rows. After a change of
+the champion, also by a rollback, the table gets every scoring of the new champion that is in the lake.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rempart.errors import ErasedMeanwhile, ObjectMissing
@@ -18,6 +20,7 @@ from rempart.flows.prediction.scorings import Scoring
 from rempart.flows.shared import erasures
 from rempart.ingestion import erasing, snapshots
 from rempart.ingestion.derived.inputs import is_derived
+from rempart.ledger.port import Ledger
 from rempart.settings.champions.scoring import Into
 from rempart.sites.once import read_named
 
@@ -29,38 +32,63 @@ _ALL = 100_000
 
 @dataclass(frozen=True)
 class UpsertedScoring:
-    """Evidence that a table got a scoring. `at`: when the scoring was made."""
+    """Evidence that a table got a scoring of a model's file. `at`: when the scoring was made.
+
+    Without an `id`: rows of another file than before come into the table from now on.
+    """
 
     id: str
+    sha256: str
     at: str
     connection: str
     table: str
 
 
-def bring(run: Run, into: Into, scoring: Scoring, made: Sequence[Path], folder: Path) -> int:
-    """Bring a scoring into the table, after those of its model's file that the table has not got, oldest first.
+@dataclass(frozen=True)
+class TableUpdate:
+    """What became of the table: inserted or changed rows, and rows that versions predicted which are not champion."""
 
-    `made`: files with its predictions, if they are on this machine. Return the number of inserted or changed rows. Call
-    it inside `Platform.committing`. Raises the errors of `user_table.upsert` and the site.
+    changed: int
+    of_others: int
+
+
+def bring(
+    run: Run, into: Into, sha256: str, scoring: Scoring | None, made: Sequence[Path], folder: Path
+) -> TableUpdate:
+    """Bring a champion's scoring into the table, after those of its model's file that the table has not got.
+
+    They come oldest first, and replace older predictions, and all of other versions. `made`: files with the scoring's
+    predictions, if they are on this machine. Call it inside `Platform.committing`. Raises the errors of
+    `user_table.upsert` and the site.
     """
-    ledger, changed = run.platform.ledger, 0
-    records = ledger.find("scoring", run.pipeline.name, limit=_ALL)
-    known = {UpsertedScoring(**record.body["brought"]) for record in records if "brought" in record.body}
+    ledger, name, changed = run.platform.ledger, run.pipeline.name, 0
+    marks = _marks(ledger, name, into)
+    known = set(itertools.takewhile(lambda mark: mark.sha256 == sha256, marks))
     connection, keys = run.platform.connections(into.connection), scorings.names_of(run.source.row_key)
+    is_other = bool(marks) and not known
     for each in scorings.all_of(run.site, run.bucket, run.root):
-        if each.asked.sha256 != scoring.asked.sha256:
+        is_asked = scoring is not None and each.id == scoring.id
+        mark = UpsertedScoring(each.id, sha256, each.at.isoformat(), into.connection, into.table)
+        if each.asked.sha256 != sha256 or (not is_asked and (mark in known or not _may_go(run, each, keys))):
             continue
-        mark = UpsertedScoring(each.id, each.at.isoformat(), into.connection, into.table)
-        if each.id != scoring.id and (mark in known or not _may_go(run, each, keys)):
-            continue
-        files = made if made and each.id == scoring.id else _fetched(run, each, folder)
-        changed += user_table.upsert(connection, into, run.pipeline.name, each.columns, keys, files)
+        if is_other:  # before the first row: a run that is killed after its upsert has told it
+            ledger.append("scoring", name, {"brought": asdict(replace(mark, id=""))})
+            is_other = False
+        files = made if made and is_asked else _fetched(run, each, folder)
+        changed += user_table.upsert(connection, into, name, each.columns, keys, files)
         for file in files:
             file.unlink()
         if mark not in known:
-            ledger.append("scoring", run.pipeline.name, {"brought": asdict(mark)})
+            ledger.append("scoring", name, {"brought": asdict(mark)})
     logger.info("%d rows of %s inserted or replaced", changed, into.table)
-    return changed
+    return TableUpdate(changed, user_table.count_of_others(connection, into, name, sha256))
+
+
+def _marks(ledger: Ledger, model: str, into: Into) -> list[UpsertedScoring]:
+    """Return what a table got, newest first."""
+    records = ledger.find("scoring", model, limit=_ALL)
+    found = (UpsertedScoring(**record.body["brought"]) for record in records if "brought" in record.body)
+    return [mark for mark in found if (mark.connection, mark.table) == (into.connection, into.table)]
 
 
 def _may_go(run: Run, scoring: Scoring, keys: list[str]) -> bool:

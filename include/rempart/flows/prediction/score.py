@@ -11,7 +11,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rempart.errors import InputMissing, ObjectMissing, PredictionError
 from rempart.flows.ingestion import delta_log, derived_run
@@ -34,9 +33,6 @@ from rempart.sites.spool import spool_folder
 from rempart.sovereignty import places
 from rempart.sovereignty.classification import highest
 
-if TYPE_CHECKING:
-    pass
-
 logger = logging.getLogger(__name__)
 _RECENT = 1000
 
@@ -45,7 +41,8 @@ _RECENT = 1000
 class ScoreResult:
     """Result of a run. `rows` were predicted and `refused` are in quarantine, with `reasons` by their number of rows.
 
-    `new`: this run wrote them. `scoring`: None if no row was to be predicted. `changed_rows`: of the user's table.
+    `new`: this run wrote them. `scoring`: None if no row was to be predicted. `changed_rows`: of the user's table;
+    `former_rows`: its rows that versions predicted which are no longer champion.
     """
 
     pipeline: str
@@ -60,6 +57,7 @@ class ScoreResult:
     new: bool = False
     table: str = ""
     changed_rows: int | None = None
+    former_rows: int = 0
 
 
 def score(
@@ -104,24 +102,28 @@ def score(
     )
     with spool_folder() as folder:
         scoring, files, reasons = scorings.find(site, bucket, asked), list[Path](), dict[str, int]()
-        is_new = scoring is None
+        is_new = False
         if scoring is None:
             made = predicted(run, champion, asked, window, delivered, classification, folder)
-            if not made.rows:
-                logger.info("no row of snapshot %s of '%s' is to be predicted", found.id, source.name)
-                return result
-            scoring, files, reasons = made.scoring, made.files, made.reasons
-            keep(run, made)
+            if made.rows:
+                scoring, files, reasons, is_new = made.scoring, made.files, made.reasons, True
+                keep(run, made)
         with platform.committing(active):
             erasures.check_same(platform.ledger, source.name, erased)
             for name, removal in opened.items():
                 removals.check_same(platform.ledger, name, removal)
             derived_run.check_clean(platform.ledger, found)
-            if is_new:
-                scorings.store(site, bucket, scoring)
-            _record(platform.ledger, site.name, bucket, scoring, into)
-            publish(site, bucket, run.root)
-            changed = brought.bring(run, into, scoring, files, folder) if into else None
+            if scoring is not None:
+                if is_new:
+                    scorings.store(site, bucket, scoring)
+                _record(platform.ledger, site.name, bucket, scoring, into)
+                publish(site, bucket, run.root)
+            if into:
+                done = brought.bring(run, into, asked.sha256, scoring, files, folder)
+                result = replace(result, changed_rows=done.changed, former_rows=done.of_others)
+    if scoring is None:
+        logger.info("no row of snapshot %s of '%s' is to be predicted", found.id, source.name)
+        return result
     logger.info("%d rows predicted by version %s, %d refused", scoring.rows, scoring.version, scoring.refused)
     return replace(
         result,
@@ -130,7 +132,6 @@ def score(
         refused=scoring.refused,
         reasons=reasons,
         new=is_new,
-        changed_rows=changed,
     )
 
 

@@ -1,8 +1,8 @@
 """Bring predictions into a PostgreSQL table of the user's: the newest of each row and model. Nothing is ever dropped.
 
 The primary key is the key of the rows and `model`, the name of the model's pipeline. A prediction replaces one that was
-made before it, so a repeated run changes nothing. All rows come in one transaction: COPY into a temporary table, then
-one INSERT ... ON CONFLICT.
+made before it, and one of another version, since only the champion's come. So a repeated run changes nothing. All rows
+come in one transaction: COPY into a temporary table, then one INSERT ... ON CONFLICT.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def upsert(
         merged = opened.execute(
             sql.SQL(
                 "INSERT INTO {table} AS old ({names}, model) SELECT {names}, {model} FROM given "
-                "ON CONFLICT ({keys}, model) DO UPDATE SET {rest} WHERE old.scored_at < excluded.scored_at"
+                "ON CONFLICT ({keys}, model) DO UPDATE SET {rest} "
+                "WHERE old.sha256 IS DISTINCT FROM excluded.sha256 OR old.scored_at < excluded.scored_at"
             ).format(
                 table=table,
                 names=names,
@@ -113,6 +114,20 @@ def strike_others(connection: Connection, into: Into, model: str, snapshots: Ite
             return 0
         query = sql.SQL("DELETE FROM {} WHERE model = %s AND snapshot <> ALL(%s)").format(table)
         return int(opened.execute(query, [model, sorted(snapshots)]).rowcount)
+
+
+def count_of_others(connection: Connection, into: Into, model: str, sha256: str) -> int:
+    """Return the number of a model's rows that another version than that with this file predicted.
+
+    Raises PredictionError, DatabaseUnavailable.
+    """
+    table = sql.Identifier(*into.table.split("."))
+    with _session(connection, into, f"count rows of {into.table}") as opened:
+        if opened.execute("SELECT to_regclass(%s)", [into.table]).fetchone() == (None,):
+            return 0
+        query = sql.SQL("SELECT count(*) FROM {} WHERE model = %s AND sha256 IS DISTINCT FROM %s").format(table)
+        ((count,),) = opened.execute(query, [model, sha256]).fetchall()
+        return int(count)
 
 
 def _fit(opened: Session, into: Into, table: sql.Composable, types: Mapping[str, str], keys: Sequence[str]) -> None:

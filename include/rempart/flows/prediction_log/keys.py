@@ -9,13 +9,15 @@ from pathlib import Path
 from rempart.backup.keys import age
 from rempart.backup.keys.encryption_scopes import EncryptionScope, parse
 from rempart.backup.keys.key_envelope import ScopeKey
-from rempart.errors import ServingError
+from rempart.errors import IntegrityError, KeyDestroyed, KeyWrong, ServingError
 from rempart.flows.shared.keys import key_of, open_keyring, sealed_for
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Ledger
-from rempart.serving.records import Sealing
+from rempart.serving.seals import Sealing, Unwrap
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
+_ALL = 100_000
+"""More records than a ledger holds of keys."""
 OpenKey = Callable[[str], ScopeKey]
 """Returns the key of this name (`name_of`). Raises BackupError, SiteError."""
 
@@ -35,9 +37,9 @@ def name_of(scope: str, serial: str) -> str:
     return f"{scope} {serial}"
 
 
-def opener(platform: Platform) -> OpenKey:
-    """Return a function that opens keys with the platform's own key, and opens each key once."""
-    keyring = cache(partial(open_keyring, platform))
+def opener(platform: Platform, identity: age.Identity | None = None) -> OpenKey:
+    """Return a function that opens keys with an identity (default: the platform's own key), and opens each key once."""
+    keyring = cache(partial(open_keyring, platform, identity))
 
     @cache
     def opened(name: str) -> ScopeKey:
@@ -67,13 +69,44 @@ def make_folder(pipeline: ModelPipeline, folder: Path) -> None:
 def public_key(ledger: Ledger, pipeline: ModelPipeline) -> tuple[str, str] | None:
     """Return the name and the public half of the key that seals a pipeline's log; None without such a key.
 
-    Raises LedgerError, DatabaseUnavailable.
+    After a change of `serving.log.keep_days` that is the former key until the next shipment has made another: no
+    prediction goes unlogged, and none is refused. Raises LedgerError, DatabaseUnavailable.
     """
+    if not is_sealed(pipeline):
+        return None
     scope = scope_of(pipeline)
-    found = sealed_for(ledger, scope) if is_sealed(pipeline) else None
+    if not ledger.find("backup-key", scope.id, limit=1):  # a key that was destroyed has no successor by itself
+        scope = _former_scope(ledger, pipeline) or scope
+    found = sealed_for(ledger, scope)
     return (name_of(scope.id, found[0]), found[1]) if found else None
 
 
+def _former_scope(ledger: Ledger, pipeline: ModelPipeline) -> EncryptionScope | None:
+    """Return the scope of a pipeline's log whose key was made or destroyed last, of whatever retention."""
+    for record in ledger.find("backup-key", limit=_ALL):
+        if record.body["event"] in ("made", "destroyed"):
+            scope = parse(record.subject)
+            if (scope.kind, scope.name) == ("predictions", pipeline.name):
+                return scope
+    return None
+
+
 def sealing(name: str, recipient: str) -> Sealing:
-    """Return how entries are sealed with a key. It needs no secret."""
-    return Sealing(name, lambda body: age.encrypt(body, [recipient]))
+    """Return how segments are sealed for a key. It needs no secret."""
+    return Sealing(name, lambda data_key: age.encrypt(data_key, [recipient]))
+
+
+def unwrapper(open_key: OpenKey) -> Unwrap:
+    """Return a function that opens the data keys of segments. It raises ValueError, and the errors of `open_key`."""
+
+    def unwrap(name: str, wrapped: bytes) -> bytes | None:
+        try:
+            key = open_key(name)
+        except KeyDestroyed:
+            return None
+        try:
+            return age.decrypt(wrapped, key.identity, "data key")
+        except (IntegrityError, KeyWrong):
+            raise ValueError(f"its data key does not open with '{name}'") from None
+
+    return unwrap

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rempart.backup.keys import age
 from rempart.errors import ModelRefused, PredictionError, ServingError
 from rempart.features.prediction.plan import plan
 from rempart.flows.prediction.champion import check_definitions, version_of
-from rempart.flows.prediction_log import files
-from rempart.flows.prediction_log.keys import opener
-from rempart.flows.prediction_log.shipment import opened
+from rempart.flows.prediction_log import files, sealed_values
+from rempart.flows.prediction_log.keys import opener, unwrapper
 from rempart.flows.shared import removals
 from rempart.flows.shared.erasures import ALL
 from rempart.flows.shared.platform import Platform
@@ -24,9 +24,9 @@ from rempart.ledger.port import Ledger
 from rempart.models.encoding import Feature
 from rempart.models.inputs import Input, typed
 from rempart.models.loading import LoadedModel
-from rempart.serving import hour_files, records, segments
+from rempart.serving import hour_files, records, seals, segments
 from rempart.serving.entries import time_of
-from rempart.serving.records import PrivateValues
+from rempart.serving.records import LoggedValues
 from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Logged:
     place: str
     output: Mapping[str, Any]
     returned: bool
-    private: PrivateValues
+    private: LoggedValues
     where: str
 
 
@@ -72,13 +72,20 @@ class Replay:
         return all(equal(self.logged.output, found) for found in again)
 
 
-def replay(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Path) -> Replay:
+def replay(
+    platform: Platform,
+    pipeline: ModelPipeline,
+    entry_id: str,
+    journal: Path,
+    identity: age.Identity | None = None,
+) -> Replay:
     """Find an entry in a pipeline's log, and compute its prediction again. `journal`: folder of the pipeline's journal.
 
-    Raises ServingError if the log does not have it, with the retention or the erasure that may have taken it;
-    KeyDestroyed, ModelRefused, and the errors of stores.
+    `identity`: one in escrow that opens sealed entries; default: the platform's own key. Raises ServingError if the log
+    does not have it, with the retention or the erasure that may have taken it; KeyDestroyed, KeyWrong, ModelRefused,
+    and the errors of stores.
     """
-    logged = find(platform, pipeline, entry_id, journal)
+    logged = find(platform, pipeline, entry_id, journal, identity)
     if logged is None:
         raise ServingError(
             f"replay prediction {entry_id}: the log of '{pipeline.name}' does not have it. "
@@ -97,20 +104,29 @@ def replay(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: 
     return Replay(logged, from_features, None if made is None else _predicted(model, made), note)
 
 
-def find(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Path) -> Logged | None:
+def find(
+    platform: Platform,
+    pipeline: ModelPipeline,
+    entry_id: str,
+    journal: Path,
+    identity: age.Identity | None = None,
+) -> Logged | None:
     """Return an entry of the log, from the lake or from this machine's journal; None if neither has it.
 
     Raises IntegrityError for a file that differs from its evidence, BackupError, SiteError.
     """
-    name, open_key = pipeline.name, opener(platform)
+    name, open_key = pipeline.name, opener(platform, identity)
     for file in segments.all_in(journal):
-        for payload in segments.content(file.read_bytes()).payloads:
-            record = records.decode(payload)
-            if record.id == entry_id:
-                found = opened(record.key, record.private, open_key, f"entry {entry_id}")
+        if entry_id.encode() not in (body := file.read_bytes()):
+            continue
+        content = seals.open_segment(file.stem, body, unwrapper(open_key))
+        for entry in content.entries:
+            if entry.id == entry_id:
+                if not content.is_readable:
+                    open_key(content.key)  # it tells when the key was destroyed
                 return Logged(
-                    record.id, record.at, name, record.version, record.sha256, record.client, record.place,
-                    record.output, record.returned, found, str(file),
+                    entry.id, entry.at, name, entry.version, entry.sha256, entry.client, entry.place, entry.output,
+                    entry.returned, LoggedValues(dict(entry.inputs), dict(entry.features)), str(file),
                 )  # fmt: skip
     site, bucket = platform.active_site(pipeline.classification), platform.config.buckets.lake
     listed = [info.key for info in site.list(bucket, hour_files.folder(name))]
@@ -120,16 +136,27 @@ def find(platform: Platform, pipeline: ModelPipeline, entry_id: str, journal: Pa
             if entry_id in hour_files.read(body, ["id"])["id"].to_pylist():
                 table = hour_files.read(body)
                 row = next(row for row in table.to_pylist() if row["id"] == entry_id)
+                if all(row.get(column) is None for column in hour_files.PRIVATE):
+                    raise _without_values(entry_id)
                 output = {column: row[column] for column in hour_files.output_columns(table.column_names)}
                 if row["key"]:
-                    found = opened(row["key"], row["sealed"], open_key, f"entry {entry_id} of {bucket}/{key}")
+                    where, sealed = f"entry {entry_id} of {bucket}/{key}", row["sealed"] or b""
+                    found = records.values_of(sealed_values.opened(open_key(row["key"]), name, entry_id, sealed, where))
                 else:
-                    found = PrivateValues(msgspec.json.decode(row["inputs"]), msgspec.json.decode(row["features"]))
+                    found = LoggedValues(msgspec.json.decode(row["inputs"]), msgspec.json.decode(row["features"]))
                 return Logged(
                     row["id"], row["at"], name, row["version"], row["sha256"], row["client"], row["place"], output,
                     row["returned"], found, f"{bucket}/{key} at site '{site.name}'",
                 )  # fmt: skip
     return None
+
+
+def _without_values(entry_id: str) -> ServingError:
+    return ServingError(
+        f"replay prediction {entry_id}: an erasure took its inputs and features, since rows of a pipeline of which "
+        "these are made were erased",
+        "The log still has its time, client, version and answer: docs/how-to/prediction-log.md.",
+    )
 
 
 def nearest(hours: set[datetime], at: datetime | None) -> list[datetime]:

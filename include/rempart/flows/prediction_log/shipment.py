@@ -8,29 +8,30 @@ stored again.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.points.erasures import pseudonym
-from rempart.errors import KeyDestroyed, RempartError, ServingError
-from rempart.flows.prediction_log import files
-from rempart.flows.prediction_log.keys import OpenKey, make, name_of, opener
+from rempart.errors import ErasedMeanwhile, RempartError, ServingError
+from rempart.flows.erasure import erase_descendant_logs
+from rempart.flows.prediction_log import files, sealed_values
+from rempart.flows.prediction_log.keys import OpenKey, make, name_of, opener, unwrapper
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.keys import kept_for, open_keyring
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import erasing
 from rempart.ingestion.parsing.typed import iso
-from rempart.serving import hour_files, records, segments
-from rempart.serving.hour_files import Row
-from rempart.serving.records import JournalRecord, PrivateValues
+from rempart.serving import hour_files, records, seals, segments
+from rempart.serving.entries import PredictionEntry
+from rempart.serving.hour_files import HourFile, Row
 from rempart.settings import pipelines
 from rempart.settings.pipeline import ModelPipeline
 from rempart.sites.port import Site
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 BATCH_BYTES = 64 << 20
 """Bytes of segments that are shipped at once, and of one more segment at most."""
 _BATCH = ".batch"
+_FAULTS = 5
+"""Faults of a segment that are logged."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,15 @@ def _begun(folder: Path, batch: Sequence[Path]) -> Iterator[list[Path]]:
     begun.unlink()
 
 
+@dataclass(frozen=True)
+class _Read:
+    """An entry as its segment holds it. `key` opens its values; `is_readable`: whether that key is still there."""
+
+    entry: PredictionEntry
+    key: str
+    is_readable: bool
+
+
 class _Shipping:
     """One batch on its way."""
 
@@ -182,13 +194,14 @@ class _Shipping:
         platform, ledger, name = self.platform, self.ledger, self.pipeline.name
         removed, active = removals.check_open(ledger, name), platform.active()
         who = erasures.erased(ledger, name, erasures.secrets_of(platform))
+        emptied = erase_descendant_logs.emptied_before(ledger, name)
         read, damaged = self._read(batch)
         site = platform.active_site(self.pipeline.classification, active) if read else None
         rows = self._rows(read, who)
         new, made = list[Row](), list[hour_files.HourFile]()
         if site is not None:
             new = self._new(site, rows)
-            made = hour_files.files(new)
+            made = [_emptied(file, emptied) for file in hour_files.files(new)]
             for file in made:
                 self._store(site, file)
         self.counts["doubled"] += len(rows) - len(new)
@@ -198,6 +211,11 @@ class _Shipping:
         with platform.committing(active):
             erasures.check_same(ledger, name, who)
             removals.check_same(ledger, name, removed)
+            if erase_descendant_logs.emptied_before(ledger, name) != emptied:
+                raise ErasedMeanwhile(
+                    f"Rows of which features of '{name}' are made were erased while its prediction log was shipped",
+                    "The next run of ship_predictions ships it without their values.",
+                )
             if made or damaged or shipment.erased:
                 ledger.append("prediction-log", name, self._evidence(shipment, active.site, made))
         for segment in damaged:
@@ -205,70 +223,58 @@ class _Shipping:
         segments.delete(self.folder, [segment for segment in batch if segment not in damaged])
         return shipment
 
-    def _read(self, batch: Sequence[Path]) -> tuple[list[JournalRecord], list[Path]]:
-        """Return the entries of segments, each once, and the segments that were damaged on disk."""
-        found, damaged = dict[str, JournalRecord](), list[Path]()
+    def _read(self, batch: Sequence[Path]) -> tuple[list[_Read], list[Path]]:
+        """Return the entries of segments, each once, and the segments that were altered since they were written."""
+        found, damaged = dict[str, _Read](), list[Path]()
         for file in batch:
-            content = segments.content(file.read_bytes())
+            content = seals.open_segment(file.stem, file.read_bytes(), unwrapper(self.open_key))
             self.counts["torn"] += content.torn
-            fault = content.damaged
-            for payload in content.payloads:
-                try:
-                    record = records.decode(payload)
-                except ValueError:
-                    fault += 1
-                    continue
-                self.counts["doubled"] += record.id in found
-                found[record.id] = record
-            if fault:
+            for entry in content.entries:
+                self.counts["doubled"] += entry.id in found
+                found[entry.id] = _Read(entry, content.key, content.is_readable)
+            self.counts["unread"] += 0 if content.is_readable else len(content.entries)
+            if content.faults:
+                logger.error("%s: %s", file.name, "; ".join(content.faults[:_FAULTS]))
                 damaged.append(file)
         return list(found.values()), damaged
 
-    def _rows(self, read: Sequence[JournalRecord], who: erasures.Erased | None) -> list[Row]:
+    def _rows(self, read: Sequence[_Read], who: erasures.Erased | None) -> list[Row]:
         """Return the entries with hashes of their subjects, without those of erased subjects."""
-        opened = [self._private(record) for record in read]
-        keys = keys_of(self.pipeline, [found.inputs if found else {} for found in opened])
+        keys = keys_of(self.pipeline, [each.entry.inputs for each in read])
         if any(keys):  # an erasure finds them by the hash that its register has, too
             kept = kept_for(self.platform.config.backup.keep)
             self.subject_key = erasures.pseudonym_key(self.ledger, open_keyring(self.platform), kept)
         rows = []
-        for record, found, key in zip(read, opened, keys, strict=True):
+        for each, key in zip(read, keys, strict=True):
             if key is not None and who is not None and who.has(key):
                 self.counts["erased"] += 1
                 continue
-            self.counts["nameless"] += key is None and found is not None
-            rows.append(self._row(record, found, key))
+            self.counts["nameless"] += key is None and each.is_readable
+            rows.append(self._row(each, key))
         return rows
 
-    def _row(self, record: JournalRecord, found: PrivateValues | None, key: tuple[Any, ...] | None) -> Row:
+    def _row(self, read: _Read, key: tuple[Any, ...] | None) -> Row:
         subject = named = None
+        entry = read.entry
         if key is not None and self.subject_key is not None:
             subject = pseudonym(self.subject_key.hash_key, self.pipeline.name, key)
             named = name_of(self.subject_key.scope.id, self.subject_key.serial)
-        if found is None:
-            return Row(record, subject, named, None, None, None)
-        features = records.as_json(found.features)
-        if record.key:
-            keyed = hmac.new(self.open_key(record.key).hash_key, b"rempart features " + features, hashlib.sha256)
-            return Row(record, subject, named, keyed.hexdigest(), None, None)
-        inputs = records.as_json(found.inputs)
-        return Row(record, subject, named, hashlib.sha256(features).hexdigest(), inputs, features)
-
-    def _private(self, record: JournalRecord) -> PrivateValues | None:
-        """Return inputs and features of an entry; None if their key was destroyed."""
-        try:
-            return opened(record.key, record.private, self.open_key, f"entry {record.id}")
-        except KeyDestroyed:
-            self.counts["unread"] += 1
-            return None
+        if not read.is_readable:
+            return Row(entry, subject, named, None, None, None, read.key)
+        features, inputs = records.as_json(entry.features), records.as_json(entry.inputs)
+        if not read.key:
+            return Row(entry, subject, named, hashlib.sha256(features).hexdigest(), inputs, features)
+        scope_key = self.open_key(read.key)
+        body = sealed_values.seal(scope_key, entry, records.values_as_json(entry))
+        return Row(entry, subject, named, sealed_values.hashed(scope_key, features), None, None, read.key, body)
 
     def _new(self, site: Site, rows: Sequence[Row]) -> list[Row]:
         """Return the entries that no file on record has."""
-        hours = {row.record.at.replace(minute=0, second=0, microsecond=0) for row in rows}
+        hours = {row.entry.at.replace(minute=0, second=0, microsecond=0) for row in rows}
         known = set[str]()
         for _, body in files.bodies(self.ledger, site, self.bucket, self.pipeline.name, hours):
             known.update(hour_files.read(body, ["id"])["id"].to_pylist())
-        return [row for row in rows if row.record.id not in known]
+        return [row for row in rows if row.entry.id not in known]
 
     def _store(self, site: Site, file: hour_files.HourFile) -> None:
         told = {"classification": self.pipeline.classification}
@@ -283,14 +289,13 @@ class _Shipping:
         return {"state": "shipped", "site": site, "bucket": self.bucket, "objects": objects, **named, **told}
 
 
-def opened(key: str, body: bytes, open_key: OpenKey, where: str) -> PrivateValues:
-    """Return inputs and features that were sealed with a key; without a key they are in the clear.
-
-    Raises BackupError, IntegrityError, SiteError.
-    """
-    from rempart.backup.keys import age
-
-    return records.private(age.decrypt(body, open_key(key).identity, where) if key else body)
+def _emptied(file: HourFile, before: datetime | None) -> HourFile:
+    """Return a file whose entries from before this time have no inputs and features: an erasure took these."""
+    body, count = erase_descendant_logs.emptied(file.body, before) if before else (None, 0)
+    if body is None or not count:
+        return file
+    sha256 = hashlib.sha256(body).hexdigest()
+    return HourFile(f"{file.key.rpartition('/')[0]}/{sha256}.parquet", body, sha256, file.entries)
 
 
 def keys_of(pipeline: ModelPipeline, inputs: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...] | None]:

@@ -246,7 +246,11 @@ def _runs(runs: Runs) -> tuple[str, ...] | None:
 
 def _erasure(ledger: Ledger, name: str) -> str | None:
     """Return why an erasure of the pipeline's rows is not complete, or None."""
-    records = [r for r in ledger.find("erasure", name, limit=_ALL) if r.body["state"] not in ("derived", "condemned")]
+    records = [
+        r
+        for r in ledger.find("erasure", name, limit=_ALL)
+        if r.body["state"] in ("registered", "ended")  # others tell what an erasure elsewhere changed here
+    ]
     if not records:
         return None
     ended = next((record for record in records if record.body["state"] == "ended"), None)

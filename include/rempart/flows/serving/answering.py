@@ -10,7 +10,7 @@ from rempart.flows.prediction.champion import check_definitions
 from rempart.flows.serving.row_features import RowFeatures
 from rempart.flows.serving.stored_features import StoredFeatures
 from rempart.models import predictions
-from rempart.models.encoding import encode_rows
+from rempart.models.encoding import RowEncoder
 from rempart.models.inputs import Input
 from rempart.models.loading import LoadedModel
 from rempart.serving.scorer.batches import BatchAnswer
@@ -43,6 +43,7 @@ class AnsweringVersion:
         self.outputs: Mapping[str, str] = predictions.columns(model.task, model.target)
         self._model, self._stored = model, stored
         self._names = [feature.name for feature in model.features]
+        self._encoder = RowEncoder(model.features)
         self._features = RowFeatures(pipeline, self._names, model.inputs, stored.of, clock)
 
     def answer(self, rows: Sequence[Row | Key]) -> BatchAnswer:
@@ -51,14 +52,14 @@ class AnsweringVersion:
         Raises PredictionError, TrainingError, FeatureError, DatabaseUnavailable, ModelRefused.
         """
         made = self._features.of(rows)
-        matrix = encode_rows(self._model.features, made)
+        matrix = self._encoder.matrix(made)
         try:
             figures = self._model.figures(matrix)
         except ModelRefused:
             self.is_broken = True
             raise
         outputs = predictions.named_rows(self._model.task, self._model.target, figures)
-        return BatchAnswer([dict(zip(self._names, values, strict=True)) for values in made], outputs)
+        return BatchAnswer(self._names, made, outputs)
 
     def close(self) -> None:
         """End the model's process, and close the connections."""

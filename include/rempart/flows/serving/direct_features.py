@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from rempart.features import versions
-from rempart.serving.scorer.rows import Row
 from rempart.settings.pipeline import ModelPipeline, RowView
 
 _PARTS: Mapping[str, Callable[[date], int]] = {
@@ -24,14 +23,15 @@ _AS_IT_IS = ("integer", "number", "decimal", "boolean", "category")
 
 @dataclass(frozen=True)
 class DirectFeature:
-    """A feature of a row: the value at `place` of its inputs, or a calendar part of it."""
+    """A feature of rows: the values at `place` of their inputs, or a calendar part of them."""
 
     place: int
     part: Callable[[date], int] | None = None
 
-    def of(self, row: Row) -> Any:
-        value = row[self.place]
-        return value if self.part is None or value is None else self.part(value)
+    def of(self, columns: Sequence[Sequence[Any]]) -> Sequence[Any]:
+        """Return the feature of each row. `columns`: values by input."""
+        values, part = columns[self.place], self.part
+        return values if part is None else [None if value is None else part(value) for value in values]
 
 
 def direct_features(pipeline: ModelPipeline, names: Iterable[str], inputs: Iterable[str]) -> dict[str, DirectFeature]:

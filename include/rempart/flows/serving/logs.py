@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rempart.errors import ServingError
 from rempart.flows.prediction_log import keys
-from rempart.serving.entries import PredictionEntry
-from rempart.serving.journal import Journal, Journals
+from rempart.serving.entries import PredictionGroup
+from rempart.serving.journal import Journal
 from rempart.settings.pipeline import ModelPipeline
 
 
@@ -39,14 +39,16 @@ class ServedLogs:
             else:
                 journal.sealing, journal.sample = sealing, pipeline.serving.log.sample
 
-    async def write(self, entries: Sequence[PredictionEntry]) -> None:
-        """Return once the sampled entries are on disk. Raises ServingError, also for a pipeline without a log."""
-        if unknown := sorted({entry.pipeline for entry in entries} - self._open.keys()):
+    async def write(self, group: PredictionGroup) -> None:
+        """Return once the sampled predictions are on disk. Raises ServingError, also for a pipeline without a log."""
+        journal = self._open.get(group.pipeline)
+        if journal is None:
             raise ServingError(
-                f"log a prediction of '{unknown[0]}': the key that seals its log is missing",
-                f"Run the DAG ship_predictions, or `rempart users client NAME --pipelines {unknown[0]}`: both make it.",
+                f"log a prediction of '{group.pipeline}': the key that seals its log is missing",
+                f"Run the DAG ship_predictions, or `rempart users client NAME --pipelines {group.pipeline}`: both make "
+                "it.",
             )
-        await Journals(self._open).write(entries)
+        await journal.write(group)
 
     async def close(self) -> None:
         """Release every journal."""

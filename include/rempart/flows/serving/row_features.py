@@ -19,6 +19,8 @@ from rempart.settings.pipeline import ModelPipeline, RowView, TrailingView
 
 _PLAIN_KEYS = ("integer", "string", "category", "boolean", "date")
 """Types of columns whose text as a key is the same in Python and in SQL."""
+_Columns = dict[str, Sequence[Any]]
+"""A feature's values of all rows, by its name."""
 Stored = Callable[[StoredView, Sequence[Any], datetime], Sequence[Mapping[str, Any] | None]]
 """Returns the features of each entity that the online store has, by their names in a training set."""
 
@@ -52,44 +54,46 @@ class RowFeatures:
             self._pipeline.columns[column].type in _PLAIN_KEYS for column in view.table.by
         )
 
-    def of(self, rows: Sequence[Row | Key]) -> list[list[Any]]:
+    def of(self, rows: Sequence[Row | Key]) -> list[tuple[Any, ...]]:
         """Return the features of each row in the order of the names; of a key as the online store has them.
 
         Raises PredictionError, FeatureError, DatabaseUnavailable.
         """
         given = [row for row in rows if isinstance(row, tuple)]
         keys = [row for row in rows if not isinstance(row, tuple)]
+        if not keys:
+            return self._of_rows(given)
         of_rows, of_keys = iter(self._of_rows(given)), iter(self._of_keys(keys))
-        made = (next(of_rows) if isinstance(row, tuple) else next(of_keys) for row in rows)
-        return [[features[name] for name in self._names] for features in made]
+        return [next(of_rows) if isinstance(row, tuple) else next(of_keys) for row in rows]
 
-    def _of_rows(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    def _of_rows(self, rows: Sequence[Row]) -> list[tuple[Any, ...]]:
         if not rows:
             return []
-        features = [{name: each.of(row) for name, each in self._direct.items()} for row in rows]
+        columns = list(zip(*rows, strict=True))
+        made: _Columns = {name: each.of(columns) for name, each in self._direct.items()}
         if self._row_sql:
-            for made, values in zip(features, self._row_sql.rows(rows), strict=True):
-                made |= zip(self._made, values, strict=True)
+            made |= zip(self._made, zip(*self._row_sql.rows(rows), strict=True), strict=True)
         at = self._clock()
         for view in self._plan.stored:
-            keys = [self._entity(view, row, made) for row, made in zip(rows, features, strict=True)]
-            unknown = dict.fromkeys(_features(view))
-            for made, found in zip(features, self._stored(view, keys, at), strict=True):
-                made |= unknown if found is None else found
-        if self._across:
-            self._across.add(features)
-        return features
+            _add(made, view, self._stored(view, self._entities(view, columns, made), at))
+        return self._finished(made)
 
-    def _entity(self, view: StoredView, row: Row, made: Mapping[str, Any]) -> Any:
+    def _finished(self, made: _Columns) -> list[tuple[Any, ...]]:
+        if self._across:
+            self._across.add(made)
+        return list(zip(*(made[name] for name in self._names), strict=True))
+
+    def _entities(self, view: StoredView, columns: Sequence[Sequence[Any]], made: _Columns) -> Sequence[Any]:
         if (name := _key(view)) in made:
             return made[name]
-        key = {column: row[self._places[column]] for column in view.table.by}
-        return None if None in key.values() else entity_key(view.table, self._pipeline, key)
+        by = view.table.by
+        return [
+            None if None in values else entity_key(view.table, self._pipeline, dict(zip(by, values, strict=True)))
+            for values in zip(*(columns[self._places[column]] for column in by), strict=True)
+        ]
 
-    def _of_keys(self, keys: Sequence[Key]) -> list[dict[str, Any]]:
-        if not keys:
-            return []
-        features: list[dict[str, Any]] = [{} for _ in keys]
+    def _of_keys(self, keys: Sequence[Key]) -> list[tuple[Any, ...]]:
+        made: _Columns = {}
         at, pipeline = self._clock(), self._pipeline
         for view in self._by_key:
             name = view.table.view
@@ -108,11 +112,8 @@ class RowFeatures:
                     f"predict {len(keys)} keys: the online store has no row of {missing} in view '{name}'",
                     f"Pass rows in place of keys, or wait for materialize_features_{pipeline.name}.",
                 )
-            for made, each in zip(features, found, strict=True):
-                made |= dict.fromkeys(_features(view)) if each is None else each
-        if self._across:
-            self._across.add(features)
-        return features
+            _add(made, view, found)
+        return self._finished(made)
 
     def close(self) -> None:
         """Close the databases."""
@@ -135,6 +136,12 @@ def _features(view: StoredView) -> list[str]:
     return [f"{view.table.view}__{view.table.feature(field.name)}" for field in view.fields]
 
 
+def _add(made: _Columns, view: StoredView, found: Sequence[Mapping[str, Any] | None]) -> None:
+    """Add the features of a view; they are null for an entity that the store does not have."""
+    for name in _features(view):
+        made[name] = [None if each is None else each[name] for each in found]
+
+
 def _key(view: StoredView) -> str:
     return f"key of {view.table.view}"
 
@@ -155,8 +162,7 @@ class _Across:
         kinds = {name: SQL_TYPES[types[name].type] for name in self._read}
         self.sql = RowSql(kinds, expressions, f"compute the expressions of '{pipeline.name}'")
 
-    def add(self, features: Sequence[dict[str, Any]]) -> None:
+    def add(self, made: _Columns) -> None:
         """Add the expressions to the features of rows."""
-        values = self.sql.rows([[made[name] for name in self._read] for made in features])
-        for made, found in zip(features, values, strict=True):
-            made |= zip(self._names, found, strict=True)
+        values = self.sql.rows(list(zip(*(made[name] for name in self._read), strict=True)))
+        made |= zip(self._names, zip(*values, strict=True), strict=True)

@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from rempart.errors import PipelineError, RempartError, ServingError
+from rempart.errors import DatabaseUnavailable, PipelineError, RempartError, ServingError
 from rempart.flows.serving import model_files, standings
 from rempart.flows.serving.answering import AnsweringVersion
 from rempart.flows.serving.logs import ServedLogs
@@ -28,7 +28,7 @@ from rempart.serving.entries import PredictionLog
 from rempart.serving.scorer import http_server, shadows
 from rempart.serving.scorer.app import Scorer
 from rempart.serving.scorer.clients import Clients
-from rempart.serving.scorer.deployments import Deployment, Deployments, OpenedVersion, Slot
+from rempart.serving.scorer.deployments import OPENING, Deployment, Deployments, OpenedVersion, Slot
 from rempart.settings.champions.serving import log_folder
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import load_all
@@ -36,9 +36,12 @@ from rempart.sites.port import Site
 
 EVERY = 3.0
 """Seconds between two looks at the ledger."""
+PATIENCE = 10.0
+"""Seconds after which the ledger counts as away. What it answers later counts at the next look."""
 AGAIN = 30.0
 """Seconds after which a version that could not be opened is tried again."""
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 Opened = Callable[[ModelPipeline, Mapping[str, Any]], OpenedVersion]
 
 
@@ -81,6 +84,9 @@ class ScorerService:
     known: Standings | None = None
     _failed: dict[tuple[str, str], float] = field(default_factory=dict)
     _wanted: Any = None
+    _looked: asyncio.Event = field(default_factory=asyncio.Event)
+    _reading: asyncio.Task[Standings] | None = None
+    _threads: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def watch(self) -> None:
         """Follow the ledger until the task is cancelled."""
@@ -93,15 +99,21 @@ class ScorerService:
                 logger.error("the scorer goes on with what it knows: %s", type(cause).__name__)  # noqa: TRY400 # it may quote a value
             await asyncio.sleep(EVERY)
 
+    async def looked(self) -> None:
+        """Return after the next look at the ledger, or after as long as three looks take."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._looked.wait(), 3 * EVERY)
+
     async def refresh(self) -> None:
         """Read the ledger if it changed, and let the champions on record answer.
 
         If the ledger does not answer, the newest reading on disk counts. Raises RempartError, PipelineError.
         """
         pipelines = {name: found for name, found in self.load().items() if isinstance(found, ModelPipeline)}
-        deployments = self.scorer.deployments
+        deployments, waiting = self.scorer.deployments, self._looked
+        self._looked = asyncio.Event()  # of those who come from now on: this look may be too early for them
         try:
-            self.known = await asyncio.to_thread(self._read, pipelines)
+            self.known = await self._read_in_time(pipelines)
         except RempartError as error:
             if not deployments.fault or self.known is None:
                 logger.warning("the ledger cannot be read: %s", error.what)
@@ -111,10 +123,39 @@ class ScorerService:
         else:
             deployments.known_at, deployments.fault = self.platform.clock(), ""
         if self.known is not None:
+            deployments.is_starting = False
             self.scorer.clients.replace(self.known.clients)
             if self.logs is not None:
                 self.logs.follow(pipelines, self.known.sealed_with)
+        waiting.set()
+        if self.known is not None:
             await self._deploy(self.known, pipelines)
+
+    async def _read_in_time(self, pipelines: Mapping[str, ModelPipeline]) -> Standings:
+        """Return a reading of the ledger. One that takes long goes on, and no other begins meanwhile.
+
+        Raises DatabaseUnavailable after PATIENCE, and the errors of `_read`.
+        """
+        if self._reading is None:
+            self._reading = self._in_thread(self._read, pipelines)
+        done, _ = await asyncio.wait([self._reading], timeout=PATIENCE)
+        if not done:
+            raise DatabaseUnavailable(
+                f"read the ledger: no answer within {PATIENCE:.0f} s", "`rempart status` shows whether PostgreSQL runs."
+            )
+        found, self._reading = self._reading, None
+        return found.result()
+
+    def _in_thread(self, act: Callable[..., T], *given: Any) -> asyncio.Task[T]:
+        task = asyncio.create_task(asyncio.to_thread(act, *given))
+        self._threads.add(task)
+        task.add_done_callback(self._threads.discard)
+        return task
+
+    @property
+    def is_waiting(self) -> bool:
+        """Return whether a thread waits for the ledger or a site."""
+        return bool(self._threads)
 
     def _read(self, pipelines: Mapping[str, ModelPipeline]) -> Standings:
         ledger, known = self.platform.ledger, self.known
@@ -138,6 +179,10 @@ class ScorerService:
     async def _deploy(self, known: Standings, pipelines: Mapping[str, ModelPipeline]) -> None:
         deployments = self.scorer.deployments
         files = self.load()
+        deployments.champions = tuple(name for name in known.champions if isinstance(files.get(name), ModelPipeline))
+        for name in known.champions.keys() - deployments.slots.keys():
+            if name in files:
+                deployments.fail(name, OPENING)
         for name in {*deployments.slots, *known.champions}:
             slot = deployments.slots.get(name, Slot())
             record = known.champions.get(name) if name in files else None
@@ -171,7 +216,7 @@ class ScorerService:
         if time.monotonic() < self._failed.get((name, version), 0.0):
             return None
         try:
-            opened = await asyncio.to_thread(self.open, pipelines[name], record)
+            opened = await asyncio.shield(self._in_thread(self.open, pipelines[name], record))
         except Exception as error:  # the other pipelines go on
             what = error.what if isinstance(error, RempartError) else f"open it: {type(error).__name__}"
             self._failed[name, version] = time.monotonic() + AGAIN
@@ -187,27 +232,48 @@ def open_scorer(platform: Platform, log: PredictionLog) -> Scorer:
     """Return a scorer that knows nothing yet."""
     machine = platform.config.machine
     place = f"{machine.operator if machine else 'unknown'}/{socket.gethostname()}/{os.getpid()}"
-    return Scorer(Deployments(), Clients(), log, place, importlib.metadata.version("rempart"))
+    return Scorer(Deployments(is_starting=True), Clients(), log, place, importlib.metadata.version("rempart"))
 
 
 def run(platform: Platform, folder: Path, host: str, port: int, tls: tuple[Path, Path] | None = None) -> None:
-    """Serve until the process is asked to stop. Requests in flight are answered."""
+    """Serve until the process is asked to stop. Requests in flight are answered. Raises ServingError.
+
+    What does not end in time is left: everything that was answered is on disk.
+    """
     import uvloop
 
-    uvloop.run(_run(platform, folder, host, port, tls))
+    listening = http_server.listen(host, port)
+    uvloop.run(_run(platform, folder, listening, tls))
 
 
-async def _run(platform: Platform, folder: Path, host: str, port: int, tls: tuple[Path, Path] | None) -> None:
+async def _run(platform: Platform, folder: Path, listening: socket.socket, tls: tuple[Path, Path] | None) -> None:
     logs = ServedLogs(log_folder())
     scorer = open_scorer(platform, logs)
     service = ScorerService(platform, folder, scorer, Opening(platform, folder).open, logs=logs)
+    scorer.looked = service.looked
+    most = http_server.allowed_connections()
     watching = asyncio.create_task(service.watch())
     try:
-        await http_server.server(scorer.application(), host, port, tls).serve()
+        await http_server.server(scorer.application(), "", 0, tls, most=most).serve([listening])
     finally:
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
+        has_ended = await _ended(scorer, logs) and not service.is_waiting
+    if not has_ended:  # a thread that waits for a database or a disk would keep the process
+        logger.warning("the scorer ends, although a database or the disk does not answer")
+        logging.shutdown()
+        os._exit(0)
+
+
+async def _ended(scorer: Scorer, logs: ServedLogs) -> bool:
+    """End models and logs. Return whether they ended in time."""
+
+    async def end() -> None:
         await scorer.shadows.finish()
         await scorer.deployments.finish()
         await logs.close()
+
+    ending = asyncio.create_task(end())
+    done, _ = await asyncio.wait([ending], timeout=http_server.STOP_SECONDS)
+    return bool(done)

@@ -9,13 +9,16 @@ from typing import Any
 
 import psycopg
 
-from rempart.errors import FeatureError
+from rempart.errors import DatabaseUnavailable, FeatureError
 from rempart.features.databases import Session, session
 from rempart.features.plan import LAST_ROW_AT
 from rempart.features.prediction.lookup import select_shown
 from rempart.features.prediction.plan import StoredView
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import ModelPipeline
+
+PATIENCE = 5
+"""Seconds after which the online store counts as away."""
 
 
 class StoredFeatures:
@@ -35,9 +38,15 @@ class StoredFeatures:
         wanted = list({key for key in keys if key is not None})
         try:
             found = self._read(view, wanted, at)
+        except psycopg.errors.QueryCanceled:
+            raise self._away(view, f"it took longer than {PATIENCE} s") from None
         except psycopg.OperationalError:  # such as a restart of the server
             self.close()
-            found = self._read(view, wanted, at)
+            try:
+                found = self._read(view, wanted, at)
+            except psycopg.OperationalError:
+                self.close()
+                raise self._away(view, "no answer") from None
         known = {row[0]: self._features(view, row[1:-1], at) for row in found}
         return [known.get(key) for key in keys]
 
@@ -50,11 +59,12 @@ class StoredFeatures:
         return made
 
     def _read(self, view: StoredView, keys: Sequence[Any], at: datetime) -> list[tuple[Any, ...]]:
-        doing = f"read view '{view.table.view}' of '{self._pipeline.name}'"
+        doing = self._doing(view)
         if not keys:
             return []
         if self._session is None:
-            self._session = self._open.enter_context(session(self._online(), doing, autocommit=True))
+            opened = session(self._online(), doing, autocommit=True, patience=PATIENCE)
+            self._session = self._open.enter_context(opened)
         try:
             return self._session.execute(select_shown(view, at), (list(keys),)).fetchall()
         except psycopg.errors.UndefinedTable:
@@ -70,10 +80,18 @@ class StoredFeatures:
                 "Check that the key's values are in the range of their columns.",
             ) from None
 
+    def _doing(self, view: StoredView) -> str:
+        return f"read view '{view.table.view}' of '{self._pipeline.name}'"
+
+    def _away(self, view: StoredView, why: str) -> DatabaseUnavailable:
+        return DatabaseUnavailable(
+            f"{self._doing(view)} in the online store: {why}", "`rempart status` shows whether PostgreSQL runs."
+        )
+
     def close(self) -> None:
         """Close the session."""
         self._session = None
         try:
             self._open.close()
-        except psycopg.Error:  # it is lost
+        except (psycopg.Error, DatabaseUnavailable):  # it is lost
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
@@ -18,8 +19,8 @@ from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.keys.keyring import Keyring
 from rempart.backup.points import erasures
 from rempart.backup.points.erasures import Erasure
-from rempart.errors import ErasedMeanwhile, ObjectMissing, SiteError, SiteUnavailable
-from rempart.flows.shared.keys import kept_for, key_of, open_keyring
+from rempart.errors import ErasedMeanwhile, KeyMissing, ObjectMissing, SiteError, SiteUnavailable
+from rempart.flows.shared.keys import kept_for, key_of, open_keyring, sealed_for
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import erasing, snapshots
 from rempart.ledger.keys import Signer
@@ -138,8 +139,17 @@ def secrets_of(platform: Platform) -> SecretOf:
 
 
 def pseudonym_key(ledger: Ledger, keyring: Keyring, kept: timedelta) -> ScopeKey:
-    """Return the newest key of pseudonyms. Make it if there is none. `kept` is how long restore points are kept."""
-    return key_of(ledger, keyring, EncryptionScope("platform", erasures.KEYS, text_of(kept)))
+    """Return the newest key of pseudonyms. Make it if there is none. `kept` is how long restore points are kept.
+
+    A key that the ledger knows is opened where one of its places answers.
+    """
+    scope = EncryptionScope("platform", erasures.KEYS, text_of(kept))
+    if known := sealed_for(ledger, scope):
+        with suppress(SiteUnavailable, KeyMissing):
+            key = keyring.open(scope, known[0])
+            if key.recipient == known[1]:
+                return key
+    return key_of(ledger, keyring, scope)
 
 
 def new_entry(

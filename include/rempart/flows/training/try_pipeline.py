@@ -25,10 +25,10 @@ from rempart.features.used import sources
 from rempart.flows.ingestion import deliver
 from rempart.flows.training import check_pipeline, try_training
 from rempart.flows.training.labelled import split
-from rempart.flows.training.train import target_feature, without_late
-from rempart.flows.training.try_training import TriedModel
+from rempart.flows.training.train import without_late
+from rempart.flows.training.try_training import Baseline, TriedModel
 from rempart.ingestion import expectations
-from rempart.ingestion.acceptance import CONFLICT, DUPLICATE, held_back
+from rempart.ingestion.acceptance import CONFLICT, DUPLICATE, good, held_back
 from rempart.ingestion.engine import deliveries
 from rempart.ingestion.engine.batches import RefusedRow
 from rempart.ingestion.engine.limits import Limits, Resources
@@ -37,7 +37,6 @@ from rempart.ingestion.profiles.measures import profile
 from rempart.ingestion.profiles.page import page as profile_page
 from rempart.ingestion.sampling import extract
 from rempart.ingestion.sampling.names import shown
-from rempart.models import metrics
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import sources_of
@@ -81,9 +80,9 @@ class Refusal:
 class TriedFile:
     """What became of one file. `sampled`: only some of its rows were read. `fault`: why it is refused as a whole.
 
-    `held_back`: more rows are refused than `max_quarantined` allows, so that none would be accepted. `passed_over`:
-    accepted rows that do not count, because an equal or newer row has their key. `repeated`: these, and rows that are
-    refused because an earlier row has their key. `key`: the columns that identify a row.
+    `held_back`: more rows are refused than `max_quarantined` allows, so that none would be accepted. `repeated`: good
+    rows that do not count, because an equal or newer row has their key. `same_key`: these, and rows that are refused
+    because an earlier row has their key. `key`: the columns that identify a row.
     """
 
     file: str
@@ -93,21 +92,14 @@ class TriedFile:
     refusals: Sequence[Refusal]
     held_back: bool
     fault: str | None
-    passed_over: int = 0
     repeated: int = 0
+    same_key: int = 0
     key: Sequence[str] = ()
 
-
-@dataclass(frozen=True)
-class Baseline:
-    """The naive baseline on the held-out rows: the figure that a model must beat."""
-
-    metric: str
-    value: float
-    overall: float
-    limit: float
-    train_rows: int
-    holdout_rows: int
+    @property
+    def refused(self) -> int:
+        """Return the rows that are neither accepted nor repeated."""
+        return self.read - self.accepted - self.repeated
 
 
 @dataclass(frozen=True)
@@ -198,7 +190,8 @@ def try_pipeline(
                 used_rows[name] = _rows(source, _files_of(name, others), folder, most, tried)
         if page is not None:
             _profile(pipeline, parts, folder, page)
-    told("judge rows", f"{sum(f.accepted for f in tried):,} of {sum(f.read for f in tried):,} rows accepted")
+    read, accepted, repeated, refused = (sum(counts) for counts in zip(*map(_counts, tried), strict=True))
+    told("judge rows", f"{read:,} rows: {good(accepted, repeated)}, {refused:,} refused")
     if rows is None:
         return Tried(pipeline.name, tried, 0, (), (), None, ("No row was accepted: look at the reasons above.",))
     if not isinstance(pipeline, ModelPipeline):
@@ -215,7 +208,7 @@ def try_pipeline(
     empty = "".join(f"; pass {name}.csv for those of '{name}'" for name, of in used_rows.items() if not of.num_rows)
     told("build features", f"{len(pipeline.model_inputs())} features of {training.num_rows:,} rows{empty}")
     told("score baseline", "")
-    baseline, left = _baseline(pipeline, training, whole=not any(file.sampled for file in tried))
+    baseline, left = try_training.baseline(pipeline, training, whole=not any(file.sampled for file in tried))
     told("score baseline", f"{baseline.metric} {baseline.value:.4g}" if baseline else "not possible on these rows")
     first = head(pipeline, training)
     found = Tried(
@@ -318,17 +311,21 @@ def judged(
             file.name,
             not sample.whole,
             staged.delivered,
-            staged.good,
+            staged.good - staged.repeated,
             list(_refusals(staged.refused, sample, hidden=hidden)),
             i in held,
             staged.fault and _fault(pipeline, file, staged.fault),
-            staged.passed_over,
-            staged.passed_over + sum(not {DUPLICATE, CONFLICT}.isdisjoint(row.reasons) for row in staged.refused),
+            staged.repeated,
+            staged.repeated + sum(not {DUPLICATE, CONFLICT}.isdisjoint(row.reasons) for row in staged.refused),
             pipeline.row_key,
         )
         for i, (file, sample, staged) in enumerate(zip(files, taken, found.deliveries, strict=True))
     ]
     return tried, [part.file for part in found.parts]
+
+
+def _counts(file: TriedFile) -> tuple[int, int, int, int]:
+    return file.read, file.accepted, file.repeated, file.refused
 
 
 def _fault(pipeline: Pipeline, file: Path, told: str) -> str:
@@ -367,32 +364,3 @@ def head(pipeline: Pipeline, training: pa.Table, rows: int = HEAD) -> list[dict[
         {name: HIDDEN if name in hidden and value is not None else value for name, value in row.items()}
         for row in training.slice(0, rows).to_pylist()
     ]
-
-
-def _baseline(pipeline: ModelPipeline, training: pa.Table, *, whole: bool) -> tuple[Baseline | None, Sequence[str]]:
-    """Return the baseline's figure on the held-out rows, and why there is none, or of `whole` files can be no model."""
-    try:
-        rows = split(pipeline, training)
-        train, holdout = rows.learn, rows.held_out
-        task, target = pipeline.prediction.task, target_feature(pipeline)
-        scores = metrics.baselines(task, target, pipeline.gate.baseline_by, train, holdout)
-    except RempartError as error:  # a sample may be too small to be split: the file itself was checked
-        return None, (f"No baseline: {error.what}.", error.hint)
-    metric = pipeline.gate.metric
-    return Baseline(
-        metric, scores[metric], scores[f"overall_{metric}"], pipeline.gate.limit, train.num_rows, holdout.num_rows
-    ), _unseen(pipeline, train) if whole else ()
-
-
-def _unseen(pipeline: ModelPipeline, train: pa.Table) -> Sequence[str]:
-    """Return which declared classes no training row has, and the remedy; nothing if each has one."""
-    target = target_feature(pipeline)
-    if target.type != "category":
-        return ()
-    seen = set(metrics.class_names(train.column(target.name)).unique().to_pylist())
-    if not (unseen := [value for value in target.values if value not in seen]):
-        return ()
-    return (
-        f"No model: no row to learn from has the {target.name} {', '.join(unseen)}.",
-        f"Take it out of the `values` of {target.name}, so that rows with it go to quarantine, or add such rows.",
-    )

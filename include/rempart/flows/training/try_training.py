@@ -1,19 +1,20 @@
-"""Train a pipeline's model on the training set of a try, without a stack or a site, and score it."""
+"""Score a pipeline's baseline and its model on the training set of a try, without a stack or a site."""
 
 from __future__ import annotations
 
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from rempart.errors import TrainingError
+from rempart.errors import RempartError, TrainingError
 from rempart.flows.training.check_pipeline import check_trainer
+from rempart.flows.training.labelled import split
 from rempart.flows.training.train import target_feature
 from rempart.models import metrics
 from rempart.models.encoding import encode, features_of
@@ -27,6 +28,18 @@ from rempart.training.trial import TrialAnswer, TrialOrder
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The naive baseline on the held-out rows: the figure that a model must beat."""
+
+    metric: str
+    value: float
+    overall: float
+    limit: float
+    train_rows: int
+    holdout_rows: int
 
 
 @dataclass(frozen=True)
@@ -91,3 +104,32 @@ def _scores(pipeline: ModelPipeline, rows: pa.Table, body: bytes) -> dict[str, f
     finally:
         model.close()
     return metrics.score(task, metrics.target_values(target, rows), predicted)
+
+
+def baseline(pipeline: ModelPipeline, training: pa.Table, *, whole: bool) -> tuple[Baseline | None, Sequence[str]]:
+    """Return the baseline's figure on the held-out rows, and why there is none, or of `whole` files can be no model."""
+    try:
+        rows = split(pipeline, training)
+        train, holdout = rows.learn, rows.held_out
+        task, target = pipeline.prediction.task, target_feature(pipeline)
+        scores = metrics.baselines(task, target, pipeline.gate.baseline_by, train, holdout)
+    except RempartError as error:  # a sample may be too small to be split: the file itself was checked
+        return None, (f"No baseline: {error.what}.", error.hint)
+    metric = pipeline.gate.metric
+    return Baseline(
+        metric, scores[metric], scores[f"overall_{metric}"], pipeline.gate.limit, train.num_rows, holdout.num_rows
+    ), _unseen(pipeline, train) if whole else ()
+
+
+def _unseen(pipeline: ModelPipeline, train: pa.Table) -> Sequence[str]:
+    """Return which declared classes no training row has, and the remedy; nothing if each has one."""
+    target = target_feature(pipeline)
+    if target.type != "category":
+        return ()
+    seen = set(metrics.class_names(train.column(target.name)).unique().to_pylist())
+    if not (unseen := [value for value in target.values if value not in seen]):
+        return ()
+    return (
+        f"No model: no row to learn from has the {target.name} {', '.join(unseen)}.",
+        f"Take it out of the `values` of {target.name}, so that rows with it go to quarantine, or add such rows.",
+    )

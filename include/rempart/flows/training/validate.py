@@ -21,6 +21,7 @@ from rempart.ledger.port import Evidence, Ledger
 from rempart.models import gate, loading, metrics, registry
 from rempart.models.encoding import Feature
 from rempart.models.predictions import figures
+from rempart.monitoring import retraining
 from rempart.settings import pipelines
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import ModelPipeline
@@ -108,7 +109,7 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
         "dataset_sha256": record["dataset"]["sha256"],
         "model_id": record["model_id"],
         "job_id": record["job_id"],
-        "verdict": record.get("verdict"),
+        "verdict": _cause(ledger, name, version, record),
     }
     if verdict.passed and pipeline.gate.approval == "person":
         with platform.committing(active):
@@ -225,9 +226,17 @@ def _rows(ledger: Ledger, site: Site, dataset: Mapping[str, Any]) -> tuple[pa.Ta
     return datasets.decoded(learn), datasets.decoded(held_out)
 
 
+def _cause(ledger: Ledger, name: str, version: str, record: Mapping[str, Any]) -> int | None:
+    """Return the number of the red verdict that started the newest training which gave a version, or None."""
+    known = removals.since(ledger.find("retraining", name, limit=10_000), removals.removal_of(ledger, name))
+    return retraining.cause(version, record.get("verdict"), known)
+
+
 def _already_recorded(ledger: Ledger, name: str, body: Mapping[str, Any]) -> bool:
     return any(
-        str(record.body.get("version")) == body["version"] and list(record.body["reasons"]) == body["reasons"]
+        str(record.body.get("version")) == body["version"]
+        and list(record.body["reasons"]) == body["reasons"]
+        and record.body.get("verdict") == body["verdict"]
         for record in ledger.find("refusal", name, limit=100)
     )
 

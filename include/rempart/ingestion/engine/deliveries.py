@@ -33,7 +33,7 @@ class StagedDelivery:
 
     `file`: Parquet of its `good` rows (the schema's columns, `LINE`, `RAW`). `left_out`: Parquet with the `LINE` of
     rows in `file` that were refused later. `judged`: rows that the expectations saw. A delivery with a `fault` is
-    refused as a whole and has no rows. `replaced`, `passed_over`: see `KeyVerdict`.
+    refused as a whole and has no rows. `replaced`, `repeated`: see `KeyVerdict`.
     """
 
     file: Path
@@ -43,7 +43,7 @@ class StagedDelivery:
     fault: str | None = None
     left_out: Path | None = None
     replaced: int = 0
-    passed_over: int = 0
+    repeated: int = 0
 
     @property
     def delivered(self) -> int:
@@ -219,8 +219,8 @@ class _Decision:
                 good = delivery.good - verdict.refused[position][0]
                 found[used[position]] = replace(delivery, good=good, refused=refused)
             for position, i in enumerate(used):
-                counts = verdict.replaced.get(position, 0), verdict.passed_over.get(position, 0)
-                found[i] = replace(found[i], replaced=counts[0], passed_over=counts[1])
+                counts = verdict.replaced.get(position, 0), verdict.repeated.get(position, 0)
+                found[i] = replace(found[i], replaced=counts[0], repeated=counts[1])
             written = parts.write(
                 connection,
                 keys.ACCEPTED,

@@ -35,13 +35,13 @@ class KeyVerdict:
     """What the keys of the staged rows say, by the position of their delivery.
 
     `refused`: rows to refuse, and the bytes of their text as received. `replaced`: rows that take the place of a known
-    one. `passed_over`: good rows that do not count, since an equal or newer row with their key stands. `displaced`:
+    one. `repeated`: good rows that do not count, since an equal or newer row with their key stands. `displaced`:
     files of known rows of which some are replaced.
     """
 
     refused: Mapping[int, tuple[int, int]]
     replaced: Mapping[int, int] = field(default_factory=dict)
-    passed_over: Mapping[int, int] = field(default_factory=dict)
+    repeated: Mapping[int, int] = field(default_factory=dict)
     displaced: Sequence[Path] = ()
 
 

@@ -56,6 +56,8 @@ def read(file: Any, declared: Mapping[str, Column], source: Source, limits: Limi
         raise
     except (pa.ArrowException, OSError):
         raise Unreadable("the Parquet file is damaged, or holds values that are no text") from None
+    if first - 1 != opened.metadata.num_rows:
+        raise Unreadable(f"the file announces {opened.metadata.num_rows} rows and holds {first - 1}")
 
 
 def _listed(kind: pa.DataType, column: Column) -> bool:

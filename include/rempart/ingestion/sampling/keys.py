@@ -33,23 +33,22 @@ class Key:
 
 @dataclass(frozen=True)
 class _Nearly:
-    """A column that identifies all rows but a few. `more`: rows with a value that an earlier row has."""
+    """A column that identifies all rows but a few. `repeated`: rows with a value that an earlier row has."""
 
     name: str
     empty: int
     repeated: int
-    more: int
 
     @property
     def refused(self) -> int:
-        return self.empty + self.more
+        return self.empty + self.repeated
 
     @property
     def note(self) -> str:
         told = [_cells(self.empty)] if self.empty else []
         if self.repeated:
-            rows = "" if self.more == self.repeated else f" in {self.more:,} rows"
-            told.append(f"{self.repeated:,} {'value is' if self.repeated == 1 else 'values are'} repeated{rows}")
+            rows = "row repeats" if self.repeated == 1 else "rows repeat"
+            told.append(f"{self.repeated:,} {rows} the key of an earlier row")
         return f"{self.name}: {' and '.join(told)}; such rows go to quarantine"
 
 
@@ -92,9 +91,9 @@ def _nearly(columns: Sequence[ColumnFacts], usable: Sequence[ColumnFacts], table
         first = column is columns[0] and any(c.type in _PREDICTED for c in columns[1:])  # else nothing to predict
         if column.type in _TIMES or column.unique or not (first or _IDENTIFIER.search(column.name)):
             continue
-        counts = pc.value_counts(table[column.name].drop_null()).field("counts").to_pylist()
-        repeated = [count for count in counts if count > 1]
-        nearly = _Nearly(column.name, table[column.name].null_count, len(repeated), sum(repeated) - len(repeated))
+        present = table[column.name].drop_null()
+        repeated = len(present) - pc.count_distinct(present).as_py()
+        nearly = _Nearly(column.name, table[column.name].null_count, repeated)
         if few(nearly.refused, table.num_rows):
             found.append(nearly)
     return min(found, key=lambda n: (not _IDENTIFIER.search(n.name), n.refused), default=None)

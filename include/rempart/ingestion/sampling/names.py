@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 
+_HUMP = re.compile(r"(?<=[a-zà-öø-ÿ]{2})(?=[A-ZÀ-ÖØ-Þ])")
+"""Where a word of a name such as hoursSinceService begins; kWh and pH have none."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 _YAML_WORDS = {"yes", "no", "true", "false", "on", "off", "null", "y", "n"}
 _LETTERS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l"})
@@ -19,8 +21,10 @@ def plain_name(text: str) -> str:
 
 
 def proposed_name(name: str) -> str:
-    """Return a column's name like this one, such as `site_name` for `Site Name`; empty if no letter is left. Pure."""
-    return plain_name(name).strip("_0123456789")[:50]
+    """Return a column's name like this one, such as `site_name` for `Site Name` and `siteName`; empty if no letter is
+    left. Pure.
+    """
+    return plain_name(_HUMP.sub("_", name)).strip("_0123456789")[:50]
 
 
 def columns_of(names: Iterable[str]) -> dict[str, str]:

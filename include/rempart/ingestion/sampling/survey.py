@@ -18,6 +18,7 @@ from rempart.ingestion.sampling.facts import ColumnFacts, column_facts
 from rempart.ingestion.sampling.keys import Key, likeliest_key
 from rempart.ingestion.sampling.leaks import leaks
 from rempart.ingestion.sampling.names import plain_name, shown
+from rempart.ingestion.sampling.orders import Order, orders
 from rempart.ingestion.sampling.sample import Declared, Sample
 from rempart.ingestion.sampling.targets import chosen_target, likeliest_target
 from rempart.settings.columns import Period
@@ -41,8 +42,8 @@ class Survey:
     """Facts about the whole source, and guesses from them. `every`: the period of a partition.
 
     `earlier`: date columns that lie before the row's time, or on its day. `leaks`: columns that alone almost determine
-    the target. `together`: columns that are empty in the same rows as the target or a date. `last_year`: of the range
-    of the row's time. `limit`: of the rows that the drafted file accepts.
+    the target. `together`: columns that are empty in the same rows as the target or a date. `orders`: of
+    dates. `last_year`: of the range of the row's time. `limit`: of the rows that the drafted file accepts.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Survey:
     earlier: tuple[str, ...]
     leaks: Collection[str] = ()
     together: Mapping[str, str] = field(default_factory=dict)
+    orders: Sequence[Order] = ()
 
     def named(self, *types: str) -> list[ColumnFacts]:
         """Return columns of these types, or of all, that are neither key nor target."""
@@ -71,11 +73,13 @@ class Survey:
 
 
 def survey(sample: Sample, name: str | None = None, target_name: str | None = None) -> Survey:
-    """Look at a sample. `target_name`: the column to predict; None for a guess.
+    """Look at a sample. `target_name`: the column to predict, by its name in the file or in the draft; None for a
+    guess.
 
     Raises PipelineError where no pipeline can come of it.
     """
     pipeline = pipeline_name(sample.name, name, table="kind" in sample.source)
+    target_name = sample.header.get(target_name, target_name) if target_name is not None else None
     source = shown(sample.name)
     guessed, table = _guessed(sample)
     dialect = guessed.dialect
@@ -118,7 +122,8 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     )
     later = [target.name, *(c.name for c in dated)]
     together = _together(table, [c.name for c in found.named() if c.nullable], later)
-    return replace(found, leaks=leaks(found.named(), target, table, dialect), together=together)
+    found = replace(found, together=together, orders=orders(columns, table, dialect))
+    return replace(found, leaks=leaks(found.named(), target, table, dialect))
 
 
 def _together(table: pa.Table, columns: Iterable[str], later: Collection[str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,17 +16,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rempart.errors import RempartError
-from rempart.serving.entries import PredictionEntry, PredictionLog
+from rempart.serving.entries import PredictionGroup, PredictionLog
 from rempart.serving.scorer import friendly, metrics, open_inference
 from rempart.serving.scorer.batches import BatchAnswer
-from rempart.serving.scorer.clients import Client, Clients
+from rempart.serving.scorer.clients import Client, Clients, key_in
 from rempart.serving.scorer.deployments import Deployment, Deployments
 from rempart.serving.scorer.friendly import Question
 from rempart.serving.scorer.metrics import Gauge, Labels, Metrics
 from rempart.serving.scorer.refusals import Refused, refused, unexpected
-from rempart.serving.scorer.rows import logged
 from rempart.serving.scorer.shadows import Shadows
 
 MOST_BODY = 4 << 20
@@ -37,6 +37,10 @@ ANSWER_SECONDS = 30.0
 """Seconds after which a request that still waits is refused."""
 logger = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+async def _never() -> None:
+    """Return at once: nobody looks at a ledger."""
 
 
 @dataclass
@@ -50,6 +54,8 @@ class Scorer:
     release: str
     metrics: Metrics = field(default_factory=Metrics)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    looked: Callable[[], Awaitable[object]] = _never
+    """Returns after the next look at the ledger: a key that is not known may be newer than the last one."""
 
     def __post_init__(self) -> None:
         self.shadows = Shadows(self.log, self.metrics)
@@ -58,8 +64,22 @@ class Scorer:
     def _count_swap(self, pipeline: str) -> None:
         self.metrics.swaps[pipeline] += 1
 
-    def application(self) -> Starlette:
-        """Return the ASGI application."""
+    def application(self) -> ASGIApp:
+        """Return the ASGI application. Rows of our own protocol take no way through its routes."""
+        routed, predict = self._routed(), _safe(self._predict)
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            prefix, _, pipeline = scope.get("path", "").rpartition("/")
+            if prefix != "/predict" or not pipeline or scope["type"] != "http" or scope["method"] != "POST":
+                await routed(scope, receive, send)
+                return
+            scope["path_params"] = {"pipeline": pipeline}
+            response = await predict(Request(scope, receive))
+            await response(scope, receive, send)
+
+        return application
+
+    def _routed(self) -> Starlette:
         model = "/v2/models/{pipeline}"
         routes: list[tuple[str, str, Handler]] = [
             ("POST", "/predict/{pipeline}", self._predict),
@@ -103,7 +123,7 @@ class Scorer:
     ) -> Response:
         """Return the answer to a request for predictions, and count it."""
         pipeline, began = request.path_params["pipeline"], time.perf_counter()
-        client = self._client(request)
+        client = await self._client(request)
         self.clients.allowed(client, pipeline, time.monotonic())
         try:
             try:
@@ -124,38 +144,34 @@ class Scorer:
         self, client: Client, pipeline: str, deployment: Deployment, question: Question, began: float
     ) -> Response:
         """Predict, log, and only then return the answer. Raises RempartError, Refused."""
-        kept = [_kept(deployment, row) for row in question.rows]
+        kept = deployment.kept.of(question.rows)
+
+        def group(by: Deployment, predicted: BatchAnswer, ids: Sequence[str], *, returned: bool) -> PredictionGroup:
+            return PredictionGroup(
+                self.clock(), pipeline, by.opened.version, by.opened.sha256, client.name, self.place,
+                time.perf_counter() - began, ids, kept if by is deployment else by.kept.of(question.rows),
+                predicted.names, predicted.features, predicted.outputs, returned,
+            )  # fmt: skip
+
+        ids, doing = friendly.new_ids(len(question.rows)), "predict"
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await deployment.ask(question)
+                doing = "log the predictions of"
+                await self.log.write(group(deployment, answer, ids, returned=True))
         except TimeoutError:
             raise Refused(
                 503,
-                f"predict {len(question.rows)} rows: no answer within {ANSWER_SECONDS:.0f} s",
+                f"{doing} {len(question.rows)} rows: no answer within {ANSWER_SECONDS:.0f} s",
                 "Ask again later, or run more scorers.",
                 {"Retry-After": "5"},
             ) from None
-
-        def entries(
-            by: Deployment, predicted: BatchAnswer, ids: Sequence[str], *, returned: bool
-        ) -> list[PredictionEntry]:
-            at, seconds = self.clock(), time.perf_counter() - began
-            told = (pipeline, by.opened.version, by.opened.sha256, client.name, self.place)
-            rows = kept if by is deployment else [_kept(by, row) for row in question.rows]
-            parts = zip(ids, rows, predicted.features, predicted.outputs, strict=True)
-            return [
-                PredictionEntry(id_, at, *told, row, features, output, seconds, returned)
-                for id_, row, features, output in parts
-            ]
-
-        ids = friendly.new_ids(len(question.rows))
-        await self.log.write(entries(deployment, answer, ids, returned=True))
         if shadow := self.deployments.slots[pipeline].shadow:
             self.shadows.offer(
                 pipeline,
                 shadow,
                 question,
-                lambda by, predicted: entries(by, predicted, friendly.new_ids(len(ids)), returned=False),
+                lambda by, predicted: group(by, predicted, friendly.new_ids(len(ids)), returned=False),
             )
         opened = deployment.opened
         if question.named:
@@ -166,8 +182,26 @@ class Scorer:
             )
         )
 
-    def _client(self, request: Request) -> Client:
-        return self.clients.of(request.headers.get("authorization"))
+    async def _client(self, request: Request) -> Client:
+        """Return who asks. A key that is newer than the last look at the ledger waits for the next one.
+
+        Raises Refused (401; 503 while nothing is known of clients).
+        """
+        if self.deployments.is_starting:
+            raise Refused(
+                503,
+                "answer the request: the scorer starts, and did not read the ledger yet",
+                "Ask again later.",
+                {"Retry-After": "2"},
+            )
+        given = request.headers.get("authorization")
+        try:
+            return self.clients.of(given)
+        except Refused:
+            if not key_in(given):
+                raise
+            await self.looked()
+            return self.clients.of(given)
 
     def _version(self, request: Request) -> Deployment:
         """Return the deployment that a path names. Raises Refused (404)."""
@@ -182,39 +216,39 @@ class Scorer:
         return deployment
 
     async def _server(self, request: Request) -> Response:
-        self.clients.count(self._client(request), time.monotonic())
+        self.clients.count(await self._client(request), time.monotonic())
         return _json(open_inference.server(self.release))
 
     async def _model(self, request: Request) -> Response:
-        self.clients.allowed(self._client(request), request.path_params["pipeline"], time.monotonic())
+        self.clients.allowed(await self._client(request), request.path_params["pipeline"], time.monotonic())
         opened = self._version(request).opened
         return _json(
             open_inference.model(request.path_params["pipeline"], opened.version, opened.inputs, opened.outputs)
         )
 
     async def _model_ready(self, request: Request) -> Response:
-        self.clients.allowed(self._client(request), request.path_params["pipeline"], time.monotonic())
+        self.clients.allowed(await self._client(request), request.path_params["pipeline"], time.monotonic())
         return _json({"name": request.path_params["pipeline"], "ready": bool(self._version(request))})
 
     async def _live(self, request: Request) -> Response:
         return _json({"live": True})
 
     async def _ready(self, request: Request) -> Response:
-        """Answer whether a champion answers, and since when nothing new is known of the ledger; no names."""
+        """Answer whether the champions answer, and since when nothing new is known of the ledger; no names."""
         known = self.deployments
         answering = sum(slot.champion is not None for slot in known.slots.values())
         faults = sum(bool(slot.fault) for slot in known.slots.values())
         told = {
-            "ready": answering > 0,
+            "ready": known.is_ready,
             "models": answering,
             "failing": faults,
             "ledger_known_at": known.known_at.isoformat() if known.known_at else None,
             "ledger_answers": not known.fault,
         }
-        return _json(told, 200 if answering else 503)
+        return _json(told, 200 if known.is_ready else 503)
 
     async def _metrics(self, request: Request) -> Response:
-        self.clients.count(self._client(request), time.monotonic())
+        self.clients.may_read_metrics(await self._client(request), time.monotonic())
         known, now = self.deployments, self.clock()
         versions: dict[Labels, float] = {
             (
@@ -243,8 +277,10 @@ class Scorer:
         return Response(self.metrics.text(gauges), media_type=metrics.CONTENT_TYPE)
 
 
-def _kept(by: Deployment, row: Mapping[str, Any]) -> Mapping[str, Any]:
-    return logged(by.opened.kept, by.opened.key, row)
+def _give_up(asked: asyncio.Future[BatchAnswer]) -> None:
+    """End the wait for an answer. What still waits in its queue is passed over."""
+    if not asked.done():
+        asked.set_exception(TimeoutError())
 
 
 def _json(content: Any, status: int = 200) -> Response:
@@ -290,10 +326,11 @@ async def _body(request: Request) -> bytes:
         f"read the request: its body is larger than {MOST_BODY >> 20} MiB",
         "Send several requests, or predict a file with `rempart model predict`.",
     )
-    if request.headers.get("content-encoding", "identity") != "identity":
+    headers = dict(request.scope["headers"])
+    if headers.get(b"content-encoding", b"identity") != b"identity":
         raise Refused(415, "read the request: its body is compressed", "Send the body as it is.")
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length[:20]) > MOST_BODY:
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length[:20]) > MOST_BODY:
         raise too_large
     parts, size = [], 0
     try:

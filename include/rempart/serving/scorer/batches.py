@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from rempart.errors import RempartError, ServingError
+from rempart.errors import DatabaseUnavailable, RempartError, ServingError
 from rempart.serving.scorer.rows import Key, Row
 
 MOST_ROWS = 2000
@@ -25,13 +25,15 @@ MOST_WAITING = 20_000
 
 @dataclass(frozen=True)
 class BatchAnswer:
-    """What the model saw and what it predicted, each by row."""
+    """What the model saw and what it predicted, each by row. `names`: of the features, in the order of their values."""
 
-    features: Sequence[Mapping[str, Any]]
+    names: Sequence[str]
+    features: Sequence[Sequence[Any]]
     outputs: Sequence[Mapping[str, Any]]
 
     def part(self, start: int, rows: int) -> BatchAnswer:
-        return BatchAnswer(self.features[start : start + rows], self.outputs[start : start + rows])
+        end = start + rows
+        return BatchAnswer(self.names, self.features[start:end], self.outputs[start:end])
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,13 @@ class Batches:
         try:
             answer = await loop.run_in_executor(self._thread, self._predict, _rows(batch))
         except Exception as cause:
-            if len(batch) > 1:  # the rows of a single request may be at fault
-                for waiting in batch:
+            error = cause if isinstance(cause, RempartError) else _unforeseen(cause)
+            is_by_rows = not isinstance(cause, DatabaseUnavailable)
+            for waiting in batch:
+                if is_by_rows and len(batch) > 1:  # those of a single request may be at fault
                     await self._answer(loop, [waiting])
-            elif not batch[0].done.done():
-                batch[0].done.set_exception(cause if isinstance(cause, RempartError) else _unforeseen(cause))
+                elif not waiting.done.done():
+                    waiting.done.set_exception(error)
             return
         start = 0
         for waiting in batch:

@@ -23,12 +23,16 @@ _ASK = "Ask the platform's owner for a key (`rempart users client`), and send it
 
 @dataclass(frozen=True)
 class Client:
-    """A program that may ask. `sha256`: of its key; `per_minute`: requests in a minute, for each scorer process."""
+    """A program that may ask. `sha256`: of its key; `per_minute`: requests in a minute, for each scorer process.
+
+    `metrics`: whether it may read the scorer's metrics, as the platform's Prometheus may.
+    """
 
     name: str
     sha256: str
     pipelines: tuple[str, ...]
     per_minute: int
+    metrics: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -36,11 +40,13 @@ class Client:
             "sha256": self.sha256,
             "pipelines": list(self.pipelines),
             "per_minute": self.per_minute,
+            "metrics": self.metrics,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Client:
-        return cls(str(data["name"]), str(data["sha256"]), tuple(data["pipelines"]), int(data["per_minute"]))
+        pipelines, may_read = tuple(data["pipelines"]), data.get("metrics") is True
+        return cls(str(data["name"]), str(data["sha256"]), pipelines, int(data["per_minute"]), may_read)
 
 
 def new_key() -> str:
@@ -51,6 +57,12 @@ def new_key() -> str:
 def digest(key: str) -> str:
     """Return what is stored of a key."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def key_in(authorization: str | None) -> str:
+    """Return the key in an `Authorization` header; empty if nothing there can be one."""
+    scheme, _, key = (authorization or "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" and _KEY.fullmatch(key.strip()) else ""
 
 
 @dataclass
@@ -88,10 +100,9 @@ class Clients:
 
     def of(self, authorization: str | None) -> Client:
         """Return the client whose key an `Authorization` header has. Raises Refused (401)."""
-        scheme, _, key = (authorization or "").partition(" ")
         found: Client | None = None
-        if scheme.lower() == "bearer" and _KEY.fullmatch(key.strip()):
-            given = digest(key.strip())
+        if key := key_in(authorization):
+            given = digest(key)
             for client in self.known:  # all of them, in constant time: how long it takes tells nothing
                 if hmac.compare_digest(client.sha256, given):
                     found = client
@@ -107,6 +118,16 @@ class Clients:
                 403,
                 f"predict with pipeline '{pipeline[:60]}': the key of client '{client.name}' is not for it",
                 f"Use one of {', '.join(client.pipelines) or 'no pipeline'}, or ask for a key with this pipeline.",
+            )
+        self.count(client, now)
+
+    def may_read_metrics(self, client: Client, now: float) -> None:
+        """Check that a client may read the metrics at `now`, and count the request. Raises Refused (403, 429)."""
+        if not client.metrics:
+            raise Refused(
+                403,
+                f"read the metrics: the key of client '{client.name}' is not for them",
+                "Ask for a key that is: `rempart users client NAME --metrics`.",
             )
         self.count(client, now)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -12,7 +12,7 @@ from rempart.models.inputs import Input
 from rempart.serving.scorer.batches import BatchAnswer, Batches
 from rempart.serving.scorer.friendly import Question
 from rempart.serving.scorer.refusals import Refused
-from rempart.serving.scorer.rows import Key, Row, typed_rows
+from rempart.serving.scorer.rows import KeptColumns, Key, Row, RowTypes
 
 
 class OpenedVersion(Protocol):
@@ -47,13 +47,19 @@ class Deployment:
     def __init__(self, opened: OpenedVersion, *, most_waiting: int | None = None) -> None:
         more = {} if most_waiting is None else {"most_waiting": most_waiting}
         self.opened = opened
+        self.kept = KeptColumns(opened.kept, opened.key)
+        self._types = RowTypes(opened.inputs)
         self.batches = Batches(opened.answer, opened.close, **more)
 
     def ask(self, question: Question) -> asyncio.Future[BatchAnswer]:
         """Return the future answer to a question. Raises PredictionError, ServingError."""
         if question.by_key:
             return self.batches.submit(question.rows)
-        return self.batches.submit(typed_rows(self.opened.inputs, question.rows))
+        return self.batches.submit(self._types.typed(question.rows))
+
+
+OPENING = "it is being opened"
+"""The fault of a champion that may answer soon."""
 
 
 @dataclass
@@ -69,15 +75,30 @@ class Slot:
 class Deployments:
     """All pipelines that are served, and what is known of the ledger.
 
-    `known_at`: when the ledger was last read, None if only what an earlier process left on disk is known; `fault`: why
-    it was not read since.
+    `champions`: pipelines that have a champion on record, None if nothing is known yet. `known_at`: when the newest
+    reading of the ledger was made, also if an earlier process left it on disk; `fault`: why it was not read since.
+    `is_starting`: there is no reading yet, so neither clients nor champions are known.
     """
 
     slots: dict[str, Slot] = field(default_factory=dict)
+    champions: Collection[str] | None = None
     known_at: datetime | None = None
     fault: str = "the ledger was not read yet"
+    is_starting: bool = False
     on_swap: Callable[[str], None] = lambda _: None
     _ending: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether each champion on record answers or is known to fail, and not all fail.
+
+        Without a champion there is nothing to wait for.
+        """
+        if self.champions is None:
+            return False
+        slots = [self.slots.get(name, Slot()) for name in self.champions]
+        opened = all(slot.champion or slot.fault not in ("", OPENING) for slot in slots)
+        return opened and (not slots or any(slot.champion for slot in slots))
 
     def of(self, pipeline: str) -> Deployment:
         """Return the deployment that answers for a pipeline. Raises Refused (404, 503)."""

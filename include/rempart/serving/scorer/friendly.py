@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from rempart.serving.entries import new_id
+from rempart.serving import entries
 from rempart.serving.scorer.refusals import Refused
 
 MOST_ROWS = 1000
@@ -52,7 +52,7 @@ def question(body: bytes) -> Question:
 
 def checked(rows: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
     """Return rows after checking their number and kind. Raises Refused (400, 413)."""
-    if not rows or any(not isinstance(row, dict) for row in rows):
+    if set(map(type, rows)) != {dict}:
         raise Refused(400, "read the request: its rows are no list of JSON objects", _FORM)
     if len(rows) > MOST_ROWS:
         raise Refused(
@@ -65,8 +65,7 @@ def checked(rows: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
 
 def new_ids(number: int) -> list[str]:
     """Return an id for each prediction of a request: 32 hexadecimal digits each, its time and random ones."""
-    now = datetime.now(UTC)
-    return [new_id(now, secrets.token_bytes(10)) for _ in range(number)]
+    return entries.new_ids(datetime.now(UTC), secrets.token_bytes(10 * number))
 
 
 def answer(

@@ -3,49 +3,96 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from rempart.errors import ServingError
+from rempart.serving.scorer.refusals import Refused
+
 HEADER_SECONDS = 10.0
-"""Seconds in which a request's header must arrive."""
+"""Seconds in which a request's header must arrive, and the rest of a body whose request was answered already."""
+READ_SECONDS = 10.0
+"""Seconds in which a client must read an answer that the system's buffers do not hold."""
 MOST_HEADER = 64 << 10
-"""Bytes of a request's header, and of a body that comes after its request was answered."""
+"""Bytes of a request's header."""
+MOST_REST = 64 << 20
+"""Bytes of a body that are read and thrown away after its request was answered, so that its client sees the answer."""
 MOST_CONNECTIONS = 1000
-"""Open connections; a request on any further one gets 503."""
+"""Open connections. A further one takes the place of that which waits longest without a request."""
+OTHER_FILES = 200
+"""Files that the process opens beside connections: models, databases, the log."""
 STOP_SECONDS = 20
 """Seconds that requests in flight have to end when the server stops."""
 
 
-class PatientProtocol(HttpToolsProtocol):
-    """Closes a connection on which a request's header is too long or late; so is the rest of a refused body."""
+@dataclass
+class Room:
+    """The connections of a server. `silent`: those without a request so far; `idle`: those between two requests."""
 
-    _late: asyncio.TimerHandle | None = None
-    _read = 0
+    most: int
+    open: int = 0
+    silent: dict[PatientProtocol, None] = field(default_factory=dict)
+    idle: dict[PatientProtocol, None] = field(default_factory=dict)
+
+    def longest_waiting(self) -> PatientProtocol | None:
+        """Return the connection to close for another one; None if each has a request under way."""
+        return next(iter(self.silent), None) or next(iter(self.idle), None)
+
+    def forget(self, connection: PatientProtocol) -> None:
+        """Count a connection as one with a request under way."""
+        self.silent.pop(connection, None)
+        self.idle.pop(connection, None)
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """Ends a connection whose client is too slow with a header, with a refused body, or in reading an answer."""
+
+    def __init__(self, *given: Any, room: Room, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._room, self._is_open = room, False
+        self._late: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+        self._read, self._most = 0, MOST_HEADER
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._expect()
+        self._is_open = True
+        self._room.open += 1
+        if self._room.open > self._room.most:
+            if (other := self._room.longest_waiting()) is None:
+                transport.write(_full())
+                transport.close()
+                self._await_reader()
+                return
+            other.end()
+        self._room.silent[self] = None
+        self._expect(MOST_HEADER)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self._late is not None:  # what is expected is not complete
             self._read += len(data)
-            if self._read > MOST_HEADER:
-                self.transport.close()
+            if self._read > self._most:
+                self.end()
 
     def on_message_begin(self) -> None:
-        self._expect()
+        self._expect(MOST_HEADER)
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._arrived()
+        self._room.forget(self)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -54,22 +101,68 @@ class PatientProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle is not None and self.cycle.more_body and not self.transport.is_closing():
-            self._expect()
+        if self.transport.is_closing():
+            self._await_reader()
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            self._room.idle[self] = None
+        if self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
+            self._expect(MOST_REST)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        self._taken()
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.leave()
         self._arrived()
+        self._taken()
         super().connection_lost(exc)
 
-    def _expect(self) -> None:
+    def end(self) -> None:
+        """End the connection at once: one that is closed would wait until its client read everything."""
+        self.leave()
+        self.transport.abort()
+
+    def leave(self) -> None:
+        """Give the connection's place to others."""
+        self._room.open -= self._is_open
+        self._is_open = False
+        self._room.forget(self)
+
+    def _expect(self, most: int) -> None:
         self._arrived()
-        self._read = 0
-        self._late = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+        self._read, self._most = 0, most
+        self._late = self.loop.call_later(HEADER_SECONDS, self.end)
 
     def _arrived(self) -> None:
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+    def _await_reader(self) -> None:
+        if self._unread is None:
+            self._unread = self.loop.call_later(READ_SECONDS, self.end)
+
+    def _taken(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+
+def _full() -> bytes:
+    body = Refused(503, "answer the request: all connections have one under way", "Ask again later.").body()
+    head = (
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 5\r\nconnection: close\r\n"
+    )
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 class StoppableServer(uvicorn.Server):
@@ -83,15 +176,42 @@ class StoppableServer(uvicorn.Server):
         yield
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to an address. Raises ServingError, such as for a port that is taken."""
+    opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((host, port))
+    except (OSError, OverflowError) as cause:
+        opened.close()
+        raise ServingError(
+            f"listen on {host}:{port}: {getattr(cause, 'strerror', None) or cause}",
+            "Another program may have the port, such as a scorer that runs already. Pass another one with --port.",
+        ) from cause
+    return opened
+
+
+def allowed_connections(most: int = MOST_CONNECTIONS) -> int:
+    """Return how many connections the system's limit of open files leaves, after raising it as far as needed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return min(most, max(1, soft - OTHER_FILES))
+    return most
+
+
 def server(
     application: Any, host: str, port: int, tls: tuple[Path, Path] | None = None, *, most: int = MOST_CONNECTIONS
 ) -> uvicorn.Server:
     """Return a server that has not started. `tls`: files of the certificate and its key, PEM."""
+    protocol: Any = partial(PatientProtocol, room=Room(most))
     configuration = uvicorn.Config(
         application,
         host,
         port,
-        http=PatientProtocol,
+        http=protocol,
         loop="uvloop",
         ws="none",
         lifespan="off",
@@ -99,7 +219,6 @@ def server(
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=most,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=STOP_SECONDS,
         ssl_certfile=tls and tls[0],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -34,47 +35,129 @@ class _Unfit(ValueError):
     """A value does not have its column's type."""
 
 
+class RowTypes:
+    """Reads rows of a model's inputs. One row is read value by value, and more of them column by column."""
+
+    def __init__(self, inputs: Sequence[Input]) -> None:
+        self._inputs = inputs
+        self._columns = [_Column(each.name, _converter(each), each.nullable, frozenset(each.values)) for each in inputs]
+
+    def typed(self, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+        """Return the values of each row in the order of the inputs; other columns are passed over.
+
+        Raises PredictionError with the column and the number of rows at fault, never with a value.
+        """
+        try:
+            if len(rows) == 1 or not self._columns:
+                return [tuple(column.value(row) for column in self._columns) for row in rows]
+            return list(zip(*(column.values(rows) for column in self._columns), strict=True))
+        except _Unfit:
+            raise _fault(self._inputs, rows) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """`declared`: the values of a category; empty if it may have any."""
+
+    name: str
+    convert: Callable[[Any], Any]
+    nullable: bool
+    declared: frozenset[str]
+
+    def value(self, row: Mapping[str, Any]) -> Any:
+        given = row.get(self.name, _MISSING)
+        if given is None:
+            if self.nullable:
+                return None
+            raise _Unfit
+        value = self.convert(given)
+        if self.declared and value not in self.declared:
+            raise _Unfit
+        return value
+
+    def values(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        name = self.name
+        try:
+            given = [row[name] for row in rows]
+        except KeyError:
+            raise _Unfit from None
+        kinds, there = set(map(type, given)), given
+        if type(None) in kinds:
+            if not self.nullable:
+                raise _Unfit
+            kinds.remove(type(None))
+            there = [value for value in given if value is not None]
+        made = _at_once(self.convert, kinds.pop(), there) if len(kinds) == 1 else None
+        if made is None:
+            made = [self.convert(value) for value in there]
+        if self.declared and not self.declared.issuperset(made):
+            raise _Unfit
+        if len(there) == len(given):
+            return made
+        left = iter(made)
+        return [None if value is None else next(left) for value in given]
+
+
+def _at_once(convert: Callable[[Any], Any], kind: type, values: list[Any]) -> list[Any] | None:
+    """Return values of one type as `convert` returns each; None if it must look at each. Raises _Unfit.
+
+    The same list comes back if no value changes.
+    """
+    if convert is _text and kind is str:
+        together = "".join(values)
+        return None if "\0" in together or (not together.isascii() and _half_pair(together)) else values
+    if convert is _whole and kind is int:
+        return values if min(values) >= -_INT64 and max(values) < _INT64 else None
+    if convert is _number and kind is float:
+        return values if all(map(math.isfinite, values)) else None
+    if convert is _truth and kind is bool:
+        return values
+    if convert in (_date, _instant) and kind is str:
+        made = {text: convert(text) for text in set(values)}
+        return [made[text] for text in values]
+    return None
+
+
 def typed_rows(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Return the values of each row in the order of the inputs; other columns are passed over.
+    """Return the rows that `RowTypes` reads. Raises PredictionError."""
+    return RowTypes(inputs).typed(rows)
 
-    Raises PredictionError with the column and the number of rows at fault, never with a value.
-    """
-    converts = [(each, _converter(each)) for each in inputs]
+
+class KeptColumns:
+    """What the log keeps of rows: columns `kept`, of which `key` identifies a row."""
+
+    def __init__(self, kept: Sequence[Input], key: Collection[str]) -> None:
+        self._names = frozenset(column.name for column in kept)
+        self._key = [(column, _converter(column)) for column in kept if column.name in key]
+
+    def of(self, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Return rows as JSON: values of the key in one form each, the others as they were given.
+
+        Raises PredictionError if a given value of the key is not of its column's type: no erasure would find it.
+        """
+        names, kept = self._names, list[Mapping[str, Any]]()
+        for row in rows:
+            kept.append(row if names.issuperset(row) else {name: row[name] for name in row if name in names})
+        for column, convert in self._key:
+            given = [row.get(column.name) for row in kept]
+            kinds = set(map(type, given))
+            if kinds == {type(None)} or (len(kinds) == 1 and _at_once(convert, kinds.pop(), given) is given):
+                continue  # each has its form
+            kept = [_with_key(row, column, convert) for row in kept]
+        return kept
+
+
+def _with_key(row: Mapping[str, Any], column: Input, convert: Callable[[Any], Any]) -> Mapping[str, Any]:
+    if (given := row.get(column.name)) is None:
+        return row
     try:
-        return [tuple(_value(column, convert, row) for column, convert in converts) for row in rows]
+        value = convert(given)
     except _Unfit:
-        raise _fault(inputs, rows) from None
-
-
-def logged(kept: Sequence[Input], key: Collection[str], row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the log keeps of a row, as JSON: values of the key in one form each, the others as they were given.
-
-    Raises PredictionError if a given value of the key is not of its column's type: no erasure would find it.
-    """
-    found = {column.name: row[column.name] for column in kept if column.name in row}
-    for column in kept:
-        if column.name in key and found.get(column.name) is not None:
-            try:
-                value = _converter(column)(found[column.name])
-            except _Unfit:
-                raise PredictionError(
-                    f"predict: column '{column.name}' of the key has a value that is not of type '{column.type}'",
-                    f"Pass {_FORMS.get(column.type, 'a text')}, or leave the key out.",
-                ) from None
-            found[column.name] = value.isoformat() if isinstance(value, date) else value
-    return found
-
-
-def _value(column: Input, convert: Callable[[Any], Any], row: Mapping[str, Any]) -> Any:
-    given = row.get(column.name, _MISSING)
-    if given is None:
-        if column.nullable:
-            return None
-        raise _Unfit
-    value = convert(given)
-    if column.values and value not in column.values:
-        raise _Unfit
-    return value
+        raise PredictionError(
+            f"predict: column '{column.name}' of the key has a value that is not of type '{column.type}'",
+            f"Pass {_FORMS.get(column.type, 'a text')}, or leave the key out.",
+        ) from None
+    return {**row, column.name: value.isoformat() if isinstance(value, date) else value}
 
 
 def _fault(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]]) -> PredictionError:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rempart.errors import RempartError, ServingError
-from rempart.serving.entries import PredictionEntry, PredictionLog
+from rempart.serving.entries import PredictionGroup, PredictionLog
 from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.deployments import Deployment
 from rempart.serving.scorer.friendly import Question
@@ -33,7 +33,7 @@ class Shadows:
         pipeline: str,
         shadow: Deployment,
         question: Question,
-        entries: Callable[[Deployment, BatchAnswer], list[PredictionEntry]],
+        group: Callable[[Deployment, BatchAnswer], PredictionGroup],
     ) -> None:
         """Let a shadow predict what was answered, without waiting for it."""
         rows = len(question.rows)
@@ -45,7 +45,7 @@ class Shadows:
         except RempartError:  # it has other inputs
             self.metrics.shadow_failed[pipeline] += rows
             return
-        task = asyncio.get_running_loop().create_task(self._record(pipeline, shadow, asked, rows, entries))
+        task = asyncio.get_running_loop().create_task(self._record(pipeline, shadow, asked, rows, group))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -55,10 +55,10 @@ class Shadows:
         shadow: Deployment,
         asked: asyncio.Future[BatchAnswer],
         rows: int,
-        entries: Callable[[Deployment, BatchAnswer], list[PredictionEntry]],
+        group: Callable[[Deployment, BatchAnswer], PredictionGroup],
     ) -> None:
         try:
-            await self.log.write(entries(shadow, await asked))
+            await self.log.write(group(shadow, await asked))
         except RempartError:
             self.metrics.shadow_failed[pipeline] += rows
         else:

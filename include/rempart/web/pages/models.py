@@ -24,6 +24,7 @@ PAGE = Page(
             "life.note": "A bar is a time as champion. A ring is a training, a disc a passed gate, a cross a refusal "
             "or the version’s retirement.",
             "life.trained": "Trained",
+            "life.because": "because of alarm {verdict}",
             "life.gate": "Gate",
             "life.served": "Served",
             "life.now": "now",
@@ -38,6 +39,7 @@ PAGE = Page(
             "life.note": "Une barre est une période comme champion. Un anneau est un entraînement, un disque une "
             "barrière passée, une croix un refus ou le retrait de la version.",
             "life.trained": "Entraînement",
+            "life.because": "à cause de l’alarme {verdict}",
             "life.gate": "Barrière",
             "life.served": "En service",
             "life.now": "maintenant",

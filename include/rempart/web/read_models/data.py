@@ -32,6 +32,7 @@ class SnapshotEntry:
     rows: int
     delivered: int
     accepted: int
+    repeated: int
     quarantined: int
 
 
@@ -130,6 +131,7 @@ def _snapshots(facts: CockpitFacts) -> tuple[SnapshotEntry, ...]:
             int(record.body["rows"]),
             int(record.body.get("delivered", 0)),
             int(record.body.get("accepted", 0)),
+            int(record.body.get("repeated", 0)),
             int(record.body.get("quarantined", 0)),
         )
         for record in facts.standing("snapshot")

@@ -171,7 +171,8 @@ def next_step(
     if newest.standing == "not judged":
         return NextStep(f"The gate did not judge version {newest.version} yet.", run)
     if newest.standing == "refused":
-        return NextStep(f"The gate refused version {newest.version}: read why.", f"rempart model show {name}")
+        then = "Then change features, trainer or gate in the pipeline file, and run the pipeline."
+        return NextStep(f"The gate refused version {newest.version}: read why. {then}", f"rempart model show {name}")
     if told and told[0].refused:
         refused = f"Delivery {told[0].sha256[:12]} was refused as a whole: look at the reasons."
         return NextStep(refused, f"rempart quarantine show {name}")

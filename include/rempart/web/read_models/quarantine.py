@@ -34,11 +34,11 @@ class Delivery:
     fault: str | None
     delivered: int
     accepted: int
+    repeated: int
     quarantined: int
     reasons: Mapping[str, int]
     again: int
     replaced: int = 0
-    passed_over: int = 0
 
     @property
     def held_back(self) -> bool:
@@ -217,9 +217,9 @@ def _delivery(seq: int, delivery: Mapping[str, Any]) -> Delivery:
         delivery["fault"],
         int(delivery["delivered"]),
         int(delivery["accepted"]),
+        int(delivery.get("repeated", 0)),
         int(delivery["quarantined"]),
         dict(delivery["reasons"]),
         int(delivery.get("again", 0)),
         int(delivery.get("replaced", 0)),
-        int(delivery.get("passed_over", 0)),
     )

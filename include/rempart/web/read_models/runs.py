@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from rempart.backup.databases.not_held import is_whole, of_record
 from rempart.backup.drill.checks import passed_of
+from rempart.ingestion.acceptance import COUNTS
 from rempart.ledger.attributed import run_name, writer
 from rempart.ledger.port import Evidence, Kind
 from rempart.settings.pipeline import ModelPipeline, Pipeline
@@ -224,16 +225,13 @@ Sentence = tuple[State, dict[str, str | int | float], tuple[str, ...]]
 
 
 def _snapshot(body: Body) -> Sentence:
-    counts = {f"{name}_count": int(body[name]) for name in ("delivered", "accepted", "quarantined", "rows")}
+    counts = {f"{name}_count": int(body.get(name, 0)) for name in (*COUNTS, "rows")}
     return ("warning" if body["quarantined"] else "good"), {"snapshot": str(body["snapshot"]), **counts}, ()
 
 
 def _deliveries(body: Body) -> Sentence:
     told = body["deliveries"]
-    counts = {
-        f"{name}_count": sum(int(delivery[name]) for delivery in told)
-        for name in ("delivered", "accepted", "quarantined")
-    }
+    counts = {f"{name}_count": sum(int(delivery.get(name, 0)) for delivery in told) for name in COUNTS}
     return ("warning" if counts["quarantined_count"] else "good"), {"deliveries_count": len(told), **counts}, ()
 
 

@@ -98,7 +98,8 @@ def test_credentials_are_kept_where_the_others_are_and_reach_who_works_with_them
     folder = tmp_path / "var" / "compose"
     holders = {file.name for file in folder.iterdir() if SECRET in file.read_text("utf-8")}
     assert holders == {
-        f"{name}.env" for name in ("secrets", "tasks", "local-tasks", "cli", "init", "mlflow", "landing-watch")
+        f"{name}.env"
+        for name in ("secrets", "tasks", "local-tasks", "cli", "init", "mlflow", "landing-watch", "scorer")
     }
     assert SECRET not in json.dumps(written)
     before = (folder / "tasks.env").read_text("utf-8")

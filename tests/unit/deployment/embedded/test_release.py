@@ -50,7 +50,7 @@ def before(stack: paths.Stack, tmp_path: Path) -> paths.Stack:
 def test_a_checkout_is_told_by_its_own_files() -> None:
     found = release.of_checkout(ROOT, "python")
     assert found.postgresql == 18 and found.packages["apache-airflow-core"].startswith("3.")
-    assert set(found.scripts) == {"ledger", "continuity"} and found.point_format == 5
+    assert set(found.scripts) == {"ledger", "continuity", "feast_online"} and found.point_format == 5
     assert found.key_format == 2
     assert found.same_code(dataclasses.replace(found, root=Path("/elsewhere"), python="other"))
     assert release.of_checkout(ROOT / "docs", "python").packages == {}

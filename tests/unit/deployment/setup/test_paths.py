@@ -24,7 +24,7 @@ def with_services(services: dict[str, Any]) -> Config:
 @given(st.integers(min_value=0, max_value=39999))
 def test_every_service_has_ports_of_its_own_at_any_offset(offset: int) -> None:
     ports = paths.ports_of(SHIPPED, offset)
-    assert len(set(ports.values())) == len(ports) == 19
+    assert len(set(ports.values())) == len(ports) == 20
     assert ports == preflight.default_ports(offset)
 
 
@@ -32,6 +32,22 @@ def test_one_service_moves_alone() -> None:
     ports = paths.ports_of(with_services({"primary": {"port": 28000}, "mlflow": {"port": 5001}}), 10)
     assert ports["primary"] == 28010 and ports["primary master"] == 28011 and ports["mlflow"] == 5011
     assert ports["haven"] == 18443
+
+
+def test_the_scorer_is_started_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    stack = paths.Stack(tmp_path, tmp_path, SHIPPED, 10)
+    assert stack.services[-1] == "scorer" and stack.ports["scorer"] == stack.scorer_port == 18100
+    moved = paths.Stack(tmp_path, tmp_path, with_services({"scorer": {"port": 28090}}))
+    assert moved.ports["scorer"] == moved.scorer_port == 28090
+    without = paths.Stack(tmp_path, tmp_path, with_services({"scorer": {"start": False}}))
+    assert "scorer" not in without.services and "scorer" not in without.ports and without.scorer_port == 18090
+    for services, told in (
+        ({"mlflow": {"start": False}}, r"services\.mlflow\.start: the platform needs it"),
+        ({"scorer": {"external": {"url": "http://scorer:1", "connection": "x"}}}, r"services\.scorer\.external"),
+        ({"broker": {}}, r"services\.broker: 'broker' is not one of"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            with_services(services)
 
 
 def test_a_collision_names_both_and_the_key() -> None:

@@ -69,6 +69,15 @@ def test_who_needs_no_signature_holds_no_signing_key(stack: paths.Stack) -> None
     assert not {"Airflow tokens", "Airflow sessions"} & held("airflow-worker", stack.config, "CeleryExecutor")
 
 
+def test_the_scorer_reads_with_keys_of_its_own_and_holds_nothing_else(stack: paths.Stack) -> None:
+    assert held("scorer", stack.config) == {"scorer keys", "scorer database"}
+    assert not held("scorer", stack.config) & held("airflow-scheduler", stack.config)
+    secrets = secrets_of(stack)
+    given = process_secrets.given(secrets, held("scorer", stack.config), stack.config)
+    assert set(given) == {f"AIRFLOW_CONN_{name}" for name in ("PG_SCORER", "S3_SCORER_PRIMARY", "S3_SCORER_HAVEN")}
+    assert json.loads(given["AIRFLOW_CONN_PG_SCORER"])["login"] == "scorer"
+
+
 def test_the_admins_password_is_with_the_api_server_only_where_that_checks_it(stack: paths.Stack) -> None:
     simple = stack.config.access.model_copy(update={"auth_manager": "simple"})
     other = replace(stack, config=stack.config.model_copy(update={"access": simple}))

@@ -14,6 +14,7 @@ import pytest
 from rempart.deployment.servers import object_sites
 from rempart.deployment.setup import credentials, paths, services
 from rempart.errors import StackError
+from rempart.serving.scorer import http_server
 from rempart.settings import config
 from rempart.settings.sections import External, PointInTime, StackService
 
@@ -62,6 +63,20 @@ def test_point_in_time_recovery_adds_an_archiver_and_bounds_what_waits_for_it(tm
     external = StackService(external=External(url="postgresql://db:5432", connection="pg_admin"))
     theirs = on.config.model_copy(update={"services": {**on.config.services, "postgresql": external}})
     assert "wal-archive" not in dataclasses.replace(on, config=theirs).services
+
+
+def test_the_scorer_listens_here_alone_and_has_time_to_answer_what_it_took(tmp_path: Path) -> None:
+    found = services.service(make(tmp_path), "scorer")
+    assert found.command[-4:] == ("run", "scorer", "--host", "127.0.0.1")
+    assert found.stop_seconds > http_server.STOP_SECONDS
+
+
+def test_its_key_reads_outputs_of_jobs_and_nothing_else(tmp_path: Path) -> None:
+    stack = make(tmp_path)
+    secrets = credentials.plan(stack, {}, lambda: "t", lambda: "f")
+    limited = object_sites.limited(stack.config, "primary", credentials.connections(stack, secrets))
+    (scorer,) = [identity for identity in limited if identity.name == "scorer"]
+    assert (scorer.actions, scorer.objects, scorer.lists) == (("s3:GetObject",), ("artifacts/jobs/*",), None)
 
 
 def test_folders_with_spaces_and_percent_signs(tmp_path: Path) -> None:

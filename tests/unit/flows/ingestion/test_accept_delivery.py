@@ -38,7 +38,15 @@ class Airflow:
         if request.method == "POST":
             self.started.append((path, json.loads(request.content)["conf"]))
         found: dict[str, Any] = {"task_instances": [{"task_id": "ingest", "state": "success"}], "total_entries": 1}
-        value = {"accepted": 15, "quarantined": 5, "snapshot": "s2", "accepted_by": "user 1", "changed": self.changed}
+        value = {
+            "delivered": 20,
+            "accepted": 15,
+            "repeated": 0,
+            "quarantined": 5,
+            "snapshot": "s2",
+            "accepted_by": "user 1",
+            "changed": self.changed,
+        }
         return httpx.Response(200, json={**found, "state": "success", "value": value})
 
 
@@ -121,7 +129,7 @@ def test_a_delivery_is_ingested_again_by_the_file_of_today(platform: Platform, a
     done = CliRunner().invoke(app, ["quarantine", "again", "hotel_bookings", DELIVERY[:12]])
     assert done.exit_code == 0, done.output
     assert airflow.started == [("/api/v2/dags/ingest_hotel_bookings/dagRuns", {"again": DELIVERY})]
-    assert "15 rows accepted, 5 in quarantine; snapshot s2" in done.output
+    assert "20 rows: 15 accepted, 5 in quarantine; snapshot s2" in done.output
     assert "rempart pipeline show hotel_bookings" in done.output
 
 

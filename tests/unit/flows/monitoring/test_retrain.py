@@ -12,6 +12,7 @@ from rempart.cli import run_follow
 from rempart.errors import PipelineError
 from rempart.flows.monitoring import retrain
 from rempart.flows.training import check_pipeline
+from rempart.ledger.attributed import AttributedLedger, Writer
 from rempart.ledger.memory import MemoryLedger
 from rempart.monitoring import retraining
 from rempart.monitoring.retraining import TrainingDecision
@@ -43,7 +44,12 @@ class World:
     def __init__(self) -> None:
         self.now = NOW
         self.ledger = MemoryLedger(clock=lambda: self.now)
-        self.platform: Any = SimpleNamespace(ledger=self.ledger, clock=lambda: self.now)
+        self.platform: Any = SimpleNamespace(ledger=self.ledger, clock=lambda: self.now, writer=None)
+
+    def in_run(self, run: str | None) -> None:
+        """Let the next calls be those of a task of a DAG run."""
+        self.platform.writer = writer = Writer(f"train_{NAME}", run, "decide_training") if run else None
+        self.platform.ledger = AttributedLedger(self.ledger, writer) if writer else self.ledger
 
     def promoted(self, version: str) -> None:
         self.ledger.append("promotion", NAME, {"version": version, "previous": None, "reasons": []})
@@ -90,6 +96,23 @@ def test_the_world_moves_and_the_champion_learns_again() -> None:
     assert world.decide("drift", "features").verdict == later
     note = run_notes.note({"decide_training": vars(world.decide("drift"))}, {})
     assert note == f"Rempart: Training was started by drift: verdict {later} on version 3 is red."
+
+
+def test_a_task_that_was_killed_after_its_record_goes_on_although_a_newer_verdict_came() -> None:
+    world = World()
+    world.promoted("3")
+    seq = world.verdict()
+    first, other = (f"asset_triggered__2026-03-01T12:00:0{n}.000001+00:00_ab12cd34" for n in range(2))
+    world.in_run(first)
+    assert world.decide("drift").verdict == seq
+    world.now += timedelta(minutes=1)
+    newer = world.verdict()
+    assert world.decide("drift") == TrainingDecision(True, f"verdict {seq} started this run", seq)
+    world.in_run(other)
+    declined = world.decide("drift")
+    assert not declined.train and f"verdict {newer} is red, but verdict {seq} started a training" in declined.why
+    world.in_run(None)  # a program without a run starts no second training either
+    assert not world.decide("drift").train and len(world.records()) == 1
 
 
 def test_people_and_times_always_train_and_do_not_count() -> None:

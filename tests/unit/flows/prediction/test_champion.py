@@ -180,7 +180,7 @@ def test_predictions_are_shown_without_hidden_columns_and_written_as_csv(
     assert pyarrow.csv.read_csv(output).num_rows == 4
     told = "\n".join(lines.shown(batch, 25, ["stay_id"]))
     assert "LINE  PREDICTION  PROBABILITY_CHEAP" in told and "STAY_ID" not in told
-    assert "25 rows can be predicted. 21 are not shown" in told
+    assert "25 rows are predicted. 21 are not shown" in told
     assert list(lines.answered_by(champion.model)) == [
         f"stays_test: version 7, champion; model.onnx has SHA-256 {HASH}"
     ]

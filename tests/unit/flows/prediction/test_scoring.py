@@ -20,17 +20,15 @@ from hypothesis import strategies as st
 from rempart.errors import InputMissing, PredictionError
 from rempart.flows.erasure import erase as erase_flow
 from rempart.flows.erasure import expire_predictions
-from rempart.flows.prediction import chosen_rows, made_scoring, scorings, user_table, written_parts
+from rempart.flows.prediction import chosen_rows, made_scoring, scorings, written_parts
 from rempart.flows.prediction import score as flow
 from rempart.flows.prediction.judged_rows import judge
 from rempart.flows.training import labelled
 from rempart.models.inputs import Input
 from rempart.orchestration import run_notes
 from rempart.settings.champions.scoring import Scoring
-from rempart.settings.config import Connection
 from rempart.settings.pipeline import Pipeline
-from rempart.settings.sections import DeclaredConnection
-from tests.erasable import NOW, secrets_in_memory
+from tests.erasable import NOW
 from tests.unit.flows.erasure.booked import without_features
 from tests.unit.flows.prediction.scored_stays import NAME, Scored, champion, made, stays
 
@@ -263,37 +261,6 @@ def test_a_part_of_a_snapshot_counts_only_with_the_scorings_that_it_stands_on(
     scorings.store(world.home, "lake", alone)
     world.platform.ledger.append("scoring", NAME, {"expired": [whole.id]})
     assert world.score().rows == 40 - first  # retention deleted the others
-
-
-def test_the_table_of_the_user_gets_what_an_upsert_that_failed_left_behind(
-    world: Scored, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place, into = DeclaredConnection(operator="this-machine", service="machine", region="local"), dict[int, Any]()
-    config = world.platform.config.model_copy(update={"connections": {"sales_db": place}})
-    world.platform = replace(
-        world.platform,
-        config=config,
-        connections=lambda name: Connection(name, "postgres") if name == "sales_db" else secrets_in_memory(name),
-    )
-    told = Scoring.model_validate({"into": {"connection": "sales_db", "table": "reports.stays"}})
-    world.pipeline = world.pipeline.model_copy(update={"scoring": told})
-
-    def upsert(*given: Any) -> int:
-        if failing:
-            raise PredictionError("bring predictions: the database is shut", "Open it.")
-        got = [row for file in given[-1] for row in pq.read_table(file).to_pylist()]
-        into.update({row["stay_id"]: row["scored_at"] for row in got})
-        return len(got)
-
-    monkeypatch.setattr(user_table, "upsert", upsert)
-    world.deliver("one", stays(30))
-    failing = True
-    with pytest.raises(PredictionError, match="the database is shut"):
-        world.score(since="2026-01-01", until="2026-06-01")
-    failing = False
-    rest = world.score(since="2026-06-01", until="2027-01-01")
-    assert sorted(into) == list(range(30)) and rest.changed_rows == 30 > rest.rows
-    assert world.score(since="2026-06-01", until="2027-01-01").changed_rows == rest.rows  # once more, and no other
 
 
 def test_own_rows_without_a_label_are_predicted(world: Scored, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from rempart.backup.keys import age
 from rempart.cli.predictions import replay as command
-from rempart.errors import ModelRefused, ServingError
+from rempart.errors import ConnectionMissing, KeyWrong, ModelRefused, ServingError
+from rempart.flows.erasure import erase_descendant_logs
 from rempart.flows.prediction.champion import Champion
 from rempart.flows.prediction_log import keys, replay, retention, shipment
 from rempart.serving.entries import PredictionEntry, new_id
 from rempart.settings import pipelines
+from rempart.settings.config import Connection
 from rempart.settings.pipeline import ModelPipeline
 from tests.erasable import NOW, Lake, in_two_memories
 from tests.logged import AT, SHA256, entry, journal, written
@@ -117,6 +121,41 @@ def test_what_took_an_entry_is_told(lake: Lake, champion: Champion, tmp_path: Pa
     assert any("An erasure on" in reason for reason in reasons)
     later = replay.reasons(lake.platform.ledger, PIPELINE, new_id(AT + timedelta(hours=3), bytes(10)), NOW)
     assert not any("An erasure on" in reason for reason in later)
+
+
+def test_a_restored_platform_with_another_key_replays_with_an_escrowed_one(
+    lake: Lake, champion: Champion, tmp_path: Path
+) -> None:
+    escrow, own, before = age.new_identity(), age.new_identity(), lake.platform
+    backup = before.config.backup.model_copy(update={"recipients": [escrow.recipient]})
+    config = before.config.model_copy(update={"backup": backup})
+    lake.platform = dataclasses.replace(before, config=config)
+    log(lake, tmp_path, found := answered(champion, 1))
+    shipment.ship(lake.platform, tmp_path / NAME)
+
+    def restored(name: str, *, has_key: bool) -> Connection:
+        if name != "backup_key":
+            return before.connections(name)
+        if not has_key:
+            raise ConnectionMissing("no key here", "Define it.")
+        return Connection(name, "generic", login=own.recipient, password=own.secret)
+
+    for has_key, fault in ((True, KeyWrong), (False, ConnectionMissing)):
+        there = dataclasses.replace(lake.platform, connections=partial(restored, has_key=has_key))
+        with pytest.raises(fault):
+            replay.replay(there, PIPELINE, found.id, tmp_path / NAME)
+        assert replay.replay(there, PIPELINE, found.id, tmp_path / NAME, escrow).same
+
+
+def test_an_entry_whose_values_an_erasure_in_a_source_took_is_told(
+    lake: Lake, champion: Champion, tmp_path: Path
+) -> None:
+    log(lake, tmp_path, found := answered(champion, 1))
+    told = {"state": erase_descendant_logs.STATE, "before": found.at.isoformat(), "erasures": []}
+    lake.platform.ledger.append("erasure", NAME, told)
+    shipment.ship(lake.platform, tmp_path / NAME)
+    with pytest.raises(ServingError, match="an erasure took its inputs and features"):
+        replay.replay(lake.platform, PIPELINE, found.id, tmp_path / NAME)
 
 
 def test_the_hour_of_an_id_is_searched_first() -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from rempart.errors import ConnectionMissing, ErasedMeanwhile, IntegrityError, PipelineError, ServingError
-from rempart.flows.prediction_log import files, keys, retention, shipment
+from rempart.flows.erasure import erase_descendant_logs
+from rempart.flows.prediction_log import files, keys, retention, sealed_values, shipment
 from rempart.flows.prediction_log.run import run
 from rempart.flows.shared import erasures
 from rempart.ledger.memory import MemoryLedger
-from rempart.serving import hour_files, segments
+from rempart.serving import frames, hour_files, records, segments
 from rempart.serving.entries import PredictionEntry
 from rempart.settings.pipeline import ModelPipeline
 from tests.erasable import NOW, Lake, in_two_memories
@@ -60,8 +61,13 @@ def test_entries_are_shipped_sealed_and_their_files_are_evidence(lake: Lake, tmp
     assert [row["prediction"] for row in found] == [80.0 + number for number in range(6)]
     assert all(row["inputs"] is None and row["features"] is None and row["features_hash"] for row in found)
     assert len({row["subject"] for row in found}) == 6 and found[5]["subject"] is None
-    opened = shipment.opened(found[2]["key"], found[2]["sealed"], keys.opener(lake.platform), "entry")
+    scope_key = keys.opener(lake.platform)(found[2]["key"])
+    body = sealed_values.opened(scope_key, NAME, found[2]["id"], found[2]["sealed"], "entry")
+    opened = records.values_of(body)
     assert (opened.inputs, opened.features) == (entry(2).inputs, entry(2).features)
+    for sealed, id_ in ((found[3]["sealed"], found[2]["id"]), (found[2]["sealed"][:-1], found[2]["id"]), (b"", "a")):
+        with pytest.raises(IntegrityError, match="altered, or are of another entry"):
+            sealed_values.opened(scope_key, NAME, id_, sealed, "entry")
     stored = [info.key for info in lake.site("primary").list(lake.bucket, hour_files.ROOT)]
     bodies = [lake.site("primary").read(lake.bucket, key) for key in stored]
     assert not any(b"CANARY" in body for body in bodies)
@@ -179,6 +185,29 @@ def test_a_shipment_during_an_erasure_commits_nothing(
     assert [row["id"] for row in rows(lake)] == [entry(2).id]
 
 
+def test_entries_from_before_an_erasure_in_a_source_are_shipped_without_inputs_and_features(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = lake.platform.ledger
+    log(lake, tmp_path, entry(0), entry(60))
+    told = {"state": erase_descendant_logs.STATE, "before": entry(30).at.isoformat(), "erasures": []}
+
+    def erased(*given: Any) -> None:
+        check_same(*given)
+        ledger.append("erasure", NAME, told)
+
+    check_same = erasures.check_same
+    with monkeypatch.context() as patch:
+        patch.setattr(erasures, "check_same", erased)
+        with pytest.raises(ErasedMeanwhile, match="while its prediction log was shipped"):
+            shipment.ship(lake.platform, tmp_path / NAME)
+    assert rows(lake) == []
+    assert shipment.ship(lake.platform, tmp_path / NAME).entries == 2
+    found = rows(lake)
+    assert [row["prediction"] for row in found] == [80.0, 140.0]
+    assert [row["sealed"] is None for row in found] == [True, False]
+
+
 def test_old_entries_go_at_every_site_once_a_day(lake: Lake, tmp_path: Path) -> None:
     old = NOW - timedelta(days=184, hours=2)
     log(lake, tmp_path, entry(1, old), entry(2))
@@ -201,7 +230,7 @@ def test_a_damaged_segment_is_set_aside_and_its_other_entries_are_shipped(lake: 
     (file,) = segments.all_in(tmp_path / NAME)
     body = bytearray(file.read_bytes())
     body[len(body) // 2] ^= 1
-    file.write_bytes(bytes(body) + b"torn")
+    file.write_bytes(bytes(body) + frames.MARK)
     done = shipment.ship(lake.platform, tmp_path / NAME)
     assert (done.entries, done.aside, done.torn) == (2, 1, 4)
     assert [each.name for each in (tmp_path / NAME / "damaged").iterdir()] == [file.name]

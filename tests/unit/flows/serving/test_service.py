@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +18,14 @@ from rempart.flows.prediction.champion import Champion
 from rempart.flows.serving import model_files, service, standings
 from rempart.flows.serving.service import Opening, ScorerService
 from rempart.flows.shared.platform import Platform
+from rempart.ledger.port import Ledger
 from rempart.models.loading import open_verified
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.serving.scorer.app import Scorer
 from rempart.serving.scorer.clients import Clients
 from rempart.serving.scorer.deployments import Deployments, OpenedVersion
 from rempart.serving.scorer.friendly import Question
+from rempart.serving.scorer.refusals import Refused
 from rempart.settings.config import load
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from tests import answering
@@ -123,7 +126,7 @@ def test_a_real_version_answers_as_the_champion_of_a_table_and_starts_again_with
         await made.refresh()
         answer = await made.scorer.deployments.of(NAME).ask(question)
         assert list(answer.outputs) == wanted
-        assert answer.features[0]["stay__lead"] == rows[0]["lead"]
+        assert answer.features[0][list(answer.names).index("stay__lead")] == rows[0]["lead"]
 
     in_loop(world.service(Opening(world.platform, world.folder).open), check)
     monkeypatch.setattr(Platform, "ledger", property(away))
@@ -164,8 +167,9 @@ def test_an_altered_model_is_not_opened_and_one_altered_on_disk_is_fetched_again
 
 def test_promotion_rollback_and_removal_take_effect(world: World) -> None:
     async def check(made: ScorerService) -> None:
+        assert not made.scorer.deployments.is_ready
         await made.refresh()
-        assert answering_version(made) is None
+        assert answering_version(made) is None and made.scorer.deployments.is_ready
         world.train("1", 3)
         world.train("2", 4)
         world.promote("1")
@@ -193,6 +197,32 @@ def test_promotion_rollback_and_removal_take_effect(world: World) -> None:
 
     in_loop(world.service(), check)
     assert all(version.closed for version in world.opened)
+
+
+def test_who_waits_for_a_look_returns_after_one_that_began_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(made: ScorerService) -> None:
+        keys = list[str]()
+        read = made._read
+
+        def issue_while_reading(*given: Any) -> Any:
+            found = read(*given)
+            if not keys:  # too late for this reading
+                keys.append(clients.issue(world.platform.ledger, "shop", [NAME], 60, [NAME]))
+            return found
+
+        monkeypatch.setattr(made, "_read", issue_while_reading)
+        looking = asyncio.create_task(made.refresh())
+        while not keys:
+            await asyncio.sleep(0)
+        waiting = asyncio.create_task(made.looked())
+        await looking
+        await asyncio.sleep(0)
+        assert not waiting.done() and not made.scorer.clients.known
+        await made.refresh()
+        await waiting
+        assert made.scorer.clients.of(f"Bearer {keys[0]}").name == "shop"
+
+    in_loop(world.service(), check)
 
 
 def test_a_champion_that_cannot_be_opened_leaves_the_former_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,6 +311,65 @@ def test_an_unexpected_failure_a_full_disk_and_a_shorter_ledger_are_told_and_not
         assert "it ends at record 1" in made.scorer.deployments.fault and not made.scorer.clients.known
 
     in_loop(world.service(), check)
+
+
+def test_a_ledger_that_does_not_answer_keeps_nobody_waiting_and_is_asked_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.train("1", 3)
+    world.train("2", 4)
+    world.promote("1")
+    key = clients.issue(world.platform.ledger, "shop", [NAME], 60, [NAME])
+    in_loop(world.service(), ScorerService.refresh)  # it leaves a reading on disk
+    monkeypatch.setattr(service, "PATIENCE", 0.1)
+    goes_on, asked, read = threading.Event(), [0], standings.newest_record
+
+    def stalled(ledger: Ledger) -> int:
+        asked[0] += 1
+        assert goes_on.wait(30)
+        return read(ledger)
+
+    async def check(made: ScorerService) -> None:
+        made.scorer.deployments.is_starting = True
+        monkeypatch.setattr(standings, "newest_record", stalled)
+        for _ in range(3):
+            await made.refresh()
+        assert (answering_version(made), asked) == ("1", [1])
+        assert made.scorer.clients.of(f"Bearer {key}").name == "shop"
+        assert "no answer within" in made.scorer.deployments.fault and not made.scorer.deployments.is_starting
+        assert made.is_waiting
+        monkeypatch.setattr(service, "PATIENCE", 30)
+        world.promote("2")
+        goes_on.set()
+        await made.refresh()
+        assert not made.is_waiting
+        await made.refresh()
+        assert (answering_version(made), made.scorer.deployments.fault) == ("2", "")
+
+    in_loop(world.service(), check)
+
+
+def test_a_champion_that_is_being_opened_is_told_so(world: World) -> None:
+    world.train("1", 3)
+    world.promote("1")
+    opens, goes_on = threading.Event(), threading.Event()
+
+    def slow(pipeline: ModelPipeline, record: Mapping[str, Any]) -> OpenedVersion:
+        opens.set()
+        assert goes_on.wait(30)
+        return world.scripted(pipeline, record)
+
+    async def check(made: ScorerService) -> None:
+        refreshing = asyncio.create_task(made.refresh())
+        await asyncio.to_thread(opens.wait, 30)
+        with pytest.raises(Refused) as refused:
+            made.scorer.deployments.of(NAME)
+        assert refused.value.status == 503 and "it is being opened" in refused.value.what
+        goes_on.set()
+        await refreshing
+        assert answering_version(made) == "1" and not made.scorer.deployments.slots[NAME].fault
+
+    in_loop(world.service(slow), check)
 
 
 def test_a_reading_that_cannot_be_read_counts_as_none(world: World) -> None:

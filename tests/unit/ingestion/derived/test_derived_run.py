@@ -146,7 +146,7 @@ def test_a_join_that_repeats_a_key_sends_the_other_rows_to_quarantine(world: Wor
     repeated = "SELECT w.hour, w.rain, t.km, 1::BIGINT AS trips FROM trips AS t CROSS JOIN weather AS w"
     write_project(tmp_path, changed(WET, max_quarantined=1), sql={"wet_trips": repeated})
     _, result = world.derive()
-    assert (result.delivered, result.accepted, result.quarantined, result.passed_over) == (6, 2, 4, 0)
+    assert (result.delivered, result.accepted, result.quarantined, result.repeated) == (6, 2, 4, 0)
     (record,) = world.platform.ledger.find("deliveries", "wet_trips")
     (delivery,) = record.body["deliveries"]
     assert delivery["reasons"] == {"its key was accepted before with other values": 4}

@@ -126,8 +126,8 @@ def in_runs(pipeline: ModelPipeline, runs: Sequence[Sequence[Sequence[Row]]]) ->
             taken = store.run(run)
             assert not any(len(delivery.refused) for delivery in taken.deliveries)
             good = sum(delivery.good for delivery in taken.deliveries)
-            passed_over = sum(delivery.passed_over for delivery in taken.deliveries)
-            assert taken.accepted == good - passed_over == sum(map(len, run)) - passed_over
+            repeated = sum(delivery.repeated for delivery in taken.deliveries)
+            assert taken.accepted == good - repeated == sum(map(len, run)) - repeated
         assert store.snapshot is not None
         return store.snapshot.id, store.rows()
 
@@ -163,7 +163,7 @@ def test_a_row_that_moves_leaves_its_partition_and_others_keep_their_parts(tmp_p
     assert store.snapshot is not None
     before = {part.partition: part.sha256 for part in store.snapshot.parts}
     (delivery,) = store.run([[MOVED]]).deliveries
-    assert (delivery.good, delivery.replaced, delivery.passed_over) == (1, 1, 0)
+    assert (delivery.good, delivery.replaced, delivery.repeated) == (1, 1, 0)
     after = {part.partition: part.sha256 for part in store.snapshot.parts}
     assert sorted(after) == ["2026-02", "2026-03"] and after["2026-02"] == before["2026-02"]
     assert [content.partition for content in store.snapshot.partitions] == sorted(after)
@@ -175,7 +175,7 @@ def test_what_stands_already_or_is_older_is_passed_over_and_changes_nothing(tmp_
     before = store.snapshot
     (delivery,) = store.run([[JANUARY, FEBRUARY, FEBRUARY]]).deliveries
     assert store.snapshot == before
-    assert (delivery.good, delivery.replaced, delivery.passed_over, len(delivery.refused)) == (3, 0, 3, 0)
+    assert (delivery.good, delivery.replaced, delivery.repeated, len(delivery.refused)) == (3, 0, 3, 0)
 
 
 def test_a_part_that_does_not_match_its_hash_is_not_rewritten(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_history_keeps_each_version_once_and_refuses_two_of_one_time(delivered: 
             assert store.rows() == sorted(stands.values())
             assert sum(len(delivery.refused) for delivery in taken) == conflicts
             assert {reason for d in taken for row in d.refused for reason in row.reasons} <= {CONFLICT}
-            assert sum(delivery.passed_over for delivery in taken) == equal - len(stands)
+            assert sum(delivery.repeated for delivery in taken) == equal - len(stands)
             assert sum(delivery.replaced for delivery in taken) == 0
             assert store.snapshot is not None and store.snapshot.key == ("number", "day")
             ids.add(store.snapshot.id)

@@ -69,7 +69,12 @@ def comment(text: str, line: str) -> str:
         ),
         ("minuten", "15 min", "minuten:", "CHECK: 1 of 400 cells is no whole number; such rows go to quarantine"),
         ("auftragnr", "", "key:", "auftragnr: 1 cell is empty; such rows go to quarantine."),
-        ("auftragnr", "A1001", "key:", "auftragnr: 1 value is repeated; such rows go to quarantine."),
+        (
+            "auftragnr",
+            "A1001",
+            "key:",
+            "auftragnr: 1 row repeats the key of an earlier row; such rows go to quarantine.",
+        ),
         (
             "minuten",
             "-45",

@@ -29,11 +29,11 @@ def key(columns: Mapping[str, Sequence[str | None]], target: str | None = None) 
     ("first", "says"),
     [
         ([None, "1"], "1 cell is empty"),
-        (["1", "1"], "1 value is repeated"),
-        ([None, "2"], "1 cell is empty and 1 value is repeated"),
+        (["1", "1"], "1 row repeats the key of an earlier row"),
+        ([None, "2"], "1 cell is empty and 1 row repeats the key of an earlier row"),
         ([None, None], "2 cells are empty"),
-        (["2", "3"], "2 values are repeated"),
-        (["2", "2"], "1 value is repeated in 2 rows"),
+        (["2", "3"], "2 rows repeat the key of an earlier row"),
+        (["2", "2"], "2 rows repeat the key of an earlier row"),
     ],
 )
 def test_an_identifier_may_have_a_few_faults(name: str, first: list[str | None], says: str) -> None:

@@ -23,6 +23,9 @@ from rempart.ingestion.sampling.names import columns_of, header_entries, plain_n
         ("Énergie (kWh)", "energie_kwh"),
         ("Cœur, Ærø, Łódź", "coeur_aero_lodz"),
         ("2. Straße", "strasse"),
+        ("hoursSinceService", "hours_since_service"),
+        ("customerID", "customer_id"),
+        ("kWh", "kwh"),
     ],
 )
 def test_letters_with_marks_are_written_out(text: str, name: str) -> None:

@@ -251,6 +251,13 @@ def test_rows_can_be_csv_of_all_declared_columns() -> None:
     ("answers", "source", "says"),
     [
         (lambda asked: as_json(ROWS), {"pagination": {"by": "page", "parameter": "page"}}, "the same page again"),
+        (  # two pages in turn, each with a fresh token and a fresh time
+            lambda asked: as_json(
+                {"items": [ROWS[(at := int(asked.query.get("at", "0"))) % 2]], "next": at + 1, "served": at}
+            ),
+            {"records": "items", "pagination": {"by": "cursor", "field": "next", "parameter": "at"}},
+            "the same page again",
+        ),
         (
             lambda asked: as_json({"items": ROWS, "next": "/rows"}),
             {"records": "items", "pagination": {"by": "next_url", "field": "next"}},

@@ -19,7 +19,7 @@ from rempart.serving.scorer.clients import Client, Clients, digest, new_key
 from rempart.serving.scorer.deployments import Deployment, Deployments, Slot
 from tests.answering import ROW, RecordingLog, ScriptedVersion
 
-KEY, OTHER_KEY = new_key(), new_key()
+KEY, OTHER_KEY, METRICS_KEY = new_key(), new_key(), new_key()
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 SECRET = "CANARY-5f"
 
@@ -34,10 +34,12 @@ class Running:
             [
                 Client("shop", digest(KEY), ("stays", "none_yet", "broken"), 100_000),
                 Client("till", digest(OTHER_KEY), ("other",), 2),
+                Client("prometheus", digest(METRICS_KEY), (), 600, metrics=True),
             ]
         )
         deployments = Deployments()
         deployments.known_at, deployments.fault = datetime.now(UTC), ""
+        deployments.champions = ("stays", "broken")
         self.scorer = Scorer(deployments, clients, self.log, "trial/here/1", "0.1.0")
         deployments.replace("stays", Deployment(version))
         deployments.slots["broken"] = Slot(fault="it is broken")
@@ -295,7 +297,11 @@ def test_metrics_count_requests_and_name_the_version() -> None:
     async def check(found: Running) -> None:
         await found.client.post("/predict/stays", json={"rows": [ROW, ROW]})
         await found.client.post("/predict/stays", json={})
-        text = (await found.client.get("/metrics")).text
+        refused = await found.client.get("/metrics")
+        assert refused.status_code == 403 and "stays" not in refused.text, "it names pipelines and versions"
+        own = {"Authorization": f"Bearer {METRICS_KEY}"}
+        assert (await found.client.post("/predict/stays", json=ROW, headers=own)).status_code == 403
+        text = (await found.client.get("/metrics", headers=own)).text
         for line in (
             'rempart_scorer_requests_total{pipeline="stays",status="200"} 1',
             'rempart_scorer_requests_total{pipeline="stays",status="400"} 1',

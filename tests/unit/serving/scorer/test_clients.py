@@ -71,6 +71,10 @@ def test_keys_are_evidence_and_the_newest_counts() -> None:
     assert (shop.pipelines, shop.per_minute, till.name) == (("a", "b"), 60, "till")
     assert digest(first) != digest(second) == shop.sha256
     assert not any(key in entry.text for entry in ledger.chain for key in (first, second))
+    issued.issue(ledger, "watch", [], 60, ["a", "b"], metrics=True)
+    assert [client.metrics for client in issued.clients_on(ledger)] == [False, False, True]
+    assert all(Client.from_json(client.as_json()) == client for client in issued.clients_on(ledger))
+    issued.revoke(ledger, "watch")
     issued.revoke(ledger, "shop")
     assert [client.name for client in issued.clients_on(ledger)] == ["till"]
     for fault in (
@@ -79,6 +83,7 @@ def test_keys_are_evidence_and_the_newest_counts() -> None:
         lambda: issued.issue(ledger, "shop", ["c"], 60, ["a"]),
         lambda: issued.issue(ledger, "shop", [], 60, ["a"]),
         lambda: issued.issue(ledger, "shop", ["a"], 0, ["a"]),
+        lambda: issued.issue(ledger, "shop", [], 0, ["a"], metrics=True),
     ):
         with pytest.raises(AccessError):
             fault()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rempart.errors import PredictionError, TrainingError
 from rempart.models import predictions
-from rempart.models.encoding import Feature, encode, encode_rows
+from rempart.models.encoding import Feature, RowEncoder, encode
 from rempart.models.inputs import Input, typed
 from rempart.serving.scorer.rows import typed_rows
 from rempart.settings.columns import ColumnType
@@ -56,6 +56,22 @@ def test_what_single_rows_accept_is_what_a_table_accepts(kind: ColumnType, nulla
     converted = [row[0] for row in rows]
     table = pa.table({"x": pa.array(converted, ARROW.get(kind, pa.string()))})
     assert typed([each], table)["x"].to_pylist() == converted
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(KINDS), st.booleans(), st.lists(JSON | st.just("sea"), min_size=2, max_size=4), st.data())
+def test_rows_together_are_read_as_each_is(
+    kind: ColumnType, nullable: bool, values: list[Any], data: st.DataObject
+) -> None:
+    alike = data.draw(st.sampled_from([bool, int, float, str, object]))
+    inputs, rows = [column(kind, nullable=nullable)], [{"x": value} for value in values if isinstance(value, alike)]
+    try:
+        single = [typed_rows(inputs, [row])[0] for row in rows]
+    except PredictionError:
+        with pytest.raises(PredictionError):
+            typed_rows(inputs, rows)
+        return
+    assert repr(typed_rows(inputs, rows)) == repr(single)  # 1, 1.0 and True are equal, and so are 0.0 and -0.0
 
 
 @pytest.mark.parametrize(
@@ -104,12 +120,12 @@ def test_rows_are_encoded_as_a_table_is(rows: list[tuple[Any, ...]]) -> None:
     types = {"n": pa.float64(), "w": pa.int64(), "b": pa.bool_(), "c": pa.string()}
     cells = list(zip(*rows, strict=True)) or [()] * 4
     table = pa.table({name: pa.array(cells[i], kind) for i, (name, kind) in enumerate(types.items())})
-    np.testing.assert_array_equal(encode_rows(FEATURES, rows), encode(FEATURES, table))
+    np.testing.assert_array_equal(RowEncoder(FEATURES).matrix(rows), encode(FEATURES, table))
 
 
 def test_a_value_outside_of_a_features_list_is_refused_without_quoting_it() -> None:
     with pytest.raises(TrainingError, match="encode feature 'c'") as caught:
-        encode_rows(FEATURES, [(1.0, 1, True, "secret")])
+        RowEncoder(FEATURES).matrix([(1.0, 1, True, "secret")])
     assert "secret" not in str(caught.value)
 
 

@@ -39,7 +39,7 @@ def judge(
         return KeyVerdict(others)
     conflicts = keys.counted(connection, _conflicts(pipeline))
     equal = {position: rows - conflicts.get(position, (0, 0))[0] for position, (rows, _) in others.items()}
-    return KeyVerdict(conflicts, passed_over={position: rows for position, rows in equal.items() if rows})
+    return KeyVerdict(conflicts, repeated={position: rows for position, rows in equal.items() if rows})
 
 
 def refused(connection: duckdb.DuckDBPyConnection, pipeline: Pipeline) -> Iterator[Repeated]:

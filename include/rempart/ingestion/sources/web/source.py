@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
@@ -24,7 +24,7 @@ from rempart.ingestion.sources.port import Delivery, Extraction, Origin, Sink, S
 from rempart.ingestion.sources.row_memory import CURSOR, DIGEST, ROWS, RowMemory, microseconds, moment
 from rempart.ingestion.sources.web import download as downloads
 from rempart.ingestion.sources.web import json_rows, paging
-from rempart.ingestion.sources.web.client import Answer, Client, origin_of, shown
+from rempart.ingestion.sources.web.client import Client, origin_of, shown
 from rempart.ingestion.sources.web.json_rows import NotRows
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import Pipeline
@@ -196,8 +196,9 @@ class Pages:
                 return
             try:
                 page = json_rows.parse(answer.body, source.records)
-                guard.check(here, answer, len(page.rows))
-                for row, line in zip(page.rows, self._lines(page), strict=True):
+                lines = list(self._lines(page))
+                guard.check(here, lines)
+                for row, line in zip(page.rows, lines, strict=True):
                     at = self._cursor(row.get(self._names[source.cursor.column])) if source.cursor else None
                     self.count, self.readable = self.count + 1, self.readable + (at is not None)
                     yield at, line
@@ -261,17 +262,18 @@ class _CircleCheck:
     """Refuses a service that leads in a circle, repeats a page, or gives empty pages without an end."""
 
     def __init__(self, url: str) -> None:
-        self._url, self._empty, self._before = url, 0, b""
-        self._seen: set[bytes] = set()
+        self._url, self._empty = url, 0
+        self._addresses: set[bytes] = set()
+        self._pages: set[bytes] = set()
 
-    def check(self, url: str, answer: Answer, rows: int) -> None:
-        here, body = (hashlib.blake2b(text, digest_size=16).digest() for text in (url.encode(), answer.body))
+    def check(self, url: str, rows: Sequence[bytes]) -> None:
+        here, page = (hashlib.blake2b(text, digest_size=16).digest() for text in (url.encode(), b"\n".join(rows)))
         self._empty = 0 if rows else self._empty + 1
         fault = (
             "its pages lead in a circle"
-            if here in self._seen
+            if here in self._addresses
             else "it gives the same page again"
-            if rows and body == self._before
+            if rows and page in self._pages
             else f"{EMPTY_PAGES} pages in succession hold no row"
             if self._empty >= EMPTY_PAGES
             else ""
@@ -281,8 +283,8 @@ class _CircleCheck:
                 f"read {shown(self._url)}: {fault}",
                 "Compare `pagination` with the service's documentation: does it know the parameter?",
             )
-        self._seen.add(here)
-        self._before = body
+        self._addresses.add(here)
+        self._pages.add(page)
 
 
 def _blocks(file: Path) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from rempart.settings.pipeline import ModelPipeline
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.messages import Moment, State, moment
 from rempart.web.read_models.models import champions
-from rempart.web.read_models.watched.retraining import Retrained, retrained
+from rempart.web.read_models.watched.retraining import AlarmChain, chains
 
 VERDICTS: Mapping[str, State] = {"green": "good", "red": "bad", "unknown": "unknown"}
 CURRENT_FOR = timedelta(days=2)
@@ -35,13 +35,21 @@ class WatchedColumn:
 
 @dataclass(frozen=True)
 class MetricFigure:
-    """The gate's metric on the window, or on a segment of it, and its value on the hold-out."""
+    """The gate's metric on the window, or on a segment of it, and its value on the reference.
+
+    `reference`: "hold-out"; "training data" of a segment that the hold-out lacks; "none" if both lack it.
+    """
 
     segment: str
     rows: int
     value: float | None
     recorded: float | None
     worse: bool
+    reference: str
+
+    @property
+    def is_unknown(self) -> bool:
+        return self.value is None or self.reference == "none"
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class Watched:
 
     `state`: of the newest verdict; unknown if it is old or of another version than the champion. `outcome`: as
     recorded; None if there is none. `errors` and `movements`: the metric, and the largest movement of a column, over
-    time, oldest first. `retrained`: the newest training that a red verdict started.
+    time, oldest first. `chains`: what red verdicts led to, newest first.
     """
 
     pipeline: str
@@ -71,12 +79,17 @@ class Watched:
     columns: tuple[WatchedColumn, ...] = ()
     errors: tuple[tuple[datetime, float], ...] = ()
     movements: tuple[tuple[datetime, float], ...] = ()
-    retrained: Retrained | None = None
+    chains: tuple[AlarmChain, ...] = ()
 
     @property
     def is_current(self) -> bool:
         """Return whether the newest verdict is of the champion, and not old."""
         return self.outcome is not None and (self.state != "unknown" or self.outcome == "unknown")
+
+    @property
+    def retrained(self) -> AlarmChain | None:
+        """Return the chain of the newest training that a verdict started."""
+        return next((chain for chain in self.chains if chain.started), None)
 
 
 @dataclass(frozen=True)
@@ -96,11 +109,11 @@ def all_watched(facts: CockpitFacts, now: datetime) -> tuple[Watched, ...]:
     """Return the watch of each pipeline with a model, by name."""
     files = {} if isinstance(facts.pipelines, Unknown) else facts.pipelines
     promoted = {champion.model: champion.version for champion in champions(facts)}
-    verdicts, again = facts.standing("monitoring"), retrained(facts)
+    verdicts, led_to = facts.standing("monitoring"), chains(facts, now)
     return tuple(
         replace(
             _watched(name, promoted.get(name), [record for record in verdicts if record.subject == name], now),
-            retrained=again.get(name),
+            chains=led_to.get(name, ()),
         )
         for name, file in sorted(files.items())
         if isinstance(file, ModelPipeline)
@@ -152,7 +165,9 @@ def _movement(body: Mapping[str, Any]) -> float | None:
 
 
 def _measured(found: Mapping[str, Any]) -> MetricFigure:
-    return MetricFigure(found["segment"], found["rows"], found["value"], found["recorded"], found["worse"])
+    return MetricFigure(
+        found["segment"], found["rows"], found["value"], found["recorded"], found["worse"], found["reference"]
+    )
 
 
 def _column(found: Mapping[str, Any]) -> WatchedColumn:

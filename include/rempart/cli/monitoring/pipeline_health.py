@@ -1,0 +1,202 @@
+"""Look how each pipeline stands, for `rempart status`: champion and its objects, newest run, quarantine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rempart.cli.views import model_files, text, time_limit
+from rempart.flows.monitoring.champion_objects import ChampionObjects
+from rempart.flows.shared.platform import Platform
+from rempart.web.read_models.pipeline_states import PipelineState
+
+if TYPE_CHECKING:
+    from rempart.airflow_api import AirflowApi
+
+AT_MOST = 10.0
+"""Seconds for the looks at the site and at Airflow, which go on side by side."""
+HEAD = ("PIPELINE", "CHAMPION", "ITS OBJECTS", "NEWEST RUN", "QUARANTINE")
+_NAMED = 3
+_KINDS = (
+    "deliveries",
+    "snapshot",
+    "extraction",
+    "candidate",
+    "approval",
+    "promotion",
+    "refusal",
+    "rollback",
+    "removal",
+)
+"""Kinds of evidence that tell champions and quarantine."""
+
+
+@dataclass(frozen=True)
+class NewestRun:
+    """The newest run of a pipeline's stages; a stage whose newest run failed comes first."""
+
+    stage: str
+    state: str
+    at: datetime | None
+
+
+@dataclass(frozen=True)
+class PipelineHealth:
+    """How a pipeline stands. `objects`: None without a champion. `run`: None without a run, or why it is not known."""
+
+    state: PipelineState
+    objects: ChampionObjects | None
+    run: NewestRun | str | None
+
+    @property
+    def is_red(self) -> bool:
+        """Return whether the champion's objects are not there, or nobody knows."""
+        return self.objects is not None and not self.objects.is_whole
+
+
+def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[PipelineHealth], dict[str, str]]:
+    """Return each pipeline that has a file, by name, and the sources that did not answer, with the reason."""
+    from rempart.airflow_api import AirflowApi
+    from rempart.flows.monitoring import champion_objects
+    from rempart.settings import config
+    from rempart.web import facts
+    from rempart.web.read_models.pipeline_states import pipeline_states
+
+    kinds = {kind: most for kind, most in facts.NEWEST.items() if kind in _KINDS}
+    found = facts.gather(lambda: platform, platform.clock, kinds=kinds)
+    states = pipeline_states(found, found.at)
+    champions = {state.name: state.champion.version for state in states if state.champion}
+    asked: dict[str, Any] = time_limit.answers(
+        {
+            "site": lambda: champion_objects.look(platform, champions),
+            "Airflow": lambda: newest_runs(
+                AirflowApi(config.environment_connections("airflow_api")), [state.name for state in states]
+            ),
+        },
+        seconds,
+    )
+    objects, runs = asked["site"], asked["Airflow"]
+    if isinstance(objects, BaseException):
+        objects = dict.fromkeys(champions, ChampionObjects(silent=time_limit.reason(objects)))
+    if isinstance(runs, BaseException):
+        runs = {state.name: time_limit.reason(runs) for state in states}
+    return [PipelineHealth(state, objects.get(state.name), runs.get(state.name)) for state in states], found.unknown()
+
+
+def newest_runs(api: AirflowApi, pipelines: Sequence[str]) -> dict[str, NewestRun]:
+    """Return the newest run of each pipeline's stages; a pipeline without a run is absent. Raises AirflowApiError."""
+    from rempart.cli import run_follow
+
+    stages = {
+        dag_id: (name, stage)
+        for name in pipelines
+        for stage, dag_id in zip(run_follow.DAGS, run_follow.dag_ids(name), strict=True)
+    }
+    newest: dict[str, list[NewestRun]] = {}
+    for dag_id, run in _newest(api, list(stages)).items():
+        name, stage = stages[dag_id]
+        at = run.get("start_date") or run.get("queued_at")
+        told = NewestRun(stage, str(run["state"]), datetime.fromisoformat(at) if at else None)
+        newest.setdefault(name, []).append(told)
+    return {name: max(runs, key=_rank) for name, runs in newest.items()}
+
+
+def _newest(api: AirflowApi, dag_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Return the newest run of each DAG that has one, with the fields of Airflow's list. Mostly it is one question."""
+    from rempart.airflow_api import PAGE
+
+    if not dag_ids:
+        return {}
+    question = {"dag_ids": list(dag_ids), "order_by": "-run_after", "page_limit": PAGE}
+    listed = api.ask(path := "/api/v2/dags/~/dagRuns/list", question)
+    found: dict[str, Mapping[str, Any]] = {}
+    for run in listed["dag_runs"]:
+        found.setdefault(str(run["dag_id"]), run)
+    if listed["total_entries"] > len(listed["dag_runs"]):
+        for dag_id in sorted(set(dag_ids) - set(found)):
+            question |= {"dag_ids": [dag_id], "page_limit": 1}
+            if runs := api.ask(path, question)["dag_runs"]:
+                found[dag_id] = runs[0]
+    return found
+
+
+def _rank(run: NewestRun) -> tuple[bool, float]:
+    return run.state == "failed", run.at.timestamp() if run.at else 0.0
+
+
+def lines(found: Sequence[PipelineHealth]) -> Iterator[str]:
+    """Yield a table of the pipelines, and what a person does about what is wrong. Pure."""
+    if not found:
+        yield "There is no pipeline yet. Draft one from a file: rempart pipeline new your.csv"
+        return
+    yield from text.table(HEAD, map(_row, found))
+    for health in found:
+        yield from _wrong(health)
+
+
+def _row(health: PipelineHealth) -> tuple[str, ...]:
+    state, run = health.state, health.run
+    if state.error:
+        return (state.name, "INVALID FILE", "", "", "")
+    if not state.known:
+        return (state.name, *(text.UNKNOWN,) * 4)
+    champion = "none"
+    if state.champion and state.model:
+        champion = f"version {state.champion.version} since {text.moment(state.model.champion_since)}"
+    newest = text.UNKNOWN if isinstance(run, str) else "none"
+    if isinstance(run, NewestRun):
+        newest = f"{run.stage} {'FAILED' if run.state == 'failed' else run.state} {text.moment(run.at)}"
+    held = f", {state.held_back} held back" if state.held_back else ""
+    return (state.name, champion, _objects(health.objects), newest, text.counted(state.quarantined, "row") + held)
+
+
+def _objects(found: ChampionObjects | None) -> str:
+    if found is None:
+        return "-"
+    if found.silent:
+        return text.UNKNOWN
+    wrong = [
+        f"{len(keys)} {word}" for keys, word in ((found.missing, "MISSING"), (found.different, "DIFFERENT")) if keys
+    ]
+    return f"{' and '.join(wrong)} of {found.needed}" if wrong else f"all {found.needed} at {found.site}"
+
+
+def _wrong(health: PipelineHealth) -> Iterator[str]:
+    state, objects, run = health.state, health.objects, health.run
+    if state.error:
+        yield f"{state.name}: {state.error[0]} See: rempart pipeline check {state.name}".replace("\n", " ")
+    if objects and objects.silent:
+        yield f"UNKNOWN whether the champion of {state.name} can be loaded: {objects.silent}"
+    if objects and (lost := objects.missing + objects.different):
+        more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+        word = "MISSING" if objects.missing else "DIFFERENT from its record"
+        yield (
+            f"{word} at site '{objects.site}': of the champion of {state.name}: {', '.join(lost[:_NAMED])}{more}. "
+            f"Bring them back: {model_files.STEP.command}"
+        )
+    if isinstance(run, NewestRun) and run.state == "failed":
+        yield f"The newest {run.stage} of {state.name} failed. Run it again: rempart pipeline run {state.name} --follow"
+    elif isinstance(run, str):
+        yield f"UNKNOWN: the newest run of {state.name}: {run}"
+    if state.held_back:
+        yield f"A delivery of {state.name} is held back. Look: rempart quarantine show {state.name}"
+
+
+def as_json(found: Sequence[PipelineHealth]) -> list[Mapping[str, Any]]:
+    """Return the pipelines for a JSON document; null for what is unknown. Pure."""
+    return [
+        {
+            "name": state.name,
+            "error": state.error[0] if state.error else None,
+            "champion": state.champion.version if state.champion else None,
+            "since": state.model.champion_since if state.model and state.champion else None,
+            "objects": health.objects,
+            "newest_run": None if isinstance(health.run, str) else health.run,
+            "quarantined": state.quarantined if state.known else None,
+            "held_back": state.held_back if state.known else None,
+        }
+        for health in found
+        for state in [health.state]
+    ]

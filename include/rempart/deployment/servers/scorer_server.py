@@ -1,0 +1,32 @@
+"""The scorer's own word on whether it answers: for `rempart up` and `rempart status`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rempart.deployment.servers import rest
+from rempart.deployment.setup.paths import Stack
+from rempart.errors import StackError
+from rempart.settings.config import SCORER
+
+NOT_READY = "scorer: NOT READY"
+
+
+def check(stack: Stack) -> str:
+    """Return how many champions answer. No champion is no fault. Raises StackError while the scorer is not ready."""
+    told: dict[str, Any] = rest.call("GET", f"http://127.0.0.1:{stack.scorer_port}/v2/health/ready")
+    if not told["models"]:
+        return "it answers, and no pipeline has a champion yet"
+    known = "" if told["ledger_answers"] else f"; nothing new is known since {told['ledger_known_at']}"
+    failing = f"; {told['failing']} champions cannot be opened" if told["failing"] else ""
+    return f"champions of {told['models']} pipelines answer{failing}{known}"
+
+
+def line(stack: Stack) -> str:
+    """Return the state of the scorer as a line for `rempart status`; empty if this stack starts none."""
+    if SCORER not in stack.services or stack.containers:
+        return ""
+    try:
+        return f"scorer: {check(stack)}"
+    except StackError as error:
+        return f"{NOT_READY}: {error.what}; `rempart stack logs scorer` tells why"

@@ -1,0 +1,147 @@
+"""How each pipeline stands, as `rempart status` tells it: champion and its objects, newest run, quarantine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from rempart.airflow_api import AirflowApi
+from rempart.cli.monitoring import pipeline_health
+from rempart.cli.monitoring.pipeline_health import NewestRun, PipelineHealth
+from rempart.errors import TrackingUnavailable
+from rempart.flows.monitoring import champion_objects
+from rempart.flows.monitoring.champion_objects import ChampionObjects
+from rempart.flows.shared.platform import Platform
+from rempart.models import removal
+from rempart.settings.config import Connection
+from rempart.web.read_models.pipeline_states import PipelineState, pipeline_states
+from tests import switchovers
+from tests.cockpit import NOW, Watched
+from tests.unit.cli.test_models_view import MODEL, candidate
+
+BODY = b"model"
+DIGEST = hashlib.sha256(BODY).hexdigest()
+OUTPUT, IN_MLFLOW = "training/j1/model.onnx", "mlflow/1/models/m-1/artifacts/model.onnx"
+ALL = ChampionObjects("primary", 2)
+
+
+@pytest.fixture
+def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
+    made = switchovers.in_memory()
+    record = {"name": "rentals", "version": "1", "model_id": "m-1", "run_id": "r-1", "classification": "internal"}
+    made.ledger.append("candidate", "rentals", record | {"outputs": {OUTPUT: DIGEST}, "files": {"model.onnx": DIGEST}})
+    for key in (OUTPUT, IN_MLFLOW):
+        made.sites["primary"].write("artifacts", key, BODY)
+    monkeypatch.setattr(Platform, "tracking", lambda self: None)
+    monkeypatch.setattr(removal, "folders", lambda *_: ("1/models/m-1/artifacts/", "1/r-1/artifacts/"))
+    return made
+
+
+def look(platform: Platform, version: str = "1") -> ChampionObjects:
+    return champion_objects.look(platform, {"rentals": version})["rentals"]
+
+
+def test_the_objects_of_a_champion_are_looked_for_without_evidence(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = platform.ledger.page(limit=1)
+    assert look(platform) == ALL and ALL.is_whole
+    platform.sites["primary"].delete("artifacts", OUTPUT)
+    platform.sites["primary"].write("artifacts", IN_MLFLOW, b"other")
+    assert look(platform) == replace(ALL, missing=(OUTPUT,), different=(IN_MLFLOW,))
+    monkeypatch.setattr(removal, "folders", lambda *_: ("1/r-1/artifacts/",))
+    assert look(platform) == replace(ALL, missing=("MLflow's entry of logged model m-1", OUTPUT))
+    assert platform.ledger.page(limit=1) == before
+
+
+def test_what_cannot_be_looked_for_is_unknown_and_never_good(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "no evidence names its files" in str(look(platform, "2").silent)
+
+    def silent(*_: object) -> None:
+        raise TrackingUnavailable("no answer", "x")
+
+    monkeypatch.setattr(removal, "folders", silent)
+    assert look(platform) == ChampionObjects(silent="no answer") and not look(platform).is_whole
+
+
+def airflow(*runs: dict[str, Any], page: int = 100) -> AirflowApi:
+    """An Airflow with these runs, the newest first, of which it gives so many at once."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "t"})
+        assert request.url.path == "/api/v2/dags/~/dagRuns/list"
+        asked = json.loads(request.content)
+        found = [run for run in runs if run["dag_id"] in asked["dag_ids"]]
+        return httpx.Response(
+            200, json={"dag_runs": found[: min(page, asked["page_limit"])], "total_entries": len(found)}
+        )
+
+    api = AirflowApi(Connection("airflow_api", "http", "127.0.0.1", 1, "admin", "secret", "http"))
+    api._http = httpx.Client(base_url=api.url, transport=httpx.MockTransport(answer))
+    return api
+
+
+def run(dag_id: str, state: str, minute: int) -> dict[str, Any]:
+    return {"dag_id": dag_id, "state": state, "start_date": f"2026-03-01T12:{minute:02d}:00Z"}
+
+
+@pytest.mark.parametrize("page", [100, 2])
+def test_the_newest_run_of_a_pipeline_is_found_and_one_that_failed_comes_first(page: int) -> None:
+    runs = [
+        run("ingest_a", "success", 40),
+        run("ingest_a", "failed", 39),
+        run("validate_model_b", "success", 30),
+        run("ingest_b", "success", 20),
+        run("train_a", "failed", 10),
+    ]
+    found = pipeline_health.newest_runs(airflow(*runs, page=page), ["a", "b", "c"])
+    at = {minute: datetime(2026, 3, 1, 12, minute, tzinfo=UTC) for minute in (10, 30)}
+    assert found == {"a": NewestRun("train", "failed", at[10]), "b": NewestRun("validate", "success", at[30])}
+    assert pipeline_health.newest_runs(airflow(), []) == {}
+
+
+def state() -> PipelineState:
+    watched = Watched()
+    watched.delivery()
+    candidate(watched, "1", snapshot="s1")
+    watched.promotion("1")
+    return next(found for found in pipeline_states(watched.facts(), NOW) if found.name == MODEL)
+
+
+def test_status_tells_champion_objects_newest_run_and_quarantine() -> None:
+    good = PipelineHealth(state(), ALL, NewestRun("validate", "success", NOW))
+    head, row = pipeline_health.lines([good])
+    assert [row[head.index(column) :].split("  ")[0] for column in pipeline_health.HEAD] == [
+        MODEL,
+        "version 1 since 2026-03-01 12:00 UTC",
+        "all 2 at primary",
+        "validate success 2026-03-01 12:00 UTC",
+        "3 rows",
+    ]
+    assert not good.is_red and pipeline_health.as_json([good])[0]["objects"] == ALL
+
+
+def test_status_names_the_command_for_what_is_wrong() -> None:
+    found = state()
+    lost = PipelineHealth(found, replace(ALL, missing=(OUTPUT,)), NewestRun("train", "failed", NOW))
+    _, row, missing, failed = pipeline_health.lines([lost])
+    assert lost.is_red and "1 MISSING of 2" in row and "train FAILED" in row
+    assert OUTPUT in missing and "rempart restore --only bucket:artifacts" in missing
+    assert f"rempart pipeline run {MODEL} --follow" in failed
+    silent = PipelineHealth(replace(found, held_back=1), ChampionObjects(silent="no answer"), "Airflow is away")
+    told = list(pipeline_health.lines([silent]))
+    assert silent.is_red and "unknown" in told[1]
+    assert [line for line in told if "UNKNOWN" in line and ("no answer" in line or "Airflow is away" in line)] == told[
+        2:4
+    ]
+    assert told[4].endswith(f"rempart quarantine show {MODEL}")
+    assert "rempart pipeline new" in next(pipeline_health.lines([]))
