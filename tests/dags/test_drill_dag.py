@@ -69,6 +69,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
     clean |= {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "REMPART_HOME": str(ROOT)}
     clean |= {"AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"), "PYTHONPATH": str(ROOT / "include")}
+    clean["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(ROOT / "plugins")
     for command in ([sys.executable, "-m", "airflow", "db", "migrate"], [sys.executable, "-c", RUN, json.dumps(CASES)]):
         done = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
