@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[3] / "include/rempart"
 MOST = {
     "flows/drill": 14,
-    "flows/monitoring": 13,
+    "flows/monitoring": 15,
     "flows/prediction_log": 14,
     "flows/restore": 20,
     "flows/retirement": 7,

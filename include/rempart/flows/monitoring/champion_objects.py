@@ -38,14 +38,13 @@ class ChampionObjects:
 
 def look(platform: Platform, champions: Mapping[str, str]) -> dict[str, ChampionObjects]:
     """Return the objects of each champion (version by model). A version without a result is told as `silent`."""
-    return {name: _look(platform, name, version) for name, version in champions.items()}
-
-
-def _look(platform: Platform, name: str, version: str) -> ChampionObjects:
-    try:
-        return _objects_of(platform, name, version)
-    except RempartError as error:
-        return ChampionObjects(silent=error.what)
+    found: dict[str, ChampionObjects] = {}
+    for name, version in champions.items():
+        try:
+            found[name] = _objects_of(platform, name, version)
+        except RempartError as error:
+            found[name] = ChampionObjects(silent=error.what)
+    return found
 
 
 def _objects_of(platform: Platform, name: str, version: str) -> ChampionObjects:

@@ -23,7 +23,7 @@ from rempart.models.encoding import Feature, features_of
 from rempart.models.inputs import usage
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.onnx_format import MODEL_FILE
-from rempart.settings.config import Config
+from rempart.settings.config import Config, Connection
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sections import Classification
 from rempart.training import datasets, evaluation, experiment, outputs, permission
@@ -202,7 +202,7 @@ def register(
     active = platform.active()
     site = platform.active_site(pipeline.classification, active)
     _verify(site, spec, result)
-    found = _measured(platform, site, spec, result)
+    found = _measured(erasures.rewritten(platform.ledger), platform.tracking(), site, spec, result)
     figures = {**result.metrics, **found.metrics}
     classification = platform.classification(pipeline, "model")
     with platform.committing(active):
@@ -321,24 +321,24 @@ def _verify(site: Site, spec: JobSpec, result: JobResult) -> None:
         site.read(spec.output.bucket, spec.key(name), sha256=digest)
 
 
-def _measured(platform: Platform, site: Site, spec: JobSpec, result: JobResult) -> evaluation.HeldOutFigures:
+def _measured(
+    known: erasures.Rewritten, tracking: Connection, site: Site, spec: JobSpec, result: JobResult
+) -> evaluation.HeldOutFigures:
     """Measure a job's model on the held-out rows, and add the figures to its run in MLflow."""
-    known, held_out = erasures.rewritten(platform.ledger), _rows_on_record(spec)["held_out"]
-    rows = datasets.decoded(erasures.read_dataset(known, site, held_out))
+    rows = datasets.decoded(erasures.read_dataset(known, site, _rows_on_record(spec)["held_out"]))
     seen, classes = outputs.seen(spec)[0], len(spec.target.values)
     model = IsolatedModel(site.read(spec.output.bucket, spec.key(MODEL_FILE), sha256=result.files[MODEL_FILE]))
     try:
         found = evaluation.measure(spec, seen, lambda matrix: model.run(matrix, spec.task, classes), rows)
     finally:
         model.close()
-    experiment.log_held_out(platform.tracking(), result.run_id, result.model_id, found.metrics, found.files)
+    experiment.log_held_out(tracking, result.run_id, result.model_id, found.metrics, found.files)
     return found
 
 
 def _rows_on_record(spec: JobSpec) -> dict[str, Any]:
     """Return where the training set is, as evidence has it."""
-    place = spec.dataset
-    key = datasets.held_out_key(spec.pipeline, place.held_out)
+    place, key = spec.dataset, datasets.held_out_key(spec.pipeline, spec.dataset.held_out)
     held_out = {"bucket": place.bucket, "key": key, "sha256": place.held_out}
     return {"bucket": place.bucket, "key": place.key, "sha256": place.sha256, "held_out": held_out}
 
