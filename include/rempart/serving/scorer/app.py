@@ -35,6 +35,8 @@ BODY_SECONDS = 10.0
 """Seconds in which a request's body must arrive."""
 ANSWER_SECONDS = 30.0
 """Seconds after which a request that still waits is refused."""
+MOST_UNKNOWN = 50
+"""Requests with unknown keys that wait for the ledger at once. Each holds a connection, and anybody can send one."""
 logger = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -59,6 +61,7 @@ class Scorer:
 
     def __post_init__(self) -> None:
         self.shadows = Shadows(self.log, self.metrics)
+        self._unknown = 0
         self.deployments.on_swap = self._count_swap
 
     def _count_swap(self, pipeline: str) -> None:
@@ -183,7 +186,7 @@ class Scorer:
         )
 
     async def _client(self, request: Request) -> Client:
-        """Return who asks. A key that is newer than the last look at the ledger waits for the next one.
+        """Return who asks. A key that is newer than the last look at the ledger waits for the next one, if few wait.
 
         Raises Refused (401; 503 while nothing is known of clients).
         """
@@ -198,10 +201,14 @@ class Scorer:
         try:
             return self.clients.of(given)
         except Refused:
-            if not key_in(given):
+            if not key_in(given) or self._unknown >= MOST_UNKNOWN:
                 raise
+        self._unknown += 1
+        try:
             await self.looked()
-            return self.clients.of(given)
+        finally:
+            self._unknown -= 1
+        return self.clients.of(given)
 
     def _version(self, request: Request) -> Deployment:
         """Return the deployment that a path names. Raises Refused (404)."""
@@ -275,12 +282,6 @@ class Scorer:
             ("ledger_age_seconds", "Seconds since the ledger was read.", age),
         )
         return Response(self.metrics.text(gauges), media_type=metrics.CONTENT_TYPE)
-
-
-def _give_up(asked: asyncio.Future[BatchAnswer]) -> None:
-    """End the wait for an answer. What still waits in its queue is passed over."""
-    if not asked.done():
-        asked.set_exception(TimeoutError())
 
 
 def _json(content: Any, status: int = 200) -> Response:
