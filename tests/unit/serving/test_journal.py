@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,41 @@ def test_a_full_disk_is_told_and_the_next_write_works(
     asyncio.run(run())
     assert set(logged(tmp_path)) >= {entry(3).id} and entry(2).id not in logged(tmp_path)
     assert all(segment.torn == 0 and not segment.faults for segment in opened(tmp_path))
+
+
+def test_while_the_disk_stalls_memory_holds_only_writes_that_somebody_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, goes_on, append = threading.Event(), threading.Event(), Journal._append
+
+    def stalled(self: Journal, group: Any) -> Any:
+        began.set()
+        assert goes_on.wait(20)
+        return append(self, group)
+
+    monkeypatch.setattr(Journal, "_append", stalled)
+
+    async def run() -> None:
+        log = Journal(tmp_path)
+        first = asyncio.create_task(log.write(grouped(entry(1))))
+        while not began.is_set():
+            await asyncio.sleep(0.001)
+        for number in range(2, 6):
+            waiting = asyncio.create_task(log.write(grouped(entry(number))))
+            while len(log._waiting) < 1:
+                await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            assert not log._waiting, "its client was told that there is no answer"
+        last = asyncio.create_task(log.write(grouped(entry(6))))
+        while len(log._waiting) < 1:
+            await asyncio.sleep(0)
+        goes_on.set()
+        await asyncio.gather(first, last)
+        await log.close()
+
+    asyncio.run(run())
+    assert logged(tmp_path) == [entry(1).id, entry(6).id]
 
 
 def test_an_entry_that_cannot_be_written_fails_alone(tmp_path: Path) -> None:
