@@ -91,6 +91,11 @@ def ship_all(platform: Platform, root: Path) -> list[Shipment]:
             done.append(ship(platform, folder))
         except RempartError as error:
             failed[folder.name] = error
+        except Exception as cause:  # its message may quote a value
+            why = getattr(cause, "strerror", None) or type(cause).__name__
+            failed[folder.name] = ServingError(
+                f"read the prediction log in {folder}: {why}", "Correct the rights of the folder, or look at the disk."
+            )
     for name, fault in failed.items():
         logger.error("%s: %s %s", name, fault.what, fault.hint)
     if failed:

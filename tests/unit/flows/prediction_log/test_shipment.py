@@ -270,7 +270,8 @@ def test_a_process_without_the_platforms_key_seals_and_cannot_read(lake: Lake, t
 def test_one_pipeline_that_fails_does_not_stop_the_others(lake: Lake, tmp_path: Path) -> None:
     log(lake, tmp_path, entry(1))
     (tmp_path / "aaa_unknown").mkdir()
-    with pytest.raises(ServingError, match="ship the prediction log of aaa_unknown"):
+    (tmp_path / "bbb_unreadable" / ".shipping").mkdir(parents=True)
+    with pytest.raises(ServingError, match="ship the prediction log of aaa_unknown, bbb_unreadable"):
         run(lake.platform, tmp_path)
     assert len(rows(lake)) == 1
 
