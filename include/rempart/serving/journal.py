@@ -142,14 +142,14 @@ class Journal:
         return self._segment
 
     def _abandon(self) -> None:
-        if self._segment is not None:
-            self._segment.abandon()
-            self._segment = None
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.abandon()
 
     def _close(self) -> None:
-        if self._segment is not None:
-            self._segment.close()
-            self._segment = None
+        segment, self._segment = self._segment, None  # also if it fails: its descriptor may be another file's by then
+        if segment is not None:
+            segment.close()
 
     def _failure(self, cause: Exception) -> ServingError:
         return ServingError(

@@ -111,6 +111,30 @@ def test_a_full_disk_is_told_and_the_next_write_works(
     assert all(segment.torn == 0 and not segment.faults for segment in opened(tmp_path))
 
 
+def test_a_segment_whose_close_fails_is_not_written_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment_close = segments.Segment.close
+
+    def failing_close(self: segments.Segment) -> None:
+        segment_close(self)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))  # as a network file system says it late
+
+    async def run() -> None:
+        log = Journal(tmp_path, segment_bytes=1)
+        await log.write(grouped(entry(1)))
+        with monkeypatch.context() as broken:
+            broken.setattr(segments.Segment, "close", failing_close)
+            with pytest.raises(ServingError, match="Input/output error"):
+                await log.write(grouped(entry(2)))
+        other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)  # it gets the number of the closed one
+        await log.write(grouped(entry(3)))
+        assert os.fstat(other).st_size == 0
+        os.close(other)
+        await log.close()
+
+    asyncio.run(run())
+    assert sorted(logged(tmp_path)) == [entry(1).id, entry(3).id]
+
+
 def test_while_the_disk_stalls_memory_holds_only_writes_that_somebody_waits_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
