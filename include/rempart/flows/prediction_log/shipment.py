@@ -50,8 +50,9 @@ class Shipment:
     """What was shipped of one pipeline's log.
 
     `objects`: new hour files, and `entries` in them. `doubled`: entries that were there. `erased`: entries of erased
-    subjects, left out. `unread`: sealed entries whose key was destroyed. `torn`: bytes of unconfirmed writes. `aside`:
-    damaged segments, which stay on disk for a person. `nameless`: entries without a key, which no erasure finds.
+    subjects, and of a removed pipeline that had the name before, left out. `unread`: sealed entries whose key was
+    destroyed. `torn`: bytes of unconfirmed writes. `aside`: damaged segments, which stay on disk for a person.
+    `nameless`: entries without a key, which no erasure finds.
     """
 
     pipeline: str
@@ -201,6 +202,10 @@ class _Shipping:
         who = erasures.erased(ledger, name, erasures.secrets_of(platform))
         emptied = erase_descendant_logs.emptied_before(ledger, name)
         read, damaged = self._read(batch)
+        if (gone := removals.time_of_removal(ledger, name)) is not None:  # a new pipeline has the name
+            kept = [each for each in read if each.entry.at > gone]
+            self.counts["erased"] += len(read) - len(kept)
+            read = kept
         site = platform.active_site(self.pipeline.classification, active) if read else None
         rows = self._rows(read, who)
         new, made = list[Row](), list[hour_files.HourFile]()

@@ -292,6 +292,14 @@ def test_what_a_removed_pipeline_left_is_deleted_and_nothing_else(
     assert "discarded" in [record.body["state"] for record in lake.platform.ledger.find("prediction-log", NAME)]
 
 
+def test_entries_of_a_removed_pipeline_are_not_those_of_a_new_one_with_its_name(lake: Lake, tmp_path: Path) -> None:
+    removed = lake.platform.ledger.append("removal", NAME, {"id": "a", "what": "remove", "state": "ended"})
+    log(lake, tmp_path, entry(1, removed.at - timedelta(seconds=1)), entry(2))
+    done = shipment.ship(lake.platform, tmp_path / NAME)
+    assert (done.entries, done.erased) == (1, 1) and [row["id"] for row in rows(lake)] == [entry(2).id]
+    assert segments.all_in(tmp_path / NAME) == []
+
+
 def failing(name: str) -> ModelPipeline:
     raise PipelineError(f"{name}: no such file", "Write it.")
 
