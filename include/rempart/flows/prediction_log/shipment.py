@@ -136,7 +136,7 @@ def _sum(first: Shipment, second: Shipment) -> Shipment:
 
 def _discarded(platform: Platform, folder: Path) -> Shipment:
     """Delete what a removed pipeline left on this machine, with evidence."""
-    if left := segments.closed_in(folder):
+    if left := [*segments.closed_in(folder), *segments.set_aside_in(folder)]:
         body = {"state": "discarded", "segments": len(left), "why": "the pipeline was removed"}
         platform.ledger.append("prediction-log", folder.name, body)
         segments.delete(folder, left)
