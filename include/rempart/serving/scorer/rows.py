@@ -145,10 +145,17 @@ class KeptColumns:
         for column, convert in self._key:
             given = [row.get(column.name) for row in kept]
             kinds = set(map(type, given))
-            if kinds == {type(None)} or (len(kinds) == 1 and _at_once(convert, kinds.pop(), given) is given):
-                continue  # each has its form
+            if kinds == {type(None)} or (len(kinds) == 1 and _have_form(convert, kinds.pop(), given)):
+                continue
             kept = [_with_key(row, column, convert) for row in kept]
         return kept
+
+
+def _have_form(convert: Callable[[Any], Any], kind: type, values: list[Any]) -> bool:
+    try:
+        return _at_once(convert, kind, values) is values
+    except _Unfit:
+        return False
 
 
 def _nested(row: Mapping[str, Any]) -> PredictionError:
