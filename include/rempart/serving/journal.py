@@ -62,7 +62,8 @@ class Journal:
     async def write(self, group: PredictionGroup) -> None:
         """Return once the sampled predictions are on disk.
 
-        Raises ServingError: none of them counts then, and a later write may succeed.
+        Raises ServingError: none of them counts then, and a later write may succeed. A write that is cancelled before
+        the disk has it is forgotten: while a disk stalls, others keep coming.
         """
         chosen = records.sampled(group, self.sample)
         if chosen is None:
@@ -71,7 +72,11 @@ class Journal:
         self._waiting.append(waiting := _Waiting(chosen, loop.create_future()))
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._write_waiting())
-        await waiting.written
+        try:
+            await waiting.written
+        except asyncio.CancelledError:
+            self._waiting = [each for each in self._waiting if each is not waiting]
+            raise
 
     async def close(self) -> None:
         """Wait for the predictions under way, and release the segment."""
@@ -137,14 +142,14 @@ class Journal:
         return self._segment
 
     def _abandon(self) -> None:
-        if self._segment is not None:
-            self._segment.abandon()
-            self._segment = None
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.abandon()
 
     def _close(self) -> None:
-        if self._segment is not None:
-            self._segment.close()
-            self._segment = None
+        segment, self._segment = self._segment, None  # also if it fails: its descriptor may be another file's by then
+        if segment is not None:
+            segment.close()
 
     def _failure(self, cause: Exception) -> ServingError:
         return ServingError(

@@ -104,7 +104,7 @@ def encode(group: PredictionGroup) -> EncodedGroup:
         }
         private = {"inputs": group.inputs, "names": group.names, "features": group.features}
         record = EncodedGroup(_TO_JSON.encode(public), _TO_JSON.encode(private))
-    except (TypeError, ValueError) as cause:  # its message may quote a value
+    except (TypeError, ValueError, RecursionError) as cause:  # its message may quote a value
         raise ServingError(
             f"{doing}: a value has no form in JSON ({type(cause).__name__})",
             "Pass JSON types: text, numbers, booleans, dates and times.",

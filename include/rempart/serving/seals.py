@@ -173,4 +173,7 @@ def _opened(frame: Frame, cipher: _Cipher | None, *, is_readable: bool) -> list[
     public, private = frame.payload[_LENGTH.size : end], frame.payload[end:]
     if cipher is not None:
         private = cipher.opened(frame.position, public, private)
-    return records.decode(public, private if is_readable else None)
+    try:
+        return records.decode(public, private if is_readable else None)
+    except RecursionError:  # one record must not keep the others from the lake
+        raise ValueError("its values are nested too deep") from None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 _SUFFIX = ".journal"
 _LOCK = ".shipping"
+_DAMAGED = "damaged"
 
 
 class Segment:
@@ -117,9 +118,14 @@ def delete(folder: Path, files: list[Path]) -> None:
 
 def set_aside(file: Path) -> Path:
     """Move a damaged segment to the folder `damaged`, for a person. Return where it is. Raises OSError."""
-    aside = file.parent / "damaged"
+    aside = file.parent / _DAMAGED
     aside.mkdir(mode=0o700, exist_ok=True)
     file.rename(to := aside / file.name)
     sync_folder(aside)
     sync_folder(file.parent)
     return to
+
+
+def set_aside_in(folder: Path) -> list[Path]:
+    """Return the damaged segments of a folder, which a person may look at."""
+    return all_in(folder / _DAMAGED)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,65 @@ def test_a_full_disk_is_told_and_the_next_write_works(
     asyncio.run(run())
     assert set(logged(tmp_path)) >= {entry(3).id} and entry(2).id not in logged(tmp_path)
     assert all(segment.torn == 0 and not segment.faults for segment in opened(tmp_path))
+
+
+def test_a_segment_whose_close_fails_is_not_written_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment_close = segments.Segment.close
+
+    def failing_close(self: segments.Segment) -> None:
+        segment_close(self)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))  # as a network file system says it late
+
+    async def run() -> None:
+        log = Journal(tmp_path, segment_bytes=1)
+        await log.write(grouped(entry(1)))
+        with monkeypatch.context() as broken:
+            broken.setattr(segments.Segment, "close", failing_close)
+            with pytest.raises(ServingError, match="Input/output error"):
+                await log.write(grouped(entry(2)))
+        other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)  # it gets the number of the closed one
+        await log.write(grouped(entry(3)))
+        assert os.fstat(other).st_size == 0
+        os.close(other)
+        await log.close()
+
+    asyncio.run(run())
+    assert sorted(logged(tmp_path)) == [entry(1).id, entry(3).id]
+
+
+def test_while_the_disk_stalls_memory_holds_only_writes_that_somebody_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, goes_on, append = threading.Event(), threading.Event(), Journal._append
+
+    def stalled(self: Journal, group: Any) -> Any:
+        began.set()
+        assert goes_on.wait(20)
+        return append(self, group)
+
+    monkeypatch.setattr(Journal, "_append", stalled)
+
+    async def run() -> None:
+        log = Journal(tmp_path)
+        first = asyncio.create_task(log.write(grouped(entry(1))))
+        while not began.is_set():
+            await asyncio.sleep(0.001)
+        for number in range(2, 6):
+            waiting = asyncio.create_task(log.write(grouped(entry(number))))
+            while len(log._waiting) < 1:
+                await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            assert not log._waiting, "its client was told that there is no answer"
+        last = asyncio.create_task(log.write(grouped(entry(6))))
+        while len(log._waiting) < 1:
+            await asyncio.sleep(0)
+        goes_on.set()
+        await asyncio.gather(first, last)
+        await log.close()
+
+    asyncio.run(run())
+    assert logged(tmp_path) == [entry(1).id, entry(6).id]
 
 
 def test_an_entry_that_cannot_be_written_fails_alone(tmp_path: Path) -> None:

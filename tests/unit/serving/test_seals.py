@@ -172,3 +172,16 @@ def test_a_record_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(records, "MOST_BYTES", 100)
     with pytest.raises(ServingError, match="more than 100"):
         records.encode(grouped(entry(1)))
+
+
+def test_a_record_that_is_nested_too_deep_costs_no_other() -> None:
+    deep: list[object] = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(ServingError, match="no form in JSON"):
+        records.encode(grouped(entry(1, inputs={"agent": deep})))
+    whole = records.encode(grouped(entry(1)))
+    nested = b'{"inputs": [{"agent": ' + b"[" * 5000 + b"]" * 5000 + b'}], "names": [], "features": [[]]}'
+    body = SegmentSeal("s1", SEALED).framed([records.EncodedGroup(whole.public, nested), whole])
+    found = open_segment("s1", body, unwrap)
+    assert ids(found) == [entry(1).id] and len(found.faults) == 2

@@ -117,7 +117,11 @@ def find(
     """
     name, open_key = pipeline.name, opener(platform, identity)
     for file in segments.all_in(journal):
-        if entry_id.encode() not in (body := file.read_bytes()):
+        try:
+            body = file.read_bytes()
+        except FileNotFoundError:  # it was shipped just now
+            continue
+        if entry_id.encode() not in body:
             continue
         content = seals.open_segment(file.stem, body, unwrapper(open_key))
         for entry in content.entries:

@@ -50,8 +50,9 @@ class Shipment:
     """What was shipped of one pipeline's log.
 
     `objects`: new hour files, and `entries` in them. `doubled`: entries that were there. `erased`: entries of erased
-    subjects, left out. `unread`: sealed entries whose key was destroyed. `torn`: bytes of unconfirmed writes. `aside`:
-    damaged segments, which stay on disk for a person. `nameless`: entries without a key, which no erasure finds.
+    subjects, and of a removed pipeline that had the name before, left out. `unread`: sealed entries whose key was
+    destroyed. `torn`: bytes of unconfirmed writes. `aside`: damaged segments, which stay on disk for a person.
+    `nameless`: entries without a key, which no erasure finds.
     """
 
     pipeline: str
@@ -91,6 +92,11 @@ def ship_all(platform: Platform, root: Path) -> list[Shipment]:
             done.append(ship(platform, folder))
         except RempartError as error:
             failed[folder.name] = error
+        except Exception as cause:  # its message may quote a value
+            why = getattr(cause, "strerror", None) or type(cause).__name__
+            failed[folder.name] = ServingError(
+                f"read the prediction log in {folder}: {why}", "Correct the rights of the folder, or look at the disk."
+            )
     for name, fault in failed.items():
         logger.error("%s: %s %s", name, fault.what, fault.hint)
     if failed:
@@ -130,7 +136,7 @@ def _sum(first: Shipment, second: Shipment) -> Shipment:
 
 def _discarded(platform: Platform, folder: Path) -> Shipment:
     """Delete what a removed pipeline left on this machine, with evidence."""
-    if left := segments.closed_in(folder):
+    if left := [*segments.closed_in(folder), *segments.set_aside_in(folder)]:
         body = {"state": "discarded", "segments": len(left), "why": "the pipeline was removed"}
         platform.ledger.append("prediction-log", folder.name, body)
         segments.delete(folder, left)
@@ -196,6 +202,10 @@ class _Shipping:
         who = erasures.erased(ledger, name, erasures.secrets_of(platform))
         emptied = erase_descendant_logs.emptied_before(ledger, name)
         read, damaged = self._read(batch)
+        if (gone := removals.time_of_removal(ledger, name)) is not None:  # a new pipeline has the name
+            kept = [each for each in read if each.entry.at > gone]
+            self.counts["erased"] += len(read) - len(kept)
+            read = kept
         site = platform.active_site(self.pipeline.classification, active) if read else None
         rows = self._rows(read, who)
         new, made = list[Row](), list[hour_files.HourFile]()

@@ -38,6 +38,8 @@ EVERY = 3.0
 """Seconds between two looks at the ledger."""
 PATIENCE = 10.0
 """Seconds after which the ledger counts as away. What it answers later counts at the next look."""
+OPEN_PATIENCE = 5.0
+"""Seconds that a look waits for versions that are opened. They go on: a slow site delays no revocation of a key."""
 AGAIN = 30.0
 """Seconds after which a version that could not be opened is tried again."""
 logger = logging.getLogger(__name__)
@@ -86,18 +88,24 @@ class ScorerService:
     _wanted: Any = None
     _looked: asyncio.Event = field(default_factory=asyncio.Event)
     _reading: asyncio.Task[Standings] | None = None
+    _deploying: asyncio.Task[None] | None = None
     _threads: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def watch(self) -> None:
         """Follow the ledger until the task is cancelled."""
-        while True:
-            try:
-                await self.refresh()
-            except RempartError as error:
-                logger.warning("the scorer goes on with what it knows: %s", error.what)
-            except Exception as cause:
-                logger.error("the scorer goes on with what it knows: %s", type(cause).__name__)  # noqa: TRY400 # it may quote a value
-            await asyncio.sleep(EVERY)
+        try:
+            while True:
+                try:
+                    await self.refresh()
+                except RempartError as error:
+                    logger.warning("the scorer goes on with what it knows: %s", error.what)
+                except Exception as cause:
+                    logger.error("the scorer goes on with what it knows: %s", type(cause).__name__)  # noqa: TRY400 # it may quote a value
+                await asyncio.sleep(EVERY)
+        finally:
+            if self._deploying is not None:
+                self._deploying.cancel()
+                await asyncio.wait([self._deploying])
 
     async def looked(self) -> None:
         """Return after the next look at the ledger, or after as long as three looks take."""
@@ -129,7 +137,16 @@ class ScorerService:
                 self.logs.follow(pipelines, self.known.sealed_with)
         waiting.set()
         if self.known is not None:
-            await self._deploy(self.known, pipelines)
+            await self._deploy_in_time(self.known, pipelines)
+
+    async def _deploy_in_time(self, known: Standings, pipelines: Mapping[str, ModelPipeline]) -> None:
+        """Deploy what is known, and return after OPEN_PATIENCE at the latest. Nothing else is deployed meanwhile."""
+        if self._deploying is None:
+            self._deploying = asyncio.create_task(self._deploy(known, pipelines))
+        done, _ = await asyncio.wait([self._deploying], timeout=OPEN_PATIENCE)
+        if done:
+            found, self._deploying = self._deploying, None
+            found.result()
 
     async def _read_in_time(self, pipelines: Mapping[str, ModelPipeline]) -> Standings:
         """Return a reading of the ledger. One that takes long goes on, and no other begins meanwhile.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, cast
 
 from rempart.errors import PipelineError
@@ -112,3 +113,8 @@ def since(records: Iterable[Evidence], removed: int | None) -> list[Evidence]:
 def removal_of(ledger: Ledger, name: str) -> int | None:
     """Return the number of the newest record that a pipeline's models were removed, or None."""
     return next((r.seq for r in ledger.find("removal", name, limit=_RECENT) if r.body.get("what") == "remove"), None)
+
+
+def time_of_removal(ledger: Ledger, name: str) -> datetime | None:
+    """Return when a pipeline of this name was removed last, models included, or None."""
+    return next((r.at for r in ledger.find("removal", name, limit=_RECENT) if r.body.get("what") == "remove"), None)

@@ -31,12 +31,18 @@ from rempart.serving.scorer.shadows import Shadows
 
 MOST_BODY = 4 << 20
 """Bytes of a request."""
+MOST_HELD = 128 << 20
+"""Bytes of the bodies of all requests under way. What is made of them takes a few times as much memory."""
 BODY_SECONDS = 10.0
 """Seconds in which a request's body must arrive."""
 ANSWER_SECONDS = 30.0
 """Seconds after which a request that still waits is refused."""
+MOST_UNKNOWN = 50
+"""Requests with unknown keys that wait for the ledger at once. Each holds a connection, and anybody can send one."""
 logger = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
+Hold = Callable[[int], None]
+"""Counts bytes that a request holds until it is answered. Raises Refused (503)."""
 
 
 async def _never() -> None:
@@ -59,6 +65,7 @@ class Scorer:
 
     def __post_init__(self) -> None:
         self.shadows = Shadows(self.log, self.metrics)
+        self._unknown = self._held = 0
         self.deployments.on_swap = self._count_swap
 
     def _count_swap(self, pipeline: str) -> None:
@@ -102,32 +109,46 @@ class Scorer:
         return made
 
     async def _predict(self, request: Request) -> Response:
-        async def asked() -> tuple[Deployment, Question]:
-            body = await _body(request)
+        async def asked(hold: Hold) -> tuple[Deployment, Question]:
+            body = await _body(request, hold)
             return self.deployments.of(request.path_params["pipeline"]), friendly.question(body)
 
         return await self._answered(request, asked)
 
     async def _infer(self, request: Request) -> Response:
-        async def asked() -> tuple[Deployment, Question]:
+        async def asked(hold: Hold) -> tuple[Deployment, Question]:
             if "inference-header-content-length" in request.headers:
                 raise Refused(400, "read the request: it has binary tensors", "Send the tensors' data as JSON.")
-            body = await _body(request)
+            body = await _body(request, hold)
             deployment = self._version(request)
             return deployment, open_inference.question(body, deployment.opened.inputs, deployment.opened.kept)
 
         return await self._answered(request, asked)
 
     async def _answered(
-        self, request: Request, asked: Callable[[], Awaitable[tuple[Deployment, Question]]]
+        self, request: Request, asked: Callable[[Hold], Awaitable[tuple[Deployment, Question]]]
     ) -> Response:
         """Return the answer to a request for predictions, and count it."""
         pipeline, began = request.path_params["pipeline"], time.perf_counter()
         client = await self._client(request)
         self.clients.allowed(client, pipeline, time.monotonic())
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            held += size
+            self._held += size
+            if self._held > MOST_HELD:
+                raise Refused(
+                    503,
+                    f"read the request: all requests under way have more than {MOST_HELD >> 20} MiB",
+                    "Ask again later, send fewer rows in a request, or run more scorers.",
+                    {"Retry-After": "5"},
+                )
+
         try:
             try:
-                deployment, question = await asked()
+                deployment, question = await asked(hold)
                 response = await self._ask(client, pipeline, deployment, question, began)
             except RempartError as cause:
                 raise refused(cause) from None
@@ -137,6 +158,8 @@ class Scorer:
         except Exception:  # it is answered with 500
             self.metrics.answered(pipeline, 500, 0, time.perf_counter() - began)
             raise
+        finally:
+            self._held -= held
         self.metrics.answered(pipeline, 200, len(question.rows), time.perf_counter() - began)
         return response
 
@@ -183,7 +206,7 @@ class Scorer:
         )
 
     async def _client(self, request: Request) -> Client:
-        """Return who asks. A key that is newer than the last look at the ledger waits for the next one.
+        """Return who asks. A key that is newer than the last look at the ledger waits for the next one, if few wait.
 
         Raises Refused (401; 503 while nothing is known of clients).
         """
@@ -198,10 +221,14 @@ class Scorer:
         try:
             return self.clients.of(given)
         except Refused:
-            if not key_in(given):
+            if not key_in(given) or self._unknown >= MOST_UNKNOWN:
                 raise
+        self._unknown += 1
+        try:
             await self.looked()
-            return self.clients.of(given)
+        finally:
+            self._unknown -= 1
+        return self.clients.of(given)
 
     def _version(self, request: Request) -> Deployment:
         """Return the deployment that a path names. Raises Refused (404)."""
@@ -277,12 +304,6 @@ class Scorer:
         return Response(self.metrics.text(gauges), media_type=metrics.CONTENT_TYPE)
 
 
-def _give_up(asked: asyncio.Future[BatchAnswer]) -> None:
-    """End the wait for an answer. What still waits in its queue is passed over."""
-    if not asked.done():
-        asked.set_exception(TimeoutError())
-
-
 def _json(content: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
@@ -319,8 +340,8 @@ async def _no_route(request: Request, cause: Exception) -> Response:
     return _refusal(Refused(status, f"answer the request: {what}", hint))
 
 
-async def _body(request: Request) -> bytes:
-    """Return a request's body. Raises Refused (408, 413, 415)."""
+async def _body(request: Request, hold: Hold) -> bytes:
+    """Return a request's body. Raises Refused (408, 413, 415, 503)."""
     too_large = Refused(
         413,
         f"read the request: its body is larger than {MOST_BODY >> 20} MiB",
@@ -339,6 +360,7 @@ async def _body(request: Request) -> bytes:
                 size += len(part)
                 if size > MOST_BODY:
                     raise too_large
+                hold(len(part))
                 parts.append(part)
     except TimeoutError:
         raise Refused(

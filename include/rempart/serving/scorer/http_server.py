@@ -21,7 +21,7 @@ from rempart.errors import ServingError
 from rempart.serving.scorer.refusals import Refused
 
 HEADER_SECONDS = 10.0
-"""Seconds in which a request's header must arrive, and the rest of a body whose request was answered already."""
+"""Seconds for a handshake of TLS, for a request's header, and for the rest of a body whose request was answered."""
 READ_SECONDS = 10.0
 """Seconds in which a client must read an answer that the system's buffers do not hold."""
 MOST_HEADER = 64 << 10
@@ -167,6 +167,16 @@ def _full() -> bytes:
 
 class StoppableServer(uvicorn.Server):
     """A server that ends at SIGTERM and SIGINT, and lets its caller finish: uvicorn's own raises the signal again."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen. uvicorn has no setting for the time of a handshake, which would be a minute."""
+        loop: Any = asyncio.get_running_loop()
+        if self.config.ssl is not None:
+            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=HEADER_SECONDS)
+        try:
+            await super().startup(sockets)
+        finally:
+            vars(loop).pop("create_server", None)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

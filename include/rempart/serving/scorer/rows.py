@@ -29,6 +29,7 @@ _FORMS = {
     "timestamp": 'a time with its offset, such as "2026-01-31T12:00:00Z"',
 }
 _MISSING = object()
+_NESTED = frozenset((list, dict))
 
 
 class _Unfit(ValueError):
@@ -133,18 +134,36 @@ class KeptColumns:
     def of(self, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Return rows as JSON: values of the key in one form each, the others as they were given.
 
-        Raises PredictionError if a given value of the key is not of its column's type: no erasure would find it.
+        Raises PredictionError if a given value of the key is not of its column's type: no erasure would find it. Also
+        if a value is a list or an object: nested deep enough, nobody could read the log again.
         """
         names, kept = self._names, list[Mapping[str, Any]]()
         for row in rows:
             kept.append(row if names.issuperset(row) else {name: row[name] for name in row if name in names})
+            if not _NESTED.isdisjoint(map(type, kept[-1].values())):
+                raise _nested(kept[-1])
         for column, convert in self._key:
             given = [row.get(column.name) for row in kept]
             kinds = set(map(type, given))
-            if kinds == {type(None)} or (len(kinds) == 1 and _at_once(convert, kinds.pop(), given) is given):
-                continue  # each has its form
+            if kinds == {type(None)} or (len(kinds) == 1 and _have_form(convert, kinds.pop(), given)):
+                continue
             kept = [_with_key(row, column, convert) for row in kept]
         return kept
+
+
+def _have_form(convert: Callable[[Any], Any], kind: type, values: list[Any]) -> bool:
+    try:
+        return _at_once(convert, kind, values) is values
+    except _Unfit:
+        return False
+
+
+def _nested(row: Mapping[str, Any]) -> PredictionError:
+    column = next(name for name, value in row.items() if type(value) in _NESTED)
+    return PredictionError(
+        f"predict: column '{column}' has a list or an object in a row",
+        "Pass a text, a number, true, false or null, or leave the column out.",
+    )
 
 
 def _with_key(row: Mapping[str, Any], column: Input, convert: Callable[[Any], Any]) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from rempart.errors import ConnectionMissing, KeyWrong, ModelRefused, ServingErr
 from rempart.flows.erasure import erase_descendant_logs
 from rempart.flows.prediction.champion import Champion
 from rempart.flows.prediction_log import keys, replay, retention, shipment
+from rempart.serving import segments
 from rempart.serving.entries import PredictionEntry, new_id
 from rempart.settings import pipelines
 from rempart.settings.config import Connection
@@ -78,6 +79,9 @@ def test_a_prediction_is_the_same_before_and_after_it_is_shipped(
     shipment.ship(lake.platform, tmp_path / NAME)
     again = replay.replay(lake.platform, PIPELINE, asked[1].id, tmp_path / NAME)
     assert again.same and again.from_inputs is not None and "hour=11" in again.logged.where
+    with pytest.MonkeyPatch.context() as race:
+        race.setattr(segments, "all_in", lambda folder: [folder / "shipped-just-now.journal"])
+        assert replay.replay(lake.platform, PIPELINE, asked[1].id, tmp_path / NAME).same
     assert again.logged.private.inputs == asked[1].inputs
     told = "\n".join(command.lines(again, with_inputs=False))
     assert told.count("(the same)") == 2 and "answered by version 7 at acme/node-1/scorer" in told

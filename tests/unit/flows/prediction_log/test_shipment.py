@@ -270,7 +270,8 @@ def test_a_process_without_the_platforms_key_seals_and_cannot_read(lake: Lake, t
 def test_one_pipeline_that_fails_does_not_stop_the_others(lake: Lake, tmp_path: Path) -> None:
     log(lake, tmp_path, entry(1))
     (tmp_path / "aaa_unknown").mkdir()
-    with pytest.raises(ServingError, match="ship the prediction log of aaa_unknown"):
+    (tmp_path / "bbb_unreadable" / ".shipping").mkdir(parents=True)
+    with pytest.raises(ServingError, match="ship the prediction log of aaa_unknown, bbb_unreadable"):
         run(lake.platform, tmp_path)
     assert len(rows(lake)) == 1
 
@@ -286,9 +287,18 @@ def test_what_a_removed_pipeline_left_is_deleted_and_nothing_else(
             run(lake.platform, tmp_path)
         assert len(segments.all_in(tmp_path / NAME)) == 1
         lake.platform.ledger.append("removal", NAME, {"id": "a", "what": "remove", "state": "ended"})
+        segments.set_aside(segments.all_in(tmp_path / NAME)[0])  # it has values of persons, too
         assert run(lake.platform, tmp_path)["entries"] == 0
-    assert segments.all_in(tmp_path / NAME) == []
+    assert segments.all_in(tmp_path / NAME) == segments.set_aside_in(tmp_path / NAME) == []
     assert "discarded" in [record.body["state"] for record in lake.platform.ledger.find("prediction-log", NAME)]
+
+
+def test_entries_of_a_removed_pipeline_are_not_those_of_a_new_one_with_its_name(lake: Lake, tmp_path: Path) -> None:
+    removed = lake.platform.ledger.append("removal", NAME, {"id": "a", "what": "remove", "state": "ended"})
+    log(lake, tmp_path, entry(1, removed.at - timedelta(seconds=1)), entry(2))
+    done = shipment.ship(lake.platform, tmp_path / NAME)
+    assert (done.entries, done.erased) == (1, 1) and [row["id"] for row in rows(lake)] == [entry(2).id]
+    assert segments.all_in(tmp_path / NAME) == []
 
 
 def failing(name: str) -> ModelPipeline:

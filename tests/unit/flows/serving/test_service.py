@@ -94,6 +94,12 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path / "scorer")
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look waits until its versions are open, however busy this machine is."""
+    monkeypatch.setattr(service, "OPEN_PATIENCE", 60.0)
+
+
 def in_loop(made: ScorerService, check: Callable[[ScorerService], Awaitable[None]]) -> None:
     async def main() -> None:
         try:

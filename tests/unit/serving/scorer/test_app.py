@@ -115,6 +115,11 @@ def test_the_key_is_logged_in_one_form_and_other_columns_are_not() -> None:
         refused = await found.client.post("/predict/stays", json=ROW | {"stay_id": SECRET})
         assert refused.status_code in (400, 422) and SECRET not in refused.text and "of the key" in refused.text
         assert (await found.client.post("/predict/stays/", json=ROW)).status_code == 404, "no redirect"
+        for deep in ([], {"a": SECRET}, [[[SECRET]]]):  # nobody could read the log again if it is deep enough
+            refused = await found.client.post("/predict/stays", json={"keys": [{"stay_id": 9, "guest": deep}]})
+            assert refused.status_code == 400 and "'guest' has a list" in refused.text and SECRET not in refused.text
+            ignored = {"keys": [{"stay_id": 9, "note": deep}]}
+            assert (await found.client.post("/predict/stays", json=ignored)).status_code == 200
 
     in_loop(check)
 

@@ -6,9 +6,13 @@ import asyncio
 import json
 import os
 import signal
+import ssl
+from pathlib import Path
 
 import pytest
+import uvloop
 
+from bench.outside import make_pair
 from rempart.serving.scorer import http_server
 from tests.answering import ROW
 from tests.unit.serving.scorer.test_app import KEY, running
@@ -51,3 +55,28 @@ def test_a_slow_client_is_dropped_and_a_signal_ends_the_server_after_its_answers
             assert len(found.log.entries) == 1
 
     asyncio.run(main())
+
+
+def test_a_client_that_begins_no_handshake_is_dropped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(http_server, "HEADER_SECONDS", 0.5)
+    pair = make_pair(tmp_path, "localhost")
+    trusts = ssl.create_default_context(cafile=pair.certificate)
+
+    async def main() -> None:
+        async with running() as found:
+            server = http_server.server(found.scorer.application(), "", 0, (pair.certificate, pair.key))
+            listening = http_server.listen("127.0.0.1", 0)
+            serving = asyncio.create_task(server.serve([listening]))
+            while not server.started:
+                await asyncio.sleep(0.01)
+            port = listening.getsockname()[1]
+            mute, _ = await asyncio.open_connection("127.0.0.1", port)
+            assert await asyncio.wait_for(mute.read(), 10) == b""
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusts, server_hostname="localhost")
+            writer.write(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.close()
+            server.should_exit = True
+            await serving
+
+    uvloop.run(main())

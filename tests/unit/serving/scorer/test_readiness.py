@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from rempart.serving.scorer import app
 from rempart.serving.scorer.clients import Client, digest, new_key
 from rempart.serving.scorer.deployments import Deployment, Deployments
 from tests.answering import ROW, ScriptedVersion
@@ -34,6 +37,39 @@ def test_a_key_that_is_newer_than_the_last_look_at_the_ledger_waits_for_the_next
             answer = await found.client.get("/v2", headers={"Authorization": header})
             assert answer.status_code == 401
         assert len(looks) == 1, "nobody looks for what is no key"
+
+    in_loop(check)
+
+
+def test_few_unknown_keys_wait_so_that_nobody_takes_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "MOST_UNKNOWN", 3)
+
+    async def check(found: Running) -> None:
+        looked, waiting = asyncio.Event(), 0
+
+        async def look() -> None:
+            nonlocal waiting
+            waiting += 1
+            await looked.wait()
+
+        async def ask() -> int:
+            headers = {"Authorization": f"Bearer {new_key()}"}
+            return (await found.client.post("/predict/stays", json=ROW, headers=headers)).status_code
+
+        found.scorer.looked = look
+        first = [asyncio.create_task(ask()) for _ in range(3)]
+        while waiting < 3:
+            await asyncio.sleep(0)
+        assert [await ask() for _ in range(5)] == [401] * 5, "they do not wait"
+        assert (await found.client.post("/predict/stays", json=ROW)).status_code == 200
+        first[0].cancel()
+        await asyncio.wait([first[0]])
+        fourth = asyncio.create_task(ask())
+        while waiting < 4:
+            await asyncio.sleep(0)
+        looked.set()
+        assert [await each for each in (*first[1:], fourth)] == [401] * 3
+        assert await ask() == 401 and waiting == 5, "there is room again"
 
     in_loop(check)
 

@@ -15,7 +15,7 @@ from rempart.errors import PredictionError, TrainingError
 from rempart.models import predictions
 from rempart.models.encoding import Feature, RowEncoder, encode
 from rempart.models.inputs import Input, typed
-from rempart.serving.scorer.rows import typed_rows
+from rempart.serving.scorer.rows import KeptColumns, typed_rows
 from rempart.settings.columns import ColumnType
 
 ARROW = {
@@ -135,3 +135,13 @@ def test_named_rows_are_the_rows_of_the_table(figures: list[list[float]]) -> Non
     for task, matrix in (("classification", array), ("regression", array[:, 0])):
         wanted = predictions.named(task, target, matrix).to_pylist()
         assert repr(predictions.named_rows(task, target, matrix)) == repr(wanted)
+
+
+@pytest.mark.parametrize("kind", ["date", "timestamp", "integer", "string"])
+def test_a_value_of_the_key_that_is_none_of_its_type_is_told_and_not_quoted(kind: ColumnType) -> None:
+    kept = KeptColumns([Input("day", kind, nullable=True)], ["day"])
+    assert kept.of([{"day": None}, {}]) == [{"day": None}, {}]
+    for rows in ([{"day": "CANARY\0"}], [{"day": "CANARY\0"}] * 2, [{"day": None}, {"day": "CANARY\0"}]):
+        with pytest.raises(PredictionError, match="'day' of the key") as refused:
+            kept.of(rows)
+        assert "CANARY" not in str(refused.value)

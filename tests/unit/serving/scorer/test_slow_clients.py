@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 
 from rempart.errors import ServingError
-from rempart.serving.scorer import http_server
+from rempart.serving.scorer import app, http_server
 from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.rows import Key, Row
 from tests.answering import ROW, ScriptedVersion
@@ -194,6 +194,30 @@ def test_requests_of_64_mb_are_refused_without_being_held(key: str) -> None:
         finally:
             tracemalloc.stop()
         assert await big.ask() == 200, "the connection is whole"
+
+    in_loop(check)
+
+
+def test_bodies_of_all_requests_together_stay_within_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "MOST_HELD", 1 << 20)
+    body = BODY + b" " * 400_000
+    whole = head(f"Content-Length: {len(body)}") + body
+
+    async def check(found: Served) -> None:
+        slow = [await found.open() for _ in range(4)]
+        for each in slow:
+            each.writer.write(whole[:-1])  # with a key, and all but the last byte
+            await each.writer.drain()
+        ended = [asyncio.create_task(each.answered()) for each in slow]
+        done, waiting = await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+        assert {each.result() for each in done} == {503}
+        assert await (await found.open()).ask() == 200, "there is room for others again"
+        for each in slow:
+            each.writer.write(whole[-1:])
+        assert [await each for each in waiting].count(200) >= 2
+        assert await slow[0].ask(whole) in (200, 503)
+        for _ in range(5):
+            assert await (await found.open()).ask(whole) == 200, "what was answered is not held"
 
     in_loop(check)
 
