@@ -66,7 +66,7 @@ time.sleep(6)
 connection, place = environment_connections(spec.output.site.connection), spec.output.site
 allowed = decide(spec, place.name, connection.extra.get("endpoint_url"), on=datetime.now(UTC).date())
 files = {"model.onnx": "0" * 64}
-result = JobResult(job_id=spec.job_id, status="succeeded", metrics={"mae": 1.0}, files=files, model_files=files,
+result = JobResult(job_id=spec.job_id, status="succeeded", metrics={"train_mae": 1.0}, files=files, model_files=files,
                    run_id="r", model_id="m", seconds={}, rows=1,
                    decision=permission_of(spec).decision)
 S3Site(place.name, connection, place.region, allowed).write(

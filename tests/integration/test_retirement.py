@@ -61,7 +61,8 @@ def house(platform: Platform) -> Iterator[House]:
 def stored(platform: Platform, record: dict[str, Any]) -> dict[str, int]:
     """How many object versions there are of a version's job, training set, model and run."""
     site, buckets = platform.active_site("personal"), platform.config.buckets
-    places = [(buckets.artifacts, f"jobs/{record['job_id']}/"), (buckets.lake, record["dataset"]["key"])]
+    places = [(buckets.artifacts, f"jobs/{record['job_id']}/")]
+    places += [(buckets.lake, part["key"]) for part in (record["dataset"], record["dataset"]["held_out"])]
     found = folders(platform.tracking(), record["model_id"], record["run_id"]) or record["folders"]
     record.setdefault("folders", found)
     places += [(buckets.artifacts, f"mlflow/{folder}") for folder in record["folders"]]
@@ -75,7 +76,7 @@ def test_a_retired_version_is_gone_from_mlflow_and_the_site_and_its_run_tells_so
     name, tracking = pipeline.name, platform.tracking()
     first, second, third = (dict(record.body) for record in reversed(platform.ledger.find("candidate", name)))
     before = [stored(platform, record) for record in (first, second, third)]
-    assert len(before[0]) == 4 and all(all(counts.values()) for counts in before)
+    assert len(before[0]) == 5 and all(all(counts.values()) for counts in before)
     planned = execute.look(platform, pipeline)
     assert list(planned.retire) == [first["version"]], planned
     with monkeypatch.context() as killed:

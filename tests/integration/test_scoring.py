@@ -116,6 +116,17 @@ def test_a_table_that_does_not_fit_is_refused_and_nothing_in_it_changes(
         flow.score(replace(world.platform, config=elsewhere), world.pipeline, **ALL)
 
 
+def test_a_table_of_the_users_that_has_no_prediction_yet_fails_no_run_without_rows(
+    world: Scored, feature_databases: FeatureDatabases
+) -> None:
+    world.deliver("one", stays(10))
+    with user(feature_databases) as session:
+        session.execute("CREATE TABLE stay_prices (stay_id bigint, model text, PRIMARY KEY (stay_id, model))")
+    none = world.score(since="2025-01-01", until="2025-02-01")
+    assert (none.scoring, none.changed_rows, none.former_rows) == (None, 0, 0)
+    assert world.score(**ALL).changed_rows == 10
+
+
 def test_odd_values_arrive_as_they_are(feature_databases: FeatureDatabases, tmp_path: Any) -> None:
     import pyarrow.parquet as pq
 

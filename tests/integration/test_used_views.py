@@ -80,7 +80,7 @@ def same(left: pa.Table, right: pa.Table) -> bool:
 
 
 def training_sets(world: World) -> list[tuple[str, pa.Table]]:
-    """Every version of the training sets of sales, with the text that tells of which snapshots its values are."""
+    """Every version of both parts of the training sets of sales, with the text that tells of which snapshots it is."""
     found = []
     for site in world.platform.sites.values():
         for info in site.versions("lake", "training/sales/"):
@@ -134,16 +134,18 @@ def test_both_stores_give_the_values_of_fixed_snapshots_and_an_erasure_follows_t
     again = train.training_set(platform, spec("sales"))
     assert {row["sale"]: row["weather__celsius_mean_1d"] for row in again.table.to_pylist()}[9] > 100
     train.order(platform, spec("sales"), again.table, again.snapshot, used=again.used)
-    assert len(training_sets(world)) == 2
+    assert len(training_sets(world)) == 4  # two sets, each with its held-out rows
 
     told = erase_flow.erase(platform, spec("readings"), [(900,)], **GIVEN)
     assert [(done.pipeline, done.uses) for done in told.descendants] == [("sales", True)]
     done = erase_flow.erase(platform, spec("readings"), [(900,)], dry_run=False, **GIVEN)
     assert not done.pending and done.left == 0, done
     # only the set with the erased value lost values: those of its source, and what is made of them
-    left = dict(training_sets(world))
-    assert sorted(left) == sorted([spec_of_used(snapshots), f"stations/{snapshots['stations']}"])
-    cut = left[f"stations/{snapshots['stations']}"]
+    left, of_cut = training_sets(world), f"stations/{snapshots['stations']}"
+    assert sorted(used for used, _ in left) == sorted([spec_of_used(snapshots), of_cut] * 2)
+    keys = [info.key for info in world.home.list("lake", "training/sales/")]
+    assert len(keys) == 4 and sum("/held-out/" in key for key in keys) == 2
+    cut = pa.concat_tables([rows for used, rows in left if used == of_cut])
     assert cut.num_rows == found.table.num_rows and cut["weather__celsius_mean_1d"].null_count == cut.num_rows
     assert cut["expressions__warmer"].null_count == cut.num_rows > cut["place__height"].null_count
     assert same(train.training_set(platform, spec("sales")).table, alone.table)

@@ -2,7 +2,8 @@
 
 The gate's metric, also by segment; of a classification the error of its probabilities (calibration) too. A segment of
 which the hold-out has too few rows is measured against its training rows, whose losses are too small: a model fits what
-it learned from. So they are multiplied by how much larger the mean loss of the whole hold-out is.
+it learned from. So they are raised until their mean is that of the whole hold-out: of a regression by the ratio,
+of a classification by the difference, since the share of errors on what a model learned from is often almost 0.
 """
 
 from __future__ import annotations
@@ -124,9 +125,9 @@ def judge(
     the reference of segments that the hold-out lacks.
     """
     overall = _figure(metric, "", window.losses, holdout.losses, rules, recorded)
-    learned = _comparable(training, holdout) if training else None
+    learned, doubt = _comparable(metric, training, holdout) if training else (None, 0.0)
     segments = [
-        _segment(metric, name, losses, (_of(holdout, column, value), _of(learned, column, value)), rules)
+        _segment(metric, name, losses, (_of(holdout, column, value), _of(learned, column, value)), rules, doubt)
         for column in window.groups
         for value, name, losses in _segments(column, window)
         if len(losses) >= rules.least_rows
@@ -150,9 +151,18 @@ def judge(
 
 
 def _figure(
-    metric: str, segment: str, mine: Floats, theirs: Floats, rules: Monitoring, recorded: float | None = None
+    metric: str,
+    segment: str,
+    mine: Floats,
+    theirs: Floats,
+    rules: Monitoring,
+    recorded: float | None = None,
+    doubt: float = 0.0,
 ) -> Figure:
-    """Return a figure; `worse` before the test for chance. It is worse if a loss is no finite number."""
+    """Return a figure; `worse` before the test for chance. It is worse if a loss is no finite number.
+
+    `doubt`: variance of the mean of `theirs`, besides that of its rows.
+    """
     import numpy as np
 
     if min(len(mine), len(theirs)) < rules.least_rows:
@@ -160,7 +170,7 @@ def _figure(
     value, before = _value(metric, float(mine.mean())), _value(metric, float(theirs.mean()))
     before = before if recorded is None else recorded
     with np.errstate(invalid="ignore", over="ignore"):
-        noise = math.sqrt(float(mine.var()) / len(mine) + float(theirs.var()) / len(theirs))
+        noise = math.sqrt(float(mine.var()) / len(mine) + float(theirs.var()) / len(theirs) + doubt)
     if not math.isfinite(noise):  # a p-value of NaN would hide every fault
         return Figure(segment, len(mine), value, before, 0.0, True)
     excess = float(mine.mean() - theirs.mean())
@@ -175,27 +185,41 @@ def _value(metric: str, mean: float) -> float:
     return math.sqrt(mean) if metric == "rmse" else 1 - mean if metric == "accuracy" else mean
 
 
-def _segment(metric: str, name: str, mine: Floats, references: tuple[Floats, Floats], rules: Monitoring) -> Figure:
-    """Return the figure of a segment. `references`: losses of its rows in the hold-out, and in the training data."""
+def _segment(
+    metric: str, name: str, mine: Floats, references: tuple[Floats, Floats], rules: Monitoring, doubt: float
+) -> Figure:
+    """Return the figure of a segment. `references`: losses of its rows in the hold-out, and in the training data.
+
+    `doubt`: variance of the mean of the latter, besides that of its rows.
+    """
     import numpy as np
 
     names: tuple[Reference, Reference] = ("hold-out", "training data")
     for reference, theirs in zip(names, references, strict=True):
         if len(theirs) >= rules.least_rows:
-            return replace(_figure(metric, name, mine, theirs, rules), reference=reference)
+            more = doubt if reference == "training data" else 0.0
+            return replace(_figure(metric, name, mine, theirs, rules, doubt=more), reference=reference)
     is_broken = not np.isfinite(mine).all()
     value = _value(metric, float(mine.mean()))
     return Figure(name, len(mine), value, None, 0.0 if is_broken else 1.0, is_broken, "none")
 
 
-def _comparable(training: RowLosses, holdout: RowLosses) -> RowLosses | None:
-    """Return the training losses with the mean of the hold-out; None if one of the means is 0 or no number."""
+def _comparable(metric: str, training: RowLosses, holdout: RowLosses) -> tuple[RowLosses | None, float]:
+    """Return the training losses with the mean of the hold-out, and the variance of what was added to each.
+
+    None if one of the means is no number, or a mean of 0 gives no ratio.
+    """
     import numpy as np
 
-    means = [float(side.losses.mean()) if len(side.losses) else 0.0 for side in (training, holdout)]
-    if not all(mean > 0 and np.isfinite(mean) for mean in means):
-        return None
-    return replace(training, losses=training.losses * (means[1] / means[0]))
+    learned, unseen = (float(side.losses.mean()) if len(side.losses) else 0.0 for side in (training, holdout))
+    if not (np.isfinite(learned) and unseen > 0 and np.isfinite(unseen)):
+        return None, 0.0
+    if metric in ("mae", "rmse") or unseen < learned:
+        scaled = replace(training, losses=training.losses * (unseen / learned)) if learned else None
+        return scaled, 0.0
+    most = 1.0 if metric == "accuracy" else np.inf
+    shifted = np.minimum(training.losses + (unseen - learned), most)
+    return replace(training, losses=shifted), float(holdout.losses.var()) / len(holdout.losses)
 
 
 def _of(side: RowLosses | None, column: str, value: str) -> Floats:

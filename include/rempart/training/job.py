@@ -210,6 +210,12 @@ class Work(Strict):
     total_over_attempts: int = Field(default=0, ge=0)
 
 
+LEARNT = "train_"
+"""Begins the name of a metric on rows that the model learned from."""
+DIFFERENCE = "onnx_difference"
+"""Largest difference between the predictions of the ONNX model and of the trainer's own."""
+
+
 class JobResult(Strict):
     """Result of a job. `files`: SHA-256 of its objects at the site; `model_files`: of the model's files in MLflow.
 
@@ -236,6 +242,11 @@ class JobResult(Strict):
     def _usable(self) -> Self:
         if bad := sorted(name for name, value in self.metrics.items() if not math.isfinite(value)):
             raise ValueError(f"metrics.{bad[0]} is not a finite number")
+        for (
+            name
+        ) in self.metrics:  # of held-out rows nobody takes a job's word, nor a name that stands for something else
+            if not name.startswith(LEARNT) and name != DIFFERENCE:
+                raise ValueError(f"metrics: a name is neither {DIFFERENCE} nor begins with {LEARNT}")
         if "model.onnx" not in self.files or self.files["model.onnx"] != self.model_files.get("model.onnx"):
             raise ValueError("files: model.onnx is missing, or differs between the site and MLflow")
         return self

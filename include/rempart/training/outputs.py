@@ -15,15 +15,13 @@ from rempart.models.encoding import Feature, encode
 from rempart.sites.port import Site
 from rempart.training import datasets
 from rempart.training.attempts.progress import Progress, TrainingRun
-from rempart.training.job import JobSite, JobSpec, Work
+from rempart.training.job import DIFFERENCE, LEARNT, JobSite, JobSpec, Work
 from rempart.training.trainers import trainers
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-LEARNT = "train_"
-"""Begins the name of a metric on rows that the model learned from."""
 CHECKED = 10_000
 """Rows, spread over all, on which a job compares its ONNX model with the trainer's, and measures it."""
 
@@ -67,7 +65,7 @@ def make(spec: JobSpec, site: Callable[[JobSite], Site], progress: Progress, run
     predicted = onnx_format.run(onnx_format.open_session(trained.body), inputs[some], spec.task, classes)
     measured = {f"{LEARNT}{name}": value for name, value in metrics.score(spec.task, learnt[some], predicted).items()}
     if trained.largest_difference is not None:
-        measured["onnx_difference"] = trained.largest_difference
+        measured[DIFFERENCE] = trained.largest_difference
     for name, value in measured.items():
         if not -float("inf") < value < float("inf"):
             raise TrainingError(

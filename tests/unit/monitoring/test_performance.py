@@ -124,6 +124,28 @@ def test_a_segment_that_the_hold_out_lacks_is_compared_with_its_training_data_or
     assert judged(20.0, perfect)["room=sea"].reference == "none"
 
 
+@pytest.mark.parametrize("learned", [0.0, 0.001])
+@pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
+def test_a_classifier_that_knows_its_training_data_by_heart_has_a_reference_of_use(metric: str, learned: float) -> None:
+    random, months = np.random.default_rng(1), [f"{month}" for month in range(12)]
+
+    def rows(error: float, count: int, known: list[str]) -> RowLosses:
+        losses = (random.random(count) < error).astype(float) if metric == "accuracy" else np.full(count, error)
+        return RowLosses(losses, {"month": known * (count // len(known))})
+
+    training = rows(learned, 12_000, months)
+    if metric == "log_loss":  # in some months the model is three times as sure
+        training.losses[::2] *= 3
+    holdout = rows(0.2, 2_000, ["0"])
+    recorded = 0.8 if metric == "accuracy" else 0.2
+    for error, worse in ((0.2, False), (0.4, True)):
+        window = rows(error, 3_000, months[1:7])
+        found = performance.judge(metric, window, holdout, recorded, RULES, training).segments
+        assert {figure.reference for figure in found} == {"training data"}
+        assert [figure.recorded for figure in found] == [pytest.approx(recorded, abs=0.03)] * 6
+        assert [figure.worse for figure in found] == [worse] * 6
+
+
 def test_a_loss_that_is_no_number_is_red_also_without_a_reference() -> None:
     window = errors(3_000, 20.0, 2, room=["plain", "cellar"] * 1_500)
     window.losses[1] = np.nan

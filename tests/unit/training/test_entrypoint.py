@@ -8,9 +8,11 @@ import socket
 import pytest
 from urllib3.util import Retry
 
-from rempart.errors import IntegrityError, TrackingUnavailable, TrainingError
+from rempart.errors import ErasedMeanwhile, IntegrityError, TrackingUnavailable, TrainingError
+from rempart.flows.training import train
 from rempart.flows.training.labelled import held_out_from, split
 from rempart.flows.training.train import train_on
+from rempart.ingestion import snapshots
 from rempart.settings.config import Connection, load
 from rempart.training import datasets, entrypoint
 from rempart.training.job import PYTHON, parse_spec
@@ -166,3 +168,25 @@ def test_parameters_are_refused_before_anything_is_written():
     with pytest.raises(TrainingError, match="no parameter 'depth'"):
         train_on(platform, stage.pipeline(), stage.table(), "s1", params={"depth": 3})
     assert list(platform.sites["primary"].list("lake")) == []
+
+
+@pytest.mark.parametrize("seen", ["before the training set is stored", "after"])
+@pytest.mark.parametrize("of", ["stays_test", "weather"])
+def test_a_training_set_of_rows_that_were_erased_meanwhile_gives_no_job(monkeypatch, seen, of):
+    platform = stage.platform_in_memory(load(stage.project_file("rempart.yaml")), nowhere)
+    lake, site = platform.config.buckets.lake, platform.sites["primary"]
+    name = {"stays_test": "s1", "weather": "w1"}[of]
+    keys = [f"{snapshots.folder(of)}{snapshot}.json" for snapshot in (name, "later")]
+    successor = {"bucket": lake, "key": keys[0], "sha256": "a" * 64, "to": keys[1], "to_sha256": "b" * 64}
+
+    def erased() -> None:
+        platform.ledger.append("erasure", of, {"state": "rewritten", "successors": [successor]})
+
+    if seen == "after":
+        store = train._store
+        monkeypatch.setattr(train, "_store", lambda *given: (store(*given), erased())[0])
+    else:
+        erased()
+    with pytest.raises(ErasedMeanwhile, match=f"Rows of '{of}' were erased"):
+        train_on(platform, stage.pipeline(), stage.table(), "s1", used={"weather": "w1"}, backend=stage.Captures())
+    assert list(site.list("artifacts")) == [] and (seen == "after" or list(site.list(lake)) == [])

@@ -52,7 +52,7 @@ def result(**changes) -> str:
         "decision": "c" * 64,
         "job_id": spec().job_id,
         "status": "succeeded",
-        "metrics": {"mae": 1.0},
+        "metrics": {"train_mae": 1.0},
         "files": {"model.onnx": "b" * 64},
         "model_files": {"model.onnx": "b" * 64},
         "run_id": "r",
@@ -139,7 +139,7 @@ def test_a_spec_with_a_fault_is_refused_by_name(body, message):
 
 
 def test_a_good_result_is_read():
-    assert parse_result(result(), spec().job_id).metrics == {"mae": 1.0}
+    assert parse_result(result(), spec().job_id).metrics == {"train_mae": 1.0}
 
 
 def test_a_result_from_before_work_was_counted_is_read():
@@ -154,7 +154,9 @@ def test_a_result_from_before_work_was_counted_is_read():
         (result(metrics={"mae": float("nan")}), "not finite"),  # T6
         (result(metrics={"mae": float("inf")}), "not finite"),
         (result(metrics={}), "metrics"),
-        (result(metrics={"mae": "low"}), "metrics.mae"),
+        (result(metrics={"train_mae": "low"}), "metrics.train_mae"),
+        (result(metrics={"train_mae": 1.0, "mae": 0.1}), "neither onnx_difference nor begins with train_"),
+        (result(metrics={"train_mae": 1.0, "dataset_sha256": 7}), "neither onnx_difference nor begins with train_"),
         (result(run_id=None), "run_id"),
         (result(files={}), "model.onnx is missing"),
         (result(model_files={"model.onnx": "c" * 64}), "differs between the site and MLflow"),

@@ -123,8 +123,8 @@ def count_of_others(connection: Connection, into: Into, model: str, sha256: str)
     """
     table = sql.Identifier(*into.table.split("."))
     with _session(connection, into, f"count rows of {into.table}") as opened:
-        if opened.execute("SELECT to_regclass(%s)", [into.table]).fetchone() == (None,):
-            return 0
+        if not {MODEL, "sha256"} <= set(_columns(opened, into)):
+            return 0  # it has no prediction yet
         query = sql.SQL("SELECT count(*) FROM {} WHERE model = %s AND sha256 IS DISTINCT FROM %s").format(table)
         ((count,),) = opened.execute(query, [model, sha256]).fetchall()
         return int(count)
@@ -137,13 +137,7 @@ def _fit(opened: Session, into: Into, table: sql.Composable, types: Mapping[str,
         opened.execute(
             sql.SQL("CREATE TABLE {} ({}, model text NOT NULL, {})").format(table, _declared(types), constraint)
         )
-    found: dict[str, str] = dict(
-        opened.execute(
-            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
-            "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-            [into.table],
-        ).fetchall()
-    )
+    found = _columns(opened, into)
     wanted = {**types, MODEL: "text"}
     wrong = [name for name, kind in wanted.items() if found.get(name, kind) != kind]
     wrong += [name for name in (*keys, MODEL) if name not in found]
@@ -156,6 +150,16 @@ def _fit(opened: Session, into: Into, table: sql.Composable, types: Mapping[str,
     for name in wanted:
         if name not in found:
             opened.execute(sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(table, _declared({name: wanted[name]})))
+
+
+def _columns(opened: Session, into: Into) -> dict[str, str]:
+    """Return the columns of the table with their types; none if it is missing."""
+    found = opened.execute(
+        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+        "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+        [into.table],
+    )
+    return dict(found.fetchall())
 
 
 def _declared(types: Mapping[str, str]) -> sql.Composable:

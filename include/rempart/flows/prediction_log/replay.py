@@ -141,6 +141,8 @@ def find(
                 table = hour_files.read(body)
                 row = next(row for row in table.to_pylist() if row["id"] == entry_id)
                 if all(row.get(column) is None for column in hour_files.PRIVATE):
+                    if row["key"]:
+                        open_key(row["key"])  # it tells when the key was destroyed
                     raise _without_values(entry_id)
                 output = {column: row[column] for column in hour_files.output_columns(table.column_names)}
                 if row["key"]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
@@ -266,6 +266,27 @@ def snapshot_id(ledger: Ledger, bucket: str, pipeline: str, name: str) -> str:
     folder = snapshots.folder(pipeline)
     found = erasures.standing(rewritten(ledger), bucket, f"{folder}{name}.json", "")
     return found[0].removeprefix(folder).removesuffix(".json") if found else name
+
+
+@contextmanager
+def standing_rows(ledger: Ledger, bucket: str, of: Sequence[tuple[str, str]]) -> Iterator[None]:
+    """Store objects that are made of these snapshots, by pipeline and id, unless a row of them was erased since.
+
+    Checked before, and after: an erasure that did not see the objects has recorded by then what it rewrote. Raises
+    ErasedMeanwhile.
+    """
+    _check_standing(ledger, bucket, of)
+    yield
+    _check_standing(ledger, bucket, of)
+
+
+def _check_standing(ledger: Ledger, bucket: str, of: Sequence[tuple[str, str]]) -> None:
+    for pipeline, snapshot in of:
+        if snapshot_id(ledger, bucket, pipeline, snapshot) != snapshot:
+            raise ErasedMeanwhile(
+                f"Rows of '{pipeline}' were erased while a training set was made of snapshot {snapshot}",
+                "Run `rempart pipeline erase --again`, which cleans what this run may have stored. Then train again.",
+            )
 
 
 def read_dataset(known: Rewritten, site: Site, dataset: Mapping[str, Any]) -> bytes:

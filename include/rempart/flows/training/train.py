@@ -85,7 +85,7 @@ def train(
 
     The same data, trainer, parameters, seed and code reuse the existing job and version. `verdict`: number of the red
     verdict that is the cause, if any. Raises TrainingError, FeatureError, TrackingUnavailable, TrackingRefused,
-    SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable.
+    SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable, ErasedMeanwhile.
     """
     check_trainer(pipeline, params)  # before the join, which takes minutes
     found = training_set(platform, pipeline)
@@ -149,17 +149,21 @@ def order(
     site = platform.active_site(pipeline.classification)
     merged = check_trainer(pipeline, params)
     learnable = without_late(pipeline, table)
-    feed = _job_labels(labels, late=table.num_rows - learnable.num_rows) if labels else None
-    if feed:
+    feed, late = None, table.num_rows - learnable.num_rows
+    if labels:
+        counts = {**asdict(labels.rows), "late": late}
+        feed = JobLabels(pipeline=labels.pipeline, snapshot=labels.snapshot, rows=counts)
         logger.info("%s", told(feed.pipeline, feed.rows))
-    elif late := table.num_rows - learnable.num_rows:
+    elif late:
         logger.info("%s", told_late(late, pipeline.prediction.target))
     made_of = {"snapshot": snapshot, **({"labels": f"{feed.pipeline}/{feed.snapshot}"} if feed else {})}
     if used:  # in the file as well, so that equal rows of other snapshots are another training set
         made_of["used"] = used_views.told(used)
         learnable = learnable.replace_schema_metadata({used_views.USED: made_of["used"]})
     rows = labelled.split(pipeline, learnable)
-    dataset = _store(platform.config, pipeline, site, platform.clock(), rows, made_of)
+    of = [(pipeline.name, snapshot), *(used or {}).items(), *([(labels.pipeline, labels.snapshot)] if labels else [])]
+    with erasures.standing_rows(platform.ledger, platform.config.buckets.lake, of):
+        dataset = _store(platform.config, pipeline, site, platform.clock(), rows, made_of)
     logger.info(
         "stored training set %s: %d rows to learn from, %d held out",
         dataset.sha256[:16],
@@ -180,10 +184,6 @@ def without_late(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
     if dates.null_count or not table.num_rows:
         return table
     return labelled.without_late(pipeline, table, labelled.held_out_from(pipeline, pc.max(dates).as_py()))
-
-
-def _job_labels(labels: LabelsUsed, *, late: int) -> JobLabels:
-    return JobLabels(pipeline=labels.pipeline, snapshot=labels.snapshot, rows={**asdict(labels.rows), "late": late})
 
 
 def register(

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from rempart.backup.keys import age
 from rempart.backup.points import erasures as register
 from rempart.cli import app
-from rempart.errors import BackupError, ErasedMeanwhile, IntegrityError, SiteError
+from rempart.errors import BackupError, ErasedMeanwhile, IntegrityError, ObjectMissing, SiteError
 from rempart.flows.erasure import erase as flow
 from rempart.flows.erasure import erase_report
 from rempart.flows.ingestion import ingest_run
@@ -28,6 +28,7 @@ from rempart.flows.shared import erasures
 from rempart.ingestion import snapshots
 from rempart.ingestion.content.growth import KnownRows
 from rempart.settings.pipeline import Pipeline
+from rempart.training import datasets
 from tests.erasable import HEADER, ROWS, Lake, id_of
 from tests.unit.flows.erasure.booked import OTHER, VICTIM, WHO, erase, new_lake, without_features
 
@@ -92,6 +93,34 @@ def test_an_erased_booking_is_nowhere_and_everybody_else_is_where_he_was(lake: L
     raw = [lake.site("primary").read(lake.bucket, info.key) for info in lake.site("primary").list(lake.bucket, "raw/")]
     lines = [(gzip.decompress(content) if content[:1] == b"\x1f" else content).decode().splitlines() for content in raw]
     assert sorted(lines, key=len) == [[HEADER, *ROWS[10:14]], [HEADER, *[row for row in ROWS[:10] if row != VICTIM]]]
+
+
+def test_an_erased_booking_is_in_neither_part_of_a_training_set_nor_in_what_replaces_it(lake: Lake) -> None:
+    table, home = snapshots.load_table(lake.site("primary"), lake.bucket, current(lake)), lake.site("primary")
+    parts = {}
+    for made_key, rows in ((datasets.key, table.slice(0, 1)), (datasets.held_out_key, table.slice(1))):
+        body = datasets.encoded(rows)
+        digest = hashlib.sha256(body).hexdigest()
+        key = made_key("hotel_bookings", digest)
+        home.write(lake.bucket, key, body)
+        parts[key] = {"bucket": lake.bucket, "key": key, "sha256": digest}
+    lake.replicate()
+    learn, held_out = parts.values()
+
+    def found(part: dict[str, str]) -> list[int]:
+        body = erasures.read_dataset(erasures.rewritten(lake.platform.ledger), home, part)
+        return datasets.decoded(body)["booking_id"].to_pylist()
+
+    only, *others = table["booking_id"].to_pylist()
+    for number, who in enumerate(others[:2], 1):
+        assert not erase(lake, who).pending and lake.holders(who) == []
+        assert found(held_out) == others[number:] and found(learn) == [only]
+        now = register.standing(erasures.rewritten(lake.platform.ledger), *held_out.values())
+        assert now and now[0] == datasets.held_out_key("hotel_bookings", now[1])
+        lake.replicate()
+    assert not erase(lake, only).pending and lake.holders(only) == [] and found(held_out) == others[2:]
+    with pytest.raises(ObjectMissing, match="every row of"):
+        found(learn)
 
 
 def test_a_snapshot_whose_rows_are_not_those_of_its_manifest_gets_no_successor(lake: Lake) -> None:

@@ -13,10 +13,11 @@ import pytest
 
 from rempart.backup.keys import age
 from rempart.cli.predictions import replay as command
-from rempart.errors import ConnectionMissing, KeyWrong, ModelRefused, ServingError
+from rempart.errors import ConnectionMissing, KeyDestroyed, KeyWrong, ModelRefused, ServingError
 from rempart.flows.erasure import erase_descendant_logs
 from rempart.flows.prediction.champion import Champion
 from rempart.flows.prediction_log import keys, replay, retention, shipment
+from rempart.flows.shared.keys import destroy, open_keyring
 from rempart.serving import segments
 from rempart.serving.entries import PredictionEntry, new_id
 from rempart.settings import pipelines
@@ -159,6 +160,17 @@ def test_an_entry_whose_values_an_erasure_in_a_source_took_is_told(
     lake.platform.ledger.append("erasure", NAME, told)
     shipment.ship(lake.platform, tmp_path / NAME)
     with pytest.raises(ServingError, match="an erasure took its inputs and features"):
+        replay.replay(lake.platform, PIPELINE, found.id, tmp_path / NAME)
+
+
+def test_an_entry_that_was_shipped_after_its_key_was_destroyed_does_not_blame_an_erasure(
+    lake: Lake, champion: Champion, tmp_path: Path
+) -> None:
+    log(lake, tmp_path, found := answered(champion, 1))
+    scope = keys.scope_of(model(lake))
+    destroy(lake.platform.ledger, open_keyring(lake.platform), scope.id, dry_run=False)
+    shipment.ship(lake.platform, tmp_path / NAME)
+    with pytest.raises(KeyDestroyed):
         replay.replay(lake.platform, PIPELINE, found.id, tmp_path / NAME)
 
 

@@ -221,5 +221,5 @@ def test_the_guides_example_shares_its_work(order, tmp_path, monkeypatch):
         version = trainers.code_version(trainer["use"])
         made = order[0].model_dump() | {"trainer": trainer, "code_version": version}
         job = Job(tmp_path / str(nodes), JobSpec.model_validate(made | {"job_id": ""}), order[1], nodes, trainer)
-        maes.append(job.train().metrics["mae"])
+        maes.append(job.train().metrics["train_mae"])
     assert maes[0] < 5 and maes[1] == pytest.approx(maes[0], rel=1e-4)

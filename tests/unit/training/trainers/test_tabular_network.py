@@ -130,9 +130,9 @@ def attempts(tmp_path_factory):
 def test_it_learns_and_survives_the_conversion(attempts, task):
     whole = attempts[f"spec-{task}"]["whole"]
     if task == "regression":
-        assert whole["metrics"]["mae"] < 12 and whole["metrics"]["onnx_difference"] < 0.01
+        assert whole["metrics"]["train_mae"] < 12 and whole["metrics"]["onnx_difference"] < 0.01
     else:
-        assert whole["metrics"]["accuracy"] > 0.7 and whole["metrics"]["onnx_difference"] < 1e-4
+        assert whole["metrics"]["train_accuracy"] > 0.7 and whole["metrics"]["onnx_difference"] < 1e-4
     made_with = whole["made_with"]
     assert made_with["torch"].startswith("2.") and made_with["device"] in ("cpu", "cuda") and made_with["precision"]
 
