@@ -39,9 +39,10 @@ class Outcome:
     `repeated` good rows are not in the snapshot, since an equal or newer row of their key is. `replaced` accepted rows
     took the place of an older row. `judged` rows were checked against the expectations; `unexpected` counts, by reason,
     the rows that broke each. The other rows had an earlier fault. `again` counts how often it was ingested again, and
-    `added` and `added_repeated` the rows that the last time made accepted and repeated. `held`: its good rows are in
-    quarantine too, until a person accepts them. `source`: the format and dialect with which it was read last, and must
-    be read again. `taken_at` and `position` tell its order (`in_order`): the run that took it in, and its place there.
+    `added` and `added_repeated` the rows that the last time made accepted and repeated. `came_again`: that time, the
+    same bytes were delivered once more. `held`: its good rows are in quarantine too, until a person accepts them.
+    `source`: the format and dialect with which it was read last, and must be read again. `taken_at` and `position` tell
+    its order (`in_order`): the run that took it in, and its place there.
     """
 
     sha256: str
@@ -66,6 +67,7 @@ class Outcome:
     repeated: int = 0
     taken_at: str = ""
     position: int = 0
+    came_again: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -115,6 +117,7 @@ def outcome(
         repeated=repeated,
         taken_at=taken_at.isoformat(),
         position=position,
+        came_again=before is not None,
     )
 
 
