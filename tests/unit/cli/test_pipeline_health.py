@@ -20,6 +20,7 @@ from rempart.flows.monitoring.champion_objects import ChampionObjects
 from rempart.flows.shared.platform import Platform
 from rempart.models import removal
 from rempart.settings.config import Connection
+from rempart.web import facts
 from rempart.web.read_models.pipeline_states import PipelineState, pipeline_states
 from tests import switchovers
 from tests.cockpit import NOW, Watched
@@ -145,3 +146,18 @@ def test_status_names_the_command_for_what_is_wrong() -> None:
     ]
     assert told[4].endswith(f"rempart quarantine show {MODEL}")
     assert "rempart pipeline new" in next(pipeline_health.lines([]))
+
+
+def test_a_champion_is_known_however_many_models_were_promoted_since(platform: Platform) -> None:
+    platform.ledger.append("promotion", MODEL, {"version": "1", "previous": None})
+    for number in range(facts.NEWEST["promotion"]):
+        platform.ledger.append("promotion", "rentals", {"version": str(number + 1), "previous": None})
+    found, unknown = pipeline_health.look(platform)
+    (health,) = (each for each in found if each.state.name == MODEL)
+    assert health.state.champion and health.state.champion.version == "1" and not unknown
+
+
+def test_a_source_that_does_not_answer_is_told_and_is_no_empty_platform() -> None:
+    assert list(pipeline_health.lines([], {"pipelines": "no folder"})) == ["UNKNOWN: pipelines: no folder"]
+    away = PipelineHealth(state(), ALL, "Airflow is away")
+    assert pipeline_health.as_json([away])[0]["newest_run_unknown"] == "Airflow is away"
