@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rempart.airflow_api import AirflowApi
 
 AT_MOST = 10.0
-"""Seconds for the looks at the site and at Airflow, which go on side by side."""
+"""Seconds for the looks at the site and at Airflow, which go on side by side; for each champion there is one more."""
 HEAD = ("PIPELINE", "CHAMPION", "ITS OBJECTS", "NEWEST RUN", "QUARANTINE")
 _NAMED = 3
 _KINDS = (
@@ -71,18 +71,19 @@ def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[Pipelin
     found = facts.gather(lambda: platform, platform.clock, kinds=kinds)
     states = pipeline_states(found, found.at)
     champions = {state.name: state.champion.version for state in states if state.champion}
+    by_now: dict[str, ChampionObjects] = {}
     asked: dict[str, Any] = time_limit.answers(
         {
-            "site": lambda: champion_objects.look(platform, champions),
+            "site": lambda: champion_objects.look(platform, champions, by_now),
             "Airflow": lambda: newest_runs(
                 AirflowApi(config.environment_connections("airflow_api")), [state.name for state in states]
             ),
         },
-        seconds,
+        seconds + len(champions),
     )
     objects, runs = asked["site"], asked["Airflow"]
     if isinstance(objects, BaseException):
-        objects = dict.fromkeys(champions, ChampionObjects(silent=time_limit.reason(objects)))
+        objects = dict.fromkeys(champions, ChampionObjects(silent=time_limit.reason(objects))) | by_now
     if isinstance(runs, BaseException):
         runs = {state.name: time_limit.reason(runs) for state in states}
     return [PipelineHealth(state, objects.get(state.name), runs.get(state.name)) for state in states], found.unknown()

@@ -36,9 +36,17 @@ class ChampionObjects:
         return not (self.missing or self.different or self.silent)
 
 
-def look(platform: Platform, champions: Mapping[str, str]) -> dict[str, ChampionObjects]:
-    """Return the objects of each champion (version by model). A version without a result is told as `silent`."""
-    return {name: _look(platform, name, version) for name, version in champions.items()}
+def look(
+    platform: Platform, champions: Mapping[str, str], found: dict[str, ChampionObjects] | None = None
+) -> dict[str, ChampionObjects]:
+    """Return the objects of each champion (version by model). A version without a result is told as `silent`.
+
+    `found`: each result is put there as soon as it is known, for a caller who waits no longer.
+    """
+    results = {} if found is None else found
+    for name, version in champions.items():
+        results[name] = _look(platform, name, version)
+    return results
 
 
 def _look(platform: Platform, name: str, version: str) -> ChampionObjects:
