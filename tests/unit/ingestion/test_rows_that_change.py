@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -85,6 +86,24 @@ def test_accepted_rows_of_a_file_that_came_again_are_not_forgotten_when_it_is_go
     with pytest.raises(IngestError, match="no longer stored"):
         rejudge(platform, NEWEST)
     assert values(platform) == [1, 2]
+
+
+def test_outcomes_of_an_earlier_release_are_counted_as_today(platform: Platform, deliver: Callable[..., None]) -> None:
+    site = platform.sites["primary"]
+    deliver("1.csv", A, B)
+    ingest(platform, NEWEST)
+    deliver("2.csv", CHANGED, B)
+    ingest(platform, NEWEST)
+    before = deliveries.totals(site, "lake", "readings")
+    for outcome in deliveries.outcomes(site, "lake", "readings"):
+        repeated = outcome.pop("repeated")
+        earlier = outcome | {"accepted": outcome["accepted"] + repeated, "passed_over": repeated}
+        del earlier["added_repeated"]
+        site.write("lake", deliveries.outcome_key("readings", outcome["sha256"]), json.dumps(earlier).encode())
+    assert deliveries.totals(site, "lake", "readings") == before
+    assert before == {"deliveries": 2, "delivered": 4, "accepted": 3, "repeated": 1, "quarantined": 0}
+    deliver("2.csv", CHANGED, B)
+    assert ingest(platform, NEWEST).repeated == 2
 
 
 def test_a_file_that_comes_again_among_waiting_ones_counts_in_its_last_place(
