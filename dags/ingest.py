@@ -8,8 +8,8 @@ the new result.
 the pipeline's Delta table; the asset `snapshot_<pipeline>`.
 
 Each delivery is checksummed and kept as received. Rows that break the schema or an expectation go to quarantine with
-their reason and source line. No row is dropped: accepted + quarantined = delivered. A delivery that was ingested
-before changes nothing.
+their reason and source line. No row is dropped: accepted + repeated + quarantined = delivered.
+A delivery that was ingested before changes nothing.
 
 If more rows are refused than `max_quarantined` allows, the deliveries at fault are **held back**: all their rows go to
 quarantine, including the good ones, and none of them is published.

@@ -39,9 +39,10 @@ class Outcome:
     `repeated` good rows are not in the snapshot, since an equal or newer row of their key is. `replaced` accepted rows
     took the place of an older row. `judged` rows were checked against the expectations; `unexpected` counts, by reason,
     the rows that broke each. The other rows had an earlier fault. `again` counts how often it was ingested again, and
-    `added` and `added_repeated` the rows that the last time made accepted and repeated. `held`: its good rows are in
-    quarantine too, until a person accepts them. `source`: the format and dialect with which it was read last, and must
-    be read again. `taken_at` and `position` tell its order (`in_order`): the run that took it in, and its place there.
+    `added` and `added_repeated` the rows that the last time made accepted and repeated. `came_again`: that time, the
+    same bytes were delivered once more. `held`: its good rows are in quarantine too, until a person accepts them.
+    `source`: the format and dialect with which it was read last, and must be read again. `taken_at` and `position` tell
+    its order (`in_order`): the run that took it in, and its place there.
     """
 
     sha256: str
@@ -66,6 +67,7 @@ class Outcome:
     repeated: int = 0
     taken_at: str = ""
     position: int = 0
+    came_again: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -115,6 +117,7 @@ def outcome(
         repeated=repeated,
         taken_at=taken_at.isoformat(),
         position=position,
+        came_again=before is not None,
     )
 
 
@@ -219,8 +222,7 @@ def recorded(site: Site, bucket: str, pipeline: str, sha256: str) -> Mapping[str
 
 def read(site: Site, bucket: str, pipeline: str, sha256: str) -> dict[str, Any]:
     """Return the outcome of a delivery. Raises ObjectMissing."""
-    found: dict[str, Any] = json.loads(site.read(bucket, outcome_key(pipeline, sha256)))
-    return found
+    return _of_today(json.loads(site.read(bucket, outcome_key(pipeline, sha256))))
 
 
 def record(site: Site, bucket: str, pipeline: str, outcome_json: Mapping[str, Any]) -> None:
@@ -240,14 +242,23 @@ def _recorded(site: Site, bucket: str, key: str) -> Mapping[str, Any] | None:
         found = json.loads(site.read(bucket, key))
     except (ObjectMissing, IntegrityError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return _of_today(found) if isinstance(found, dict) else None
 
 
 def outcomes(site: Site, bucket: str, pipeline: str) -> list[dict[str, Any]]:
     """Return the outcome of every delivery so far, in order of their keys."""
     keys = [found.key for found in site.list(bucket, f"deliveries/{pipeline}/")]
     with ThreadPoolExecutor(_READERS, thread_name_prefix="outcomes") as pool:
-        return list(pool.map(lambda key: json.loads(site.read(bucket, key)), keys))
+        return list(pool.map(lambda key: _of_today(json.loads(site.read(bucket, key))), keys))
+
+
+def _of_today(outcome_json: dict[str, Any]) -> dict[str, Any]:
+    """Return an outcome with today's counts. An earlier release counted repeated rows as accepted, too."""
+    if "repeated" in outcome_json or "accepted" not in outcome_json:
+        return outcome_json
+    repeated = int(outcome_json.get("passed_over", 0))
+    accepted = int(outcome_json["accepted"]) - repeated
+    return {**outcome_json, "accepted": accepted, "repeated": repeated, "added_repeated": 0}
 
 
 def totals(site: Site, bucket: str, pipeline: str) -> dict[str, int]:

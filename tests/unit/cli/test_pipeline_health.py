@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,8 @@ from rempart.flows.monitoring.champion_objects import ChampionObjects
 from rempart.flows.shared.platform import Platform
 from rempart.models import removal
 from rempart.settings.config import Connection
+from rempart.settings.pipelines import named
+from rempart.web import facts
 from rempart.web.read_models.pipeline_states import PipelineState, pipeline_states
 from tests import switchovers
 from tests.cockpit import NOW, Watched
@@ -145,3 +148,36 @@ def test_status_names_the_command_for_what_is_wrong() -> None:
     ]
     assert told[4].endswith(f"rempart quarantine show {MODEL}")
     assert "rempart pipeline new" in next(pipeline_health.lines([]))
+
+
+def test_a_champion_is_known_however_many_models_were_promoted_since(platform: Platform) -> None:
+    platform.ledger.append("promotion", MODEL, {"version": "1", "previous": None})
+    for number in range(facts.NEWEST["promotion"]):
+        platform.ledger.append("promotion", "rentals", {"version": str(number + 1), "previous": None})
+    found, unknown = pipeline_health.look(platform)
+    (health,) = (each for each in found if each.state.name == MODEL)
+    assert health.state.champion and health.state.champion.version == "1" and not unknown
+
+
+def test_a_source_that_does_not_answer_is_told_and_is_no_empty_platform() -> None:
+    assert list(pipeline_health.lines([], {"pipelines": "no folder"})) == ["UNKNOWN: pipelines: no folder"]
+    away = PipelineHealth(state(), ALL, "Airflow is away")
+    assert pipeline_health.as_json([away])[0]["newest_run_unknown"] == "Airflow is away"
+
+
+def test_champions_that_were_looked_at_in_time_stay_known_beside_a_silent_one(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, silent, first = MODEL, "later", named(MODEL)
+    both = {known: first, silent: first.model_copy(update={"name": silent})}
+    monkeypatch.setattr(facts, "load_all", lambda: both)
+    for name in (known, silent):
+        platform.ledger.append("promotion", name, {"version": "1", "previous": None})
+    end = threading.Event()
+    monkeypatch.setattr(
+        champion_objects, "_look", lambda at, name, version: ALL if name == known or end.wait(30) else None
+    )
+    found, _ = pipeline_health.look(platform, -1.5)
+    end.set()
+    of = {health.state.name: health.objects for health in found}
+    assert of[known] == ALL and "no answer within" in str(of[silent])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ from rempart.flows.ingestion.extract import known_keys
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.ingestion.reingest import reingest
 from rempart.flows.ingestion.rejudge import rejudge
+from rempart.flows.restore import restore_newer
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import acceptance, deliveries, landing, snapshots
 from rempart.ingestion.acceptance import CONFLICT
@@ -57,11 +59,51 @@ def test_a_replaced_row_is_counted_and_is_not_in_quarantine(platform: Platform, 
     (again,) = (d for d in recorded if d["file"] == "3.csv")
     assert (again["again"], again["added"], again["replaced"], again["repeated"]) == (1, -1, 1, 1)
     records = [record.body for record in platform.ledger.find("snapshot", "readings")]
-    assert records[0]["delivered"] == 0, "its rows were counted before"
-    assert [sum(body[name] for body in records) for name in acceptance.COUNTS] == [4, 2, 2, 0]
+    assert [records[0][name] for name in acceptance.COUNTS] == [2, 1, 1, 0], "it was delivered once more"
+    assert [sum(body[name] for body in records) for name in acceptance.COUNTS] == [6, 4, 2, 0]
     deliver("4.csv", CHANGED)
     assert ingest(platform, NEWEST).snapshot == second.snapshot
     assert not ingest(platform, NEWEST).changed
+
+
+def test_accepted_rows_of_a_file_that_came_again_are_not_forgotten_when_it_is_gone(
+    platform: Platform, deliver: Callable[..., None]
+) -> None:
+    site, since = platform.sites["primary"], platform.clock() - timedelta(days=1)
+    deliver("1.csv", A)
+    ingest(platform, NEWEST)
+    deliver("1.csv", A)
+    deliver("2.csv", B)
+    ingest(platform, NEWEST)
+    newest = platform.ledger.find("snapshot", "readings")[0].body
+    assert [newest[name] for name in acceptance.COUNTS] == [2, 1, 1, 0]
+    assert restore_newer.look(platform.ledger, since)["readings"].rows == 2
+    (again,) = (d for d in deliveries.outcomes(site, "lake", "readings") if d["file"] == "1.csv")
+    assert (again["accepted"], again["repeated"]) == (0, 1)
+    raw = landing.raw_of(site, "lake", "readings", again["sha256"])
+    assert raw is not None
+    site.delete("lake", raw.key)  # its retention has ended
+    with pytest.raises(IngestError, match="no longer stored"):
+        rejudge(platform, NEWEST)
+    assert values(platform) == [1, 2]
+
+
+def test_outcomes_of_an_earlier_release_are_counted_as_today(platform: Platform, deliver: Callable[..., None]) -> None:
+    site = platform.sites["primary"]
+    deliver("1.csv", A, B)
+    ingest(platform, NEWEST)
+    deliver("2.csv", CHANGED, B)
+    ingest(platform, NEWEST)
+    before = deliveries.totals(site, "lake", "readings")
+    for outcome in deliveries.outcomes(site, "lake", "readings"):
+        repeated = outcome.pop("repeated")
+        earlier = outcome | {"accepted": outcome["accepted"] + repeated, "passed_over": repeated}
+        del earlier["added_repeated"]
+        site.write("lake", deliveries.outcome_key("readings", outcome["sha256"]), json.dumps(earlier).encode())
+    assert deliveries.totals(site, "lake", "readings") == before
+    assert before == {"deliveries": 2, "delivered": 4, "accepted": 3, "repeated": 1, "quarantined": 0}
+    deliver("2.csv", CHANGED, B)
+    assert ingest(platform, NEWEST).repeated == 2
 
 
 def test_a_file_that_comes_again_among_waiting_ones_counts_in_its_last_place(

@@ -168,7 +168,8 @@ def status(as_json: AsJson = False) -> None:
 
     Of each champion, the objects at the active site are counted and their checksums compared; they are not read.
     Exit code 1 if a service is stopped, the scorer is not ready, backups have no site, restore points do not cover a
-    store that a champion needs, a champion's objects are not there, or a model's champion alias was moved in MLflow.
+    store that a champion needs, a champion's objects are not there or nobody knows, or a model's champion alias was
+    moved in MLflow.
 
     Example:
         rempart status
@@ -193,7 +194,7 @@ def status(as_json: AsJson = False) -> None:
     absent, moved = stores_not_held.lines(platform), list(restore_active.lines(platform))
     aliases, scorer = champions.lines(platform), scorer_server.line(stack)
     pipelines, unknown = pipeline_health.look(platform)
-    red = scorer.startswith(scorer_server.NOT_READY) or any(found.is_red for found in pipelines)
+    red = scorer.startswith(scorer_server.NOT_READY) or bool(unknown) or any(found.is_red for found in pipelines)
     red = red or any(line.startswith(stores_not_held.RED) for line in absent)
     red = red or any(alias.startswith(champions.MOVED) for alias in aliases)
     red = red or not all_run(lines) or any(move.startswith(restore_active.NO_BACKUP) for move in moved)
@@ -204,7 +205,7 @@ def status(as_json: AsJson = False) -> None:
     else:
         _show_services(lines)
         about = (rpo_line, *replicas, *absent, *moved, *aliases, *([scorer] if scorer else []))
-        rendering.show(("", *pipeline_health.lines(pipelines), "", *about))
+        rendering.show(("", *pipeline_health.lines(pipelines, unknown), "", *about))
         if not all_run(lines):
             rendering.tell("Some services are stopped: `rempart up` starts them, and ends what an earlier run left.")
     if red:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rempart.airflow_api import AirflowApi
 
 AT_MOST = 10.0
-"""Seconds for the looks at the site and at Airflow, which go on side by side."""
+"""Seconds for the looks at the site and at Airflow, which go on side by side; for each champion there is one more."""
 HEAD = ("PIPELINE", "CHAMPION", "ITS OBJECTS", "NEWEST RUN", "QUARANTINE")
 _NAMED = 3
 _KINDS = (
@@ -31,6 +31,9 @@ _KINDS = (
     "removal",
 )
 """Kinds of evidence that tell champions and quarantine."""
+_DECIDE = ("promotion", "rollback", "removal")
+_ALL = 100_000
+"""Records of each of these: a champion may be older than many decisions on other models."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +67,23 @@ def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[Pipelin
     from rempart.web import facts
     from rempart.web.read_models.pipeline_states import pipeline_states
 
-    kinds = {kind: most for kind, most in facts.NEWEST.items() if kind in _KINDS}
+    kinds = {kind: _ALL if kind in _DECIDE else most for kind, most in facts.NEWEST.items() if kind in _KINDS}
     found = facts.gather(lambda: platform, platform.clock, kinds=kinds)
     states = pipeline_states(found, found.at)
     champions = {state.name: state.champion.version for state in states if state.champion}
+    by_now: dict[str, ChampionObjects] = {}
     asked: dict[str, Any] = time_limit.answers(
         {
-            "site": lambda: champion_objects.look(platform, champions),
+            "site": lambda: champion_objects.look(platform, champions, by_now),
             "Airflow": lambda: newest_runs(
                 AirflowApi(config.environment_connections("airflow_api")), [state.name for state in states]
             ),
         },
-        seconds,
+        seconds + len(champions),
     )
     objects, runs = asked["site"], asked["Airflow"]
     if isinstance(objects, BaseException):
-        objects = dict.fromkeys(champions, ChampionObjects(silent=time_limit.reason(objects)))
+        objects = dict.fromkeys(champions, ChampionObjects(silent=time_limit.reason(objects))) | by_now
     if isinstance(runs, BaseException):
         runs = {state.name: time_limit.reason(runs) for state in states}
     return [PipelineHealth(state, objects.get(state.name), runs.get(state.name)) for state in states], found.unknown()
@@ -126,8 +130,14 @@ def _rank(run: NewestRun) -> tuple[bool, float]:
     return run.state == "failed", run.at.timestamp() if run.at else 0.0
 
 
-def lines(found: Sequence[PipelineHealth]) -> Iterator[str]:
-    """Yield a table of the pipelines, and what a person does about what is wrong. Pure."""
+def lines(found: Sequence[PipelineHealth], unknown: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Yield a table of the pipelines, and what a person does about what is wrong. Pure.
+
+    `unknown`: the sources that did not answer, and why.
+    """
+    yield from (f"UNKNOWN: {source}: {why}" for source, why in (unknown or {}).items())
+    if not found and unknown:
+        return
     if not found:
         yield "There is no pipeline yet. Draft one from a file: rempart pipeline new your.csv"
         return
@@ -194,6 +204,7 @@ def as_json(found: Sequence[PipelineHealth]) -> list[Mapping[str, Any]]:
             "since": state.model.champion_since if state.model and state.champion else None,
             "objects": health.objects,
             "newest_run": None if isinstance(health.run, str) else health.run,
+            "newest_run_unknown": health.run if isinstance(health.run, str) else None,
             "quarantined": state.quarantined if state.known else None,
             "held_back": state.held_back if state.known else None,
         }

@@ -19,7 +19,7 @@ from rempart.errors import PipelineError
 from rempart.flows.shared import removals
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing
-from rempart.ingestion.acceptance import HELD
+from rempart.ingestion.acceptance import HELD, good
 from rempart.ledger.port import Evidence
 from rempart.settings import pipelines
 from rempart.settings.pipeline import Pipeline
@@ -165,7 +165,8 @@ def run(api: AirflowApi, planned: BackfillPlan, tell: Callable[[str], object]) -
             tell(f"{landed.sha256[:12]}: {error.what}")
             continue
         done = api.result(dag_id, run_id, "ingest")
-        tell(f"{landed.sha256[:12]}: {done['accepted']} rows accepted, {done['quarantined']} in quarantine")
+        rows = good(done["accepted"], done.get("repeated", 0))  # an earlier release may have run it
+        tell(f"{landed.sha256[:12]}: rows: {rows}, {done['quarantined']:,} in quarantine")
     return failed
 
 

@@ -292,10 +292,12 @@ def append_snapshot(run: IngestionRun, snapshot: snapshots.Snapshot) -> None:
 
 
 def tell_snapshot(ledger: Ledger, pipeline: Pipeline, site: str, lake: str, snapshot: snapshots.Snapshot) -> None:
-    """Write evidence of a snapshot. Rows of a delivery that is ingested again left quarantine: a negative number."""
-    first = [delivery for delivery in snapshot.deliveries if not deliveries.attempt(delivery)]
+    """Write evidence of a snapshot. A delivery that came again counts like another one. Rows of one that was judged
+    again left quarantine: a negative number.
+    """
+    first = [delivery for delivery in snapshot.deliveries if not _is_judged_again(delivery)]
+    again = [delivery for delivery in snapshot.deliveries if _is_judged_again(delivery)]
     total = {name: sum(delivery[name] for delivery in first) for name in COUNTS}
-    again = [delivery for delivery in snapshot.deliveries if deliveries.attempt(delivery)]
     added, repeated = (sum(delivery[name] for delivery in again) for name in ("added", "added_repeated"))
     body = {
         "snapshot": snapshot.id,
@@ -314,6 +316,10 @@ def tell_snapshot(ledger: Ledger, pipeline: Pipeline, site: str, lake: str, snap
     if replaced := sum(delivery["replaced"] for delivery in snapshot.deliveries):
         body["replaced_rows"] = replaced
     ledger.append("snapshot", pipeline.name, body)
+
+
+def _is_judged_again(outcome: Mapping[str, Any]) -> bool:
+    return bool(deliveries.attempt(outcome)) and not outcome.get("came_again")
 
 
 def _tell(ledger: Ledger, pipeline: Pipeline, site: str, outcomes: Sequence[Mapping[str, Any]]) -> None:

@@ -228,12 +228,12 @@ def _judged(
 def _read(run: IngestionRun, outcome: Mapping[str, Any], folder: Path) -> tuple[StagedDelivery, Pipeline] | None:
     """Read a stored delivery without erased rows, in the dialect with which it was read before.
 
-    None for one that was refused as a whole and still is, or that is no longer stored and has no accepted row.
+    None for one that was refused as a whole and still is, or that is no longer stored and has only refused rows.
     """
     pipeline, sha256 = run.pipeline, str(outcome["sha256"])
     raw = landing.raw_of(run.site, run.lake, pipeline.name, sha256)
     if raw is None:
-        if not outcome["accepted"]:
+        if not deliveries.good(outcome):  # of one that came again, the repeated rows are its own accepted ones
             return None
         raise IngestError(
             f"Delivery {outcome['file']} ({sha256[:12]}) of '{pipeline.name}' has accepted rows, and is no longer "

@@ -36,15 +36,20 @@ class ChampionObjects:
         return not (self.missing or self.different or self.silent)
 
 
-def look(platform: Platform, champions: Mapping[str, str]) -> dict[str, ChampionObjects]:
-    """Return the objects of each champion (version by model). A version without a result is told as `silent`."""
-    found: dict[str, ChampionObjects] = {}
+def look(
+    platform: Platform, champions: Mapping[str, str], found: dict[str, ChampionObjects] | None = None
+) -> dict[str, ChampionObjects]:
+    """Return the objects of each champion (version by model). A version without a result is told as `silent`.
+
+    `found`: each result is put there as soon as it is known, for a caller who waits no longer.
+    """
+    results = {} if found is None else found
     for name, version in champions.items():
         try:
-            found[name] = _objects_of(platform, name, version)
+            results[name] = _objects_of(platform, name, version)
         except RempartError as error:
-            found[name] = ChampionObjects(silent=error.what)
-    return found
+            results[name] = ChampionObjects(silent=error.what)
+    return results
 
 
 def _objects_of(platform: Platform, name: str, version: str) -> ChampionObjects:

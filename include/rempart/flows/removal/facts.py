@@ -215,7 +215,7 @@ def _arrivals(ledger: Ledger, name: str) -> dict[str, tuple[datetime, int, datet
 
 
 def _lost(home: Site, stores: ErasureStores, pipeline: Pipeline) -> tuple[int, int]:
-    """Return the number of deliveries that do not come back, and of their accepted rows.
+    """Return the number of deliveries that do not come back, and of their rows that are not refused.
 
     Of a `history` an extracted source has only the present versions.
     """
@@ -226,9 +226,9 @@ def _lost(home: Site, stores: ErasureStores, pipeline: Pipeline) -> tuple[int, i
     elif pipeline.conflict_rule != "history":
         return 0, 0
     rows = [
-        int(outcome["accepted"])
+        deliveries.good(outcome)  # of one that came again, the repeated rows are its own accepted ones
         for outcome in deliveries.outcomes(home, stores.lake, pipeline.name)
-        if outcome["accepted"] and str(outcome["sha256"]) not in stored
+        if deliveries.good(outcome) and str(outcome["sha256"]) not in stored
     ]
     return len(rows), sum(rows)
 

@@ -52,17 +52,17 @@ def _since(ledger: Ledger, kind: Kind, since: datetime) -> list[Evidence]:
 
 
 def newer(records: Sequence[Evidence]) -> dict[str, NewerData]:
-    """Return what records tell, by pipeline. A delivery that was judged again counts once, as judged last. Pure."""
+    """Return what records tell, by pipeline. A delivery that was judged again counts once, as judged last; to one that
+    came again, its accepted rows are added. Pure."""
     found: dict[str, NewerData] = {}
     in_order = sorted(records, key=lambda record: record.seq)
     for name in sorted({record.subject for record in records}):
         mine = [record for record in in_order if record.subject == name]
-        outcomes = {
-            str(delivery["sha256"]): int(delivery["accepted"])
-            for record in mine
-            if record.kind == "deliveries"
-            for delivery in record.body["deliveries"]
-        }
+        outcomes = dict[str, int]()
+        for delivery in (each for record in mine if record.kind == "deliveries" for each in record.body["deliveries"]):
+            sha256 = str(delivery["sha256"])
+            earlier = outcomes.get(sha256, 0) if delivery.get("came_again") else 0
+            outcomes[sha256] = earlier + int(delivery["accepted"])
         rows = [int(record.body["rows"]) for record in mine if record.kind == "snapshot"]
         versions = dict.fromkeys(str(record.body["version"]) for record in mine if record.kind == "candidate")
         found[name] = NewerData(len(outcomes), sum(outcomes.values()), rows[-1] if rows else None, tuple(versions))
