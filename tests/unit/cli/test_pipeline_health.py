@@ -175,9 +175,9 @@ def test_champions_that_were_looked_at_in_time_stay_known_beside_a_silent_one(
         platform.ledger.append("promotion", name, {"version": "1", "previous": None})
     end = threading.Event()
     monkeypatch.setattr(
-        champion_objects, "_look", lambda at, name, version: ALL if name == known or end.wait(30) else None
+        champion_objects, "_objects_of", lambda at, name, version: ALL if name == known or end.wait(30) else None
     )
-    found, _ = pipeline_health.look(platform, -1.5)
+    found, _ = pipeline_health.look(platform, 0.0)
     end.set()
     of = {health.state.name: health.objects for health in found}
     assert of[known] == ALL and "no answer within" in str(of[silent])
