@@ -26,7 +26,7 @@ from rempart.flows.doctor.doctor_site import probe_sites
 from rempart.flows.shared.keys import new_recipient
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import to_pem
-from rempart.settings.config import DATABASES, Connection
+from rempart.settings.config import DATABASES, SCORER, Connection
 from tests.integration.own_servers import ROOT, free_stack, own_servers
 from tests.repositories import restic_program
 from tests.tls_proxy import TlsProxy, tls_only
@@ -146,7 +146,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     ):
         external = {"url": f"postgresql://127.0.0.1:{proxy.port}", "connection": "pg_admin"}
         home = project(root / "team", backup=backup, postgresql={"external": external | PLACE})
-        names = [f"pg_{role}" for role in (*DATABASES, "backup", "drill", "wal_archive")]
+        names = [f"pg_{role}" for role in (*DATABASES, "backup", "drill", SCORER, "wal_archive")]
         given = {name: proxy.connection(servers.connections(name)) for name in names}
         given["pg_admin"] = proxy.connection(servers.superuser)
         given |= {name: servers.connections(name) for name in ("ledger_key", "backup_key")}
