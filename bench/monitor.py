@@ -207,7 +207,7 @@ def compared_by_evidently(
 ) -> tuple[dict[str, Any], Row]:
     """Return what Evidently finds in some windows with and without a shift, and the seconds of both for a window.
 
-    Both take turns with the same files. Ours reads and counts the reference anew for each window.
+    Both take turns with the same files. For each window, ours reads and counts the reference again.
     """
     found: dict[str, Any] = {"windows": FEW, "same": [], "moved": []}
     mine, theirs = list[float](), list[float]()

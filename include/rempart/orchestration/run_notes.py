@@ -194,7 +194,7 @@ def _table_of_the_user(task_result: TaskResult) -> Iterator[str]:
     if task_result["former_rows"]:
         yield (
             f"{task_result['former_rows']:,} of its rows are from versions that are no longer champion: start "
-            f"score_{task_result['pipeline']} with `from` and `to` to predict the rows of their window anew."
+            f"score_{task_result['pipeline']} with `from` and `to` to predict the rows of that window again."
         )
 
 

@@ -1,4 +1,4 @@
-"""What the prediction log records of predictions, and the port through which the scorer writes it."""
+"""The entries of the prediction log, and the port through which the scorer writes them."""
 
 from __future__ import annotations
 

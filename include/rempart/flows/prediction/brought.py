@@ -46,7 +46,7 @@ class UpsertedScoring:
 
 @dataclass(frozen=True)
 class TableUpdate:
-    """What became of the table: inserted or changed rows, and rows that versions predicted which are not champion."""
+    """What became of the table: rows that were inserted or changed, and rows of versions that are not champion."""
 
     changed: int
     of_others: int

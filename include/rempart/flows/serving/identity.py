@@ -1,4 +1,4 @@
-"""Who the scorer is to database and sites: a role and keys that only read what it needs."""
+"""The scorer's own role in PostgreSQL and its own keys at the sites: they read what it needs, and nothing else."""
 
 from __future__ import annotations
 
