@@ -245,7 +245,6 @@ def _learning(s: Survey) -> Iterator[str]:
     yield "features:"
     yield ("  own:                          # CHECK: remove columns that are not known in time or should not decide")
     yield "    kind: row"
-    yield "    at: event"
     yield f"    columns: {_list(inputs)}    # left out: {_left_out(s)}"
     yield f"    calendar: {{{time}: [month, day_of_week, day_of_year]}}"
     if ages := ", ".join(_ages(s)):
@@ -256,7 +255,6 @@ def _learning(s: Survey) -> Iterator[str]:
     if groups and numeric:
         yield "  trend:                        # mean and count over earlier rows of the same group"
         yield "    kind: trailing"
-        yield "    at: event"
         yield f"    by: [{yaml_word(groups[0])}]"
         yield "    days: [30, 90]"
         yield f"    mean: [{target}]"

@@ -23,6 +23,12 @@ METRICS: dict[str, tuple[Metric, ...]] = {"regression": ("mae", "rmse"), "classi
 """Metrics of each task. All are computed; the gate names the metric that decides."""
 
 
+ViewMoment = Annotated[
+    str,
+    Field(
+        description="Moment as of which the view's values are known. Default: the moment of the prediction.",
+    ),
+]
 MaxAge = Annotated[
     Duration | None,
     Field(
@@ -38,7 +44,7 @@ class RowView(Strict):
     """Columns of the row itself, as known at a moment."""
 
     kind: Literal["row"]
-    at: str
+    at: ViewMoment = ""
     description: str = Field(default="", description="What the view tells, for the catalogue of features.")
     columns: list[str] = Field(default_factory=list)
     expressions: dict[Name, str] = Field(
@@ -149,7 +155,7 @@ class TrailingView(Strict):
     """
 
     kind: Literal["trailing"]
-    at: str
+    at: ViewMoment = ""
     description: str = Field(default="", description="What the view tells, for the catalogue of features.")
     by: list[str] = Field(min_length=1)
     windows: list[Window] | None = Field(

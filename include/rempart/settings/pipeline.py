@@ -44,7 +44,7 @@ from rempart.settings.learning import (
     Trainer,
     View,
 )
-from rempart.settings.pipeline_sections import Expectation, Lowered, Schedules
+from rempart.settings.pipeline_sections import Expectation, Lowered, Schedules, at_the_prediction
 from rempart.settings.schema import Strict, told_path
 from rempart.settings.sections import Classification
 from rempart.settings.sources import PREFIX, AnySource, Source, is_extracted
@@ -264,6 +264,7 @@ class ModelPipeline(Pipeline):
     monitoring: Monitoring = Monitoring()
     serving: Serving = Serving()
     retrain: Retraining = Retraining()
+    _views_have_moments = model_validator(mode="before")(at_the_prediction)
 
     @field_validator("features")
     @classmethod
@@ -322,7 +323,7 @@ class ModelPipeline(Pipeline):
     def _leaks(self) -> Iterator[str]:
         columns, target = self.columns, self.prediction.target
         if self.prediction.at not in self.moments:
-            yield (f"prediction.at: '{self.prediction.at}' is not declared under moments ({', '.join(self.moments)})")
+            yield f"prediction.at: '{self.prediction.at}' is not declared under moments ({', '.join(self.moments)})"
             return
         if self.prediction.from_ is not None:
             yield from self.prediction.label_faults(self.name, self.key, columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ConfigDict, Field, field_validator
@@ -76,3 +76,21 @@ class Schedules(Strict):
         for name in sorted(self.model_fields_set & {"train", "score", "monitor"}):
             if getattr(self, name):
                 yield f"schedules.{name}: the pipeline has no model; declare features, prediction, holdout and gate"
+
+
+def at_the_prediction(file: Any) -> Any:
+    """Return a pipeline file in which each view without a moment has that of the prediction.
+
+    What is not shaped like a pipeline file comes back as it is: its reader says what is wrong.
+    """
+    if not isinstance(file, Mapping):
+        return file
+    views, prediction = file.get("features"), file.get("prediction")
+    if not isinstance(views, Mapping) or not isinstance(prediction, Mapping) or "at" not in prediction:
+        return file
+    of_rows = {
+        name: {"at": prediction["at"], **view}
+        for name, view in views.items()
+        if isinstance(view, Mapping) and view.get("kind") in ("row", "trailing")
+    }
+    return {**file, "features": {**views, **of_rows}}

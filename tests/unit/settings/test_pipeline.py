@@ -93,6 +93,20 @@ def test_what_is_known_only_after_booking_cannot_be_a_feature_at_booking(
         load_changed(lambda data: data["features"]["booking"]["columns"].append(column))
 
 
+def test_a_view_without_a_moment_follows_that_of_the_prediction(
+    load_changed: Callable[[Change], pipeline.Pipeline],
+) -> None:
+    def at_arrival(data: dict[str, Any]) -> None:
+        data["prediction"]["at"] = "arrival"
+        data["features"]["agent_trend"]["at"] = "booking"
+        data["features"]["booking"]["columns"].append("booking_changes")  # known on arrival
+
+    found = load_changed(at_arrival)
+    assert isinstance(found, pipeline.ModelPipeline)
+    moments = {name: view.at for name, view in found.features.items() if not isinstance(view, pipeline.UsedView)}
+    assert moments == {"booking": "arrival", "agent_trend": "booking", "segment_trend": "arrival"}
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
