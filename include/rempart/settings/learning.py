@@ -26,7 +26,10 @@ METRICS: dict[str, tuple[Metric, ...]] = {"regression": ("mae", "rmse"), "classi
 ViewMoment = Annotated[
     str,
     Field(
-        description="Moment as of which the view's values are known. Default: the moment of the prediction.",
+        description=(
+            "Moment of the view: it uses what is known then, and of other rows only earlier ones. Default: the moment "
+            "of the prediction."
+        ),
     ),
 ]
 MaxAge = Annotated[
