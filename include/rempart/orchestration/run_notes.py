@@ -189,6 +189,11 @@ def _predicted(task_result: TaskResult) -> str:
 
 
 def _table_of_the_user(task_result: TaskResult) -> Iterator[str]:
+    if task_result["superseded"]:
+        yield (
+            "Another version became champion meanwhile, so your table was left as it was: start "
+            f"score_{task_result['pipeline']} again."
+        )
     if task_result["changed_rows"]:
         yield f"{task_result['changed_rows']:,} rows of your table were inserted or replaced."
     if task_result["former_rows"]:

@@ -74,8 +74,8 @@ def champion_of(platform: Platform, pipeline: ModelPipeline) -> Champion:
     """
     from rempart.features.prediction.lookup import online_rows
 
-    name, ledger = pipeline.name, platform.ledger
-    if (version := intended(decisions_on(ledger, name))) is None:
+    name = pipeline.name
+    if (version := champion_version(platform, name)) is None:
         raise ChampionMissing(
             f"predict with pipeline '{name}': it has no champion", f"Train one: `rempart pipeline run {name} --follow`."
         )
@@ -87,6 +87,11 @@ def champion_of(platform: Platform, pipeline: ModelPipeline) -> Champion:
         return online_rows(feature_databases(platform), pipeline, view, keys, at)
 
     return Champion(model, made, lookup, platform.clock)
+
+
+def champion_version(platform: Platform, name: str) -> str | None:
+    """Return the version of a model that is champion by the ledger, or None. Raises LedgerError."""
+    return intended(decisions_on(platform.ledger, name))
 
 
 def version_of(platform: Platform, name: str, version: str) -> LoadedModel:

@@ -15,7 +15,7 @@ from pathlib import Path
 from rempart.errors import InputMissing, ObjectMissing, PredictionError
 from rempart.flows.ingestion import delta_log, derived_run
 from rempart.flows.prediction import brought, chosen_rows, scorings
-from rempart.flows.prediction.champion import champion_of
+from rempart.flows.prediction.champion import champion_of, champion_version
 from rempart.flows.prediction.chosen_rows import RowPeriod
 from rempart.flows.prediction.made_scoring import Run, keep, predicted
 from rempart.flows.prediction.scorings import Scoring, ScoringQuestion
@@ -42,7 +42,8 @@ class ScoreResult:
     """Result of a run. `rows` were predicted and `refused` are in quarantine, with `reasons` by their number of rows.
 
     `new`: this run wrote them. `scoring`: None if no row was to be predicted. `changed_rows`: of the user's table;
-    `former_rows`: its rows that versions predicted which are no longer champion.
+    `former_rows`: its rows that versions predicted which are no longer champion. `superseded`: another version became
+    champion during the run, so it left the table as it was.
     """
 
     pipeline: str
@@ -58,6 +59,7 @@ class ScoreResult:
     table: str = ""
     changed_rows: int | None = None
     former_rows: int = 0
+    superseded: bool = False
 
 
 def score(
@@ -118,7 +120,9 @@ def score(
                     scorings.store(site, bucket, scoring)
                 _record(platform.ledger, site.name, bucket, scoring, into)
                 publish(site, bucket, run.root)
-            if into:
+            if into and champion_version(platform, pipeline.name) != champion.model.version:
+                result = replace(result, superseded=True)
+            elif into:
                 done = brought.bring(run, into, asked.sha256, scoring, files, folder)
                 result = replace(result, changed_rows=done.changed, former_rows=done.of_others)
     if scoring is None:

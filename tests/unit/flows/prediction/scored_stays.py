@@ -110,4 +110,5 @@ def made(patch: pytest.MonkeyPatch) -> Scored:
     """A lake without rows. The champion is that of `version`."""
     world = Scored(in_two_memories().platform)
     patch.setattr(flow, "champion_of", lambda platform, pipeline: champion(world.version))
+    patch.setattr(flow, "champion_version", lambda platform, name: world.version)
     return world

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rempart.errors import PredictionError
+from rempart.flows.prediction import score as flow
 from rempart.flows.prediction import user_table
 from rempart.orchestration import run_notes
 from rempart.settings.champions.scoring import Scoring
@@ -122,3 +123,22 @@ def test_a_rollback_after_a_run_that_was_killed_around_its_upsert_replaces_its_r
     world.version = "7"
     assert world.score(**early).former_rows == 0 and table.versions() == ["7"] * 30
     assert world.score(**early).changed_rows == 0
+
+
+def test_a_run_whose_version_is_champion_no_longer_leaves_the_table_as_it_is(
+    world: Scored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = UserTable(world, monkeypatch)
+    world.deliver("one", stays(30))
+    keep = flow.keep
+
+    def promoted_meanwhile(*given: Any) -> None:
+        keep(*given)
+        world.version = "8"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flow, "keep", promoted_meanwhile)
+        late = world.score(**ALL)
+    assert (late.version, late.rows, late.changed_rows, table.rows) == ("7", 30, None, {})
+    assert "Another version became champion meanwhile, so your table" in run_notes.words("score", late.__dict__)
+    assert world.score(**ALL).changed_rows == 30 and table.versions() == ["8"] * 30
