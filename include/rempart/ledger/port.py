@@ -28,6 +28,7 @@ Kind = Literal[
     "promotion",
     "refusal",
     "rollback",
+    "reproduction",
     "scoring",
     "retirement",
     "prediction-log",

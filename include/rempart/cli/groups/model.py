@@ -1,4 +1,4 @@
-"""List, show, compare, approve, roll back and retire models, predict with them, and replay what they predicted."""
+"""List, show, compare, reproduce, approve, roll back and retire models, predict with them, and replay predictions."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
-from rempart.cli.lifecycle import approve, retire
+from rempart.cli.lifecycle import approve, reproduce, retire
 from rempart.cli.monitoring import drift
 from rempart.cli.predictions import predict, replay
 
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.DATA,
-    help="Models: list, compare, predict, replay a prediction, tell drift, approve, roll back, retire.",
+    help="Models: list, compare, predict, replay or reproduce, tell drift, approve, roll back, retire.",
 )
 
 ModelName = Annotated[str, typer.Argument(help="Name of the model, which is the name of its pipeline.")]
@@ -107,6 +107,7 @@ def compare_models(
 group.command("predict")(predict.predict)
 group.command("drift")(drift.drift)
 group.command("replay")(replay.replay)
+group.command("reproduce")(reproduce.reproduce)
 
 
 @group.command("roll-back")

@@ -1,0 +1,194 @@
+"""Train a recorded version again: same rows, parameters, seed and code, in a process of its own.
+
+Everything comes from evidence: the order by the id that its content gives, both parts of the training set by their
+SHA-256. Nothing is registered. The result is evidence, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from rempart.errors import IntegrityError, ModelRefused, ObjectMissing, RempartError, TrainingError
+from rempart.flows.reproduction.comparison import TOLERANCE, Reproduction, figures
+from rempart.flows.shared import erasures
+from rempart.flows.shared.platform import Platform
+from rempart.ledger.port import Evidence, Ledger
+from rempart.models import metrics
+from rempart.models.encoding import encode
+from rempart.models.isolated_model import IsolatedModel
+from rempart.models.onnx_format import MODEL_FILE
+from rempart.settings.pipeline import ModelPipeline
+from rempart.training import backends, datasets, outputs
+from rempart.training.job import DIFFERENCE, JobSpec, parse_spec
+from rempart.training.reproduction import ReproductionAnswer, ReproductionOrder
+from rempart.training.trainers import trainers
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+logger = logging.getLogger(__name__)
+_ALL = 100_000
+"""More records than a ledger holds of candidates."""
+
+
+def reproduce(platform: Platform, pipeline: ModelPipeline, version: str, tolerance: float = TOLERANCE) -> Reproduction:
+    """Train a version again on this machine, and compare its figures with the recorded ones.
+
+    Takes as long as the training did, at most `trainer.timeout`. Raises ModelRefused without evidence or if the code
+    cannot be compared, ObjectMissing if retention or an erasure took its rows, IntegrityError, TrainingError,
+    PlacementDenied, SiteError.
+    """
+    evidence = _evidence(platform.ledger, pipeline.name, version)
+    record = evidence.body
+    spec = _order(platform, pipeline, record)
+    code = trainers.code_version(spec.trainer.use)
+    if spec.nodes > 1:
+        raise ModelRefused(
+            f"reproduce model {pipeline.name} version {version}: it was trained on {spec.nodes} nodes, and this "
+            "machine is one",
+            f"Start the training again: `rempart pipeline run {pipeline.name} --follow`.",
+        )
+    learn, held_out = (_rows(platform, pipeline, part) for part in (record["dataset"], record["dataset"]["held_out"]))
+    began = time.monotonic()
+    body, own = _trained(pipeline, spec, learn)
+    recorded = {str(name): float(value) for name, value in record["metrics"].items() if name != DIFFERENCE}
+    again = {**own, **_scores(spec, datasets.decoded(held_out), body)}
+    again.pop(DIFFERENCE, None)  # it tells of the conversion, and of the processor
+    found = Reproduction(
+        pipeline.name,
+        version,
+        evidence.seq,
+        figures(recorded, again, tolerance),
+        code,
+        spec.code_version,
+        hashlib.sha256(body).hexdigest(),
+        str(record["files"][MODEL_FILE]),
+        round(time.monotonic() - began, 3),
+    )
+    platform.ledger.append("reproduction", pipeline.name, _body(found, tolerance))
+    return found
+
+
+def _evidence(ledger: Ledger, name: str, version: str) -> Evidence:
+    for record in ledger.find("candidate", name, limit=_ALL):
+        if str(record.body.get("version")) == version:
+            return record
+    raise ModelRefused(
+        f"The ledger has no evidence that model {name} version {version} was trained here",
+        f"Choose a version of `rempart model show {name}`.",
+    )
+
+
+def _order(platform: Platform, pipeline: ModelPipeline, record: Mapping[str, Any]) -> JobSpec:
+    """Return the order of the job that made a version. Its id is derived from its content, and is on record."""
+    bucket, key = platform.config.buckets.artifacts, f"jobs/{record['job_id']}/spec.json"
+    site = platform.active_site(pipeline.classification)
+    try:
+        spec = parse_spec(site.read(bucket, key))
+    except ObjectMissing as missing:
+        raise ObjectMissing(
+            f"reproduce model {pipeline.name} version {record['version']}: site '{site.name}' no longer has the order "
+            f"of its job, {bucket}/{key}",
+            "Restore the objects of the site (docs/how-to/survive-a-loss.md), or train again.",
+        ) from missing
+    if spec.job_id != record["job_id"] or spec.dataset.sha256 != record["dataset"]["sha256"]:
+        raise IntegrityError(
+            f"reproduce model {pipeline.name} version {record['version']}: {bucket}/{key} is the order of another job "
+            f"than that on record",
+            "Compare the object's versions at the site, and those at its replicas: somebody replaced it.",
+        )
+    return spec
+
+
+def _rows(platform: Platform, pipeline: ModelPipeline, part: Mapping[str, Any]) -> bytes:
+    """Return one part of a training set, from the active site or another one, by its recorded SHA-256."""
+    bucket, key, sha256 = str(part["bucket"]), str(part["key"]), str(part["sha256"])
+    known = erasures.rewritten(platform.ledger)
+    if (bucket, key) in known:
+        raise ObjectMissing(
+            f"reproduce a model of {pipeline.name}: rows of its training set, {bucket}/{key}, were erased since",
+            "Nobody can train it again, and nobody should: train a new version without these rows.",
+        )
+    first = platform.active_site(pipeline.classification)
+    silent = list[str]()
+    for name in (first.name, *sorted(set(platform.config.sites) - {first.name})):
+        try:
+            return platform.site_to_read(name, pipeline.classification).read(bucket, key, sha256=sha256)
+        except ObjectMissing:
+            continue
+        except RempartError as error:  # one that does not answer, has no key, or is not allowed
+            silent.append(error.what)
+    raise ObjectMissing(
+        f"reproduce a model of {pipeline.name}: no site gives its training set, {bucket}/{key}"
+        + "".join(f"; {what}" for what in silent),
+        "If retention took it, restore a point that has it into a sandbox (docs/how-to/restore-points.md), or train "
+        "again.",
+    )
+
+
+def _trained(pipeline: ModelPipeline, spec: JobSpec, rows: bytes) -> tuple[bytes, dict[str, float]]:
+    """Return model.onnx and the job's own figures."""
+    limit = pipeline.trainer.timeout
+    with tempfile.TemporaryDirectory(prefix="rempart-reproduce-") as folder:
+        file, model = Path(folder, "training.parquet"), Path(folder, MODEL_FILE)
+        file.write_bytes(rows)
+        order = ReproductionOrder(spec=spec, rows=str(file), model=str(model))
+        try:
+            done = subprocess.run(
+                [backends.python_of(spec.trainer.use), "-m", "rempart.training.reproduction"],
+                input=order.model_dump_json().encode(),
+                capture_output=True,
+                env=backends.bare_environment("AWS_"),  # it reads a local file, and needs no key of a site
+                timeout=limit.total_seconds(),
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise TrainingError(
+                f"reproduce job {spec.job_id}: it was ended because it ran longer than {limit}",
+                "Raise trainer.timeout in the pipeline.",
+            ) from None
+        try:
+            answer = ReproductionAnswer.model_validate_json((done.stdout.splitlines() or [b""])[-1])
+        except ValidationError:  # an error of the trainer may quote values, and is not repeated
+            raise TrainingError(
+                f"reproduce job {spec.job_id}: the trainer's process ended with status {done.returncode}",
+                "Check that the machine has enough memory, and that the trainer's libraries are those of the lock.",
+            ) from None
+        if answer.fault:
+            raise TrainingError(answer.fault, answer.hint)
+        return model.read_bytes(), answer.metrics
+
+
+def _scores(spec: JobSpec, rows: pa.Table, body: bytes) -> dict[str, float]:
+    """Return the platform's own figures of a model on the held-out rows."""
+    target, classes = spec.target.feature(), len(spec.target.values)
+    model = IsolatedModel(body)
+    try:
+        predicted = model.run(encode(outputs.seen(spec)[0], rows), spec.task, classes)
+    finally:
+        model.close()
+    return metrics.score(spec.task, metrics.target_values(target, rows), predicted)
+
+
+def _body(found: Reproduction, tolerance: float) -> dict[str, Any]:
+    return {
+        "version": found.version,
+        "candidate": found.record_seq,
+        "reproduced": found.reproduced,
+        "identical": found.identical,
+        "tolerance": tolerance,
+        "figures": {figure.name: [figure.recorded, figure.again] for figure in found.figures},
+        "code_version": found.code,
+        "recorded_code_version": found.recorded_code,
+        "sha256": found.sha256,
+        "recorded_sha256": found.recorded_sha256,
+    }
