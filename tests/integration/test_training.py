@@ -15,7 +15,8 @@ from rempart.cli.views import model_files
 from rempart.errors import ModelRefused, TrainingError
 from rempart.flows.monitoring import retrain
 from rempart.flows.prediction.champion import champion_of
-from rempart.flows.training.train import candidate_record, train_on
+from rempart.flows.training.candidates.record import candidate_record
+from rempart.flows.training.train import train_on
 from rempart.flows.training.validate import roll_back, validate
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import loading, registry

@@ -16,8 +16,9 @@ from rempart.features.labels import KNOWN_AT
 from rempart.flows.prediction.champion import champion_of
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
+from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.champions import decisions_on, intended
-from rempart.flows.training.train import candidate_record, target_feature, training_set
+from rempart.flows.training.train import target_feature, training_set
 from rempart.models import metrics
 from rempart.models.predictions import PREDICTION, figures
 from rempart.monitoring import columns, counting, performance, verdict

@@ -14,8 +14,8 @@ from rempart.errors import ModelRefused, TrainingError
 from rempart.flows.shared import approvals, erasures, removals, retirements
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import champions
+from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.champions import decisions_on, return_to, succession
-from rempart.flows.training.train import candidate_record
 from rempart.ingestion import draft
 from rempart.ledger.port import Evidence, Ledger
 from rempart.models import gate, loading, metrics, registry

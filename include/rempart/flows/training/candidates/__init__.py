@@ -1,0 +1,1 @@
+"""What the ledger holds of candidates: who trained them, on which rows, and how they were measured."""
