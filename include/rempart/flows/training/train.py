@@ -15,7 +15,7 @@ from rempart.features.prediction.plan import inputs_of
 from rempart.flows.shared import erasures, removals, used_views
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
-from rempart.flows.training.candidates import record
+from rempart.flows.training.candidates import orders, record
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.materialize import feature_databases, loaded_content
 from rempart.models import registry
@@ -160,6 +160,7 @@ def order(
         made_of["used"] = used_views.told(used)
         learnable = learnable.replace_schema_metadata({used_views.USED: made_of["used"]})
     rows = labelled.split(pipeline, learnable)
+    orders.check(orders.measuring(pipeline, merged), rows.learn)
     of = [(pipeline.name, snapshot), *(used or {}).items(), *([(labels.pipeline, labels.snapshot)] if labels else [])]
     with erasures.standing_rows(platform.ledger, platform.config.buckets.lake, of):
         dataset = _store(platform.config, pipeline, site, platform.clock(), rows, made_of)
@@ -179,6 +180,8 @@ def without_late(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
     """
     import pyarrow.compute as pc
 
+    if pipeline.holdout.column is None:  # groups have no begin
+        return table
     dates = table.column(pipeline.holdout.column)
     if dates.null_count or not table.num_rows:
         return table
@@ -297,6 +300,7 @@ def job_spec(
 ) -> JobSpec:
     """Return the order for a job."""
     seen, _ = trainers.left_out(features_of(pipeline), params)
+    how = orders.measuring(pipeline, params)
     return JobSpec(
         pipeline=pipeline.name,
         classification=pipeline.classification,
@@ -306,6 +310,8 @@ def job_spec(
         inputs=tuple(InputSpec.of(each) for each in inputs_of(pipeline, [feature.name for feature in seen])),
         dataset=dataset,
         trainer=TrainerSpec(use=pipeline.trainer.use, params=dict(params), seed=pipeline.trainer.seed),
+        validation=how.validation,
+        backtest=how.backtest,
         nodes=pipeline.trainer.nodes,
         tracking=Tracking(connection="mlflow", experiment=pipeline.name),
         output=Output(site=dataset.site, bucket=config.buckets.artifacts, prefix="jobs/"),

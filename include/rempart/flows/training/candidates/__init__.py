@@ -1,1 +1,1 @@
-"""What the ledger holds of candidates: who trained them, on which rows, and how they were measured."""
+"""How candidates are ordered, and what the ledger holds of them: on which rows they were trained and measured."""
