@@ -133,7 +133,8 @@ def judge(
 def since_training(pipeline: ModelPipeline, holdout: pa.Table, rows: pa.Table) -> pa.Table:
     """Return the rows of the window: those from the hold-out's begin on, back to `window` before the newest.
 
-    A hold-out of groups or classes is of all times: then the rows after its newest. Raises TrainingError if the hold-out has no row, because all were erased.
+    A hold-out of groups or classes is of all times: then the rows after its newest. Raises TrainingError if the
+    hold-out has no row, because all were erased.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

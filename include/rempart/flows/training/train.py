@@ -15,7 +15,7 @@ from rempart.features.prediction.plan import inputs_of
 from rempart.flows.shared import erasures, removals, used_views
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
-from rempart.flows.training.candidates import orders, record
+from rempart.flows.training.candidates import openings, orders, record
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.materialize import feature_databases, loaded_content
 from rempart.models import registry
@@ -204,6 +204,7 @@ def register(
     active = platform.active()
     site = platform.active_site(pipeline.classification, active)
     _verify(site, spec, result)
+    opening = openings.record(platform.ledger, pipeline.name, spec.dataset.held_out, "registration", spec.job_id, ())
     found = _measured(erasures.rewritten(platform.ledger), platform.tracking(), site, spec, result)
     figures = {**result.metrics, **found.metrics}
     classification = platform.classification(pipeline, "model")
@@ -229,9 +230,8 @@ def register(
             },
             usage=usage(pipeline.name, [each.input() for each in spec.inputs]),
         )
-        record.write(
-            platform.ledger, pipeline, spec, result, found.rows, figures, version, classification, ran, verdict
-        )
+        measured = record.Measured(figures, found.rows, version, classification, opening)
+        record.write(platform.ledger, spec, result, measured, ran=ran, verdict=verdict)
     logger.info("registered version %s of model '%s' as a candidate", version, pipeline.name)
     return TrainResult(
         spec.job_id,

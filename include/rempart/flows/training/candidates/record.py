@@ -21,12 +21,16 @@ def rows_on_record(spec: JobSpec) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Measured:
-    """A registered version, and what the platform measured of it on `rows` held-out rows."""
+    """A registered version, and what the platform measured of it on `rows` held-out rows.
+
+    `opening`: how often these rows were opened by then.
+    """
 
     metrics: Mapping[str, float]
     rows: int
     version: str
     classification: Classification
+    opening: int
 
 
 def write(
@@ -53,6 +57,7 @@ def write(
             **rows_on_record(spec),
             "rows_train": result.rows,
             "rows_holdout": measured.rows,
+            "opening": measured.opening,
             "definitions": {feature.name: feature.definition for feature in spec.features},
         },
         "snapshot": spec.snapshot,
