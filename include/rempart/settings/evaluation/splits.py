@@ -29,8 +29,11 @@ class Holdout(Strict):
     """The rows that no model is trained on: the newest by time, or a `share` of the groups or of each class."""
 
     column: str | None = Field(default=None, description="Date or timestamp column by which the newest are held out.")
-    start: date | None = Field(default=None, description="First held-out day. Give `start` or `last`.")
-    last: Duration | None = Field(default=None, description="Length of the held-out time before the newest row.")
+    start: date | None = Field(
+        default=None,
+        description="First held-out day, from midnight in `source.time_zone` (UTC without it). Give `start` or `last`.",
+    )
+    last: Duration | None = Field(default=None, description="Length of the held-out time at the end of the data.")
     share: float | None = Field(
         default=None, gt=0, lt=1, description="Share that is held out where time is not the axis: `by` or `stratify`."
     )
