@@ -230,7 +230,7 @@ def register(
             },
             usage=usage(pipeline.name, [each.input() for each in spec.inputs]),
         )
-        measured = record.Measured(figures, found.rows, version, classification, opening)
+        measured = record.MeasuredVersion(figures, found.rows, version, classification, opening)
         record.write(platform.ledger, spec, result, measured, ran=ran, verdict=verdict)
     logger.info("registered version %s of model '%s' as a candidate", version, pipeline.name)
     return TrainResult(

@@ -112,11 +112,11 @@ def hashed(table: pa.Table, by: Sequence[str], share: float, *, key: str, within
 
     drawn = _hashes(table, by, key)
     if within is None:
-        return drawn < np.uint64(min(int(share * 2**64), 2**64 - 1))
+        return np.asarray(drawn < np.uint64(min(int(share * 2**64), 2**64 - 1)))
     held = np.zeros(len(drawn), bool)
     classes = _codes(table.column(within))
-    for one in np.unique(classes):
-        of_class = np.flatnonzero(classes == one)
+    for code in np.unique(classes):
+        of_class = np.flatnonzero(classes == code)
         order = of_class[np.argsort(drawn[of_class], kind="stable")]
         held[order[: int(np.ceil(share * len(order)))]] = True
     return held

@@ -112,8 +112,8 @@ class ModelVersion:
     def tried(self, metric: str | None) -> tuple[str, list[tuple[datetime, float]]]:
         """Return a metric's name (another one if the back-test lacks it) and its values by origin, oldest first."""
         known = self.backtest[0].metrics
-        name = metric if metric in known else next(iter(known))
-        return str(name), [(origin.begins, float(origin.metrics[name] or 0.0)) for origin in self.backtest]
+        name = metric if metric is not None and metric in known else next(iter(known))
+        return name, [(origin.begins, float(origin.metrics[name] or 0.0)) for origin in self.backtest]
 
     @property
     def judged(self) -> Decision | None:

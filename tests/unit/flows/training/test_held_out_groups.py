@@ -46,9 +46,9 @@ def test_groups_have_no_begin_so_no_target_is_late() -> None:
 
 
 def test_a_hold_out_that_takes_every_group_is_refused() -> None:
-    one = stage.table().filter(pa.array([agent == "agent-1" for agent in stage.table()["agent"].to_pylist()]))
+    only = stage.table().filter(pa.array([agent == "agent-1" for agent in stage.table()["agent"].to_pylist()]))
     with pytest.raises(TrainingError, match="The holdout of 40% by agent leaves"):
-        split(BY_AGENT, one)
+        split(BY_AGENT, only)
 
 
 def test_the_watch_takes_rows_after_those_that_were_there_for_the_training() -> None:

@@ -20,7 +20,7 @@ def rows_on_record(spec: JobSpec) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredVersion:
     """A registered version, and what the platform measured of it on `rows` held-out rows.
 
     `opening`: how often these rows were opened by then.
@@ -37,7 +37,7 @@ def write(
     ledger: Ledger,
     spec: JobSpec,
     result: JobResult,
-    measured: Measured,
+    measured: MeasuredVersion,
     *,
     ran: Mapping[str, Any] | None,
     verdict: int | None,
