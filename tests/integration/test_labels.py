@@ -18,6 +18,7 @@ from rempart.features.training_set import point_in_time
 from rempart.flows.erasure import erase as erase_flow
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import train
+from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.materialize import loaded_snapshot, materialize, materialize_rows
 from rempart.flows.training.validate import validate
 from rempart.models import registry
@@ -184,7 +185,7 @@ def test_labels_train_a_champion_whose_evidence_names_both_snapshots_and_counts_
     assert judged.metrics["log_loss"] < judged.baselines["log_loss"]
     champion = registry.champion(platform.tracking(), "orders")
     assert champion == trained.version
-    record = train.candidate_record(platform.ledger, "orders", champion)
+    record = candidate_record(platform.ledger, "orders", champion)
     snapshots = {name: world.snapshot(name) for name in ("orders", "payments")}
     assert record and snapshots["orders"] and snapshots["payments"]
     assert record["snapshot"] == snapshots["orders"].id

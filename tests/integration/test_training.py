@@ -15,7 +15,8 @@ from rempart.cli.views import model_files
 from rempart.errors import ModelRefused, TrainingError
 from rempart.flows.monitoring import retrain
 from rempart.flows.prediction.champion import champion_of
-from rempart.flows.training.train import candidate_record, train_on
+from rempart.flows.training.candidates.record import candidate_record
+from rempart.flows.training.train import train_on
 from rempart.flows.training.validate import roll_back, validate
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import loading, registry
@@ -136,6 +137,28 @@ def test_a_classification_goes_the_same_way(scratch):
     assert result.metrics["accuracy"] > 0.7
     judged = validate(platform, seasons)
     assert judged.promoted and judged.baselines["log_loss"] > judged.metrics["log_loss"]
+
+
+def test_what_a_job_measured_itself_and_each_opening_of_the_hold_out_are_on_record(scratch):
+    platform, pipeline = scratch
+    trainer = {"params": {"max_iter": 300, "learning_rate": 0.3, "early_stopping_rounds": 5}}
+    parts = {"validation": {"last": "60d", "gap": "7d"}, "backtest": {"origins": 2, "every": "30d"}}
+    made = stage.pipeline(pipeline.name, trainer=trainer, **parts)
+    backend = stage.InProcess(platform.active_site("personal"), platform.connections)
+    result = train_on(platform, made, TABLE, "s1", backend=backend)
+    (record,) = [entry.body for entry in platform.ledger.find("candidate", made.name)]
+    assert 1 <= record["validation"]["chosen"]["max_iter"] < 300
+    with session(platform.tracking()) as client:
+        logged = client.get_run(result.run_id).data.metrics
+        history = client.get_metric_history(result.run_id, "backtest_mae")
+    for name in ("validation_mae", "backtest_mae_mean", "backtest_mae_spread", "mae"):
+        assert logged[name] == pytest.approx(record["metrics"][name])
+    each = [origin["metrics"]["mae"] for origin in record["backtest"]]
+    assert [point.value for point in sorted(history, key=lambda point: point.step)] == pytest.approx(each)
+    assert validate(platform, made).promoted
+    openings = [entry.body for entry in reversed(platform.ledger.find("opening", made.name))]
+    told = [(body["opening"], body["why"], body["versions"]) for body in openings]
+    assert told == [(1, "registration", []), (2, "gate", [result.version])]
 
 
 def check_prediction(platform, pipeline, version):

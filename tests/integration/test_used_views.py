@@ -19,6 +19,7 @@ from rempart.features.training_set import point_in_time
 from rempart.flows.erasure import erase as erase_flow
 from rempart.flows.erasure import erase_stores, erase_used
 from rempart.flows.training import train
+from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.materialize import MaterializeResult, materialize
 from rempart.models import registry
 from rempart.models.tracking import session
@@ -204,7 +205,7 @@ def test_evidence_and_tags_of_a_model_name_the_snapshots_of_all_its_pipelines(wo
     backend = InProcess(platform.active_site("personal"), platform.connections)
     trained = train.train_on(platform, pipeline, found.table, found.snapshot, used=found.used, backend=backend)
     snapshots = {name: current(world, name) for name in ("readings", "stations")}
-    record = train.candidate_record(platform.ledger, "sales", trained.version)
+    record = candidate_record(platform.ledger, "sales", trained.version)
     assert record and (record["snapshot"], record["used"]) == (current(world, "sales"), snapshots)
     with session(platform.tracking()) as client:
         version = client.get_model_version("sales", trained.version)

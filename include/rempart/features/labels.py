@@ -101,7 +101,8 @@ def _same(pipeline: ModelPipeline) -> sql.Composed:
 
 def tells_known_at(pipeline: ModelPipeline) -> bool:
     """Return whether examples have KNOWN_AT: a row before the hold-out may get its target after its begin."""
-    return pipeline.prediction.from_ is not None or _known_later(pipeline) is not None
+    by_time = pipeline.holdout.column is not None  # groups have no begin after which a target is late
+    return pipeline.prediction.from_ is not None or (by_time and _known_later(pipeline) is not None)
 
 
 def _known_later(pipeline: ModelPipeline) -> str | None:

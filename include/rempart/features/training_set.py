@@ -17,6 +17,7 @@ from rempart.features.expressions import across
 from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.plan import DAY, LAST_ROW_AT, SQL_TYPES, view_tables
 from rempart.features.used import sources
+from rempart.settings.evaluation.splits import split_columns
 from rempart.settings.learning import SINCE_LAST
 from rempart.settings.pipeline import ModelPipeline
 
@@ -30,10 +31,11 @@ _BLOCK = 16 << 20
 
 
 def plain_columns(pipeline: ModelPipeline) -> list[str]:
-    """Return columns of the snapshot stored with the features: key, target, holdout and the baseline's."""
+    """Return columns of the snapshot stored with the features: key, target, those that split, and the baseline's."""
     baseline = [column.split(".", 1)[0] for column in pipeline.gate.baseline_by]
     known = [labels.KNOWN_AT] if labels.tells_known_at(pipeline) else []
-    return list(dict.fromkeys([*pipeline.key, pipeline.prediction.target, *known, pipeline.holdout.column, *baseline]))
+    sides = split_columns(pipeline.holdout, pipeline.validation)
+    return list(dict.fromkeys([*pipeline.key, pipeline.prediction.target, *known, *sides, *baseline]))
 
 
 class TrainingSet(NamedTuple):

@@ -13,6 +13,7 @@ from psycopg import sql
 from rempart.features import tables
 from rempart.features.plan import rows_table
 from rempart.settings.columns import TEMPORAL
+from rempart.settings.evaluation.splits import split_columns
 from rempart.settings.pipeline import ModelPipeline
 
 
@@ -46,7 +47,7 @@ def day_end(pipeline: ModelPipeline, day: sql.Composable) -> sql.Composed:
 def examples(pipeline: ModelPipeline, computed: Mapping[str, sql.Composable]) -> sql.Composable:
     """Return the relation of the rows to learn from: one for each key, with its moment as `event_timestamp`.
 
-    Of a key with versions, the newest one gives the key, the target, the column of the hold-out and the moment. All
+    Of a key with versions, the newest one gives the key, the target, the columns that split and the moment. All
     other columns are those of the version that was valid at this moment; null if none was. `computed`: expressions over
     the newest version's columns, by the name of the column that each adds.
     """
@@ -57,7 +58,8 @@ def examples(pipeline: ModelPipeline, computed: Mapping[str, sql.Composable]) ->
             sql.SQL("(SELECT {} FROM {})").format(sql.SQL(", ").join([sql.SQL("*"), *added]), rows) if added else rows
         )
     target = [pipeline.prediction.target] if pipeline.prediction.from_ is None else []
-    newest = [*dict.fromkeys([*pipeline.key, *target, pipeline.holdout.column, "event_timestamp"])]
+    sides = split_columns(pipeline.holdout, pipeline.validation)
+    newest = [*dict.fromkeys([*pipeline.key, *target, *sides, "event_timestamp"])]
     others = [column for column, _ in tables.rows_columns(pipeline) if column not in newest]
     same = sql.SQL(" AND ").join(sql.SQL("{} = {}").format(_of("r", c), _of("n", c)) for c in pipeline.key)
     return sql.SQL(

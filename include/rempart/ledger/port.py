@@ -24,6 +24,7 @@ Kind = Literal[
     "look",
     "acceptance",
     "candidate",
+    "opening",
     "approval",
     "promotion",
     "refusal",

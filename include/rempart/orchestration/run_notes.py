@@ -145,7 +145,24 @@ def _train(task_result: TaskResult) -> str:
         f" {task_result['rows_holdout']:,} held "
         f"out; snapshot {task_result['snapshot']}.{pace(task_result['rows_train'], seconds)}"
     )
-    return " ".join([note, *_labels(task_result)])
+    return " ".join([note, *_labels(task_result), *_measured(task_result.get("metrics") or {})])
+
+
+def _measured(figures: Mapping[str, float]) -> list[str]:
+    """Return what the job measured before anyone opened the held-out rows."""
+    found = [f"{name} {value:.4g}" for name, value in figures.items() if name.startswith("validation_")]
+    spreads = [
+        f"{name} {figures[f'backtest_{name}_mean']:.4g} with a spread of {value:.4g}"
+        for name, value in ((_metric(key), value) for key, value in figures.items() if key.endswith("_spread"))
+    ]
+    return [
+        *([f"On the validation part: {', '.join(found).replace('validation_', '')}."] if found else []),
+        *([f"Trained from the past: {', '.join(spreads)}."] if spreads else []),
+    ]
+
+
+def _metric(spread: str) -> str:
+    return spread.removeprefix("backtest_").removesuffix("_spread")
 
 
 def folded(reasons: Sequence[str]) -> str:

@@ -1,11 +1,11 @@
-"""What a pipeline learns: feature views, the prediction, the hold-out, the trainer and the gate."""
+"""What a pipeline learns: feature views, the prediction, the trainer and the gate."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -333,20 +333,6 @@ class Prediction(Strict):
                 f"prediction.target: column '{self.target}' is nullable, but a model cannot learn from a row without "
                 f"its target. Set schema.{self.target}.nullable: false; rows without the target then go to quarantine"
             )
-
-
-class Holdout(Strict):
-    """The rows that no model is trained on: those whose date is at or after `start`, or the last days."""
-
-    column: str
-    start: date | None = None
-    last: Duration | None = None
-
-    @model_validator(mode="after")
-    def _one_of(self) -> Holdout:
-        if (self.start is None) == (self.last is None):
-            raise ValueError("give either `start` (a date) or `last` (such as 90d)")
-        return self
 
 
 class Trainer(Strict):

@@ -30,12 +30,13 @@ from rempart.settings.columns import (
     Period,
     rename_faults,
 )
+from rempart.settings.evaluation import splits
+from rempart.settings.evaluation.splits import Backtest, Holdout, Validation
 from rempart.settings.expressions import across
 from rempart.settings.expressions.checking import Typed
 from rempart.settings.learning import (
     METRICS,
     Gate,
-    Holdout,
     LabelSource,
     Metric,
     Prediction,
@@ -44,16 +45,16 @@ from rempart.settings.learning import (
     Trainer,
     View,
 )
-from rempart.settings.pipeline_sections import Expectation, Lowered, Schedules, at_the_prediction
+from rempart.settings.pipeline_sections import Expectation, Lowered, Part, Schedules, at_the_prediction
 from rempart.settings.schema import Strict, told_path
 from rempart.settings.sections import Classification
 from rempart.settings.sources import PREFIX, AnySource, Source, is_extracted
 from rempart.settings.used.view import UsedView
 
 __all__ = [
-    "METRICS", "PREFIX", "CalendarPart", "Column", "ColumnType", "Expectation", "Gate", "Holdout", "LabelSource",
-    "Lowered", "Metric", "ModelPipeline", "Moment", "Name", "Pipeline", "Prediction", "RowView", "Schedules", "Source",
-    "TrailingView", "Trainer", "UsedView", "View",
+    "METRICS", "PREFIX", "Backtest", "CalendarPart", "Column", "ColumnType", "Expectation", "Gate", "Holdout",
+    "LabelSource", "Lowered", "Metric", "ModelPipeline", "Moment", "Name", "Pipeline", "Prediction", "RowView",
+    "Schedules", "Source", "TrailingView", "Trainer", "UsedView", "Validation", "View",
 ]  # fmt: skip
 
 _FEATURES = (*NUMERIC, "boolean", "string", "category", "date")
@@ -63,10 +64,6 @@ _PERIODS = {"month": TEMPORAL, "day": TEMPORAL, "hour": ("timestamp",)}
 OnConflict = Literal["refuse", "newest", "history"]
 """What a row does whose key was accepted before with other values: it is refused, replaces the older row, or both stay
 with the times in which each was valid."""
-
-
-Part = Literal["model", "data"]
-"""What may count as less protected: the model, or the rows of a derived pipeline."""
 
 
 class Pipeline(Strict):
@@ -258,6 +255,8 @@ class ModelPipeline(Pipeline):
     expressions: dict[Name, str] = Field(default_factory=dict)
     prediction: Prediction
     holdout: Holdout
+    validation: Validation | None = None
+    backtest: Backtest | None = None
     trainer: Trainer = Trainer()
     gate: Gate
     scoring: Scoring | None = None
@@ -300,9 +299,8 @@ class ModelPipeline(Pipeline):
         columns, moments = self.columns, self.moments
         yield from super()._faults()
         yield from schedule_faults(self.schedules, self.scoring, self.prediction)
-        yield from self._wrong("holdout.column", self.holdout.column, TEMPORAL)
-        if self.holdout.column in columns and columns[self.holdout.column].nullable:
-            yield f"holdout.column: column '{self.holdout.column}' is nullable, but every row needs its date"
+        parts = splits.Parts(self.holdout, self.validation, self.backtest)
+        yield from parts.faults(columns, self.prediction, self.trainer, self._wrong)
         needed = {self.prediction.at, *(view.at for view in self.features.values() if view.kind != "used")}
         for name in [moment for moment in moments if moment in needed]:
             for used in moments[name].columns:

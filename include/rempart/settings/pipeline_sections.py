@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
@@ -30,6 +30,10 @@ class Expectation(Strict):
     @property
     def arguments(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
+
+
+Part = Literal["model", "data"]
+"""What may count as less protected: the model, or the rows of a derived pipeline."""
 
 
 class Lowered(Strict):

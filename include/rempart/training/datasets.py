@@ -45,12 +45,17 @@ def split(table: pa.Table, column: str, start: Any) -> TrainingRows:
     import pyarrow.compute as pc
 
     dates = table.column(column)
-    later = pc.greater_equal(dates, pa.scalar(start, dates.type))
-    rows = TrainingRows(table.filter(pc.invert(later)), table.filter(later))
+    return parted(table, pc.greater_equal(dates, pa.scalar(start, dates.type)), f"The holdout from {start}")
+
+
+def parted(table: pa.Table, held: Any, what: str) -> TrainingRows:
+    """Return the rows outside a mask, and those in it. Raises TrainingError if there would be none on one side."""
+    import pyarrow.compute as pc
+
+    rows = TrainingRows(table.filter(pc.invert(held)), table.filter(held))
     if not rows.learn.num_rows or not rows.held_out.num_rows:
         raise TrainingError(
-            f"The holdout from {start} leaves {rows.learn.num_rows} training rows and {rows.held_out.num_rows} "
-            "held-out rows",
+            f"{what} leaves {rows.learn.num_rows} training rows and {rows.held_out.num_rows} held-out rows",
             "Set `holdout` in the pipeline file so that both have rows.",
         )
     return rows

@@ -46,8 +46,8 @@ from rempart.training.attempts.checkpoints import Checkpoints
 from rempart.training.attempts.interruption import INTERRUPTED, Interrupted, Interruption
 from rempart.training.attempts.process_group import Group, PeerLost
 from rempart.training.attempts.progress import EVERY_SECONDS, Progress, TrainingRun
-from rempart.training.job import PYTHON, JobResult, JobSite, JobSpec, Work, parse_result, parse_spec
-from rempart.training.outputs import Outputs
+from rempart.training.job import PYTHON, JobResult, JobSite, JobSpec, Origin, Validated, Work, parse_result, parse_spec
+from rempart.training.outputs import Measurements, Outputs
 from rempart.training.permission import decide, permission_of
 from rempart.training.trainers import trainers
 
@@ -110,6 +110,8 @@ def run_job(spec: JobSpec, world: World) -> JobResult:
         rows=outcome.rows,
         work=work,
         made_with=outcome.made_with,
+        validation=outcome.measured.validation,
+        backtest=outcome.measured.backtest,
         decision=permission_of(spec).decision,
     )
     site.write(bucket, spec.key("result.json"), result.to_json(), content_type="application/json")
@@ -201,7 +203,11 @@ def _trained_before(spec: JobSpec, site: Site) -> Outputs | None:
         except (ObjectMissing, IntegrityError):
             return None  # trained again: the same job gives the same model
     work = Work.model_validate(facts.get("work", {}))
-    return Outputs(files, facts["metrics"], facts["rows"], facts["seconds"], work, facts.get("made_with", {}))
+    validation, backtest = facts["validation"], facts["backtest"]
+    of = Measurements(
+        Validated.model_validate(validation) if validation else None, tuple(map(Origin.model_validate, backtest))
+    )
+    return Outputs(files, facts["metrics"], facts["rows"], facts["seconds"], work, facts.get("made_with", {}), of)
 
 
 def _print(stage: str, **facts: Any) -> None:

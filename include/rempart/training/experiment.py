@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from rempart.models.onnx_format import MODEL_FILE
 from rempart.models.registry import TAG
 from rempart.models.tracking import session
 from rempart.settings.config import Connection
-from rempart.training.job import JobSpec
+from rempart.training.job import BACKTEST_FILE, BACKTESTED, JobSpec
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -82,7 +83,7 @@ def log(
         run_id = client.create_run(experiment_id, tags=tags, run_name=f"{spec.pipeline}-{spec.job_id}").info.run_id
         done = False
         try:
-            _describe(client, run_id, spec, metrics)
+            _describe(client, run_id, spec, metrics, json.loads(files.get(BACKTEST_FILE, b"[]")))
             body = files[MODEL_FILE]
             model_id, model_files = _log_model(client, experiment_id, run_id, spec, features, metrics, body)
             _log_files(client, run_id, {name: content for name, content in files.items() if name != MODEL_FILE})
@@ -123,14 +124,29 @@ def _mark_failed(client: MlflowClient, run_id: str) -> None:
         client.set_terminated(run_id, "FAILED")
 
 
-def _describe(client: MlflowClient, run_id: str, spec: JobSpec, metrics: Mapping[str, float]) -> None:
+def _describe(
+    client: MlflowClient,
+    run_id: str,
+    spec: JobSpec,
+    metrics: Mapping[str, float],
+    origins: Sequence[Mapping[str, Any]],
+) -> None:
+    """Log parameters and metrics; of a back-test each origin is a step, oldest first."""
     from mlflow.entities import Metric, Param
 
     params = {"trainer": spec.trainer.use, "seed": spec.trainer.seed, **spec.trainer.params}
+    if spec.validation is not None:
+        how = spec.validation.model_dump(exclude_defaults=True)
+        params |= {f"validation.{name}": value for name, value in how.items()}
     now = client.get_run(run_id).info.start_time
+    each = [
+        Metric(f"{BACKTESTED}{name}", value, now, step)
+        for step, origin in enumerate(origins)
+        for name, value in origin["metrics"].items()
+    ]
     client.log_batch(
         run_id,
-        metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
+        metrics=[*(Metric(name, value, now, 0) for name, value in metrics.items()), *each],
         params=[Param(name, str(value)) for name, value in params.items()],
     )
 

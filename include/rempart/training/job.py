@@ -25,7 +25,7 @@ from rempart.settings.columns import ColumnType
 from rempart.settings.schema import Strict
 from rempart.settings.sections import Classification
 
-VERSION: Literal[3] = 3
+VERSION: Literal[4] = 4
 """Version of the contract. The orderer of a job and the image that runs it must agree on it."""
 SHA256 = r"^[0-9a-f]{64}$"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -95,6 +95,41 @@ class TrainerSpec(Strict):
     seed: int = Field(default=0, ge=-LARGEST, le=LARGEST)
 
 
+class Split(Strict):
+    """How a job splits its rows into those that it fits on, and those that it validates on.
+
+    With `column` the newest are validated on: those of the `last` seconds, or a `share`. `gap`: seconds before them
+    whose rows count on neither side. A row to fit on whose target became known (column `known_at`) after they begin is
+    left out, too. Without `column` a `share` of the groups that the columns `by` name, within each class of `stratify`
+    if given. `zone`: where a day begins. `refit`: whether the model is then trained on all rows.
+    """
+
+    column: str | None = None
+    last: int | None = Field(default=None, ge=1)
+    share: float | None = Field(default=None, gt=0, le=0.5)
+    gap: int = Field(default=0, ge=0)
+    by: tuple[str, ...] = ()
+    stratify: str | None = None
+    known_at: str | None = None
+    zone: str = "UTC"
+    refit: bool = True
+
+
+class Origins(Strict):
+    """From which moments of the past a job also trains: `origins` of them, `every` so many seconds, back from the
+    newest row. Each is measured on the rows up to the next. The other fields are those of `Split`; `window`: seconds
+    before an origin that it learns from.
+    """
+
+    column: str
+    origins: int = Field(ge=1)
+    every: int = Field(ge=1)
+    gap: int = Field(default=0, ge=0)
+    window: int | None = Field(default=None, ge=1)
+    known_at: str | None = None
+    zone: str = "UTC"
+
+
 class Tracking(Strict):
     """The MLflow server and experiment of the job."""
 
@@ -134,7 +169,7 @@ class JobLabels(Strict):
 
 
 class JobSpec(Strict):
-    """One training job, version 3 of the contract. `nodes`: its processes, one on each node. `used`: snapshot of each
+    """One training job, version 4 of the contract. `nodes`: its processes, one on each node. `used`: snapshot of each
     pipeline whose feature views the training set has.
 
     `permission` is written for each attempt (rempart.training.permission) and is no part of the job's identity. Neither
@@ -142,7 +177,7 @@ class JobSpec(Strict):
     model.
     """
 
-    version: Literal[3] = VERSION
+    version: Literal[4] = VERSION
     job_id: str = ""
     pipeline: str
     classification: Classification
@@ -152,6 +187,8 @@ class JobSpec(Strict):
     inputs: tuple[InputSpec, ...] = ()
     dataset: Dataset
     trainer: TrainerSpec
+    validation: Split | None = None
+    backtest: Origins | None = None
     nodes: int = Field(default=1, ge=1)
     tracking: Tracking
     output: Output
@@ -184,6 +221,9 @@ class JobSpec(Strict):
             "trainer": self.trainer.model_dump(),
             "code": self.code_version,
         }
+        for name in ("validation", "backtest"):
+            if (how := getattr(self, name)) is not None:
+                determining[name] = how.model_dump()
         if self.nodes > 1:  # sums over nodes round otherwise than one node's
             determining["nodes"] = self.nodes
         return hashlib.sha256(canonical_json.encode(determining)).hexdigest()[:16]
@@ -199,9 +239,9 @@ class JobSpec(Strict):
 class Work(Strict):
     """Work for a model, in trainer steps (iterations, updates); all 0 for a trainer that counts none.
 
-    `steps`: of the finished model; `done_here`: of the attempt with the result; `resumed_from`: the step it continued
-    from; `total_over_attempts`: of all attempts, as far as checkpoints tell. Work of a killed attempt after its last
-    checkpoint is unknown, so the total is then a lower bound.
+    `steps`: of the finished model, and of the training that validation measured; `done_here`: of the attempt with the
+    result; `resumed_from`: the step it continued from; `total_over_attempts`: of all attempts, as far as checkpoints
+    tell. Work of a killed attempt after its last checkpoint is unknown, so the total is then a lower bound.
     """
 
     steps: int = Field(default=0, ge=0)
@@ -212,19 +252,45 @@ class Work(Strict):
 
 LEARNT = "train_"
 """Begins the name of a metric on rows that the model learned from."""
+VALIDATED, BACKTESTED = "validation_", "backtest_"
+"""Begin the names of metrics on the validation part, and over the origins of a back-test."""
+BACKTEST_FILE = "backtest.json"
+"""File of a job and artifact of its run: each origin of its back-test, with its metrics."""
 DIFFERENCE = "onnx_difference"
 """Largest difference between the predictions of the ONNX model and of the trainer's own."""
+
+
+class Validated(Strict):
+    """How a job validated. `begins`: first day or instant of the part, if by time. `chosen`: parameters that it chose,
+    such as the number of iterations. `refit`: whether the model was then trained on all rows.
+    """
+
+    rows_fit: int = Field(ge=1)
+    rows: int = Field(ge=1)
+    begins: str | None = None
+    chosen: dict[str, Param] = Field(default_factory=dict)
+    refit: bool
+
+
+class Origin(Strict):
+    """A training from a moment of the past, and its metrics on the `rows` after it."""
+
+    begins: str
+    rows_fit: int = Field(ge=1)
+    rows: int = Field(ge=1)
+    metrics: dict[str, float]
 
 
 class JobResult(Strict):
     """Result of a job. `files`: SHA-256 of its objects at the site; `model_files`: of the model's files in MLflow.
 
-    `metrics`: on rows that it learned from (`train_mae`); the platform measures the held-out rows. `rows`: of these.
+    `metrics`: on rows that it learned from (`train_mae`), or was given to validate on (`validation_mae`), and over
+    back-tests; the platform measures the held-out rows. `rows`: those that it learned from.
     `made_with`: what the trainer ran on, if reported (PyTorch: version, device, precision). `decision`: the digest of
     the policy's decision in the job's spec.
     """
 
-    version: Literal[3] = VERSION
+    version: Literal[4] = VERSION
     job_id: str
     status: Literal["succeeded"]
     metrics: dict[str, float] = Field(min_length=1)
@@ -236,17 +302,19 @@ class JobResult(Strict):
     rows: int = Field(ge=1)
     work: Work = Field(default_factory=Work)
     made_with: dict[str, str] = Field(default_factory=dict)
+    validation: Validated | None = None
+    backtest: tuple[Origin, ...] = ()
     decision: str = Field(pattern=SHA256)
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
         if bad := sorted(name for name, value in self.metrics.items() if not math.isfinite(value)):
             raise ValueError(f"metrics.{bad[0]} is not a finite number")
-        for (
-            name
-        ) in self.metrics:  # of held-out rows nobody takes a job's word, nor a name that stands for something else
-            if not name.startswith(LEARNT) and name != DIFFERENCE:
-                raise ValueError(f"metrics: a name is neither {DIFFERENCE} nor begins with {LEARNT}")
+        for name in self.metrics:  # a job measures no held-out row, and takes no name that stands for such a figure
+            if not name.startswith((LEARNT, VALIDATED, BACKTESTED)) and name != DIFFERENCE:
+                raise ValueError(
+                    f"metrics: a name is neither {DIFFERENCE} nor begins with {LEARNT}, {VALIDATED} or {BACKTESTED}"
+                )
         if "model.onnx" not in self.files or self.files["model.onnx"] != self.model_files.get("model.onnx"):
             raise ValueError("files: model.onnx is missing, or differs between the site and MLflow")
         return self
@@ -278,7 +346,7 @@ def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
 
 def parse_spec(body: bytes | str) -> JobSpec:
     """Return a spec from JSON. Raises TrainingError with each fault."""
-    spec: JobSpec = _parse("the job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 3.")
+    spec: JobSpec = _parse("the job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 4.")
     return spec
 
 

@@ -6,24 +6,26 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rempart import canonical_json
 from rempart.errors import TrainingError
 from rempart.models import metrics, onnx_format
 from rempart.models.encoding import Feature, encode
 from rempart.sites.port import Site
-from rempart.training import datasets
+from rempart.training import datasets, plots
 from rempart.training.attempts.progress import Progress, TrainingRun
-from rempart.training.job import DIFFERENCE, LEARNT, JobSite, JobSpec, Work
+from rempart.training.job import BACKTEST_FILE, DIFFERENCE, LEARNT, JobSite, JobSpec, Origin, Validated, Work
+from rempart.training.protocol import learning
 from rempart.training.trainers import trainers
 
-if TYPE_CHECKING:
-    import pyarrow as pa
 
+@dataclass(frozen=True)
+class Measurements:
+    """How a job measured itself besides its metrics."""
 
-CHECKED = 10_000
-"""Rows, spread over all, on which a job compares its ONNX model with the trainer's, and measures it."""
+    validation: Validated | None = None
+    backtest: tuple[Origin, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Outputs:
     seconds: dict[str, float]
     work: Work = field(default_factory=Work)
     made_with: dict[str, str] = field(default_factory=dict)
+    measured: Measurements = Measurements()
 
 
 def seen(spec: JobSpec) -> tuple[tuple[Feature, ...], dict[str, Any]]:
@@ -46,62 +49,63 @@ def seen(spec: JobSpec) -> tuple[tuple[Feature, ...], dict[str, Any]]:
 def make(spec: JobSpec, site: Callable[[JobSite], Site], progress: Progress, run: TrainingRun) -> Outputs:
     """Train, and check the model. Raises TrainingError, SiteError, IntegrityError; Interrupted when asked to end."""
     began = time.monotonic()
-    features, params = seen(spec)
-    target = spec.target.feature()
-    classes = len(target.values)
+    features, classes = seen(spec)[0], len(spec.target.values)
     rows = _rows(spec, site)
-    inputs, learnt = encode(features, rows), metrics.target_values(target, rows)
-    some = slice(None, None, -(-len(inputs) // CHECKED))
+    some = slice(None, None, -(-len(rows.inputs) // learning.CHECKED))
     seconds = {"read": round(time.monotonic() - began, 3)}
     run.group.meet()
-    progress("training", trainer=spec.trainer.use, rows=len(inputs), columns=inputs.shape[1])
+    progress("training", trainer=spec.trainer.use, rows=len(rows.inputs), columns=rows.inputs.shape[1])
     began = time.monotonic()
     with run.computing():
-        trained = trainers.train(
-            spec.trainer.use, inputs, learnt, params, spec.trainer.seed, spec.task, inputs[some], classes, run
-        )
+        learned = learning.learn(spec, rows, rows.inputs[some], run, progress)
     seconds["train"] = round(time.monotonic() - began, 3)
     began = time.monotonic()
+    trained, inputs, learnt = learned.model, learned.on.inputs, learned.on.target
+    some = slice(None, None, -(-len(inputs) // learning.CHECKED))
     predicted = onnx_format.run(onnx_format.open_session(trained.body), inputs[some], spec.task, classes)
     measured = {f"{LEARNT}{name}": value for name, value in metrics.score(spec.task, learnt[some], predicted).items()}
     if trained.largest_difference is not None:
         measured[DIFFERENCE] = trained.largest_difference
-    for name, value in measured.items():
-        if not -float("inf") < value < float("inf"):
-            raise TrainingError(
-                f"check the model: its {name} is not a number",
-                "Check trainer.params (the learning rate may be too high) and the trainer's code.",
-            )
+    measured = learning.finite(measured | learned.metrics)
     files = {
         onnx_format.MODEL_FILE: trained.body,
         "features.json": canonical_json.encode([feature.as_json() for feature in features]),
     }
     seconds["evaluate"] = round(time.monotonic() - began, 3)
+    began = time.monotonic()
+    with run.computing():
+        tried, over = learning.backtested(spec, rows, progress)
+    if tried:
+        seconds["backtest"] = round(time.monotonic() - began, 3)
+        metric = "mae" if spec.task == "regression" else "log_loss"
+        files[BACKTEST_FILE] = canonical_json.encode([origin.model_dump() for origin in tried])
+        files["backtest.png"] = plots.backtest([(o.begins[:10], o.metrics[metric]) for o in tried], metric)
+    measured |= over
     progress("trained", seconds=seconds["train"], **{name: round(value, 4) for name, value in measured.items()})
     facts = {
         "metrics": measured,
-        "rows": rows.num_rows,
+        "rows": len(inputs),
         "seconds": seconds,
         "work": run.work().model_dump(),
         "made_with": run.made_with,
+        "validation": learned.validated.model_dump() if learned.validated else None,
+        "backtest": [origin.model_dump() for origin in tried],
         "files": {name: hashlib.sha256(body).hexdigest() for name, body in files.items()},
     }
     made = {**files, "metrics.json": canonical_json.encode(facts)}
-    return Outputs(made, measured, rows.num_rows, seconds, run.work(), dict(run.made_with))
+    of = Measurements(learned.validated, tried)
+    return Outputs(made, measured, len(inputs), seconds, run.work(), dict(run.made_with), of)
 
 
 def share(spec: JobSpec, site: Callable[[JobSite], Site], run: TrainingRun) -> None:
     """Take part in the training on a node other than the first, without files. Raises the errors of `make`."""
-    features, params = seen(spec)
-    target = spec.target.feature()
     rows = _rows(spec, site)
-    inputs, learnt = encode(features, rows), metrics.target_values(target, rows)
     run.group.meet()
     with run.computing():
-        trainers.fitted(spec.trainer.use, inputs, learnt, params, spec.trainer.seed, spec.task, len(target.values), run)
+        learning.share(spec, rows, run)
 
 
-def _rows(spec: JobSpec, site: Callable[[JobSite], Site]) -> pa.Table:
+def _rows(spec: JobSpec, site: Callable[[JobSite], Site]) -> learning.Rows:
     """Return the rows to learn from, after checking their SHA-256."""
     place = spec.dataset
     table = datasets.decoded(site(place.site).read(place.bucket, place.key, sha256=place.sha256))
@@ -110,4 +114,5 @@ def _rows(spec: JobSpec, site: Callable[[JobSite], Site]) -> pa.Table:
             f"check the dataset: it has {table.num_rows} instead of {place.rows} rows to learn from",
             "Freeze the training set again, and check the pipeline's `holdout`.",
         )
-    return table
+    features, params = seen(spec)
+    return learning.Rows(table, encode(features, table), metrics.target_values(spec.target.feature(), table), params)

@@ -1,4 +1,4 @@
-"""Plots of a model on held-out rows: aggregates only, so that no cell of the data can be read off them."""
+"""Plots of a model on rows that it did not learn from: aggregates only, so that no cell can be read off them."""
 
 from __future__ import annotations
 
@@ -56,6 +56,18 @@ def importance(shares: Mapping[str, float], what: str) -> bytes:
     figure, axes = _figure()
     axes.barh([name for name, _ in top], [value for _, value in top], color="#3b6ea5")
     axes.set(xlabel=f"rise of {what} when the feature is shuffled")
+    return _png(figure)
+
+
+def backtest(origins: Sequence[tuple[str, float]], metric: str) -> bytes:
+    """Return a PNG of a metric on the time after each origin, with their mean. `origins`: first day and figure."""
+    figure, axes = _figure()
+    values = [value for _, value in origins]
+    axes.bar([begins for begins, _ in origins], values, color="#3b6ea5")
+    axes.axhline(sum(values) / len(values), linestyle="--", color="grey", lw=1, label="mean")
+    axes.set(xlabel="measured from", ylabel=metric, title=f"{len(values)} trainings from days of the past")
+    axes.tick_params(axis="x", rotation=45)
+    axes.legend()
     return _png(figure)
 
 

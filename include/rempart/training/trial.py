@@ -9,14 +9,16 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from rempart import canonical_json
 from rempart.errors import RempartError
 from rempart.models import metrics
 from rempart.models.encoding import encode
 from rempart.settings.schema import Strict
 from rempart.training import datasets
-from rempart.training.job import FeatureSpec, TrainerSpec
-from rempart.training.outputs import CHECKED
+from rempart.training.job import FeatureSpec, Split, TrainerSpec
+from rempart.training.protocol import learning
 from rempart.training.trainers import trainers
 
 
@@ -29,30 +31,34 @@ class TrialOrder(Strict):
     target: FeatureSpec
     features: tuple[FeatureSpec, ...]
     trainer: TrainerSpec
+    validation: Split | None = None
 
 
 class TrialAnswer(Strict):
-    """Empty if a model was written; or `fault` and `hint`, why not."""
+    """The metrics on the validation part if a model was written; or `fault` and `hint`, why not."""
+
+    metrics: dict[str, float] = Field(default_factory=dict)
 
     fault: str = ""
     hint: str = ""
 
 
-def train(order: TrialOrder) -> bytes:
-    """Return a new model as ONNX. Raises TrainingError, ModelRefused."""
+def train(order: TrialOrder) -> learning.Learned:
+    """Return a new model. Raises TrainingError, ModelRefused."""
     rows = datasets.decoded(Path(order.file).read_bytes())
     features, params = trainers.left_out([feature.feature() for feature in order.features], order.trainer.params)
     target, inputs = order.target.feature(), encode(features, rows)
-    learnt, some = metrics.target_values(target, rows), inputs[:: -(-len(inputs) // CHECKED)]
-    use, seed, classes = order.trainer.use, order.trainer.seed, len(target.values)
-    return trainers.train(use, inputs, learnt, params, seed, order.task, some, classes).body
+    learnt = learning.Rows(rows, inputs, metrics.target_values(target, rows), params)
+    some = inputs[:: -(-len(inputs) // learning.CHECKED)]
+    return learning.learn(order, learnt, some, None, lambda *_, **__: None)
 
 
 def main() -> None:
     order = TrialOrder.model_validate_json(sys.stdin.buffer.read())
     try:
-        Path(order.model).write_bytes(train(order))
-        answer = TrialAnswer()
+        learned = train(order)
+        Path(order.model).write_bytes(learned.model.body)
+        answer = TrialAnswer(metrics=learned.metrics)
     except RempartError as error:
         answer = TrialAnswer(fault=error.what, hint=error.hint)
     sys.stdout.buffer.write(canonical_json.encode(answer.model_dump(mode="json")) + b"\n")

@@ -102,6 +102,17 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
             TRAINED,
             "Version 4 was trained on 800 rows, 180 held out; snapshot 0a1b. It took 2.0 s, 400 rows/s.",
         ),
+        (
+            "train",
+            TRAINED
+            | {
+                "metrics": {"validation_mae": 23.25, "backtest_mae_mean": 22.5, "backtest_mae_spread": 0.7071, "mae": 9}
+            },
+            (
+                "Version 4 was trained on 800 rows, 180 held out; snapshot 0a1b. It took 2.0 s, 400 rows/s. On the "
+                "validation part: mae 23.25. Trained from the past: mae 22.5 with a spread of 0.7071."
+            ),
+        ),
         ("compare_features", COMPARED, "2,000 online entities of 3 feature views have the values of their snapshots."),
         ("ingest", INGESTED | {"deliveries": 0}, "Nothing new was delivered; snapshot 0a1b has 15,389 rows."),
         ("validate", REFUSED, "Version 2 was refused, the champion is still version 1: mae 80.41 is above 25"),

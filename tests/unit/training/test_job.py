@@ -11,8 +11,10 @@ from rempart.training.job import (
     FeatureSpec,
     JobSite,
     JobSpec,
+    Origins,
     Output,
     Permission,
+    Split,
     Tracking,
     TrainerSpec,
     Work,
@@ -48,7 +50,7 @@ def spec(**changes) -> JobSpec:
 
 def result(**changes) -> str:
     good = {
-        "version": 3,
+        "version": 4,
         "decision": "c" * 64,
         "job_id": spec().job_id,
         "status": "succeeded",
@@ -80,9 +82,9 @@ def test_the_python_that_ordered_stands_in_the_spec_and_does_not_change_the_job(
     assert parse_spec(spec(python="3.99").to_json()).python == "3.99"
 
 
-@pytest.mark.parametrize("version", [1, 2, None])
+@pytest.mark.parametrize("version", [1, 3, None])
 def test_a_spec_and_a_result_of_another_version_are_refused_by_name(version):
-    told = f"version {version} of the contract, but this program reads version 3"
+    told = f"version {version} of the contract, but this program reads version 4"
     with pytest.raises(TrainingError, match=told) as refused:
         parse_spec(json.dumps(json.loads(spec().to_json()) | {"version": version}))
     assert "make images" in refused.value.hint
@@ -97,6 +99,8 @@ def test_a_spec_and_a_result_of_another_version_are_refused_by_name(version):
         {"trainer": TrainerSpec(use="gradient_boosting", params={"max_iter": 5, "learning_rate": 0.1}, seed=4)},
         {"code_version": "2"},
         {"nodes": 2},
+        {"validation": Split(column="arrival", share=0.15)},
+        {"backtest": Origins(column="arrival", origins=3, every=86_400)},
         {"features": (FeatureSpec(name="stay__nights", type="number"),)},
         {
             "dataset": Dataset(

@@ -124,7 +124,7 @@ def policy_lower_classification(
     from rempart.flows.shared.platform import open_platform
     from rempart.ingestion.derived import inputs
     from rempart.settings import pipelines
-    from rempart.settings.pipeline import Part
+    from rempart.settings.pipeline_sections import Part
     from rempart.sovereignty.classification import named
 
     spec = pipelines.named(pipeline)

@@ -42,7 +42,7 @@ def look(open_platform: Callable[[], Platform], pipeline: str, version: str, sec
 
 def _verify(ledger: Ledger, tracking: Connection, pipeline: str, version: str) -> None:
     from rempart.errors import ModelRefused
-    from rempart.flows.training.train import candidate_record
+    from rempart.flows.training.candidates.record import candidate_record
     from rempart.models import loading
 
     record = candidate_record(ledger, pipeline, version)

@@ -9,6 +9,7 @@ from rempart.cli.views import text
 from rempart.flows.training.champions import TimeAsChampion
 from rempart.ledger.attributed import Writer
 from rempart.models.gate import is_kept
+from rempart.training.job import BACKTESTED, LEARNT, VALIDATED
 from rempart.web.read_models.model_versions import Comparison, Decision, Difference, ModelState, ModelVersion, of_others
 from rempart.web.read_models.models import Bound
 
@@ -37,7 +38,9 @@ def _row(state: ModelState) -> tuple[str, ...]:
 
 
 def _metrics(version: ModelVersion) -> Mapping[str, float | None]:
-    return (version.judged.metrics if version.judged else None) or version.metrics
+    """Return the figures of the held-out rows."""
+    told = (version.judged.metrics if version.judged else None) or version.metrics
+    return {name: value for name, value in told.items() if not name.startswith((LEARNT, VALIDATED, BACKTESTED))}
 
 
 def _verdict(version: ModelVersion) -> str:
@@ -98,6 +101,9 @@ def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
             ("trained", f"{text.moment(version.trained_at)} by {by(version.by)}, evidence {version.seq}"),
             *([("because of", f"verdict {version.verdict} on the champion")] if version.verdict is not None else []),
             ("training set", f"{version.dataset_sha256[:16]} of snapshot {version.snapshot}: {rows}"),
+            *([("validation", _validation(version, metric))] if version.validation else []),
+            *([("back-test", _backtest(version, metric))] if version.backtest else []),
+            *([("hold-out", _opened(version))] if version.opened else []),
             *([("labels", version.labels)] if version.labels else []),
             *([("views of others", of_others(version.used))] if version.used else []),
             ("trainer", f"{version.trainer}({params}), seed {version.seed}, {len(version.features)} features"),
@@ -113,6 +119,34 @@ def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
     for decision in version.decisions:
         yield f"  {_told(decision)} {text.moment(decision.at)} by {by(decision.by)}, evidence {decision.seq}"
         yield from (f"    {reason}" for reason in decision.reasons)
+
+
+def _validation(version: ModelVersion, metric: str | None) -> str:
+    """Return in words on what a job validated, what it found and what it chose."""
+    how: Mapping[str, Any] = version.validation or {}
+    since = f" from {how['begins']}" if how.get("begins") else ""
+    chosen = ", ".join(f"{name}={value}" for name, value in how["chosen"].items())
+    figures = {name: value for name, value in version.metrics.items() if name.startswith(VALIDATED)}
+    told = [
+        f"{text.figures(figures, f'{VALIDATED}{metric}')} on {text.counted(how['rows'], 'row')}{since}",
+        *([f"chose {chosen}"] if chosen else []),
+        "trained again on all rows" if how["refit"] else f"learned from the other {how['rows_fit']:,}",
+    ]
+    return "; ".join(told)
+
+
+def _backtest(version: ModelVersion, metric: str | None) -> str:
+    """Return in words how much a metric varies over trainings from the past."""
+    name, values = version.tried(metric)
+    mean, spread = (version.metrics.get(f"{BACKTESTED}{name}_{what}") for what in ("mean", "spread"))
+    each = ", ".join(f"{begins:%Y-%m-%d} {text.number(value)}" for begins, value in values)
+    return f"{name} {text.number(mean)} on average, spread {text.number(spread)}; from {each}"
+
+
+def _opened(version: ModelVersion) -> str:
+    """Return in words how often the held-out rows were opened."""
+    of = f" for version{'s' if len(version.opened_by) > 1 else ''} {', '.join(version.opened_by)}"
+    return f"opened {text.counted(version.opened, 'time')}{of if version.opened_by else ''}"
 
 
 def _code(version: str) -> str:

@@ -41,6 +41,9 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
     if tried.model and isinstance(pipeline, ModelPipeline):
         figures = text.figures(tried.model.metrics, pipeline.gate.metric)
         yield f"Model: {figures}, trained in {tried.model.seconds:.0f} s."
+        if tried.model.validation:
+            deciding = f"validation_{pipeline.gate.metric}"
+            yield f"  On the validation part: {text.figures(tried.model.validation, deciding)}."
         if tried.baseline and _is_nearly_perfect(tried.model.metrics[pipeline.gate.metric], tried.baseline):
             yield "  It makes next to no error. Look for a column that tells the target because it is known later."
         yield "  This is no verdict of the gate. It is for the model of a run, by all rules and against the champion."

@@ -16,8 +16,9 @@ from rempart.features.labels import KNOWN_AT
 from rempart.flows.prediction.champion import champion_of
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
+from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.champions import decisions_on, intended
-from rempart.flows.training.train import candidate_record, target_feature, training_set
+from rempart.flows.training.train import target_feature, training_set
 from rempart.models import metrics
 from rempart.models.predictions import PREDICTION, figures
 from rempart.monitoring import columns, counting, performance, verdict
@@ -109,7 +110,7 @@ def judge(
     """Return the verdict on a champion. Reads no store. Raises TrainingError, ModelRefused, FeatureError."""
     rules = pipeline.monitoring
     rows = since_training(pipeline, reference.holdout, observed.table)
-    dates = rows[pipeline.holdout.column]
+    dates = rows[_time(pipeline)]
     window = Window(source, observed.snapshot, *_span(dates), rows.num_rows)
     if rows.num_rows < rules.least_rows:
         return verdict.conclude(model.version, window, (), None, rules.least_rows)
@@ -132,21 +133,29 @@ def judge(
 def since_training(pipeline: ModelPipeline, holdout: pa.Table, rows: pa.Table) -> pa.Table:
     """Return the rows of the window: those from the hold-out's begin on, back to `window` before the newest.
 
-    Raises TrainingError if the hold-out has no row, because all were erased.
+    A hold-out of groups or classes is of all times: then the rows after its newest. Raises TrainingError if the
+    hold-out has no row, because all were erased.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    dates = rows[pipeline.holdout.column]
+    dates = rows[_time(pipeline)]
     if not rows.num_rows:
         return rows
-    if (begin := pc.min(holdout[pipeline.holdout.column]).as_py()) is None:
+    least, after = (pc.min, pc.greater_equal) if pipeline.holdout.column else (pc.max, pc.greater)
+    if (begin := least(holdout[_time(pipeline)]).as_py()) is None:
         raise TrainingError(
             f"watch the champion of {pipeline.name}: its hold-out has no row with a date left",
             f"Train again: `rempart pipeline run {pipeline.name} --follow`.",
         )
-    first = max(begin, pc.max(dates).as_py() - pipeline.monitoring.window)
-    return rows.filter(pc.greater_equal(dates, pa.scalar(first, dates.type)))
+    first = pc.max(dates).as_py() - pipeline.monitoring.window
+    recent = pc.greater_equal(dates, pa.scalar(max(begin, first), dates.type))
+    return rows.filter(pc.and_(recent, after(dates, pa.scalar(begin, dates.type))))
+
+
+def _time(pipeline: ModelPipeline) -> str:
+    """Return the column with the time of a row: the hold-out's, or the moment of the prediction."""
+    return pipeline.holdout.column or "event_timestamp"
 
 
 @dataclass(frozen=True)
@@ -170,7 +179,7 @@ def profiles(
     """
     watched = [Column(f.name, "category" if f.values else "number", f.values) for f in model.features]
     answer = Column(PREDICTION, "category", model.target.values) if model.target else Column(PREDICTION, "number")
-    time = pipeline.holdout.column
+    time = _time(pipeline)
     found: list[dict[str, ColumnProfile]] = [{}, {}]
     for chosen, *sides in (
         (watched, train, window.rows),

@@ -10,7 +10,7 @@ from rempart.coordination.active import is_open
 from rempart.errors import ModelRefused, ObjectMissing, RempartError
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training.train import candidate_record
+from rempart.flows.training.candidates.record import candidate_record
 from rempart.models import removal
 from rempart.sites.port import Site
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from rempart.errors import ChampionMissing, ModelRefused, PredictionError
 from rempart.features.prediction.plan import FeaturePlan, StoredView, inputs_of, plan
 from rempart.flows.shared.platform import Platform
+from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.champions import decisions_on, intended
 from rempart.flows.training.materialize import feature_databases
-from rempart.flows.training.train import candidate_record
 from rempart.ingestion.parsing import moments
 from rempart.models.encoding import features_of
 from rempart.models.inputs import typed

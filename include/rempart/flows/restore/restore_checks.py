@@ -21,8 +21,8 @@ from rempart.features.tables import name as quoted
 from rempart.features.tables import names as quoted_names
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
+from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.materialize import feature_databases
-from rempart.flows.training.train import candidate_record
 from rempart.ledger.keys import from_base64
 from rempart.ledger.port import Ledger
 from rempart.ledger.verification import verify

@@ -16,8 +16,8 @@ from rempart.flows.governance.clients import clients_on
 from rempart.flows.prediction_log.keys import public_key
 from rempart.flows.serving.model_files import write_private
 from rempart.flows.shared import removals
+from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.champions import decisions_on, intended
-from rempart.flows.training.train import candidate_record
 from rempart.ledger.port import Ledger
 from rempart.serving.scorer.clients import Client
 from rempart.settings.pipeline import ModelPipeline

@@ -18,7 +18,8 @@ from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.replication.continuity import Continuity, PostgresqlContinuity
 from rempart.settings import config as configuration
 from rempart.settings.config import Config, Connection, Connections, witness
-from rempart.settings.pipeline import Part, Pipeline
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline_sections import Part
 from rempart.settings.pipelines import load_all
 from rempart.settings.sections import Classification
 from rempart.sites.port import Site

@@ -23,6 +23,7 @@ from rempart.models.encoding import features_of
 from rempart.settings import pipelines
 from rempart.settings.champions import retraining
 from rempart.settings.config import Config
+from rempart.settings.evaluation import splits
 from rempart.settings.pipeline import Expectation, ModelPipeline, Pipeline
 from rempart.settings.schema import read_yaml
 from rempart.sovereignty.dag_rules import pipeline_violations
@@ -53,7 +54,10 @@ def check_retraining(pipeline: ModelPipeline) -> None:
 
 def warnings(pipeline: Pipeline) -> list[str]:
     """Return what is allowed in a pipeline file, and may surprise."""
-    return list(retraining.warnings(pipeline.retrain, pipeline.gate)) if isinstance(pipeline, ModelPipeline) else []
+    if not isinstance(pipeline, ModelPipeline):
+        return []
+    about_parts = splits.warnings(pipeline.holdout, pipeline.validation, pipeline.trainer.params)
+    return [*retraining.warnings(pipeline.retrain, pipeline.gate), *about_parts]
 
 
 def check_origin(config: Config, pipeline: Pipeline, *, on: date) -> None:

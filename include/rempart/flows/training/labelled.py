@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 from rempart.coordination.active import Active
 from rempart.errors import FeatureError, TrainingError
@@ -18,6 +17,7 @@ from rempart.ingestion import snapshots
 from rempart.ledger.port import Ledger
 from rempart.settings.pipeline import ModelPipeline
 from rempart.training import datasets
+from rempart.training.protocol import splits
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -116,15 +116,12 @@ def held_out_from(pipeline: ModelPipeline, newest: date) -> date:
     """
     holdout = pipeline.holdout
     if holdout.start is not None:
-        return _midnight(holdout.start, pipeline.source.time_zone) if isinstance(newest, datetime) else holdout.start
+        return (
+            splits.midnight(holdout.start, pipeline.source.time_zone) if isinstance(newest, datetime) else holdout.start
+        )
     assert holdout.last is not None  # noqa: S101 - the pipeline's validation has one of the two
     first = datetime.min.replace(tzinfo=UTC) if isinstance(newest, datetime) else date.min
     return newest - min(holdout.last, newest - first)
-
-
-def _midnight(day: date, zone: str | None) -> datetime:
-    """Return the instant (UTC) at which a day begins in a time zone; where clocks skip midnight, that of the change."""
-    return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone or "UTC")).astimezone(UTC)
 
 
 def without_late(pipeline: ModelPipeline, table: pa.Table, start: date) -> pa.Table:
@@ -138,12 +135,12 @@ def without_late(pipeline: ModelPipeline, table: pa.Table, start: date) -> pa.Ta
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if labels.KNOWN_AT not in table.column_names:
+    if labels.KNOWN_AT not in table.column_names or pipeline.holdout.column is None:
         return table
     dates, known = table.column(pipeline.holdout.column), table.column(labels.KNOWN_AT)
     zone = "UTC" if labels.known_by_day(pipeline) else pipeline.source.time_zone
     first = pipeline.holdout.start or start
-    instant = first if isinstance(first, datetime) else _midnight(first, zone)
+    instant = first if isinstance(first, datetime) else splits.midnight(first, zone)
     held = pc.greater_equal(dates, pa.scalar(start, dates.type))
     in_time = pc.less_equal(known, pa.scalar(instant, known.type))
     return table.filter(pc.or_kleene(held, in_time))
@@ -154,13 +151,20 @@ def split(pipeline: ModelPipeline, table: pa.Table) -> datasets.TrainingRows:
 
     Raises TrainingError if there would be none on one side, or a row has no date.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    dates = table.column(pipeline.holdout.column)
+    holdout = pipeline.holdout
+    if holdout.column is None:
+        within = pipeline.prediction.target if holdout.stratify else None
+        named = holdout.by or pipeline.key
+        held = splits.hashed(table, named, holdout.share or 0.0, key="holdout", within=within)
+        return datasets.parted(table, pa.array(held), f"The holdout of {holdout.share:.0%} by {', '.join(named)}")
+    dates = table.column(holdout.column)
     if dates.null_count or not table.num_rows:
         raise TrainingError(
-            f"{dates.null_count} of {table.num_rows} rows have no '{pipeline.holdout.column}'",
+            f"{dates.null_count} of {table.num_rows} rows have no '{holdout.column}'",
             "Make the holdout column non-nullable, and check that the training set is not empty.",
         )
     start = held_out_from(pipeline, pc.max(dates).as_py())
-    return datasets.split(table, pipeline.holdout.column, start)
+    return datasets.split(table, holdout.column, start)

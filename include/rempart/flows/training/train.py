@@ -15,9 +15,9 @@ from rempart.features.prediction.plan import inputs_of
 from rempart.flows.shared import erasures, removals, used_views
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
+from rempart.flows.training.candidates import openings, orders, record
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.materialize import feature_databases, loaded_content
-from rempart.ledger.port import Ledger
 from rempart.models import registry
 from rempart.models.encoding import Feature, features_of
 from rempart.models.inputs import usage
@@ -25,7 +25,6 @@ from rempart.models.isolated_model import IsolatedModel
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings.config import Config, Connection
 from rempart.settings.pipeline import ModelPipeline
-from rempart.settings.sections import Classification
 from rempart.training import datasets, evaluation, experiment, outputs, permission
 from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.job import (
@@ -161,6 +160,7 @@ def order(
         made_of["used"] = used_views.told(used)
         learnable = learnable.replace_schema_metadata({used_views.USED: made_of["used"]})
     rows = labelled.split(pipeline, learnable)
+    orders.check(orders.measuring(pipeline, merged), rows.learn)
     of = [(pipeline.name, snapshot), *(used or {}).items(), *([(labels.pipeline, labels.snapshot)] if labels else [])]
     with erasures.standing_rows(platform.ledger, platform.config.buckets.lake, of):
         dataset = _store(platform.config, pipeline, site, platform.clock(), rows, made_of)
@@ -180,6 +180,8 @@ def without_late(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
     """
     import pyarrow.compute as pc
 
+    if pipeline.holdout.column is None:  # groups have no begin
+        return table
     dates = table.column(pipeline.holdout.column)
     if dates.null_count or not table.num_rows:
         return table
@@ -202,6 +204,7 @@ def register(
     active = platform.active()
     site = platform.active_site(pipeline.classification, active)
     _verify(site, spec, result)
+    opening = openings.record(platform.ledger, pipeline.name, spec.dataset.held_out, "registration", spec.job_id, ())
     found = _measured(erasures.rewritten(platform.ledger), platform.tracking(), site, spec, result)
     figures = {**result.metrics, **found.metrics}
     classification = platform.classification(pipeline, "model")
@@ -227,7 +230,8 @@ def register(
             },
             usage=usage(pipeline.name, [each.input() for each in spec.inputs]),
         )
-        _record(platform.ledger, pipeline, spec, result, found.rows, figures, version, classification, ran, verdict)
+        measured = record.MeasuredVersion(figures, found.rows, version, classification, opening)
+        record.write(platform.ledger, spec, result, measured, ran=ran, verdict=verdict)
     logger.info("registered version %s of model '%s' as a candidate", version, pipeline.name)
     return TrainResult(
         spec.job_id,
@@ -296,6 +300,7 @@ def job_spec(
 ) -> JobSpec:
     """Return the order for a job."""
     seen, _ = trainers.left_out(features_of(pipeline), params)
+    how = orders.measuring(pipeline, params)
     return JobSpec(
         pipeline=pipeline.name,
         classification=pipeline.classification,
@@ -305,6 +310,8 @@ def job_spec(
         inputs=tuple(InputSpec.of(each) for each in inputs_of(pipeline, [feature.name for feature in seen])),
         dataset=dataset,
         trainer=TrainerSpec(use=pipeline.trainer.use, params=dict(params), seed=pipeline.trainer.seed),
+        validation=how.validation,
+        backtest=how.backtest,
         nodes=pipeline.trainer.nodes,
         tracking=Tracking(connection="mlflow", experiment=pipeline.name),
         output=Output(site=dataset.site, bucket=config.buckets.artifacts, prefix="jobs/"),
@@ -325,7 +332,7 @@ def _measured(
     known: erasures.Rewritten, tracking: Connection, site: Site, spec: JobSpec, result: JobResult
 ) -> evaluation.HeldOutFigures:
     """Measure a job's model on the held-out rows, and add the figures to its run in MLflow."""
-    rows = datasets.decoded(erasures.read_dataset(known, site, _rows_on_record(spec)["held_out"]))
+    rows = datasets.decoded(erasures.read_dataset(known, site, record.rows_on_record(spec)["held_out"]))
     seen, classes = outputs.seen(spec)[0], len(spec.target.values)
     model = IsolatedModel(site.read(spec.output.bucket, spec.key(MODEL_FILE), sha256=result.files[MODEL_FILE]))
     try:
@@ -334,67 +341,3 @@ def _measured(
         model.close()
     experiment.log_held_out(tracking, result.run_id, result.model_id, found.metrics, found.files)
     return found
-
-
-def _rows_on_record(spec: JobSpec) -> dict[str, Any]:
-    """Return where the training set is, as evidence has it."""
-    place, key = spec.dataset, datasets.held_out_key(spec.pipeline, spec.dataset.held_out)
-    held_out = {"bucket": place.bucket, "key": key, "sha256": place.held_out}
-    return {"bucket": place.bucket, "key": place.key, "sha256": place.sha256, "held_out": held_out}
-
-
-def _record(
-    ledger: Ledger,
-    pipeline: ModelPipeline,
-    spec: JobSpec,
-    result: JobResult,
-    held_out: int,
-    figures: Mapping[str, float],
-    version: str,
-    classification: Classification,
-    ran: Mapping[str, Any] | None,
-    verdict: int | None,
-) -> None:
-    """Write evidence of the candidate, once per version."""
-    if candidate_record(ledger, pipeline.name, version, result.model_id) is not None:
-        return
-    body: dict[str, Any] = {
-        "name": pipeline.name,
-        "version": version,
-        "job_id": spec.job_id,
-        "run_id": result.run_id,
-        "model_id": result.model_id,
-        "files": dict(result.model_files),
-        "outputs": {spec.key(name): digest for name, digest in result.files.items()},
-        "dataset": {
-            **_rows_on_record(spec),
-            "rows_train": result.rows,
-            "rows_holdout": held_out,
-            "definitions": {feature.name: feature.definition for feature in spec.features},
-        },
-        "snapshot": spec.snapshot,
-        "labels": spec.labels.model_dump() if spec.labels else None,
-        "used": spec.used,
-        "task": spec.task,
-        "target": spec.target.feature().as_json(),
-        "features": [feature.as_json() for feature in outputs.seen(spec)[0]],
-        "inputs": [each.input().as_json() for each in spec.inputs],
-        "metrics": dict(figures),
-        "trainer": spec.trainer.model_dump(),
-        "code_version": spec.code_version,
-        "classification": classification,
-        "placement": dict(ran) if ran else None,
-        "work": result.work.model_dump(),
-        "made_with": dict(result.made_with),
-        "decision": result.decision,
-        "verdict": verdict,
-    }
-    ledger.append("candidate", pipeline.name, body)
-
-
-def candidate_record(ledger: Ledger, name: str, version: str, model_id: str | None = None) -> Mapping[str, Any] | None:
-    """Return the newest candidate evidence of a version (and model), or None."""
-    for record in ledger.find("candidate", name, limit=100_000):
-        if str(record.body.get("version")) == version and model_id in (None, record.body.get("model_id")):
-            return record.body
-    return None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from rempart.errors import RempartError, TrainingError
+from rempart.flows.training.candidates import orders
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.labelled import split
 from rempart.flows.training.train import target_feature
@@ -44,10 +45,14 @@ class Baseline:
 
 @dataclass(frozen=True)
 class TriedModel:
-    """Scores of a model that was trained in a try, on the held-out rows, and how long the training took."""
+    """Scores of a model that was trained in a try, on the held-out rows, and how long the training took.
+
+    `validation`: metrics on the validation part, if the pipeline has one.
+    """
 
     metrics: Mapping[str, float]
     seconds: float
+    validation: Mapping[str, float]
 
 
 def train(pipeline: ModelPipeline, rows: datasets.TrainingRows) -> TriedModel:
@@ -66,6 +71,7 @@ def train(pipeline: ModelPipeline, rows: datasets.TrainingRows) -> TriedModel:
             target=FeatureSpec.of(target_feature(pipeline)),
             features=tuple(FeatureSpec.of(feature) for feature in features_of(pipeline)),
             trainer=trainer,
+            validation=orders.measuring(pipeline, params).validation,
         )
         try:
             done = subprocess.run(
@@ -92,7 +98,7 @@ def train(pipeline: ModelPipeline, rows: datasets.TrainingRows) -> TriedModel:
         if answer.fault:
             raise TrainingError(answer.fault, answer.hint)
         seconds = time.monotonic() - began
-        return TriedModel(_scores(pipeline, rows.held_out, model.read_bytes()), seconds)
+        return TriedModel(_scores(pipeline, rows.held_out, model.read_bytes()), seconds, answer.metrics)
 
 
 def _scores(pipeline: ModelPipeline, rows: pa.Table, body: bytes) -> dict[str, float]:

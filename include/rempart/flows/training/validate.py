@@ -14,8 +14,9 @@ from rempart.errors import ModelRefused, TrainingError
 from rempart.flows.shared import approvals, erasures, removals, retirements
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import champions
+from rempart.flows.training.candidates import openings
+from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.champions import decisions_on, return_to, succession
-from rempart.flows.training.train import candidate_record
 from rempart.ingestion import draft
 from rempart.ledger.port import Evidence, Ledger
 from rempart.models import gate, loading, metrics, registry
@@ -83,6 +84,9 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
         explanation = (f"version {version} is already the champion", *reasons)
         return ValidationResult(version, True, explanation, body["metrics"], body["baselines"], version, previous)
     site = platform.active_site(pipeline.classification, active)
+    versions = [version, *([current] if current is not None else [])]
+    held_out = str(record["dataset"]["held_out"]["sha256"])
+    openings.record(ledger, name, held_out, "gate", str(record["job_id"]), versions)
     train, holdout = _rows(ledger, site, record["dataset"])
     target = Feature.from_json(record["target"])
     truth, task = metrics.target_values(target, holdout), str(record["task"])

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from rempart.settings.learning import Gate, Holdout
+from rempart.settings.evaluation.splits import Holdout
+from rempart.settings.learning import Gate
 from rempart.settings.schema import Duration, Strict
 
 

@@ -24,6 +24,8 @@ Progress = Callable[..., None]
 """`progress(stage, **facts)`: facts are numbers, ids and names of columns, never a value of the data."""
 EVERY_SECONDS = 30.0
 LINE_SECONDS = 1.0
+_PHASE = "_phase"
+"""Array of a checkpoint of the second phase: what the first phase found, as JSON."""
 
 
 class TrainingRun:
@@ -32,7 +34,8 @@ class TrainingRun:
 
     A trainer calls `resume` once, then `checkpoint` and `progress` after each step. A checkpoint is stored every
     `every` seconds, a line printed every second. On several nodes each node calls them; the first node reads and
-    stores, and all end after the same step.
+    stores, and all end after the same step. A job that trains twice, as validation does, has two phases: the steps of
+    the second follow those of the first, and a trainer sees only its own.
     """
 
     def __init__(
@@ -51,6 +54,10 @@ class TrainingRun:
         self._told_at = -math.inf
         self._first = self._step = self._more = 0
         self._before = 0
+        self._phase = self._offset = 0
+        self._carried: Mapping[str, Any] = {}
+        self._looked = False
+        self._found: tuple[int, Arrays] | None = None
         self.made_with: dict[str, str] = {}
         """Version, device and precision of the trainer, for the record."""
 
@@ -68,7 +75,9 @@ class TrainingRun:
 
         Raises TrainingError if the checkpoint is another job's; PeerLost.
         """
-        found = self._newest()
+        found, self._found = self._stored(), None
+        if found is not None and _phase_of(found[1]) != self._phase:
+            found = None
         self._began = self._saved_at = self._clock()
         self._interruption.await_step()
         if found is None:
@@ -77,7 +86,26 @@ class TrainingRun:
         self._reached(self._first)
         self._interruption.facts["saved_step"] = self._first
         self._progress("resumed", step=self._first, done_before=self._before)
-        return found[1]
+        return {name: array for name, array in found[1].items() if name != _PHASE}
+
+    def carried(self) -> Mapping[str, Any] | None:
+        """Return what an earlier attempt carried into its second phase; None if it did not store a step of that."""
+        found = self._stored()
+        if found is None or _phase_of(found[1]) == 0:
+            return None
+        carried: Mapping[str, Any] = json.loads(bytes(found[1][_PHASE]))
+        return carried
+
+    def second_phase(self, carried: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Begin the second phase. Its checkpoints hold `carried`, and the step at which it began. Return both."""
+        self._phase, self._offset = 1, int(carried.get("offset", self._step))
+        self._carried = {**carried, "offset": self._offset}
+        return self._carried
+
+    def _stored(self) -> tuple[int, Arrays] | None:
+        if not self._looked:
+            self._looked, self._found = True, self._newest()
+        return self._found
 
     def _newest(self) -> tuple[int, Arrays] | None:
         """Read on the first node and send to the others, so that all continue from the same step."""
@@ -100,17 +128,18 @@ class TrainingRun:
         `arrays`: all that the next step depends on, as arrays of numbers, or a function that returns them (called only
         if needed). Raises Interrupted, which a trainer must let pass; SiteError.
         """
+        step += self._offset
         self._reached(step)
         self._interruption.await_step()
         due = self.group.rank == 0 and self._clock() - self._saved_at >= self.every
         try:
             stopping, due = self.group.any(self.stopping, due)
         except PeerLost:
-            self.keep(step, arrays)
+            self._keep(step, arrays)
             raise
         if not stopping and not due:
             return
-        self.keep(step, arrays)
+        self._keep(step, arrays)
         self.group.meet()  # storing may take longer than the others wait within a step
         if stopping or (self.stopping and self.group.size == 1):
             self._interruption.agreed()
@@ -118,10 +147,18 @@ class TrainingRun:
 
     def keep(self, step: int, arrays: Arrays | Callable[[], Arrays]) -> None:
         """Store the state after `step` now, on the first node. Raises SiteError."""
+        self._keep(step + self._offset, arrays)
+
+    def _keep(self, step: int, arrays: Arrays | Callable[[], Arrays]) -> None:
         if self.group.rank != 0:
             return
+        state = arrays() if callable(arrays) else arrays
+        if self._phase:
+            import numpy as np
+
+            state = {**state, _PHASE: np.frombuffer(json.dumps(self._carried).encode(), np.uint8)}
         try:
-            self._checkpoints.save(step, arrays() if callable(arrays) else arrays, self._before + self._done_here)
+            self._checkpoints.save(step, state, self._before + self._done_here)
             self._interruption.facts["saved_step"] = step
         except SiteUnavailable as error:  # it costs at most what is computed until the next checkpoint
             self._progress("checkpoint not stored", step=step, error=error.what)
@@ -129,6 +166,7 @@ class TrainingRun:
 
     def progress(self, step: int, steps: int, loss: float | Callable[[], float] | None = None) -> None:
         """Report `step` of `steps`, and the loss (or a function that returns it, called only if reported)."""
+        step, steps = step + self._offset, steps + self._offset
         self._reached(step)
         now = self._clock()
         if now - self._told_at < LINE_SECONDS and step < steps:
@@ -161,3 +199,7 @@ class TrainingRun:
     def _reached(self, step: int) -> None:
         self._step = max(self._step, step)
         self._interruption.facts["step"] = self._step
+
+
+def _phase_of(arrays: Arrays) -> int:
+    return 1 if _PHASE in arrays else 0

@@ -6,8 +6,25 @@ Each trainer's module describes itself as one; `trainers.BUILT_IN` lists all.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+
+@dataclass
+class Validation:
+    """Rows on which a trainer measures itself while it fits, and from which it learns nothing.
+
+    inputs: float32 [m, k], target: float64 [m], as those to fit on. `chosen`: parameters that the figures on them
+    chose, such as the number of iterations; the training on all rows takes them.
+    """
+
+    inputs: Any
+    target: Any
+    chosen: dict[str, Any] = field(default_factory=dict)
+
+    def choose(self, **params: bool | int | float | str) -> None:
+        """Say with which parameters the model is to be trained on all rows."""
+        self.chosen |= params
 
 
 @dataclass(frozen=True)
@@ -15,8 +32,9 @@ class BuiltIn:
     """A trainer that a pipeline names.
 
     `fit(inputs, target, params, seed, task, classes, run)` returns a fitted scikit-learn estimator, an ONNX model, or
-    an object with `to_onnx()` and `predict(inputs)`. `check(params, task)` raises TrainingError for a parameter that is
-    unknown, of another type or out of range. `schema(task)` returns the JSON Schema of each parameter by name.
+    an object with `to_onnx()` and `predict(inputs)`. A `fit` with a parameter `validation` gets a `Validation`, or
+    None without that part: it may stop early, and `choose`. `check(params, task)` raises TrainingError for a parameter
+    that is unknown, of another type or out of range. `schema(task)` returns the JSON Schema of each parameter by name.
     `modules` (names of files in this folder) and `libraries` determine the model: a job's identity holds their hash and
     their versions.
     """

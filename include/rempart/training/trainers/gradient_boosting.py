@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
-from rempart.training.trainers.built_in import BuiltIn
+from rempart.settings.evaluation.splits import EARLY_STOPPING
+from rempart.training.trainers.built_in import BuiltIn, Validation
 
 if TYPE_CHECKING:
     from rempart.training.attempts.progress import TrainingRun
@@ -23,12 +24,15 @@ _SHARED: dict[str, tuple[type, ...]] = {
     "l2_regularization": _NUMBER,
     "max_features": _NUMBER,
     "max_bins": _WHOLE,
+    EARLY_STOPPING: _WHOLE,
 }
 PARAMS: dict[str, dict[str, tuple[type, ...]]] = {
     "regression": {**_SHARED, "loss": (str,), "quantile": _NUMBER},
     "classification": _SHARED,
 }
-"""Parameters of each task, as scikit-learn's HistGradientBoosting* names them."""
+"""Parameters of each task, as scikit-learn's HistGradientBoosting* names them; and after how many iterations without a
+smaller loss on the validation part it stops.
+"""
 RANGES: dict[str, tuple[float, float]] = {
     "max_iter": (1, 1_000_000),
     "learning_rate": (1e-9, 1_000),
@@ -39,6 +43,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_features": (1e-9, 1),
     "max_bins": (2, 255),
     "quantile": (0, 1),
+    EARLY_STOPPING: (1, 1_000_000),
 }
 """The least and the greatest value of each number, within what scikit-learn takes."""
 LOSSES = ("squared_error", "absolute_error", "quantile")
@@ -89,45 +94,112 @@ def fit(
     task: str,
     classes: int,
     run: TrainingRun | None = None,
+    validation: Validation | None = None,
 ) -> Any:
     """Return a fitted estimator. inputs: float32 [n, k], NaN for null; target: [n]. It counts the classes itself.
 
-    It learns only from the given rows, without early stopping, so no row is held back. With `run`, it continues from
-    the job's checkpoint and stores more checkpoints. The estimator is the same after any interruption. Raises
-    TrainingError.
+    It learns only from the given rows: scikit-learn's own early stopping would hold back random ones. With `validation`
+    and early_stopping_rounds it has the iterations with the smallest loss on these rows, and chooses their number. With
+    `run`, it continues from the job's checkpoint and stores more checkpoints. The estimator is the same after any
+    interruption. Raises TrainingError.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     check(params, task)
     made = HistGradientBoostingRegressor if task == "regression" else HistGradientBoostingClassifier
-    model = made(**params, early_stopping=False, random_state=seed)
+    own = {name: value for name, value in params.items() if name != EARLY_STOPPING}
+    model = made(**own, early_stopping=False, random_state=seed)
+    patience = _Patience(params[EARLY_STOPPING], validation) if validation and EARLY_STOPPING in params else None
     try:
-        return model.fit(inputs, target) if run is None else _fit_in_steps(model, inputs, target, run)
+        if run is None and patience is None:
+            return model.fit(inputs, target)
+        return _fit_in_steps(model, inputs, target, run, patience)
     except ValueError as cause:  # scikit-learn's parameter errors name the parameter and its range, never data
         text = str(cause).splitlines()[0][:300] if "parameter of" in str(cause) else type(cause).__name__
         raise TrainingError(f"fit gradient_boosting: {text}", "Correct trainer.params.") from cause
 
 
-def _fit_in_steps(model: Any, inputs: Any, target: Any, run: TrainingRun) -> Any:
-    """Fit as scikit-learn does, and look at `run` between two iterations."""
+class _Enough(Exception):
+    """Ends scikit-learn's loop between two iterations."""
+
+
+class _Patience:
+    """Losses of a growing model on the validation part, and when to stop: `rounds` iterations without a smaller one.
+
+    They follow from the trees alone, so that an attempt which continues sees the same.
+    """
+
+    def __init__(self, rounds: int, validation: Validation) -> None:
+        import numpy as np
+
+        self._rounds, self._validation = rounds, validation
+        self._inputs = np.asarray(validation.inputs, np.float64)
+        self._losses: list[float] = []
+        self._raw: Any = None
+
+    def over(self, model: Any) -> bool:
+        """Measure the iterations since the last call; return whether the smallest loss is that long ago."""
+        import numpy as np
+        from sklearn.base import is_classifier
+        from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
+
+        truth = self._validation.target
+        if is_classifier(model):
+            if not np.isin(truth, model.classes_).all():
+                raise TrainingError(
+                    "stop gradient_boosting early: a class of the validation part has no row to fit on",
+                    "Set `validation` so that both parts have each class, such as `stratify: target`.",
+                )
+            truth = np.searchsorted(model.classes_, truth).astype(np.float64)
+        if self._raw is None:
+            self._raw = np.zeros((len(truth), model.n_trees_per_iteration_), np.float64, order="F")
+            self._raw += model._baseline_prediction
+        for trees in model._predictors[len(self._losses) :]:
+            model._predict_iterations(self._inputs, [trees], self._raw, False, _openmp_effective_n_threads())
+            raw = self._raw[:, 0] if self._raw.shape[1] == 1 else self._raw
+            self._losses.append(float(model._loss(truth, raw)))
+            if len(self._losses) - self._best() >= self._rounds:
+                return True
+        return False
+
+    def _best(self) -> int:
+        """Return the first number of iterations with the smallest loss."""
+        return self._losses.index(min(self._losses)) + 1
+
+    def keep_best(self, model: Any) -> None:
+        """Take the iterations after the best away, and choose the number of those that stay."""
+        self.over(model)
+        model._predictors = model._predictors[: self._best()]
+        self._validation.choose(max_iter=self._best())
+
+
+def _fit_in_steps(model: Any, inputs: Any, target: Any, run: TrainingRun | None, patience: _Patience | None) -> Any:
+    """Fit as scikit-learn does, and look at `run` and `patience` between two iterations."""
     steps, done = model.max_iter, 0
-    if (arrays := run.resume()) is not None:
+    if run is not None and (arrays := run.resume()) is not None:
         model.set_params(warm_start=True, max_iter=1).fit(inputs, target)
         _restore(model, arrays)
         run.computed_again(1)
         done = int(model.n_iter_)
     model.set_params(max_iter=steps)
-    if done < steps:
-        _watch(model, steps, done, run)
-        model.fit(inputs, target)
+    if done < steps and not (done and patience is not None and patience.over(model)):
+        _watch(model, steps, done, run, patience)
+        try:
+            model.fit(inputs, target)
+        except _Enough:
+            del model._in_fit  # as at the end of `fit`: predictions are then made of rows, not of bins
         del model._get_loss
-    run.progress(steps, steps)
-    run.checkpoint(steps, partial(_state, model))
+    if run is not None:
+        reached = len(model._predictors)
+        run.progress(reached, reached)
+        run.checkpoint(reached, partial(_state, model))
+    if patience is not None:
+        patience.keep_best(model)
     return model.set_params(warm_start=False)
 
 
-def _watch(model: Any, steps: int, done: int, run: TrainingRun) -> None:
-    """Call `run` before each iteration except the first of the next fit.
+def _watch(model: Any, steps: int, done: int, run: TrainingRun | None, patience: _Patience | None) -> None:
+    """Call `run` and `patience` before each iteration except the first of the next fit.
 
     An iteration begins with the loss's gradients at the current raw predictions, the only uncompiled call: scikit-learn
     has no callback there. At that moment the trees of all earlier iterations are complete.
@@ -140,8 +212,11 @@ def _watch(model: Any, steps: int, done: int, run: TrainingRun) -> None:
         def watched(gradients: Callable[..., Any]) -> Callable[..., Any]:
             def compute(*, y_true: Any, raw_prediction: Any, **more: Any) -> Any:
                 if (step := len(model._predictors)) > done:
-                    run.progress(step, steps, lambda: float(loss(y_true, raw_prediction)))
-                    run.checkpoint(step, partial(_state, model))
+                    if run is not None:
+                        run.progress(step, steps, lambda: float(loss(y_true, raw_prediction)))
+                        run.checkpoint(step, partial(_state, model))
+                    if patience is not None and patience.over(model):
+                        raise _Enough
                 return gradients(y_true=y_true, raw_prediction=raw_prediction, **more)
 
             return compute

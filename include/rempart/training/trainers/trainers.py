@@ -4,7 +4,8 @@ A trainer is `fit(inputs, target, params, seed)`; inputs is a float32 matrix [ro
 float64 [rows] (for a classification the position of the class in the target's values). It returns a fitted scikit-learn
 estimator, or an ONNX model (a proto or its bytes) with one float input [n, columns]. With a parameter `run` it gets the
 job's `progress.TrainingRun`, for checkpoints and progress; with a parameter `group` it may run on several nodes, and
-gets their `process_group.Group`.
+gets their `process_group.Group`; with a parameter `validation` it gets `built_in.Validation`, the rows on which it may
+measure itself, or None.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from rempart.models.encoding import Feature
 from rempart.settings.config import project_root
 from rempart.training.attempts.process_group import Group
 from rempart.training.trainers import gradient_boosting, tabular_network, tree_conversion
+from rempart.training.trainers.built_in import Validation
 
 if TYPE_CHECKING:
     from rempart.training.attempts.progress import TrainingRun
@@ -37,7 +39,14 @@ float64).
 """
 BUILT_IN = {"gradient_boosting": gradient_boosting.TRAINER, "tabular_network": tabular_network.TRAINER}
 """The built-in trainers that a pipeline can name. A new trainer is a module with a `BuiltIn`, and an entry here."""
-_CODE = ("models/encoding.py", "models/metrics.py", "training/outputs.py", "training/trainers/trainers.py")
+_CODE = (
+    "models/encoding.py",
+    "models/metrics.py",
+    "training/outputs.py",
+    "training/protocol/learning.py",
+    "training/protocol/splits.py",
+    "training/trainers/trainers.py",
+)
 _MODULES_OF_CUSTOM = ("tree_conversion.py",)
 _LIBRARIES_OF_CUSTOM = ("numpy", "scikit-learn", "skl2onnx", "onnx")
 
@@ -188,12 +197,13 @@ def train(
     check_on: Any,
     classes: int,
     run: TrainingRun | None = None,
+    validation: Validation | None = None,
 ) -> Trained:
     """Fit on `inputs` and `target`, convert to ONNX, and compare both on the rows `check_on` [m, columns].
 
     Raises TrainingError if the trainer fails, or its ONNX model predicts otherwise.
     """
-    model = fitted(use, inputs, target, params, seed, task, classes, run)
+    model = fitted(use, inputs, target, params, seed, task, classes, run, validation)
     if isinstance(model, bytes) or hasattr(model, "SerializeToString"):
         body = model if isinstance(model, bytes) else bytes(model.SerializeToString())
         _opened(body, use)
@@ -216,13 +226,18 @@ def fitted(
     task: str,
     classes: int,
     run: TrainingRun | None,
+    validation: Validation | None = None,
 ) -> Any:
     """Return the trainer's model for `inputs` and `target`. Raises TrainingError if it fails."""
     if use in BUILT_IN:
-        return BUILT_IN[use].fit(inputs, target, params, seed, task, classes, run)
+        fit = BUILT_IN[use].fit
+        given = {"validation": validation} if takes(fit, "validation") else {}
+        return fit(inputs, target, params, seed, task, classes, run, **given)
     try:
         function = _custom(use)
         more: dict[str, Any] = {"run": run} if run is not None and takes(function, "run") else {}
+        if takes(function, "validation"):
+            more["validation"] = validation
         if takes(function, "group"):
             more["group"] = run.group if run is not None else Group()
         return function(inputs, target, dict(params), seed, **more)

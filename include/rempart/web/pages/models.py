@@ -33,6 +33,9 @@ PAGE = Page(
             "life.deleting": "files are being deleted",
             "life.dag_run": "DAG run",
             "kind.retirement": "retired",
+            "life.validated": "validated on {rows} rows",
+            "life.opened": "hold-out opened {times} times, for {versions}",
+            "life.backtest": "Back-test of {model} {version}: {metric} on the time after each training",
         },
         "fr": {
             "life": "Vie des versions de {model}",
@@ -48,6 +51,9 @@ PAGE = Page(
             "life.deleting": "suppression des fichiers en cours",
             "life.dag_run": "Exécution du DAG",
             "kind.retirement": "retirée",
+            "life.validated": "validée sur {rows} lignes",
+            "life.opened": "jeu de test ouvert {times} fois, pour {versions}",
+            "life.backtest": "Rejeu de {model} {version} : {metric} sur la période qui suit chaque entraînement",
         },
     },
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from rempart.features.label_feed import told
@@ -20,6 +20,7 @@ Standing = Literal["champion", "champion before", "rolled back", "refused", "awa
 Figures = Mapping[str, float | None]
 _RETIREMENT: Kind = "retirement"
 _WATCH: Kind = "monitoring"
+_OPENING: Kind = "opening"
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,24 @@ class Retired:
 
 
 @dataclass(frozen=True)
+class Backtested:
+    """One training from a moment of the past: when it begins to be measured, on how many rows, and the figures."""
+
+    begins: datetime
+    rows: int
+    metrics: Figures
+
+
+@dataclass(frozen=True)
 class ModelVersion:
     """A version with its training and its decisions, newest first. `metrics`: of its held-out rows.
 
     `seq` is the number of its record in the ledger; None, as the fields of its training, if only decisions are known.
     `used`: snapshot of each pipeline whose feature views its training set has. `served`: the times in which it was
     champion, oldest first; `drift`: verdicts on it, newest first. `verdict`: number of the record of the red verdict
-    that started the training, if there was one.
+    that started the training, if there was one. `validation`: how the job validated, as its record says; `backtest`:
+    trainings from the past, oldest first. `opened`: how often its held-out rows were opened, and `opened_by` for which
+    versions.
     """
 
     version: str
@@ -92,6 +104,16 @@ class ModelVersion:
     served: tuple[TimeAsChampion, ...] = ()
     drift: tuple[DriftVerdict, ...] = ()
     retired: Retired | None = None
+    validation: Mapping[str, Any] | None = None
+    backtest: tuple[Backtested, ...] = ()
+    opened: int = 0
+    opened_by: tuple[str, ...] = ()
+
+    def tried(self, metric: str | None) -> tuple[str, list[tuple[datetime, float]]]:
+        """Return a metric's name (another one if the back-test lacks it) and its values by origin, oldest first."""
+        known = self.backtest[0].metrics
+        name = metric if metric is not None and metric in known else next(iter(known))
+        return name, [(origin.begins, float(origin.metrics[name] or 0.0)) for origin in self.backtest]
 
     @property
     def judged(self) -> Decision | None:
@@ -148,7 +170,7 @@ def model_page(facts: CockpitFacts, now: datetime) -> ModelPage:
 def model_states(facts: CockpitFacts) -> dict[str, ModelState]:
     """Return every model with a candidate or a decision on record, by name."""
     decided = [record for kind in JUDGEMENTS for record in facts.standing(kind)]
-    after = [record for kind in (_WATCH, _RETIREMENT) for record in facts.standing(kind)]
+    after = [record for kind in (_WATCH, _RETIREMENT, _OPENING) for record in facts.standing(kind)]
     names = {record.subject for record in (*decided, *facts.standing("candidate"))}
     return {
         name: model_state(
@@ -166,7 +188,7 @@ def model_state(
 ) -> ModelState:
     """Return a model from its candidates (newest first), its decisions and what came `after` them (in any order).
 
-    `after`: retirements, and verdicts of the watch.
+    `after`: retirements, verdicts of the watch, and openings of held-out rows.
     """
     ordered = sorted(decisions, key=lambda record: record.seq)
     aliased = [record for record in ordered if record.kind in ("promotion", "rollback")]
@@ -180,12 +202,15 @@ def model_state(
     names = sorted({*trained, *told}, key=lambda name: (int(name) if name.isdigit() else 0, name), reverse=True)
     gone = retirements.retirements(record for record in after if record.kind == _RETIREMENT)
     times, judged = champion_times(aliased), [record for record in after if record.kind == _WATCH]
+    openings = [record for record in after if record.kind == _OPENING]
+    jobs = {str(record.body.get("job_id")): name for name, record in trained.items()}
     versions = tuple(
         replace(
             _version(name, trained.get(name), told.get(name, ()), _standing(name, champions, told.get(name, ()), gone)),
             served=tuple(time for time in times if time.version == name),
             drift=tuple(_drift(record) for record in judged if str(record.body["version"]) == name),
             retired=_retired(gone[name]) if name in gone else None,
+            **_opened(trained.get(name), openings, jobs),
         )
         for name in names
     )
@@ -284,7 +309,23 @@ def _version(name: str, trained: Evidence | None, told: Sequence[Evidence], stan
         writer(trained) if trained else None,
         tuple(_decision(record) for record in told),
         body.get("verdict"),
+        validation=body.get("validation"),
+        backtest=tuple(_backtested(origin) for origin in body.get("backtest") or ()),
     )
+
+
+def _backtested(origin: Mapping[str, Any]) -> Backtested:
+    begins = datetime.fromisoformat(str(origin["begins"]))
+    aware = begins if begins.tzinfo else begins.replace(tzinfo=UTC)
+    return Backtested(aware, int(origin["rows"]), dict(origin["metrics"]))
+
+
+def _opened(trained: Evidence | None, openings: Sequence[Evidence], jobs: Mapping[str, str]) -> dict[str, Any]:
+    """Return how often a version's held-out rows were opened, and for which versions. `jobs`: versions by job."""
+    rows = str(((trained.body.get("dataset") or {}).get("held_out") or {}).get("sha256", "")) if trained else ""
+    found = [record.body for record in openings if rows and record.body["held_out"] == rows]
+    named = {str(name) for body in found for name in [*body["versions"], jobs.get(str(body["job_id"]))] if name}
+    return {"opened": len(found), "opened_by": tuple(sorted(named, key=lambda name: (len(name), name)))}
 
 
 def _drift(record: Evidence) -> DriftVerdict:

@@ -1,0 +1,35 @@
+"""Count how often held-out rows were opened to measure a model: each look at them makes the next figure worth less."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from rempart.ledger.port import Evidence, Ledger
+
+ALL = 100_000
+Reason = Literal["registration", "gate"]
+"""Why held-out rows are opened: to measure a new version, or to judge one beside the champion."""
+
+
+def record(ledger: Ledger, pipeline: str, held_out: str, why: Reason, job: str, versions: Sequence[str]) -> int:
+    """Write evidence that held-out rows are about to be opened. Return how often they were by then, this time included.
+
+    `held_out`: SHA-256 of the rows; `job`: the job whose training set they are of; `versions`: those that are measured,
+    empty for a job that has none yet. An opening counts even if the measurement fails.
+    """
+    number = 1 + sum(1 for found in ledger.find("opening", pipeline, limit=ALL) if found.body["held_out"] == held_out)
+    body: Mapping[str, Any] = {
+        "held_out": held_out,
+        "opening": number,
+        "why": why,
+        "job_id": job,
+        "versions": list(versions),
+    }
+    ledger.append("opening", pipeline, body)
+    return number
+
+
+def counted(openings: Sequence[Evidence], held_out: str) -> int:
+    """Return how often held-out rows were opened, by the records of a pipeline."""
+    return sum(1 for found in openings if found.body["held_out"] == held_out)

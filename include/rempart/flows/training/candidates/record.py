@@ -1,0 +1,90 @@
+"""Write and find the evidence of a candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rempart.ledger.port import Ledger
+from rempart.settings.sections import Classification
+from rempart.training import datasets, outputs
+from rempart.training.job import JobResult, JobSpec
+
+
+def rows_on_record(spec: JobSpec) -> dict[str, Any]:
+    """Return where the training set is, as evidence has it."""
+    place, key = spec.dataset, datasets.held_out_key(spec.pipeline, spec.dataset.held_out)
+    held_out = {"bucket": place.bucket, "key": key, "sha256": place.held_out}
+    return {"bucket": place.bucket, "key": place.key, "sha256": place.sha256, "held_out": held_out}
+
+
+@dataclass(frozen=True)
+class MeasuredVersion:
+    """A registered version, and what the platform measured of it on `rows` held-out rows.
+
+    `opening`: how often these rows were opened by then.
+    """
+
+    metrics: Mapping[str, float]
+    rows: int
+    version: str
+    classification: Classification
+    opening: int
+
+
+def write(
+    ledger: Ledger,
+    spec: JobSpec,
+    result: JobResult,
+    measured: MeasuredVersion,
+    *,
+    ran: Mapping[str, Any] | None,
+    verdict: int | None,
+) -> None:
+    """Write evidence of the candidate, once per version. `ran`: where the job ran; `verdict`: what started it."""
+    if candidate_record(ledger, spec.pipeline, measured.version, result.model_id) is not None:
+        return
+    body: dict[str, Any] = {
+        "name": spec.pipeline,
+        "version": measured.version,
+        "job_id": spec.job_id,
+        "run_id": result.run_id,
+        "model_id": result.model_id,
+        "files": dict(result.model_files),
+        "outputs": {spec.key(name): digest for name, digest in result.files.items()},
+        "dataset": {
+            **rows_on_record(spec),
+            "rows_train": result.rows,
+            "rows_holdout": measured.rows,
+            "opening": measured.opening,
+            "definitions": {feature.name: feature.definition for feature in spec.features},
+        },
+        "snapshot": spec.snapshot,
+        "labels": spec.labels.model_dump() if spec.labels else None,
+        "used": spec.used,
+        "task": spec.task,
+        "target": spec.target.feature().as_json(),
+        "features": [feature.as_json() for feature in outputs.seen(spec)[0]],
+        "inputs": [each.input().as_json() for each in spec.inputs],
+        "metrics": dict(measured.metrics),
+        "trainer": spec.trainer.model_dump(),
+        "code_version": spec.code_version,
+        "classification": measured.classification,
+        "placement": dict(ran) if ran else None,
+        "work": result.work.model_dump(),
+        "validation": result.validation.model_dump() if result.validation else None,
+        "backtest": [origin.model_dump() for origin in result.backtest],
+        "made_with": dict(result.made_with),
+        "decision": result.decision,
+        "verdict": verdict,
+    }
+    ledger.append("candidate", spec.pipeline, body)
+
+
+def candidate_record(ledger: Ledger, name: str, version: str, model_id: str | None = None) -> Mapping[str, Any] | None:
+    """Return the newest candidate evidence of a version (and model), or None."""
+    for record in ledger.find("candidate", name, limit=100_000):
+        if str(record.body.get("version")) == version and model_id in (None, record.body.get("model_id")):
+            return record.body
+    return None

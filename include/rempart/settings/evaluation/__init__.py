@@ -1,0 +1,1 @@
+"""How a model is measured honestly: the sections `holdout`, `validation` and `backtest` of a pipeline file."""

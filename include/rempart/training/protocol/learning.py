@@ -1,0 +1,172 @@
+"""Train as the order says: measure on the validation part, then on all rows; and again from moments of the past."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from rempart.errors import TrainingError
+from rempart.models import metrics, onnx_format
+from rempart.training.attempts.progress import Progress, TrainingRun
+from rempart.training.job import BACKTESTED, VALIDATED, FeatureSpec, JobSpec, Origin, Split, TrainerSpec, Validated
+from rempart.training.protocol import splits
+from rempart.training.trainers import trainers
+from rempart.training.trainers.built_in import Validation
+from rempart.training.trainers.trainers import Trained
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHECKED = 10_000
+"""Rows, spread over all, on which a job compares its ONNX model with the trainer's, and measures it."""
+
+
+class Order(Protocol):
+    """What a training needs of a job's order, or of the order of a try."""
+
+    @property
+    def task(self) -> Literal["regression", "classification"]: ...
+    @property
+    def target(self) -> FeatureSpec: ...
+    @property
+    def trainer(self) -> TrainerSpec: ...
+    @property
+    def validation(self) -> Split | None: ...
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to learn from: the table, the matrix that the model sees, float32 [n, k], and the target, float64 [n]."""
+
+    table: pa.Table
+    inputs: Any
+    target: Any
+    params: Mapping[str, Any]
+
+    def where(self, mask: Any) -> Rows:
+        """Return the rows of a mask."""
+        import pyarrow as pa
+
+        return Rows(self.table.filter(pa.array(mask)), self.inputs[mask], self.target[mask], self.params)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A model, the rows that it learned from, and what was measured on others meanwhile."""
+
+    model: Trained
+    on: Rows
+    validated: Validated | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def learn(spec: Order, rows: Rows, check_on: Any, run: TrainingRun | None, progress: Progress) -> Learned:
+    """Train a model as the order says. `check_on`: rows on which ONNX is compared. Raises TrainingError."""
+    if spec.validation is None:
+        return Learned(_trained(spec, rows, rows.params, check_on, run), rows)
+    carried = run.carried() if run is not None else None
+    if carried is None:
+        parts = splits.validation(rows.table, spec.validation)
+        fit, given = rows.where(parts.fit), Validation(rows.inputs[parts.measured], rows.target[parts.measured])
+        model = _trained(spec, fit, rows.params, check_on, run, given)
+        measured = _measured(spec, model, given.inputs, given.target)
+        found = {f"{VALIDATED}{name}": value for name, value in measured.items()}
+        validated = Validated(
+            rows_fit=len(fit.target),
+            rows=len(given.target),
+            begins=parts.begins.isoformat() if parts.begins is not None else None,
+            chosen=given.chosen,
+            refit=spec.validation.refit,
+        )
+        progress("validated", rows=validated.rows, chosen=given.chosen, **_rounded(found))
+        if not validated.refit:
+            return Learned(model, fit, validated, found)
+        carried = {"validated": validated.model_dump(), "metrics": found}
+    if run is not None:
+        run.second_phase(carried)
+    validated = Validated.model_validate(carried["validated"])
+    model = _trained(spec, rows, {**rows.params, **validated.chosen}, check_on, run)
+    return Learned(model, rows, validated, dict(carried["metrics"]))
+
+
+def share(spec: Order, rows: Rows, run: TrainingRun) -> None:
+    """Take part in `learn` on a node other than the first. Raises TrainingError."""
+    if spec.validation is None:
+        _fitted(spec, rows, rows.params, run)
+        return
+    carried = run.carried()
+    if carried is None:
+        parts = splits.validation(rows.table, spec.validation)
+        given = Validation(rows.inputs[parts.measured], rows.target[parts.measured])
+        _fitted(spec, rows.where(parts.fit), rows.params, run, given)
+        if not spec.validation.refit:
+            return
+        carried = {"validated": {"chosen": given.chosen}}
+    run.second_phase(carried)
+    _fitted(spec, rows, {**rows.params, **carried["validated"]["chosen"]}, run)
+
+
+def backtested(spec: JobSpec, rows: Rows, progress: Progress) -> tuple[tuple[Origin, ...], dict[str, float]]:
+    """Train from each moment of the past that the order names, and measure on the time after it.
+
+    Each training is that of the candidate on fewer rows: with validation, it splits these rows and chooses anew. Return
+    the origins, oldest first, and mean and spread (standard deviation) of each metric. Raises TrainingError.
+    """
+    import numpy as np
+
+    if spec.backtest is None:
+        return (), {}
+    made = []
+    for parts in splits.origins(rows.table, spec.backtest):
+        inputs, target = rows.inputs[parts.measured], rows.target[parts.measured]
+        learned = learn(spec, rows.where(parts.fit), inputs[:CHECKED], None, lambda *_, **__: None)
+        figures = _measured(spec, learned.model, inputs, target)
+        begins = parts.begins.isoformat() if parts.begins is not None else ""
+        made.append(Origin(begins=begins, rows_fit=int(parts.fit.sum()), rows=len(target), metrics=figures))
+        progress("back-tested", begins=begins, rows=len(target), **_rounded(figures))
+    found = {}
+    for name in made[0].metrics:
+        values = np.array([origin.metrics[name] for origin in made])
+        found[f"{BACKTESTED}{name}_mean"] = float(values.mean())
+        found[f"{BACKTESTED}{name}_spread"] = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return tuple(made), found
+
+
+def _trained(
+    spec: Order,
+    rows: Rows,
+    params: Mapping[str, Any],
+    check_on: Any,
+    run: TrainingRun | None,
+    given: Validation | None = None,
+) -> Trained:
+    use, seed, classes = spec.trainer.use, spec.trainer.seed, len(spec.target.values)
+    return trainers.train(use, rows.inputs, rows.target, params, seed, spec.task, check_on, classes, run, given)
+
+
+def _fitted(
+    spec: Order, rows: Rows, params: Mapping[str, Any], run: TrainingRun, given: Validation | None = None
+) -> None:
+    use, seed, classes = spec.trainer.use, spec.trainer.seed, len(spec.target.values)
+    trainers.fitted(use, rows.inputs, rows.target, params, seed, spec.task, classes, run, given)
+
+
+def _measured(spec: Order, model: Trained, inputs: Any, target: Any) -> dict[str, float]:
+    predicted = onnx_format.run(onnx_format.open_session(model.body), inputs, spec.task, len(spec.target.values))
+    return finite(metrics.score(spec.task, target, predicted))
+
+
+def finite(measured: dict[str, float]) -> dict[str, float]:
+    """Return metrics as they are. Raises TrainingError if one is not a finite number."""
+    for name, value in measured.items():
+        if not -float("inf") < value < float("inf"):
+            raise TrainingError(
+                f"check the model: its {name} is not a number",
+                "Check trainer.params (the learning rate may be too high) and the trainer's code.",
+            )
+    return measured
+
+
+def _rounded(found: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in found.items()}

@@ -1,0 +1,69 @@
+"""A hold-out by groups or classes in the platform: what is learned from, watched, and counted as opened."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+
+from rempart.errors import TrainingError
+from rempart.features import labels
+from rempart.flows.monitoring.champion_drift import since_training
+from rempart.flows.training.candidates import openings
+from rempart.flows.training.labelled import split
+from rempart.flows.training.train import without_late
+from rempart.ledger.memory import MemoryLedger
+from rempart.training.protocol import splits
+from tests.unit.training import stage
+
+BY_AGENT = stage.pipeline(holdout={"share": 0.4, "by": ["agent"]})
+
+
+def test_agents_are_held_out_as_a_whole_and_stay_held_out_with_more_rows() -> None:
+    few, many = split(BY_AGENT, stage.table(300)), split(BY_AGENT, stage.table(900))
+    learn, held_out = (set(rows["agent"].to_pylist()) for rows in (many.learn, many.held_out))
+    assert learn and held_out and not learn & held_out
+    assert set(few.learn["agent"].to_pylist()) <= learn and set(few.held_out["agent"].to_pylist()) <= held_out
+    assert many.learn.num_rows + many.held_out.num_rows == 900
+
+
+def test_each_class_is_held_out_by_its_share_and_validated_apart() -> None:
+    holdout = {"share": 0.25, "stratify": "target"}
+    rows = split(stage.pipeline(task="classification", holdout=holdout), stage.table())
+    whole = stage.table()["season"].value_counts().to_pylist()
+    held = {each["values"]: each["counts"] for each in rows.held_out["season"].value_counts().to_pylist()}
+    assert held == {each["values"]: -(-each["counts"] // 4) for each in whole}
+    again = splits.hashed(rows.learn, ["stay_id"], 0.25, key="validation")
+    assert 0.15 < again.mean() < 0.35  # of another draw, else the smallest hashes were all held out
+
+
+def test_groups_have_no_begin_so_no_target_is_late() -> None:
+    table = stage.table()
+    late = pa.array([datetime(2030, 1, 1, tzinfo=UTC)] * table.num_rows, pa.timestamp("us", "UTC"))
+    known = table.append_column(labels.KNOWN_AT, late)
+    assert without_late(BY_AGENT, known) == known
+
+
+def test_a_hold_out_that_takes_every_group_is_refused() -> None:
+    only = stage.table().filter(pa.array([agent == "agent-1" for agent in stage.table()["agent"].to_pylist()]))
+    with pytest.raises(TrainingError, match="The holdout of 40% by agent leaves"):
+        split(BY_AGENT, only)
+
+
+def test_the_watch_takes_rows_after_those_that_were_there_for_the_training() -> None:
+    trained, later = split(BY_AGENT, stage.table()), stage.table()
+    moved = [at + timedelta(days=200) for at in later["event_timestamp"].to_pylist()]
+    later = later.set_column(1, "event_timestamp", pa.array(moved, later.schema.field(1).type))
+    rows = since_training(BY_AGENT, trained.held_out, pa.concat_tables([stage.table(), later]))
+    newest = max(trained.held_out["event_timestamp"].to_pylist())
+    assert rows.num_rows and min(rows["event_timestamp"].to_pylist()) > newest
+
+
+def test_openings_are_counted_by_the_held_out_rows() -> None:
+    ledger = MemoryLedger()
+    assert openings.record(ledger, "stays", "a" * 64, "registration", "job-1", ()) == 1
+    assert openings.record(ledger, "stays", "b" * 64, "registration", "job-2", ()) == 1
+    assert openings.record(ledger, "stays", "a" * 64, "gate", "job-1", ["1", "2"]) == 2
+    newest = ledger.find("opening", "stays", limit=1)[0].body
+    assert newest == {"held_out": "a" * 64, "opening": 2, "why": "gate", "job_id": "job-1", "versions": ["1", "2"]}
