@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from rempart.settings.learning import Gate, Holdout
+from rempart.settings.gates.gate import Gate
+from rempart.settings.learning import Holdout
 from rempart.settings.schema import Duration, Strict
 
 
