@@ -25,7 +25,7 @@ from rempart.monitoring import retraining
 from rempart.settings import sections
 from rempart.settings.champions.retraining import Retraining
 from rempart.training import datasets
-from tests.unit.training import stage
+from tests.unit.training import late, stage
 
 pytestmark = pytest.mark.tracking
 TABLE = stage.table()
@@ -136,6 +136,29 @@ def test_a_classification_goes_the_same_way(scratch):
     assert result.metrics["accuracy"] > 0.7
     judged = validate(platform, seasons)
     assert judged.promoted and judged.baselines["log_loss"] > judged.metrics["log_loss"]
+
+
+def test_a_second_pipeline_is_refused_for_a_subgroup_alone_and_the_page_of_its_run_shows_it(scratch):
+    platform, pipeline = scratch
+    backend = stage.InProcess(platform.active_site("personal"), platform.connections)
+    strict = late.pipeline(pipeline.name)
+    version = train_on(platform, strict, late.table(), "s1", backend=backend).version
+    refused = validate(platform, strict)
+    assert not refused.promoted and registry.champion(platform.tracking(), pipeline.name) is None
+    (record,) = platform.ledger.find("refusal", pipeline.name)
+    outcomes = {rule["rule"]: rule["outcome"] for rule in record.body["rules"]}
+    assert outcomes.pop("subgroups") == "refused"
+    assert outcomes == dict.fromkeys(late.OTHER_RULES, "passed")
+    (told,) = [reason for reason in refused.reasons if reason.startswith("refused")]
+    assert "1 of 3 subgroups is worse" in told and "region=islands" in told
+    with session(platform.tracking()) as client:
+        tags = client.get_model_version(pipeline.name, version).tags
+    assert tags["gate"] == "refused" and "region=islands" in tags["gate_reasons"]
+    assert "region=islands" in late.page(record.body) and late.page(record.body).count("<svg") == 2
+    candidate = candidate_record(platform.ledger, pipeline.name, version)
+    assert candidate["metrics"]["pr_auc"] == pytest.approx(record.body["metrics"]["pr_auc"])
+    passed = validate(platform, late.pipeline(pipeline.name, ratio=5), version)
+    assert passed.promoted, passed.reasons
 
 
 def check_prediction(platform, pipeline, version):

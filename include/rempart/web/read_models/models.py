@@ -12,6 +12,7 @@ from rempart.ledger.port import Evidence, Kind
 from rempart.models.gates.verdict import baseline_bound, champion_bound, is_kept
 from rempart.settings.gates.metrics import LOWER_IS_BETTER
 from rempart.web.facts import CockpitFacts
+from rempart.web.read_models.gate.rules import RuleRow, rules
 from rempart.web.read_models.lineage import Lineage, lineages
 from rempart.web.read_models.messages import Moment, State, moment
 
@@ -68,6 +69,7 @@ class Judgement:
     baselines: Mapping[str, float | None]
     reasons: tuple[str, ...]
     plot: Plot | None
+    rules: tuple[RuleRow, ...] = ()
 
 
 JUDGEMENTS: tuple[Kind, ...] = ("approval", "promotion", "refusal", "rollback")
@@ -213,4 +215,5 @@ def _judgement(record: Evidence) -> Judgement:
         dict(body.get("baselines") or {}),
         tuple(sorted(body.get("reasons") or (), key=lambda reason: record.kind == "refusal" and is_kept(reason))),
         None if record.kind == "rollback" else plot(body),
+        rules(body),
     )

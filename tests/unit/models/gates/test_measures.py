@@ -92,7 +92,7 @@ def test_resamples_are_the_same_each_time_and_the_same_rows_for_everyone():
         assert np.array_equal(first["candidate"][name], again["candidate"][name])
         assert np.array_equal(first["candidate"][name], first["champion"][name])
         spread = first["candidate"][name].std()
-        assert 0 < spread and abs(first["candidate"][name].mean() - TWO.value(name, truth, predicted)) < 4 * spread
+        assert spread > 0 and abs(first["candidate"][name].mean() - TWO.value(name, truth, predicted)) < 4 * spread
     other = resampling.resampled(TWO, ["log_loss"], truth, made, seed=1)
     assert not np.array_equal(other["candidate"]["log_loss"], first["candidate"]["log_loss"])
 

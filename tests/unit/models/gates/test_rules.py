@@ -184,7 +184,9 @@ def test_calendar_parts_are_subgroups_and_a_missing_column_is_an_error():
 def test_the_bands_of_a_calibration_hold_every_row():
     chance = np.linspace(0, 1, 95)
     truth = (chance > 0.5).astype(float)
-    made = groups.calibration(Measures("classification", 2, 1), ("no", "yes"), truth, np.column_stack([1 - chance, chance]))
+    made = groups.calibration(
+        Measures("classification", 2, 1), ("no", "yes"), truth, np.column_stack([1 - chance, chance])
+    )
     assert sum(band.rows for band in made) == 95 and {band.of for band in made} == {"yes"}
     assert made[0].share == 0 and made[-1].share == 1
 

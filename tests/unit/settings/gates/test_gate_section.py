@@ -49,7 +49,11 @@ def test_rules_are_asked_besides_and_name_their_metrics():
 @pytest.mark.parametrize(
     ("task", "gate", "why"),
     [
-        ("regression", {"metric": "pr_auc"}, "gate.metric: 'pr_auc' is not a metric of a regression; those are mae, rmse"),
+        (
+            "regression",
+            {"metric": "pr_auc"},
+            "gate.metric: 'pr_auc' is not a metric of a regression; those are mae, rmse",
+        ),
         ("regression", {"metric": "cost"}, "gate.metric: 'cost' needs `gate.cost`"),
         ("regression", {"cost": {"false_positive": 1, "false_negative": 2}}, "gate.cost: a regression takes `under`"),
         ("classification", {"cost": {"under": 1, "over": 2}}, "a classification takes `false_positive`"),
