@@ -86,11 +86,11 @@ class Gate(Strict):
     cost: Cost | None = Field(default=None, description="What a wrong prediction costs, for the metric `cost`.")
     beta: float = Field(default=1.0, gt=0, description="Weight of recall against precision in the metric `f_beta`.")
     quantile: float = Field(default=0.5, gt=0, lt=1, description="Quantile of the metric `pinball`.")
-    rules: list[Rule] = Field(default_factory=list, description="More rules. All must hold.")
     approval: Literal["automatic", "person"] = Field(
         default="automatic",
         description="Who promotes a candidate that passed: the gate at once, or a `person` who approves it.",
     )
+    rules: list[Rule] = Field(default_factory=list, description="More rules. All must hold.")
 
     def all_rules(self) -> tuple[Rule, ...]:
         """Return every rule: the three of the short form, then `rules`."""
