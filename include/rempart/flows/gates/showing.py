@@ -57,7 +57,8 @@ def show(judged: Judged) -> Shown:
     asked = gate.all_rules()
     sure = [rule for rule in asked if isinstance(rule, rules.BaselineRule | rules.ChampionRule) and rule.confidence]
     names = [name for rule in sure if (name := gate.metric_of(rule))]
-    matrix = encode(judged.model.features, holdout) if _kinds(asked) & {"latency", "stability"} else None
+    is_run = _kinds(asked) & {"latency", "stability"}
+    matrix = encode(judged.model.features, noise.sample(holdout)) if is_run else None
     return Shown(
         candidate=score(truth, mine),
         baseline=metrics.baselines(truth, naive, score),

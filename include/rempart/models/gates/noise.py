@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rempart.models.encoding import Feature
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 MOST_ROWS = 10_000
+
+
+def sample(rows: pa.Table, seed: int = 0) -> pa.Table:
+    """Return at most MOST_ROWS rows, chosen by chance, in their order."""
+    import numpy as np
+
+    if rows.num_rows <= MOST_ROWS:
+        return rows
+    return rows.take(np.sort(np.random.default_rng(seed).permutation(rows.num_rows)[:MOST_ROWS]))
 
 
 def changed(
@@ -16,16 +28,14 @@ def changed(
 ) -> float:
     """Return the mean change of a prediction.
 
-    predict: from a matrix to figures; matrix: float32 [n, matrix columns] of held-out rows, of which at most MOST_ROWS
-    are used; noise: share of each number's standard deviation. Of a regression it is a share of the predictions'
+    predict: from a matrix to figures; matrix: float32 [n, matrix columns] of held-out rows; noise: share of each
+    number's standard deviation. Of a regression it is a share of the predictions'
     standard deviation; of a classification half the sum of the changes in probability. NaN without a row, or if a
     prediction is not finite.
     """
     import numpy as np
 
     random = np.random.default_rng(seed)
-    if len(matrix) > MOST_ROWS:
-        matrix = matrix[np.sort(random.permutation(len(matrix))[:MOST_ROWS])]
     if not len(matrix):
         return math.nan
     noisy, start = matrix.copy(), 0

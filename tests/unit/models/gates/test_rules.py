@@ -208,5 +208,10 @@ def test_noise_moves_what_a_model_reads_of_numbers_and_nothing_else():
     assert 0.03 < change < 0.12 and change == noise.changed(predict, features, matrix, 0.1)
     assert noise.changed(lambda given: given[:, 1], features, matrix, 0.1) == 0
     assert math.isnan(noise.changed(lambda given: given[:, 0], features, matrix, 0.1))
+    rows = pa.table({"row": range(noise.MOST_ROWS + 5)})
+    assert (
+        noise.sample(rows).num_rows == noise.MOST_ROWS and noise.sample(rows.slice(6)).num_rows == noise.MOST_ROWS - 1
+    )
+    assert noise.sample(rows)["row"].to_pylist() == sorted(set(noise.sample(rows)["row"].to_pylist()))
     two = noise.changed(lambda given: np.column_stack([given[:, 1], 1 - given[:, 1]]), features, matrix, 0.1)
     assert two == 0
