@@ -12,7 +12,13 @@ from psycopg import sql
 
 from rempart.backup.databases import postgresql
 from rempart.features.databases import FeatureDatabases
+from rempart.flows.shared.platform import Platform
+from rempart.ledger.memory import MemoryLedger
+from rempart.models.tracking import session
+from rempart.settings import sections
 from rempart.settings.config import environment_connections
+from rempart.settings.pipeline import ModelPipeline
+from tests.unit.training import stage
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +39,23 @@ def feature_databases() -> Iterator[FeatureDatabases]:
     each(create)
     yield FeatureDatabases(*(replace(owner, schema=name) for name in names))
     each(postgresql.drop_database)
+
+
+@pytest.fixture
+def scratch(platform: Platform) -> Iterator[tuple[Platform, ModelPipeline]]:
+    """The stack's MLflow; a pipeline name, buckets and a ledger of the test's own. (platform, pipeline)"""
+    mark = f"train-{secrets.token_hex(4)}"
+    buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts")
+    settings = platform.config.model_copy(update={"buckets": buckets})
+    site = platform.active_site("personal")
+    for bucket in (buckets.lake, buckets.artifacts):
+        site.ensure_bucket(bucket, versioned=True)
+    pipeline = stage.pipeline(mark.replace("-", "_"))
+    yield replace(platform, config=settings, ledger_=MemoryLedger()), pipeline
+    for bucket in (buckets.lake, buckets.artifacts):
+        site.drop_bucket(bucket)
+    with session(platform.tracking()) as client:
+        if client.search_registered_models(filter_string=f"name = '{pipeline.name}'"):
+            client.delete_registered_model(pipeline.name)
+        if experiment := client.get_experiment_by_name(pipeline.name):
+            client.delete_experiment(experiment.experiment_id)

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import secrets
 import time
 
 import pytest
@@ -18,7 +17,6 @@ from rempart.flows.prediction.champion import champion_of
 from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.train import train_on
 from rempart.flows.training.validate import roll_back, validate
-from rempart.ledger.memory import MemoryLedger
 from rempart.models import loading, registry
 from rempart.models.predictions import figures
 from rempart.models.tracking import session
@@ -31,26 +29,6 @@ from tests.unit.training import stage
 pytestmark = pytest.mark.tracking
 TABLE = stage.table()
 GOOD, BAD = {"max_iter": 60}, {"max_iter": 1}
-
-
-@pytest.fixture
-def scratch(platform):
-    """The stack's MLflow; a pipeline name, buckets and a ledger of the test's own. (platform, pipeline)"""
-    mark = f"train-{secrets.token_hex(4)}"
-    buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts")
-    settings = platform.config.model_copy(update={"buckets": buckets})
-    site = platform.active_site("personal")
-    for bucket in (buckets.lake, buckets.artifacts):
-        site.ensure_bucket(bucket, versioned=True)
-    pipeline = stage.pipeline(mark.replace("-", "_"))
-    yield dataclasses.replace(platform, config=settings, ledger_=MemoryLedger()), pipeline
-    for bucket in (buckets.lake, buckets.artifacts):
-        site.drop_bucket(bucket)
-    with session(platform.tracking()) as client:
-        if client.search_registered_models(filter_string=f"name = '{pipeline.name}'"):
-            client.delete_registered_model(pipeline.name)
-        if experiment := client.get_experiment_by_name(pipeline.name):
-            client.delete_experiment(experiment.experiment_id)
 
 
 @pytest.fixture
@@ -137,28 +115,6 @@ def test_a_classification_goes_the_same_way(scratch):
     assert result.metrics["accuracy"] > 0.7
     judged = validate(platform, seasons)
     assert judged.promoted and judged.baselines["log_loss"] > judged.metrics["log_loss"]
-
-
-def test_what_a_job_measured_itself_and_each_opening_of_the_hold_out_are_on_record(scratch):
-    platform, pipeline = scratch
-    trainer = {"params": {"max_iter": 300, "learning_rate": 0.3, "early_stopping_rounds": 5}}
-    parts = {"validation": {"last": "60d", "gap": "7d"}, "backtest": {"origins": 2, "every": "30d"}}
-    made = stage.pipeline(pipeline.name, trainer=trainer, **parts)
-    backend = stage.InProcess(platform.active_site("personal"), platform.connections)
-    result = train_on(platform, made, TABLE, "s1", backend=backend)
-    (record,) = [entry.body for entry in platform.ledger.find("candidate", made.name)]
-    assert 1 <= record["validation"]["chosen"]["max_iter"] < 300
-    with session(platform.tracking()) as client:
-        logged = client.get_run(result.run_id).data.metrics
-        history = client.get_metric_history(result.run_id, "backtest_mae")
-    for name in ("validation_mae", "backtest_mae_mean", "backtest_mae_spread", "mae"):
-        assert logged[name] == pytest.approx(record["metrics"][name])
-    each = [origin["metrics"]["mae"] for origin in record["backtest"]]
-    assert [point.value for point in sorted(history, key=lambda point: point.step)] == pytest.approx(each)
-    assert validate(platform, made).promoted
-    openings = [entry.body for entry in reversed(platform.ledger.find("opening", made.name))]
-    told = [(body["opening"], body["why"], body["versions"]) for body in openings]
-    assert told == [(1, "registration", []), (2, "gate", [result.version])]
 
 
 def check_prediction(platform, pipeline, version):

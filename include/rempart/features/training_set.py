@@ -31,11 +31,11 @@ _BLOCK = 16 << 20
 
 
 def plain_columns(pipeline: ModelPipeline) -> list[str]:
-    """Return columns of the snapshot stored with the features: key, target, those that split, and the baseline's."""
-    baseline = [column.split(".", 1)[0] for column in pipeline.gate.baseline_by]
+    """Return columns of the snapshot stored with the features: key, target, those that split, and the gate's groups."""
+    grouped = pipeline.gate.grouping_columns()
     known = [labels.KNOWN_AT] if labels.tells_known_at(pipeline) else []
     sides = split_columns(pipeline.holdout, pipeline.validation)
-    return list(dict.fromkeys([*pipeline.key, pipeline.prediction.target, *known, *sides, *baseline]))
+    return list(dict.fromkeys([*pipeline.key, pipeline.prediction.target, *known, *sides, *grouped]))
 
 
 class TrainingSet(NamedTuple):

@@ -40,8 +40,8 @@ _GONE = "Bring the files back: `rempart restore --only bucket:artifacts`. Then f
 class LoadedModel:
     """A model whose files match the record.
 
-    `inputs`: columns of the source that its features are made of. `sha256`: of its model.onnx. `ignored`: unrecorded
-    files in MLflow, which were not read.
+    `inputs`: columns of the source that its features are made of. `sha256` and `size` (bytes): of its model.onnx.
+    `ignored`: unrecorded files in MLflow, which were not read.
     """
 
     name: str
@@ -53,6 +53,7 @@ class LoadedModel:
     sha256: str
     _model: IsolatedModel = field(repr=False)
     ignored: tuple[str, ...] = ()
+    size: int | None = None
 
     @property
     def ignored_line(self) -> str:
@@ -144,6 +145,7 @@ def open_verified(record: Mapping[str, Any], body: bytes, ignored: tuple[str, ..
         digest,
         IsolatedModel(body),
         ignored,
+        len(body),
     )
 
 

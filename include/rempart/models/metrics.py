@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
 from rempart.models.encoding import Feature
+from rempart.settings.gates.metrics import BY_ROW
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-LOWER_IS_BETTER = {"mae": True, "rmse": True, "log_loss": True, "accuracy": False}
+ALWAYS = BY_ROW
+"""Metrics of each task that `score` returns."""
 _SMALLEST = 1e-15
 
 
@@ -65,8 +67,8 @@ def score(task: str, truth: Any, predicted: Any) -> dict[str, float]:
     return {"log_loss": float(-np.log(np.clip(chosen, _SMALLEST, 1.0)).mean()), "accuracy": float(right)}
 
 
-def group_keys(table: pa.Table, by: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return each row's baseline group: columns, or calendar parts as `arrival_date.month`."""
+def group_column(table: pa.Table, grouping: str) -> pa.ChunkedArray:
+    """Return a column, or a calendar part of one such as `arrival_date.month`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -79,25 +81,30 @@ def group_keys(table: pa.Table, by: Sequence[str]) -> list[tuple[Any, ...]]:
         "day_of_year": pc.day_of_year,
         "hour": pc.hour,
     }
-    columns = []
-    for grouping in by:
-        name, _, part = grouping.partition(".")
-        column = table.column(name)
-        if pa.types.is_timestamp(column.type):
-            column = column.cast(pa.timestamp("us"))  # UTC as it is: calendar functions would look up the zone
-        columns.append((parts[part](column) if part else column).to_pylist())
+    name, _, part = grouping.partition(".")
+    column = table.column(name)
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us"))  # UTC as it is: calendar functions would look up the zone
+    return parts[part](column) if part else column
+
+
+def group_keys(table: pa.Table, by: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return each row's baseline group: columns, or calendar parts as `arrival_date.month`."""
+    columns = [group_column(table, grouping).to_pylist() for grouping in by]
     return list(zip(*columns, strict=True)) if columns else [()] * table.num_rows
 
 
-def baselines(task: str, target: Feature, by: Sequence[str], train: pa.Table, holdout: pa.Table) -> dict[str, float]:
-    """Return scores on the held-out rows of two naive predictions learnt from the training rows.
+def naive_predictions(
+    task: str, target: Feature, by: Sequence[str], train: pa.Table, holdout: pa.Table
+) -> tuple[Any, Any]:
+    """Return two naive predictions of the held-out rows, learnt from the training rows.
 
-    Plain names use the group's mean (a class's share, with one more of each class), or that of all training rows for a
-    new group. `overall_*` use the mean (share) of all training rows.
+    The first is the group's mean (a class's share, with one more of each class), or that of all training rows for a new
+    group; the second the mean (share) of all training rows. Each is [n], or [n, classes].
     """
     import numpy as np
 
-    learnt, truth = target_values(target, train), target_values(target, holdout)
+    learnt = target_values(target, train)
     # of a regression the value itself; of a classification one column of 0 and 1 per class
     rows = learnt[:, None] if task == "regression" else np.eye(len(target.values))[learnt.astype(int)]
     extra = 0.0 if task == "regression" else 1.0
@@ -108,7 +115,15 @@ def baselines(task: str, target: Feature, by: Sequence[str], train: pa.Table, ho
         counts[key] = counts.get(key, extra * rows.shape[1]) + 1
     overall = (rows.sum(axis=0) + extra) / (len(rows) + extra * rows.shape[1])
     grouped = np.array([sums[k] / counts[k] if k in sums else overall for k in group_keys(holdout, by)])
-    flat = np.tile(overall, (len(truth), 1))
-    if task == "regression":
-        grouped, flat = grouped[:, 0], flat[:, 0]
-    return {**score(task, truth, grouped), **{f"overall_{k}": v for k, v in score(task, truth, flat).items()}}
+    flat = np.tile(overall, (holdout.num_rows, 1))
+    return (grouped[:, 0], flat[:, 0]) if task == "regression" else (grouped, flat)
+
+
+Score = Callable[[Any, Any], Mapping[str, float]]
+"""Metrics by name of true values [n] and predictions, [n] or [n, classes]."""
+
+
+def baselines(truth: Any, naive: tuple[Any, Any], score: Score) -> dict[str, float]:
+    """Return scores of two naive predictions: plain names of the groups', `overall_*` of that of all rows."""
+    grouped, flat = naive
+    return {**score(truth, grouped), **{f"overall_{name}": value for name, value in score(truth, flat).items()}}

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from rempart.models.metrics import LOWER_IS_BETTER
 from rempart.monitoring import statistics
 from rempart.monitoring.columns import LEVEL
 from rempart.settings.champions.monitoring import Monitoring
+from rempart.settings.gates.metrics import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,11 +18,6 @@ from rempart.settings.expressions.checking import Typed
 from rempart.settings.schema import Duration, Strict
 from rempart.settings.used.view import UsedView
 
-Metric = Literal["mae", "rmse", "accuracy", "log_loss"]
-METRICS: dict[str, tuple[Metric, ...]] = {"regression": ("mae", "rmse"), "classification": ("log_loss", "accuracy")}
-"""Metrics of each task. All are computed; the gate names the metric that decides."""
-
-
 ViewMoment = Annotated[
     str,
     Field(
@@ -353,24 +348,4 @@ class Trainer(Strict):
     )
     nodes: int = Field(
         default=1, ge=1, description=("Number of nodes. Each runs one process, and the processes share each batch.")
-    )
-
-
-class Gate(Strict):
-    """The rules that a candidate must pass on the held-out rows."""
-
-    metric: Metric
-    limit: float = Field(description="Worst value of the metric that passes.")
-    baseline_by: list[str] = Field(
-        description=("Columns of the naive baseline, which predicts the training mean of each group.")
-    )
-    baseline_margin: float = Field(
-        default=0.1, ge=0, lt=1, description=("Share by which the candidate must beat the baseline.")
-    )
-    champion_tolerance: float = Field(
-        default=0.02, ge=0, description=("Share by which the candidate may be worse than the champion and still pass.")
-    )
-    approval: Literal["automatic", "person"] = Field(
-        default="automatic",
-        description="Who promotes a candidate that passed: the gate at once, or a `person` who approves it.",
     )

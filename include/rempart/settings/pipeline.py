@@ -34,11 +34,10 @@ from rempart.settings.evaluation import splits
 from rempart.settings.evaluation.splits import Backtest, Holdout, Validation
 from rempart.settings.expressions import across
 from rempart.settings.expressions.checking import Typed
+from rempart.settings.gates import gate as gates
+from rempart.settings.gates.gate import Gate
 from rempart.settings.learning import (
-    METRICS,
-    Gate,
     LabelSource,
-    Metric,
     Prediction,
     RowView,
     TrailingView,
@@ -52,9 +51,9 @@ from rempart.settings.sources import PREFIX, AnySource, Source, is_extracted
 from rempart.settings.used.view import UsedView
 
 __all__ = [
-    "METRICS", "PREFIX", "Backtest", "CalendarPart", "Column", "ColumnType", "Expectation", "Gate", "Holdout",
-    "LabelSource", "Lowered", "Metric", "ModelPipeline", "Moment", "Name", "Pipeline", "Prediction", "RowView",
-    "Schedules", "Source", "TrailingView", "Trainer", "UsedView", "Validation", "View",
+    "PREFIX", "Backtest", "CalendarPart", "Column", "ColumnType", "Expectation", "Gate", "Holdout", "LabelSource",
+    "Lowered", "ModelPipeline", "Moment", "Name", "Pipeline", "Prediction", "RowView", "Schedules", "Source",
+    "TrailingView", "Trainer", "UsedView", "Validation", "View",
 ]  # fmt: skip
 
 _FEATURES = (*NUMERIC, "boolean", "string", "category", "date")
@@ -306,14 +305,8 @@ class ModelPipeline(Pipeline):
             for used in moments[name].columns:
                 if used in columns and columns[used].nullable:
                     yield f"moments.{name}: column '{used}' is nullable, but features need the moment of every row"
-        for column in self.gate.baseline_by:
-            if "." in column:
-                date_column, part = column.split(".", 1)
-                yield from self._wrong("gate.baseline_by", date_column, ("timestamp",) if part == "hour" else TEMPORAL)
-                if part not in CalendarPart.__args__:  # type: ignore[attr-defined] # Literal's own attribute
-                    yield f"gate.baseline_by: '{part}' is not a calendar part"
-            else:
-                yield from self._wrong("gate.baseline_by", column)
+        task, target = self.prediction.task, columns.get(self.prediction.target)
+        yield from gates.faults(self.gate, task, target, columns, self._wrong)
         yield from (leaks := list(self._leaks()))
         if not leaks and not self.used_views():  # their types are in other files
             yield from across.faults(self.expressions, self.features, columns)
@@ -329,8 +322,6 @@ class ModelPipeline(Pipeline):
             yield f"prediction.target: {self._no_column(target)}"
         else:
             yield from self.prediction.target_faults(columns[target])
-        if self.gate.metric not in METRICS[self.prediction.task]:
-            yield f"gate.metric: '{self.gate.metric}' is not a metric of a {self.prediction.task}"
         order = list(self.moments)
         for name, view in self.features.items():
             if view.kind == "used":

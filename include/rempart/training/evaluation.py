@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from rempart import canonical_json
 from rempart.errors import TrainingError
 from rempart.models import metrics
 from rempart.models.encoding import Feature, encode
+from rempart.models.gates import measures
+from rempart.settings.gates.gate import Gate
 from rempart.training import plots
 from rempart.training.job import JobSpec
 
@@ -30,9 +33,9 @@ class HeldOutFigures:
 
 
 def measure(
-    spec: JobSpec, features: Sequence[Feature], predict: Callable[[Any], Any], rows: pa.Table
+    spec: JobSpec, features: Sequence[Feature], predict: Callable[[Any], Any], rows: pa.Table, gate: Gate
 ) -> HeldOutFigures:
-    """Return the figures of a job's model.
+    """Return the figures of a job's model: the metrics that are always computed, and those of the gate.
 
     `features`: those that the model sees; `predict`: from a float32 matrix to figures, as `models.loading` gives it.
     Raises TrainingError, also if a metric is not a finite number; ModelRefused.
@@ -40,9 +43,9 @@ def measure(
     target = spec.target.feature()
     matrix, truth = encode(features, rows), metrics.target_values(target, rows)
     predicted = predict(matrix)
-    measured = metrics.score(spec.task, truth, predicted)
+    measured = measures.score(measures.of_gate(gate, spec.task, target.values), gate.metrics(), truth, predicted)
     for name, value in measured.items():
-        if not -float("inf") < value < float("inf"):
+        if name in metrics.ALWAYS[spec.task] and not math.isfinite(value):
             raise TrainingError(
                 f"check the model: its {name} on the held-out rows is not a number",
                 "Check trainer.params (the learning rate may be too high) and the trainer's code.",
@@ -55,7 +58,8 @@ def measure(
         if spec.task == "regression"
         else plots.reliability(truth, predicted, target.name, target.values),
     }
-    return HeldOutFigures(measured, rows.num_rows, files)
+    # a metric of the gate that is undefined, such as `roc_auc` without a row of a class, is refused there
+    return HeldOutFigures({k: v for k, v in measured.items() if math.isfinite(v)}, rows.num_rows, files)
 
 
 def permutation_importance(

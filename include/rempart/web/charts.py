@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from markupsafe import Markup, escape
 
+from rempart.web.read_models.gate.rules import BandFigure, RuleRow
 from rempart.web.read_models.messages import State, worst
 from rempart.web.read_models.model_versions import ModelVersion
 from rempart.web.read_models.models import Plot
@@ -181,6 +182,70 @@ def gate_plot(title: str, plot: Plot, t: Texts) -> Markup:
     return _svg(title, height, body, 760)
 
 
+def subgroup_chart(title: str, rule: RuleRow, t: Texts) -> Markup:
+    """Draw a bar for the metric of each subgroup, and the bound as a dashed line. One with too few rows has no bar."""
+    if not rule.subgroups or rule.bound is None:
+        return Markup()
+    left, right, row, top = 300, 700, 24, 30
+    values = [group.value for group in rule.subgroups if group.value is not None]
+    low, high = min(0.0, rule.bound, *values), max(0.0, rule.bound, *values)
+    scale = (high - low) * 1.05 or 1.0
+
+    def x(value: float) -> float:
+        return left + (value - low) / scale * (right - left)
+
+    height, body = top + row * len(rule.subgroups) + 12, ""
+    for i, group in enumerate(rule.subgroups):
+        y, told = top + i * row, t("gate.rows", rows=t.count(group.rows))
+        body += f'<text class="label end" x="{left - 10}" y="{y + 13}">{escape(_short(group.name, 44))}</text>'
+        if group.value is not None:
+            start, end = sorted((x(0.0), x(group.value)))
+            body += (
+                f'<g class="allowed {group.state}">'
+                f'<rect x="{start:.1f}" y="{y}" width="{max(1.0, end - start):.1f}" height="16"/>'
+                f"<title>{escape(f'{group.name}: {t.number(group.value)}, {told}')}</title></g>"
+            )
+            told = f"{t.number(group.value)}, {told}"
+        told = f"{told} {t(f'gate.group.{group.state}')}"
+        body += f'<text class="label" x="{right + 12}" y="{y + 13}">{escape(told)}</text>'
+    bound = x(rule.bound)
+    body += (
+        f'<g class="value"><line x1="{bound:.1f}" y1="{top - 6}" x2="{bound:.1f}" y2="{height - 8}"/></g>'
+        f'<text class="name" x="{bound + 6:.1f}" y="18">{escape(t("gate.bound"))} {escape(t.number(rule.bound))}</text>'
+    )
+    return _svg(title, height, body)
+
+
+def calibration_chart(title: str, bands: Sequence[BandFigure], t: Texts) -> Markup:
+    """Draw the observed share of each band over its mean chance, a line for each class; the dashed line is perfect."""
+    if not bands:
+        return Markup()
+    left, side, top = 60, 280, 12
+
+    def place(band: BandFigure) -> tuple[float, float]:
+        return left + band.chance * side, top + (1 - band.share) * side
+
+    base = top + side
+    body = (
+        f'<line class="axis" x1="{left}" y1="{base}" x2="{left + side}" y2="{base}"/>'
+        f'<line class="axis" x1="{left}" y1="{top}" x2="{left}" y2="{base}"/>'
+        f'<g class="value"><line x1="{left}" y1="{base}" x2="{left + side}" y2="{top}"/></g>'
+        f'<text class="label end" x="{left - 8}" y="{base}">{escape(t.percent(0.0))}</text>'
+        f'<text class="label end" x="{left - 8}" y="{top + 8}">{escape(t.percent(1.0))}</text>'
+        f'<text class="label" x="{left}" y="{base + 18}">{escape(t("gate.calibration.axis"))}</text>'
+    )
+    for of in dict.fromkeys(band.of for band in bands):
+        own = [band for band in bands if band.of == of]
+        body += f'<polyline class="line" points="{" ".join("{:.1f},{:.1f}".format(*place(band)) for band in own)}"/>'
+        for band in own:
+            told = t("gate.calibration.band", chance=t.percent(band.chance), share=t.percent(band.share))
+            rows = t("gate.rows", rows=t.count(band.rows))
+            body += f"{_dot('good', *place(band))}<title>{escape(f'{of}: {told}, {rows}')}</title></g>"
+        x, y = place(own[-1])
+        body += f'<text class="name" x="{x + 10:.1f}" y="{y + 4:.1f}">{escape(_short(of))}</text>'
+    return _svg(title, base + 28, body, left + side + 200)
+
+
 def life_chart(title: str, versions: Sequence[ModelVersion], now: datetime, t: Texts) -> Markup:
     """Draw a row for each version, newest first: its training, the gate's decisions, its times as champion, its end."""
     row, top = 26, 10
@@ -248,8 +313,8 @@ def _arrow(source: tuple[float, float], target: tuple[float, float], box: int, h
     return f'<g class="pair {state}"><line x1="{start}" y1="{y}" x2="{end}" y2="{y}"/><polygon points="{head}"/></g>'
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 30 else f"{text[:29]}…"
+def _short(text: str, most: int = 30) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _x(at: datetime, first: datetime, last: datetime) -> float:

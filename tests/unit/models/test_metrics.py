@@ -2,6 +2,7 @@
 
 import datetime
 import math
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pytest
 
 from rempart.errors import TrainingError
 from rempart.models.encoding import Feature
-from rempart.models.metrics import baselines, score, target_values
+from rempart.models.metrics import baselines, naive_predictions, score, target_values
 
 PRICE = Feature("price", "number")
 
@@ -46,7 +47,8 @@ def test_the_baseline_is_the_groups_mean_and_the_overall_mean_where_the_group_is
         }
     )
     holdout = pa.table({"price": [15.0, 40.0], "room": ["a", "c"], "on": [day(2027, 1, 5), day(2027, 3, 1)]})
-    found = baselines("regression", PRICE, ["room", "on.month"], train, holdout)
+    naive = naive_predictions("regression", PRICE, ["room", "on.month"], train, holdout)
+    found = baselines(target_values(PRICE, holdout), naive, partial(score, "regression"))
     assert found["mae"] == pytest.approx((0 + abs(40 - 30)) / 2)
     assert found["overall_mae"] == pytest.approx((15 + 10) / 2)
 
@@ -55,7 +57,8 @@ def test_the_baseline_of_a_classification_never_gives_a_class_no_chance():
     target = Feature("season", "category", ("cheap", "dear"))
     train = pa.table({"season": ["cheap", "cheap"], "room": ["a", "a"]})
     holdout = pa.table({"season": ["dear"], "room": ["a"]})
-    assert baselines("classification", target, ["room"], train, holdout)["log_loss"] == pytest.approx(-math.log(1 / 4))
+    grouped, overall = naive_predictions("classification", target, ["room"], train, holdout)
+    assert grouped.tolist() == overall.tolist() == [[3 / 4, 1 / 4]]
 
 
 @pytest.mark.parametrize("values", [[1.0, None], [1.0, math.nan]])

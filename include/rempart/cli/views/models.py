@@ -8,7 +8,7 @@ from typing import Any
 from rempart.cli.views import text
 from rempart.flows.training.champions import TimeAsChampion
 from rempart.ledger.attributed import Writer
-from rempart.models.gate import is_kept
+from rempart.models.gates.verdict import is_kept
 from rempart.training.job import BACKTESTED, LEARNT, VALIDATED
 from rempart.web.read_models.model_versions import Comparison, Decision, Difference, ModelState, ModelVersion, of_others
 from rempart.web.read_models.models import Bound

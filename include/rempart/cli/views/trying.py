@@ -11,7 +11,7 @@ from rempart.features.label_feed import told, told_late
 from rempart.flows.training.try_pipeline import Tried, TriedFile
 from rempart.flows.training.try_training import Baseline
 from rempart.ingestion.acceptance import good
-from rempart.models.metrics import LOWER_IS_BETTER
+from rempart.settings.gates.metrics import LOWER_IS_BETTER
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 _WIDEST = 20

@@ -26,6 +26,7 @@ from rempart.monitoring.performance import RowLosses
 from rempart.monitoring.profiles import Column, ColumnProfile, Profile
 from rempart.monitoring.sources import ObservedRows, RowSource
 from rempart.monitoring.verdict import ChampionVerdict, Window
+from rempart.settings.gates.metrics import by_row
 from rempart.settings.pipeline import ModelPipeline
 from rempart.training import datasets
 
@@ -86,7 +87,7 @@ def _judged(platform: Platform, pipeline: ModelPipeline, version: str, rows: Row
     train = datasets.decoded(erasures.read_dataset(known, site, dataset))
     holdout = datasets.decoded(erasures.read_dataset(known, site, dataset["held_out"]))
     observed = rows.read()
-    recorded = float(record["metrics"][pipeline.gate.metric])
+    recorded = float(record["metrics"][_metric(pipeline)])
     return judge(pipeline, model, Reference(train, holdout, recorded), observed, rows.name, platform.clock())
 
 
@@ -120,7 +121,7 @@ def judge(
     training, seen = profiles(pipeline, model, train, learned, window_rows)
     moved = columns.judge(training, seen, rules)
     measured = performance.judge(
-        pipeline.gate.metric,
+        _metric(pipeline),
         _losses(pipeline, _known(pipeline, window_rows, now)),
         _losses(pipeline, _answered(model, reference.holdout)),
         reference.recorded,
@@ -210,13 +211,18 @@ def _known(pipeline: ModelPipeline, answered: Answered, now: datetime) -> Answer
     return Answered(rows.filter(known), answered.predicted.filter(known))
 
 
+def _metric(pipeline: ModelPipeline) -> str:
+    """Return the gate's metric if it is made of losses by row, or else the task's that is."""
+    return by_row(pipeline.gate.metric, pipeline.prediction.task)
+
+
 def _losses(pipeline: ModelPipeline, answered: Answered) -> RowLosses:
     rows, made = answered.rows, figures(answered.predicted)
     truth = metrics.target_values(target_feature(pipeline), rows)
     is_regression = pipeline.prediction.task == "regression"
     by = pipeline.gate.baseline_by if pipeline.monitoring.segments is None else pipeline.monitoring.segments
     return RowLosses(
-        performance.losses(pipeline.gate.metric, truth, made),
+        performance.losses(_metric(pipeline), truth, made),
         {column: _groups(pipeline, rows, column) for column in by if column.split(".")[0] in rows.column_names},
         None if is_regression else performance.calibration_error(truth, made),
     )

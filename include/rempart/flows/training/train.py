@@ -24,7 +24,7 @@ from rempart.models.inputs import usage
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings.config import Config, Connection
-from rempart.settings.pipeline import ModelPipeline
+from rempart.settings.pipeline import Gate, ModelPipeline
 from rempart.training import datasets, evaluation, experiment, outputs, permission
 from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.job import (
@@ -205,7 +205,7 @@ def register(
     site = platform.active_site(pipeline.classification, active)
     _verify(site, spec, result)
     opening = openings.record(platform.ledger, pipeline.name, spec.dataset.held_out, "registration", spec.job_id, ())
-    found = _measured(erasures.rewritten(platform.ledger), platform.tracking(), site, spec, result)
+    found = _measured(erasures.rewritten(platform.ledger), platform.tracking(), site, spec, result, pipeline.gate)
     figures = {**result.metrics, **found.metrics}
     classification = platform.classification(pipeline, "model")
     with platform.committing(active):
@@ -329,14 +329,14 @@ def _verify(site: Site, spec: JobSpec, result: JobResult) -> None:
 
 
 def _measured(
-    known: erasures.Rewritten, tracking: Connection, site: Site, spec: JobSpec, result: JobResult
+    known: erasures.Rewritten, tracking: Connection, site: Site, spec: JobSpec, result: JobResult, gate: Gate
 ) -> evaluation.HeldOutFigures:
     """Measure a job's model on the held-out rows, and add the figures to its run in MLflow."""
     rows = datasets.decoded(erasures.read_dataset(known, site, record.rows_on_record(spec)["held_out"]))
     seen, classes = outputs.seen(spec)[0], len(spec.target.values)
     model = IsolatedModel(site.read(spec.output.bucket, spec.key(MODEL_FILE), sha256=result.files[MODEL_FILE]))
     try:
-        found = evaluation.measure(spec, seen, lambda matrix: model.run(matrix, spec.task, classes), rows)
+        found = evaluation.measure(spec, seen, lambda matrix: model.run(matrix, spec.task, classes), rows, gate)
     finally:
         model.close()
     experiment.log_held_out(tracking, result.run_id, result.model_id, found.metrics, found.files)

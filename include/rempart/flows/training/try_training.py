@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -19,6 +20,7 @@ from rempart.flows.training.labelled import split
 from rempart.flows.training.train import target_feature
 from rempart.models import metrics
 from rempart.models.encoding import encode, features_of
+from rempart.models.gates import measures
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings.pipeline import ModelPipeline
@@ -109,7 +111,12 @@ def _scores(pipeline: ModelPipeline, rows: pa.Table, body: bytes) -> dict[str, f
         predicted = model.run(encode(features, rows), task, len(target.values))
     finally:
         model.close()
-    return metrics.score(task, metrics.target_values(target, rows), predicted)
+    return _score(pipeline)(metrics.target_values(target, rows), predicted)
+
+
+def _score(pipeline: ModelPipeline) -> Callable[[Any, Any], dict[str, float]]:
+    found = measures.of_gate(pipeline.gate, pipeline.prediction.task, target_feature(pipeline).values)
+    return partial(measures.score, found, [pipeline.gate.metric])
 
 
 def baseline(pipeline: ModelPipeline, training: pa.Table, *, whole: bool) -> tuple[Baseline | None, Sequence[str]]:
@@ -118,7 +125,8 @@ def baseline(pipeline: ModelPipeline, training: pa.Table, *, whole: bool) -> tup
         rows = split(pipeline, training)
         train, holdout = rows.learn, rows.held_out
         task, target = pipeline.prediction.task, target_feature(pipeline)
-        scores = metrics.baselines(task, target, pipeline.gate.baseline_by, train, holdout)
+        naive = metrics.naive_predictions(task, target, pipeline.gate.baseline_by, train, holdout)
+        scores = metrics.baselines(metrics.target_values(target, holdout), naive, _score(pipeline))
     except RempartError as error:  # a sample may be too small to be split: the file itself was checked
         return None, (f"No baseline: {error.what}.", error.hint)
     metric = pipeline.gate.metric

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import ModelRefused, TrainingError
+from rempart.flows.gates.showing import Judged, show
 from rempart.flows.shared import approvals, erasures, removals, retirements
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import champions
@@ -19,8 +20,9 @@ from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.champions import decisions_on, return_to, succession
 from rempart.ingestion import draft
 from rempart.ledger.port import Evidence, Ledger
-from rempart.models import gate, loading, metrics, registry
+from rempart.models import loading, registry
 from rempart.models.encoding import Feature
+from rempart.models.gates.verdict import judge
 from rempart.models.predictions import figures
 from rempart.monitoring import retraining
 from rempart.settings import pipelines
@@ -89,17 +91,16 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
     openings.record(ledger, name, held_out, "gate", str(record["job_id"]), versions)
     train, holdout = _rows(ledger, site, record["dataset"])
     target = Feature.from_json(record["target"])
-    truth, task = metrics.target_values(target, holdout), str(record["task"])
     model = loading.load(tracking, record)
-    mine = metrics.score(task, truth, figures(model.predict(holdout)))
-    naive = metrics.baselines(task, target, pipeline.gate.baseline_by, train, holdout)
-    theirs, faults = _champions(ledger, tracking, record, current, holdout, truth, named=named)
+    theirs, faults = _champions(ledger, tracking, record, current, holdout, named=named)
+    shown = show(Judged(pipeline, str(record["task"]), target, model, train, holdout, theirs))
+    mine, naive = dict(shown.candidate), dict(shown.baseline)
     if not named and (undone := _undone(decisions, version)):
         faults = (*faults, undone)
     faults = (*faults, *draft_faults(name))
-    verdict = gate.judge(mine, theirs, naive, pipeline.gate, target.name)
+    verdict = judge(shown, pipeline.gate)
     if faults:
-        verdict = gate.GateVerdict(False, (*verdict.reasons, *faults))
+        verdict = replace(verdict, passed=False, reasons=(*verdict.reasons, *faults))
     if told := model.ignored_line:
         verdict = replace(verdict, reasons=(*verdict.reasons, told))
     body = {
@@ -107,8 +108,9 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
         "previous": current,
         "metrics": mine,
         "baselines": naive,
-        "champion_metrics": theirs,
+        "champion_metrics": None if shown.champion is None else dict(shown.champion),
         "reasons": list(verdict.reasons),
+        "rules": [result.as_json() for result in verdict.results],
         "gate": pipeline.gate.model_dump(mode="json"),
         "dataset_sha256": record["dataset"]["sha256"],
         "model_id": record["model_id"],
@@ -144,7 +146,8 @@ def _await_approval(ledger: Ledger, name: str, body: Mapping[str, Any]) -> tuple
     """
     version = str(body["version"])
     waits = approvals.on_record(ledger, name).get(version)
-    if waits is None or any(waits.body[key] != value for key, value in body.items()):
+    # `rules` has the time that a prediction took, which differs each time; the reasons tell the rest
+    if waits is None or any(waits.body[key] != value for key, value in body.items() if key != "rules"):
         ledger.append("approval", name, body)
     return (*body["reasons"], f"passed: version {version} awaits approval; `rempart model approve {name} {version}`")
 
@@ -161,11 +164,10 @@ def _champions(
     record: Mapping[str, Any],
     version: str | None,
     holdout: pa.Table,
-    truth: Any,
     *,
     named: bool,
-) -> tuple[dict[str, float] | None, tuple[str, ...]]:
-    """Return the champion's metrics on the candidate's held-out rows, or None and why it cannot be measured.
+) -> tuple[Any, tuple[str, ...]]:
+    """Return the champion's figures of the candidate's held-out rows, or None and why it cannot be measured.
 
     The reason refuses a candidate unless a person named its version.
     """
@@ -180,7 +182,7 @@ def _champions(
     model = loading.load(tracking, theirs)
     if why := _differing_inputs(model.features, holdout.column_names, record["dataset"]["definitions"]):
         return None, () if named else _incomparable(record, version, why)
-    return metrics.score(str(record["task"]), truth, figures(model.predict(holdout))), ()
+    return figures(model.predict(holdout)), ()
 
 
 def _differing_inputs(features: Iterable[Feature], columns: Collection[str], definitions: Mapping[str, str]) -> str:

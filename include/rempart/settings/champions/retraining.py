@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from rempart.settings.evaluation.splits import Holdout
-from rempart.settings.learning import Gate
+from rempart.settings.gates.gate import Gate
 from rempart.settings.schema import Duration, Strict
 
 

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from rempart.flows.training.champions import ALARM, succession
 from rempart.ledger.port import Evidence, Kind
-from rempart.models.gate import is_kept
-from rempart.models.metrics import LOWER_IS_BETTER
+from rempart.models.gates.verdict import baseline_bound, champion_bound, is_kept
+from rempart.settings.gates.metrics import LOWER_IS_BETTER
 from rempart.web.facts import CockpitFacts
+from rempart.web.read_models.gate.rules import RuleRow, rules
 from rempart.web.read_models.lineage import Lineage, lineages
 from rempart.web.read_models.messages import Moment, State, moment
 
@@ -68,6 +69,7 @@ class Judgement:
     baselines: Mapping[str, float | None]
     reasons: tuple[str, ...]
     plot: Plot | None
+    rules: tuple[RuleRow, ...] = ()
 
 
 JUDGEMENTS: tuple[Kind, ...] = ("approval", "promotion", "refusal", "rollback")
@@ -173,7 +175,7 @@ def strictest(
 def bounds(
     gate: Mapping[str, Any], baselines: Mapping[str, float | None], champion: Mapping[str, float | None] | None
 ) -> dict[Literal["limit", "baseline", "champion"], float]:
-    """Return the bounds of the metric by the rules of `rempart.models.gate`; a bound that is not known is absent."""
+    """Return the bounds of the metric by the short form of the gate's rules; a bound that is not known is absent."""
     metric = gate.get("metric")
     if metric not in LOWER_IS_BETTER or "limit" not in gate:
         return {}
@@ -181,10 +183,10 @@ def bounds(
     found["limit"] = float(gate["limit"])
     if (base := baselines.get(metric)) is not None:
         margin = float(gate["baseline_margin"])
-        found["baseline"] = base * (1 - margin) if lower else 1 - (1 - base) * (1 - margin)
+        found["baseline"] = float(baseline_bound(base, margin, lower=lower))
     if champion and (theirs := champion.get(metric)) is not None:
         tolerance = float(gate["champion_tolerance"])
-        found["champion"] = theirs * (1 + tolerance) if lower else theirs * (1 - tolerance)
+        found["champion"] = float(champion_bound(theirs, tolerance, lower=lower))
     return found
 
 
@@ -213,4 +215,5 @@ def _judgement(record: Evidence) -> Judgement:
         dict(body.get("baselines") or {}),
         tuple(sorted(body.get("reasons") or (), key=lambda reason: record.kind == "refusal" and is_kept(reason))),
         None if record.kind == "rollback" else plot(body),
+        rules(body),
     )

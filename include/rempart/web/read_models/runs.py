@@ -21,6 +21,8 @@ from rempart.training.placement import Option, plan, request_of
 from rempart.training.waiting import waiting_times
 from rempart.web.facts import NEWEST, CockpitFacts, Unknown
 from rempart.web.read_models.feature_store.views import STATES
+from rempart.web.read_models.gate import rules as gate
+from rempart.web.read_models.gate.rules import RuleRow
 from rempart.web.read_models.messages import Message, Moment, State, moment
 from rempart.web.read_models.overview import against
 from rempart.web.read_models.watched.drift import VERDICTS
@@ -76,7 +78,10 @@ OF_PLATFORM: Mapping[str, Topic] = {
 
 @dataclass(frozen=True)
 class RecordSummary:
-    """One record: its message, its recorded reasons, its state. `point`: the restore point that it is about."""
+    """One record: its message, its recorded reasons, its state. `point`: the restore point that it is about.
+
+    `rules`: those of the gate that it tells one by one.
+    """
 
     seq: int
     at: datetime
@@ -87,6 +92,7 @@ class RecordSummary:
     why: tuple[str, ...]
     task: str | None
     point: str | None
+    rules: tuple[RuleRow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -210,12 +216,22 @@ def summarize(record: Evidence) -> RecordSummary:
         state, params, why = _SAYERS[record.kind](record.body)
         loss = record.kind == "acceptance" and "lost" in record.body
         message = Message("told.loss" if loss else f"told.{record.kind}", params)
+        asked = gate.rules(record.body) if record.kind in KINDS["gate"] else ()
     except (KeyError, TypeError, ValueError):
-        state, message, why = "unknown", Message("told.other"), ()
+        state, message, why, asked = "unknown", Message("told.other"), (), ()
     by = writer(record)
     point = record.subject if record.kind in ("restore-point", "drill") else None
     return RecordSummary(
-        record.seq, record.at, record.kind, record.subject, state, message, why, by.task if by else None, point
+        record.seq,
+        record.at,
+        record.kind,
+        record.subject,
+        state,
+        message,
+        why,
+        by.task if by else None,
+        point,
+        asked,
     )
 
 

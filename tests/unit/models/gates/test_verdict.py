@@ -6,13 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.models.gate import judge
-from rempart.models.metrics import LOWER_IS_BETTER
+from rempart.models.gates import verdict
+from rempart.models.gates.shown import Shown
+from rempart.settings.gates.metrics import LOWER_IS_BETTER
 from rempart.settings.pipeline import Gate
 
 RULES = Gate(metric="mae", limit=25.0, baseline_by=[], baseline_margin=0.2, champion_tolerance=0.02)
 numbers = st.floats(min_value=0, max_value=1e6)
 shares = st.floats(min_value=0, max_value=1)
+
+
+def judge(candidate, champion, baseline, gate, target=""):
+    return verdict.judge(Shown(candidate, baseline, champion, target), gate)
 
 
 def rules(metric, limit, margin, tolerance):

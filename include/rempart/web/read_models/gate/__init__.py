@@ -1,0 +1,1 @@
+"""What the gate asked of a version, rule by rule."""
