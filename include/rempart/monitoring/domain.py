@@ -24,10 +24,12 @@ SPANS = 6
 """Earlier windows within the training data, at most: the newest."""
 SHOWN = 5
 """Columns that are named."""
-_USED = 0.002
+_USED = 0.01
 """Loss of AUC without a column from which it counts as used."""
 _T = {3: 9.925, 4: 5.841, 5: 4.604, 6: 4.032}
 """Student's t at 0.995 by the number of earlier windows: the chance of a larger AUC is 0.005."""
+_EDGE = 1e-6
+"""Distance from 0 and 1 of an AUC whose log odds count."""
 _Z = 1.96
 _SEED = 7
 
@@ -80,8 +82,8 @@ class Separation:
         """Return the finding as a sentence."""
         by = ", ".join(column.column for column in self.columns)
         return (
-            f"a model tells the rows from the training data: AUC {self.area:.2f} ({self.low:.2f} to {self.high:.2f}), "
-            f"{self.allowed or 0:.2f} is allowed" + (f"; by {by}" if by else "")
+            f"a model tells the rows from the training data: AUC {self.area:.3f} ({self.low:.3f} to {self.high:.3f}), "
+            f"{self.allowed or 0:.3f} is allowed" + (f"; by {by}" if by else "")
         )
 
 
@@ -111,14 +113,16 @@ def separate(training: Rows, window: Rows, columns: Sequence[str], least: int) -
 def allowed(areas: Sequence[float]) -> float | None:
     """Return the AUC that one more window exceeds with a chance of at most 0.005, and that none of some exceeded.
 
-    It is the prediction limit of a normal distribution. None of fewer than three.
+    It is the prediction limit of a normal distribution of their log odds. None of fewer than three.
     """
     count = len(areas)
     if count not in _T:
         return None
-    mean = sum(areas) / count
-    spread = math.sqrt(sum((area - mean) ** 2 for area in areas) / (count - 1))
-    return min(1.0, max(*areas, mean + _T[count] * spread * math.sqrt(1 + 1 / count)))
+    odds = [math.log(area / (1 - area)) for area in (min(max(area, _EDGE), 1 - _EDGE) for area in areas)]
+    mean = sum(odds) / count
+    spread = math.sqrt(sum((each - mean) ** 2 for each in odds) / (count - 1))
+    limit = mean + _T[count] * spread * math.sqrt(1 + 1 / count)
+    return max(*areas, 1 / (1 + math.exp(-limit)))
 
 
 def interval(area: float, first: int, second: int) -> tuple[float, float]:

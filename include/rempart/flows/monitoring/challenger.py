@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rempart.errors import RempartError
 from rempart.flows.monitoring.answered import Answered, answered
 from rempart.flows.prediction.champion import check_definitions, version_of
-from rempart.flows.shared import erasures, removals
+from rempart.flows.shared import erasures, removals, retirements
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.train import target_feature
 from rempart.ledger.port import Evidence, Kind, Ledger
@@ -56,7 +56,7 @@ def find(ledger: Ledger, pipeline: ModelPipeline, champion: str) -> tuple[Eviden
     found = removals.since(ledger.find("candidate", name, limit=1), removals.removal_of(ledger, name))
     if not found or (version := str(found[0].body["version"])) == champion:
         return None
-    if any(str(record.body.get("version")) == version for record in ledger.find("retirement", name)):
+    if version in retirements.on_record(ledger, name):
         return None
     judged = [
         (record.seq, standing)

@@ -16,6 +16,7 @@ from pyarrow import csv
 from rempart.errors import IntegrityError, ModelRefused, TrainingError
 from rempart.features import in_memory
 from rempart.flows.monitoring import champion_drift
+from rempart.flows.monitoring.challenger import Challenger
 from rempart.flows.monitoring.champion_drift import Reference
 from rempart.flows.training.labelled import split
 from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
@@ -30,13 +31,15 @@ from rempart.monitoring.sources import ObservedRows
 from rempart.monitoring.verdict import ChampionVerdict
 from rempart.orchestration import run_notes
 from rempart.settings.config import project_root
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.pipelines import named, with_model
 from rempart.training import datasets
 from rempart.training.trainers import trainers
 from tests.cockpit import NOW
 from tests.memory_site import MemorySite
 
-PIPELINE = with_model(named("hotel_bookings"))
+SHIPPED = with_model(named("hotel_bookings"))
+PIPELINE = SHIPPED.model_copy(update={"monitoring": SHIPPED.monitoring.model_copy(update={"domain_classifier": "off"})})
 PRICE, DAY = PIPELINE.prediction.target, PIPELINE.holdout.column
 JULY = datetime.date(2017, 7, 1)
 TRAINED = datetime.datetime(2017, 9, 2, tzinfo=datetime.UTC)
@@ -114,6 +117,21 @@ def test_prices_that_rise_by_a_third_are_red(judged: Callable[..., ChampionVerdi
     assert found.performance is not None and found.performance.overall.worse
     note = run_notes.note({"watch": found.body()}, {})
     assert note and note.startswith("Rempart: Version 3 on 3,") and ": red: mae is" in note
+
+
+def test_what_stands_beside_the_verdict(bookings: pa.Table, reference: Reference, model: LoadedModel) -> None:
+    def judge(pipeline: ModelPipeline, days: int, other: Challenger | None) -> ChampionVerdict:
+        now, rows = TODAY + datetime.timedelta(days=days), ObservedRows(bookings, "s1", NEWEST)
+        return champion_drift.judge(pipeline, model, reference, rows, "snapshot", now, other)
+
+    found = judge(SHIPPED, 0, Challenger("4", "refused", model, reference.holdout[DAY][0].as_py()))
+    assert [age.state for age in found.ages] == ["fresh"] * 3
+    assert found.challenger is not None and found.challenger.better == "neither" and found.challenger.rows > 3_000
+    assert found.domain is not None and 0.9 < found.domain.area <= (found.domain.allowed or 0) < 1
+    assert not [column for column in found.domain.columns if "arrival_date" in column.column]  # the calendar
+    late = judge(PIPELINE, 9, None)
+    assert (late.outcome, late.domain, late.challenger) == ("unknown", None, None)
+    assert late.reasons[0].startswith("late: the newest row is 9.8 days old, ") and len(late.reasons) == 3
 
 
 def test_bookings_that_are_made_much_later_are_red(judged: Callable[..., ChampionVerdict], bookings: pa.Table) -> None:
