@@ -39,7 +39,7 @@ ROWS, REFERENCE, COLUMNS = 1_000, 10_000, 50
 SHIFT = 0.3
 FEW = 10
 """Windows that Evidently compares."""
-MODELS = 40
+MODELS = 10
 """Windows of each kind that a model is asked to tell apart, at most."""
 VALUES = tuple("abcdefgh")
 EVIDENTLY = """

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+from pydantic import ValidationError
 
 from rempart.monitoring import domain, verdict
 from rempart.monitoring.domain import Rows
 from rempart.monitoring.verdict import Window
+from rempart.settings.champions.monitoring import Monitoring
 
 JANUARY = 2025 * 12
 NAMES = ["one", "other", "third"]
@@ -76,6 +79,13 @@ def test_the_limit_is_above_all_that_was_seen_and_rarely_exceeded() -> None:
     runs = random.normal(0.55, 0.02, (4_000, 7))
     above = sum(last > domain.allowed(list(others)) for *others, last in runs.tolist())  # type: ignore[operator]
     assert 0 < above <= 0.01 * len(runs)
+
+
+def test_off_is_a_word_in_yaml() -> None:
+    for given, rule in (("{}", "report"), ("domain_classifier: off", "off"), ("domain_classifier: 'alarm'", "alarm")):
+        assert Monitoring.model_validate(yaml.safe_load(given)).domain_classifier == rule
+    with pytest.raises(ValidationError):
+        Monitoring.model_validate({"domain_classifier": True})
 
 
 def test_the_interval_is_that_of_simulated_curves() -> None:
