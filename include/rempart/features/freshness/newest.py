@@ -39,9 +39,9 @@ def read(databases: FeatureDatabases, pipeline: ModelPipeline, now: datetime) ->
             known, source = tables.name(labels.KNOWN_AT), tables.name(labels_table(pipeline))
         elif labels.tells_known_at(pipeline):
             known, source = tables.name(labels.KNOWN_AT), sql.SQL("{} examples").format(labels.examples(pipeline))
-        newest = sql.SQL("SELECT max({known}) FROM {source} WHERE {known} <= {now}")
         at = sql.Literal(now)
-        of_rows = opened.execute(newest.format(known=moment, source=rows, now=at)).fetchone()
-        labelled = newest + sql.SQL(" AND {target} IS NOT NULL")
+        newest = sql.SQL("SELECT max({moment}) FROM {rows} WHERE {moment} <= {now}")
+        of_rows = opened.execute(newest.format(moment=moment, rows=rows, now=at)).fetchone()
+        labelled = sql.SQL("SELECT max({known}) FROM {source} WHERE {known} <= {now} AND {target} IS NOT NULL")
         of_labels = opened.execute(labelled.format(known=known, source=source, now=at, target=target)).fetchone()
     return Newest(of_rows[0] if of_rows else None, load[0], of_labels[0] if of_labels else None)

@@ -37,7 +37,8 @@ def _calendar(pipeline: ModelPipeline) -> frozenset[str]:
 
 
 def _rows(features: list[Feature], table: pa.Table, time: str) -> Rows:
-    return Rows(counting.months(table[time]), lambda places: matrix(features, table.take(places)))
+    read = table.select([feature.name for feature in features])
+    return Rows(counting.months(table[time]), lambda places: matrix(features, read.take(places)))
 
 
 def matrix(features: list[Feature], rows: pa.Table) -> domain.Floats:
