@@ -6,7 +6,9 @@
 
 The features that the champion reads and its predictions are compared with the training data, and the gate's metric
 with that of the hold-out. A movement counts if it is no chance, and larger than any between months of the training
-data. Too few rows are unknown, never green. `monitoring` of the pipeline file sets window and limits.
+data. Too few rows and late data are unknown, never green. Beside it, the verdict tells how the newest candidate does on
+the same rows, and whether a model tells them from the training data. `monitoring` of the pipeline file sets window and
+limits.
 
 **Run again** at any time: each run is one more verdict.
 

@@ -20,6 +20,14 @@ POINT = "20260301T114500Z-0a0b0c"
 DELIVERY = "ab" * 32
 RULES = ("a booking needs at least one adult", "price is out of range")
 GATE = {"metric": "mae", "limit": 25.0, "baseline_margin": 0.2, "champion_tolerance": 0.02}
+CHALLENGER = {
+    "version": "2", "standing": "refused", "metric": "mae", "rows": 800, "champion": 22.9, "challenger": 21.4,
+    "difference": -1.5, "low": -2.1, "high": -0.9, "better": "challenger", "why": "",
+}  # fmt: skip
+DOMAIN = {
+    "area": 0.931, "low": 0.92, "high": 0.942, "rows": 3000, "allowed": 0.95, "spans": 6, "moved": False,
+    "columns": [{"column": "own__amount", "share": 0.2}],
+}  # fmt: skip
 
 
 class Clock:
@@ -98,7 +106,10 @@ class Watched:
         }
         window = {"source": "snapshot", "snapshot": "s1", "first": "2026-01-01", "last": "2026-02-28", "rows": 900}
         found = {"version": "1", "outcome": outcome, "reasons": [], "window": window, "watched": 22, "moved": 0}
-        return self.record("monitoring", pipeline, found | {"columns": [column], "performance": error} | body, ago)
+        found |= {"columns": [column], "performance": error, "challenger": None, "domain": None}
+        names = ("rows", "features", "labels")
+        ages = [{"what": what, "age": 7200.0, "limit": 172_800.0, "state": "fresh"} for what in names]
+        return self.record("monitoring", pipeline, found | {"freshness": ages} | body, ago)
 
     def retraining(self, pipeline: str, ago: timedelta, verdict: int, version: str | None = None) -> int:
         """Record a training that a verdict on version 1 started; `version`: its candidate."""

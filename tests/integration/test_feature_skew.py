@@ -14,12 +14,14 @@ import pytest
 
 from rempart.errors import FeatureError, LoadedMeanwhile
 from rempart.features.databases import FeatureDatabases
-from rempart.features.freshness import sampling, skew
+from rempart.features.freshness import newest, sampling, skew
 from rempart.features.freshness.comparison import ViewSkew
 from rempart.features.freshness.content import read_content
 from rempart.features.freshness.sampling import EntitySample
 from rempart.features.freshness.skew import compare_stores
+from rempart.features.labels import KNOWN_AT
 from rempart.features.plan import view_tables
+from rempart.features.training_set import point_in_time
 from rempart.flows.monitoring import feature_skew
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.materialize import materialize_rows
@@ -165,6 +167,27 @@ def test_a_load_that_is_not_online_yet_is_unknown(feature_databases: FeatureData
         compared(feature_databases, stays(pipeline.name, features=features))
     assert compare_stores(feature_databases, stays("never_loaded"), ALL, NOW) is None
     assert read_content(feature_databases, stays("never_loaded")) == (None, ())
+
+
+def test_the_newest_row_load_and_target_are_read_as_of_now(
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline
+) -> None:
+    history = versioned.versioned(f"skew{next(_names)}")
+    rows = versioned.random_versions(4, 60)
+    materialize_rows(feature_databases, history, versioned.arrow(rows).to_reader(), "v1", NOW)
+    for made in (pipeline, history):
+        table = point_in_time(feature_databases, made).table
+        known = KNOWN_AT if KNOWN_AT in table.column_names else "event_timestamp"
+        priced = [row[known] for row in table.to_pylist() if row["price"] is not None]
+        moments = table["event_timestamp"].to_pylist()
+        middle = sorted(moments)[len(moments) // 2]
+        for now in (NOW, middle):
+            found = newest.read(feature_databases, made, now)
+            assert (found.loaded, found.labels) == (NOW, max(at for at in priced if at <= now))
+            if made is pipeline:  # of rows with versions, an older version may have a later moment
+                assert found.rows == max(at for at in moments if at <= now)
+        assert newest.read(feature_databases, made, min(moments) - timedelta(days=999))[::2] == (None, None)
+    assert newest.read(feature_databases, stays("never_loaded"), NOW) == (None, None, None)
 
 
 def test_the_daily_comparison_is_evidence_and_red_without_a_value(

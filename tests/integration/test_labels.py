@@ -14,6 +14,8 @@ import pytest
 from rempart.errors import InputMissing, LabelsMissing
 from rempart.features import in_memory, offline
 from rempart.features.databases import FeatureDatabases
+from rempart.features.freshness import newest
+from rempart.features.labels import KNOWN_AT
 from rempart.features.training_set import point_in_time
 from rempart.flows.erasure import erase as erase_flow
 from rempart.flows.shared.platform import Platform
@@ -64,6 +66,9 @@ def test_labels_join_late_ones_start_again_and_both_erasures_reach_the_training_
     first = materialize(platform, orders())
     assert loaded_snapshot(platform, "orders") == first.snapshot
     assert first.labels is not None and first.labels.rows.missing == 40
+    now = platform.clock()
+    early = newest.read(feature_databases, orders(), now)
+    assert early.rows is not None and early.loaded is not None and early.labels is None
     with pytest.raises(LabelsMissing, match="40 not used, none was delivered"):
         point_in_time(feature_databases, orders())
 
@@ -72,6 +77,8 @@ def test_labels_join_late_ones_start_again_and_both_erasures_reach_the_training_
     assert second.labels is not None
     assert (second.snapshot, second.labels.rows.labelled, second.labels.rows.missing) == (first.snapshot, 39, 1)
     found = point_in_time(feature_databases, orders())
+    since = newest.read(feature_databases, orders(), now)
+    assert (since.rows, since.labels) == (early.rows, max(found.table[KNOWN_AT].to_pylist()))
     alone = in_memory.build(
         orders(),
         order_rows(order(n, n, amount=100.0 + n) for n in days),

@@ -6,13 +6,14 @@ import dataclasses
 import io
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 from mlflow.models import get_model_info
 
 from rempart.cli.views import model_files
 from rempart.errors import ModelRefused, TrainingError
-from rempart.flows.monitoring import retrain
+from rempart.flows.monitoring import champion_drift, retrain
 from rempart.flows.prediction.champion import champion_of
 from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.train import train_on
@@ -21,6 +22,8 @@ from rempart.models import loading, registry
 from rempart.models.predictions import figures
 from rempart.models.tracking import session
 from rempart.monitoring import retraining
+from rempart.monitoring.freshness import NewestTimes
+from rempart.monitoring.sources import ObservedRows
 from rempart.settings import sections
 from rempart.settings.champions.retraining import Retraining
 from rempart.training import datasets
@@ -157,6 +160,13 @@ def test_the_gate_promotes_refuses_and_is_readable_in_mlflow(fast):
     retrain.trained(platform, pipeline.name, verdict, bad.version)
     refused = validate(platform, pipeline)
     assert not refused.promoted and refused.version == bad.version and refused.champion == first.version
+    rules = pipeline.monitoring.model_copy(update={"least_rows": 30, "domain_classifier": "off"})
+    now = platform.clock()
+    rows = SimpleNamespace(name="rows", read=lambda: ObservedRows(TABLE, "s1", NewestTimes(now, now, now)))
+    watched = champion_drift.watch(platform, pipeline.model_copy(update={"monitoring": rules}), rows)
+    beside = platform.ledger.find("monitoring", pipeline.name)[0].body["challenger"]
+    assert (beside["version"], beside["standing"], beside["better"]) == (bad.version, "refused", "champion")
+    assert watched.version == first.version and beside["rows"] == watched.window.rows > 30
     chain = [platform.ledger.find(kind, pipeline.name)[0].body for kind in ("retraining", "candidate", "refusal")]
     assert [(body["verdict"], body["version"]) for body in chain] == [(verdict, bad.version)] * 3
     assert validate(platform, pipeline) == refused

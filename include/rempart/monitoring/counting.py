@@ -68,13 +68,13 @@ def profile(
     empty = [ColumnProfile(column, grid.get(column.name, ()), (), (), ()) for column in columns]
     found: list[dict[int, Array]] = [{} for _ in columns]
     for batch in rows:
-        months, month = np.unique(_months(batch, time), return_inverse=True)
+        found_months, month = np.unique(_months(batch, time), return_inverse=True)
         for made, counted in zip(empty, found, strict=True):
             bins = made.bins + 1  # at last the rows without a value
             place = month * bins
             place += _places(batch.column(made.column.name), made)
-            counts = np.bincount(place, minlength=len(months) * bins).reshape(len(months), bins)
-            for period, row in zip(months.tolist(), counts, strict=True):
+            counts = np.bincount(place, minlength=len(found_months) * bins).reshape(len(found_months), bins)
+            for period, row in zip(found_months.tolist(), counts, strict=True):
                 counted[period] = counted[period] + row if period in counted else row
     return {made.column.name: _profile(made, counted) for made, counted in zip(empty, found, strict=True)}
 
@@ -132,20 +132,23 @@ def _numbers(values: pa.Array) -> Array:
     return found
 
 
-def _months(batch: pa.RecordBatch, time: str | None) -> Array:
-    """Return the number of months since year 0 of each row; -1 of a row without a time."""
-    import numpy as np
+def months(moments: pa.Array | pa.ChunkedArray) -> Array:
+    """Return the number of months since year 0 of dates or timestamps; -1 of none."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if time is None:
-        return np.full(batch.num_rows, -1)
-    moments = batch.column(time)
     if pa.types.is_timestamp(moments.type):
         moments = moments.cast(pa.timestamp("us"))  # UTC as it is: calendar functions would look up the zone
-    months = pc.add(pc.multiply(pc.year(moments), 12), pc.subtract(pc.month(moments), 1))
-    found: Array = pc.fill_null(months, -1).to_numpy(zero_copy_only=False)
-    return found
+    found = pc.add(pc.multiply(pc.year(moments), 12), pc.subtract(pc.month(moments), 1))
+    filled = pc.fill_null(found, -1)
+    made: Array = filled.to_numpy() if isinstance(filled, pa.ChunkedArray) else filled.to_numpy(zero_copy_only=False)
+    return made
+
+
+def _months(batch: pa.RecordBatch, time: str | None) -> Array:
+    import numpy as np
+
+    return np.full(batch.num_rows, -1) if time is None else months(batch.column(time))
 
 
 def _period(month: int) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from rempart.monitoring.freshness import NewestTimes
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -14,11 +16,12 @@ class ObservedRows:
     """Rows with the features that the champion reads, as they were at each row's moment.
 
     `table`: the columns of a training set. The target may be null: it is not known yet. `snapshot`: where they are
-    from, for the record.
+    from, for the record. `newest`: also of rows that are not in the table, because they have no label yet.
     """
 
     table: pa.Table
     snapshot: str
+    newest: NewestTimes
 
 
 class RowSource(Protocol):

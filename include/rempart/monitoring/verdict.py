@@ -11,8 +11,12 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any, Literal
 
+from rempart.monitoring import freshness
 from rempart.monitoring.columns import ColumnVerdict
+from rempart.monitoring.domain import Separation
+from rempart.monitoring.freshness import DataAge
 from rempart.monitoring.performance import Figure, Performance
+from rempart.monitoring.standings import Comparison
 
 Outcome = Literal["green", "red", "unknown"]
 EXIT: Mapping[Outcome, int] = {"green": 0, "red": 1, "unknown": 2}
@@ -41,6 +45,9 @@ class ChampionVerdict:
     window: Window
     columns: tuple[ColumnVerdict, ...] = ()
     performance: Performance | None = None
+    ages: tuple[DataAge, ...] = ()
+    challenger: Comparison | None = None
+    domain: Separation | None = None
 
     def body(self) -> dict[str, Any]:
         """Return the record: plain JSON with finite numbers."""
@@ -54,6 +61,9 @@ class ChampionVerdict:
             "moved": len(faults),
             "columns": [_plain(asdict(column)) for column in self.columns[: max(SHOWN, len(faults))]],
             "performance": _performance(self.performance),
+            "freshness": [age.body() for age in self.ages],
+            "challenger": _plain(self.challenger.body()) if self.challenger else None,
+            "domain": _domain(self.domain) if self.domain else None,
         }
 
 
@@ -63,12 +73,24 @@ def conclude(
     columns: tuple[ColumnVerdict, ...],
     performance: Performance | None,
     least: int,
+    ages: tuple[DataAge, ...] = (),
+    challenger: Comparison | None = None,
+    domain: Separation | None = None,
+    *,
+    domain_alarms: bool = False,
 ) -> ChampionVerdict:
-    """Return the verdict: red if anything is at fault, unknown if anything could not be judged, else green."""
+    """Return the verdict: red if anything is at fault, unknown if anything could not be judged, else green.
+
+    Late data is unknown: how the champion does on rows that did not come, nobody knows, and a training would not help.
+    """
     faults = list(_faults(columns, performance))
-    unknown = list(_unknown(window, columns, performance, least))
+    if domain is not None and domain_alarms and domain.moved:
+        faults.append(domain.told())
+    unknown = [*_unknown(window, columns, performance, least), *freshness.told(ages)]
     outcome: Outcome = "red" if faults else "unknown" if unknown else "green"
-    return ChampionVerdict(version, outcome, (*faults, *unknown), window, columns, performance)
+    return ChampionVerdict(
+        version, outcome, (*faults, *unknown), window, columns, performance, ages, challenger, domain
+    )
 
 
 def _faults(columns: tuple[ColumnVerdict, ...], performance: Performance | None) -> Iterator[str]:
@@ -130,6 +152,10 @@ def _performance(found: Performance | None) -> dict[str, Any] | None:
         "calibration_recorded": found.calibration_recorded,
         "miscalibrated": found.miscalibrated,
     }
+
+
+def _domain(found: Separation) -> dict[str, Any]:
+    return _plain(found.body()) | {"columns": [_plain(asdict(column)) for column in found.columns]}
 
 
 def _plain(given: Mapping[str, Any]) -> dict[str, Any]:

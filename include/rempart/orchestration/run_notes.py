@@ -228,11 +228,21 @@ def _watch(task_result: TaskResult) -> str:
     window, version = task_result["window"], task_result["version"]
     told = f"Version {version} on {window['rows']:,} rows since its training data: {task_result['outcome']}"
     reasons = "; ".join(str(reason) for reason in task_result["reasons"])
-    return (
-        f"{told}: {reasons}"
+    told = (
+        f"{told}: {reasons}."
         if reasons
         else f"{told}, {task_result['moved']} of {task_result['watched']} columns moved."
     )
+    return f"{told}{_challenger(task_result['challenger'])}"
+
+
+def _challenger(found: TaskResult | None) -> str:
+    """Return how the challenger does, with a leading space; empty if it is not known."""
+    if found is None or found["better"] is None:
+        return ""
+    better = {"challenger": "better", "champion": "worse"}.get(found["better"], "the same but for chance")
+    figures = f"{found['metric']} {found['challenger']:.4g} beside {found['champion']:.4g}"
+    return f" Challenger {found['version']} ({found['standing']}): {figures} on {found['rows']:,} rows, {better}."
 
 
 def _roll_back(task_result: TaskResult) -> str:

@@ -18,6 +18,7 @@ from rempart.web.read_models.overview import PlaceState
 from rempart.web.read_models.points import Point
 from rempart.web.read_models.quarantine import Result
 from rempart.web.read_models.sites import MeasuredReplication
+from rempart.web.read_models.watched.beside import PairedMetric
 from rempart.web.wording import Texts
 
 WIDTH, LEFT, RIGHT = 960, 70, 16
@@ -77,6 +78,39 @@ def amount_chart(
         f'<polyline class="line" points="{line}"/>{marks}{_ends(first, last, height, t)}'
     )
     return _svg(title, height, body)
+
+
+def pair_chart(title: str, pairs: Sequence[PairedMetric], t: Texts) -> Markup:
+    """Draw the metric of the champion as a line of discs and that of the challenger as a dashed line of rings.
+
+    Both scale from zero. None for fewer than two verdicts.
+    """
+    if len(pairs) < 2:
+        return Markup()
+    height, top, bottom = 180, 34, 26
+    first, last = pairs[0].at, pairs[-1].at
+    highest = max(max(pair.champion, pair.challenger) for pair in pairs)
+
+    def y(amount: float) -> float:
+        return height - bottom - amount / (highest * 1.1 or 1.0) * (height - top - bottom)
+
+    body = (
+        f'<line class="axis" x1="{LEFT}" y1="{y(0):.1f}" x2="{WIDTH - RIGHT}" y2="{y(0):.1f}"/>'
+        f'<text class="label end" x="{LEFT - 8}" y="{y(highest) + 4:.1f}">{escape(t.number(highest))}</text>'
+        f'<text class="label end" x="{LEFT - 8}" y="{y(0) + 4:.1f}">{escape(t.number(0))}</text>'
+    )
+    kinds: tuple[tuple[str, State], ...] = (("champion", "good"), ("challenger", "unknown"))
+    for place, (kind, state) in enumerate(kinds):
+        name, x = t(f"monitoring.{kind}"), LEFT + 14 + place * 180
+        dots = [(_x(pair.at, first, last), y(getattr(pair, kind)), pair) for pair in pairs]
+        line = " ".join(f"{across:.1f},{where:.1f}" for across, where, _ in dots)
+        body += f'<polyline class="{"line" if kind == "champion" else "line other"}" points="{line}"/>'
+        body += f'{_dot(state, x, 16)}</g><text class="label" x="{x + 12}" y="20">{escape(name)}</text>'
+        for across, where, pair in dots[-120:]:
+            told = f"{name} {pair.version}" if kind == "challenger" else name
+            told = f"{t.at(pair.at)}, {told}: {t.number(getattr(pair, kind))}"
+            body += f"{_dot(state, across, where)}<title>{escape(told)}</title></g>"
+    return _svg(title, height, f"{body}{_ends(first, last, height, t)}")
 
 
 def points_chart(title: str, points: Sequence[Point], t: Texts) -> Markup:

@@ -16,7 +16,7 @@ from rempart.web.read_models.feature_store.views import feature_views
 from rempart.web.read_models.models import champions
 from rempart.web.read_models.points import standing
 from rempart.web.read_models.sites import sites
-from rempart.web.read_models.watched.drift import all_watched
+from rempart.web.read_models.watched.drift import CURRENT_FOR, Watched, all_watched
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METRICS: Mapping[str, str] = {
@@ -59,6 +59,14 @@ METRICS: Mapping[str, str] = {
     "rempart_retraining_refused": "Whether the last training for drift gave no better champion (1) or did (0).",
     "rempart_champion_metric": "Metric of the gate on the rows since the training data, by the newest verdict.",
     "rempart_champion_metric_recorded": "The same metric on the hold-out.",
+    "rempart_data_late": "Whether rows, features or labels were late at the newest verdict (1) or not (0).",
+    "rempart_data_age_seconds": "Age of the newest row, load of features or label at the newest verdict.",
+    "rempart_data_age_limit_seconds": "Age from which they are late.",
+    "rempart_challenger_metric": "Metric of the gate of the newest candidate, on rows that neither learned from.",
+    "rempart_challenger_difference": "The same metric minus that of the champion on these rows.",
+    "rempart_challenger_better": "Whether the challenger is better than the champion beyond chance (1) or not (0).",
+    "rempart_domain_auc": "AUC of a model that tells the window from the training data, by the newest verdict.",
+    "rempart_domain_auc_allowed": "Largest AUC that the training data lets expect.",
     "rempart_champion_margin_ratio": "Share by which a champion is better than the strictest bound of the gate.",
 }
 """Every metric with its description. All are gauges."""
@@ -174,6 +182,31 @@ def _of_drift(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
                 yield "rempart_champion_metric", named, overall.value
             if overall.recorded is not None:
                 yield "rempart_champion_metric_recorded", named, overall.recorded
+        if watched.at and now - watched.at <= CURRENT_FOR:
+            yield from _of_data(watched)
+
+
+def _of_data(watched: Watched) -> Iterator[Sample]:
+    """Yield what the newest verdict on the champion tells beside drift."""
+    labels = {"pipeline": watched.pipeline}
+    for each in watched.ages:
+        of_age = labels | {"what": each.what}
+        if each.told in ("fresh", "late"):
+            yield "rempart_data_late", of_age, float(each.is_late)
+        if each.age_seconds is not None:
+            yield "rempart_data_age_seconds", of_age, each.age_seconds
+        if each.limit_seconds is not None:
+            yield "rempart_data_age_limit_seconds", of_age, each.limit_seconds
+    other = watched.challenger
+    if other and other.challenger is not None and other.difference is not None:
+        named = labels | {"version": other.version, "metric": str(watched.metric)}
+        yield "rempart_challenger_metric", named, other.challenger
+        yield "rempart_challenger_difference", named, other.difference
+        yield "rempart_challenger_better", named, float(other.better == "challenger")
+    if watched.apart:
+        yield "rempart_domain_auc", labels, watched.apart.area
+        if watched.apart.allowed is not None:
+            yield "rempart_domain_auc_allowed", labels, watched.apart.allowed
 
 
 def _of_sites(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:

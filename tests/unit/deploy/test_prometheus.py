@@ -98,6 +98,11 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
         {"pipeline": "p"},
         "p: whether the champion still fits the data is not known",
     ),
+    "RempartDataLate": (
+        {'rempart_data_late{pipeline="p",what="labels"}': "1x240"},
+        {"pipeline": "p", "what": "labels"},
+        "p: the labels of the champion's watch are late",
+    ),
     "RempartRetrainingRefused": (
         {'rempart_retraining_refused{pipeline="p"}': "1x240"},
         {"pipeline": "p"},
@@ -147,6 +152,7 @@ HEALTHY = {
     'rempart_drift_known{pipeline="p"}': "1x240",
     'rempart_drift_red{pipeline="p"}': "0x240",
     'rempart_retraining_refused{pipeline="p"}': "0x240",
+    'rempart_data_late{pipeline="p",what="labels"}': "0x240",
     'rempart_feature_skew_known{pipeline="p",view="v"}': "1x240",
     'rempart_feature_skew_entities{pipeline="p",view="v"}': "0x240",
 }

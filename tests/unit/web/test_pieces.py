@@ -28,7 +28,7 @@ from rempart.web.read_models.points import points
 from rempart.web.read_models.sites import history
 from rempart.web.refreshing_cache import RefreshingCache
 from rempart.web.wording import Texts
-from tests.cockpit import NOW, Watched
+from tests.cockpit import CHALLENGER, DOMAIN, NOW, Watched
 from tests.unit.features.stays import stays
 
 ENGLISH = Texts("en")
@@ -180,7 +180,8 @@ def test_figures_for_prometheus_are_those_of_the_pages() -> None:
     watched.materialization(["stay"])
     watched.skew(["stay"])
     watched.record("promotion", "stays", {"version": "1", "previous": None, "metrics": {"mae": 22.4}, "reasons": []})
-    watched.retraining("stays", timedelta(hours=1), watched.monitoring("stays"))
+    verdict = watched.monitoring("stays", challenger=CHALLENGER, domain=DOMAIN)
+    watched.retraining("stays", timedelta(hours=1), verdict)
     features = stays().model_dump()["features"]
     features["stay"]["max_age"] = "3h"
     found = samples(exposition(watched.facts(pipelines={"stays": stays(features=features)}), NOW))

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rempart.cli.views import text
+from rempart.web.read_models.watched.beside import Beside
 from rempart.web.read_models.watched.drift import MetricFigure, Watched
 
 _WORDS = {"good": "green", "bad": "RED"}
@@ -27,6 +28,7 @@ def verdict(found: Watched) -> Iterator[str]:
     for reason in found.reasons:
         yield f"  {reason}"
     yield from _led_to(found)
+    yield from _late(found)
     if found.measured:
         yield ""
         rows = [
@@ -40,6 +42,7 @@ def verdict(found: Watched) -> Iterator[str]:
             for each in found.measured
         ]
         yield from text.table((str(found.metric).upper(), "ROWS", "NOW", "REFERENCE", ""), rows)
+    yield from _beside(found)
     if found.columns:
         yield ""
         table = [
@@ -47,6 +50,47 @@ def verdict(found: Watched) -> Iterator[str]:
             for each in found.columns
         ]
         yield from text.table(("COLUMN", "MOVED", "ALLOWED", "NULL", "AT FAULT"), table)
+
+
+def _late(found: Watched) -> Iterator[str]:
+    """Yield the ages of the data, and what is expected."""
+    if found.ages:
+        yield ""
+        rows = [
+            (each.what, text.span(each.age_seconds), _limit(each.limit_seconds), "LATE" if each.is_late else "")
+            for each in found.ages
+        ]
+        yield from text.table(("NEWEST", "AGE", "AT MOST", ""), rows)
+
+
+def _limit(seconds: float | None) -> str:
+    return "no limit" if seconds is None else text.span(seconds)
+
+
+def _beside(found: Watched) -> Iterator[str]:
+    """Yield how the challenger does beside the champion, and whether a model tells the window apart."""
+    if other := found.challenger:
+        yield ""
+        yield f"challenger {other.version} ({other.standing}): {_compared(other, str(found.metric))}"
+    if apart := found.apart:
+        usual = "the training data is too short to say what is usual"
+        if apart.allowed is not None:
+            usual = f"{'MORE' if apart.moved else 'not more'} than {apart.allowed:.3f}, which is usual"
+        yield ""
+        area = f"AUC {apart.area:.3f} ({apart.low:.3f} to {apart.high:.3f})"
+        yield f"told from the training data by a model: {area}, {usual}"
+        if apart.columns:
+            yield f"  by {', '.join(apart.columns)}"
+
+
+def _compared(other: Beside, metric: str) -> str:
+    if other.challenger is None or other.difference is None:
+        return f"not compared, {other.why}"
+    better = {"challenger": "BETTER", "champion": "worse"}.get(str(other.better), "no difference beyond chance")
+    return (
+        f"{metric} {_number(other.challenger)}, champion {_number(other.champion)} on the same {other.rows:,} rows; "
+        f"difference {_number(other.difference)} ({_number(other.low)} to {_number(other.high)}): {better}"
+    )
 
 
 def _led_to(found: Watched) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""Age of the online values of feature views, and their comparison with what the snapshot's rows give."""
+"""Age of what the feature store holds, and the comparison of online values with what the snapshot's rows give."""

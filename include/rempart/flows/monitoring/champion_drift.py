@@ -8,25 +8,36 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import RempartError, TrainingError
+from rempart.features.freshness import newest
 from rempart.features.labels import KNOWN_AT
+from rempart.flows.monitoring import challenger, separation
+from rempart.flows.monitoring.answered import (
+    Answered,
+    answered,
+    first_unseen,
+    is_unseen,
+    known,
+    losses,
+    row_metric,
+    row_time,
+)
+from rempart.flows.monitoring.challenger import Challenger
 from rempart.flows.prediction.champion import champion_of
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.champions import decisions_on, intended
-from rempart.flows.training.train import target_feature, training_set
-from rempart.models import metrics
-from rempart.models.predictions import PREDICTION, figures
-from rempart.monitoring import columns, counting, performance, verdict
-from rempart.monitoring.performance import RowLosses
+from rempart.flows.training.materialize import feature_databases
+from rempart.flows.training.train import training_set
+from rempart.models.predictions import PREDICTION
+from rempart.monitoring import columns, counting, freshness, performance, verdict
+from rempart.monitoring.freshness import Expected, NewestTimes
 from rempart.monitoring.profiles import Column, ColumnProfile, Profile
 from rempart.monitoring.sources import ObservedRows, RowSource
 from rempart.monitoring.verdict import ChampionVerdict, Window
-from rempart.settings.gates.metrics import by_row
 from rempart.settings.pipeline import ModelPipeline
 from rempart.training import datasets
 
@@ -39,8 +50,6 @@ logger = logging.getLogger(__name__)
 
 PREDICTED = 50_000
 """Rows of the training data of which predictions are made; of more rows each n-th."""
-HIDDEN = "(not shown)"
-"""Stands for a segment's value that the pipeline file does not list."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,8 @@ class StoredFeatures:
     def read(self) -> ObservedRows:
         """Return the rows. Raises the errors of `train.training_set`."""
         found = training_set(self.platform, self.pipeline)
-        return ObservedRows(found.table, found.snapshot)
+        times = newest.read(feature_databases(self.platform), self.pipeline, self.platform.clock())
+        return ObservedRows(found.table, found.snapshot, NewestTimes(*times))
 
 
 def watch(platform: Platform, pipeline: ModelPipeline, source: RowSource | None = None) -> ChampionVerdict | None:
@@ -81,23 +91,32 @@ def watch(platform: Platform, pipeline: ModelPipeline, source: RowSource | None 
 
 def _judged(platform: Platform, pipeline: ModelPipeline, version: str, rows: RowSource) -> ChampionVerdict:
     model = champion_of(platform, pipeline).model
-    record = candidate_record(platform.ledger, pipeline.name, version) or {}
-    site = platform.active_site(pipeline.classification)
-    known, dataset = erasures.rewritten(platform.ledger), record["dataset"]
-    train = datasets.decoded(erasures.read_dataset(known, site, dataset))
-    holdout = datasets.decoded(erasures.read_dataset(known, site, dataset["held_out"]))
-    observed = rows.read()
-    recorded = float(record["metrics"][_metric(pipeline)])
-    return judge(pipeline, model, Reference(train, holdout, recorded), observed, rows.name, platform.clock())
+    candidates = platform.ledger.find("candidate", pipeline.name, limit=100_000)
+    record = next(each for each in candidates if str(each.body.get("version")) == version)
+    site, dataset = platform.active_site(pipeline.classification), record.body["dataset"]
+    rewritten = erasures.rewritten(platform.ledger)
+    train = datasets.decoded(erasures.read_dataset(rewritten, site, dataset))
+    holdout = datasets.decoded(erasures.read_dataset(rewritten, site, dataset["held_out"]))
+    reference = Reference(train, holdout, float(record.body["metrics"][row_metric(pipeline)]), record.at)
+    observed, other = rows.read(), challenger.opened(platform, pipeline, version)
+    try:
+        return judge(pipeline, model, reference, observed, rows.name, platform.clock(), other)
+    finally:
+        if other and other.model:
+            other.model.close()
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The rows that a champion learned from, its hold-out, and the gate's metric that is on record for the hold-out."""
+    """The rows that a champion learned from, its hold-out, and the gate's metric that is on record for the hold-out.
+
+    `trained_at`: time of the record.
+    """
 
     train: pa.Table
     holdout: pa.Table
     recorded: float
+    trained_at: datetime
 
 
 def judge(
@@ -107,28 +126,66 @@ def judge(
     observed: ObservedRows,
     source: str,
     now: datetime,
+    other: Challenger | None = None,
 ) -> ChampionVerdict:
     """Return the verdict on a champion. Reads no store. Raises TrainingError, ModelRefused, FeatureError."""
     rules = pipeline.monitoring
     rows = since_training(pipeline, reference.holdout, observed.table)
-    dates = rows[_time(pipeline)]
-    window = Window(source, observed.snapshot, *_span(dates), rows.num_rows)
+    window = Window(source, observed.snapshot, *_span(rows[row_time(pipeline)]), rows.num_rows)
+    ages = freshness.judge(observed.newest, expected(pipeline, reference, now), rules.late, now)
     if rows.num_rows < rules.least_rows:
-        return verdict.conclude(model.version, window, (), None, rules.least_rows)
-    window_rows = _answered(model, rows)
+        return verdict.conclude(model.version, window, (), None, rules.least_rows, ages)
+    window_rows = answered(model, rows)
+    labelled = known(pipeline, window_rows, now)
     train = reference.train
-    learned = _answered(model, train.take([*range(0, train.num_rows, max(1, train.num_rows // PREDICTED))]))
+    learned = answered(model, train.take([*range(0, train.num_rows, max(1, train.num_rows // PREDICTED))]))
     training, seen = profiles(pipeline, model, train, learned, window_rows)
-    moved = columns.judge(training, seen, rules)
     measured = performance.judge(
-        _metric(pipeline),
-        _losses(pipeline, _known(pipeline, window_rows, now)),
-        _losses(pipeline, _answered(model, reference.holdout)),
+        row_metric(pipeline),
+        losses(pipeline, labelled),
+        losses(pipeline, answered(model, reference.holdout)),
         reference.recorded,
         rules,
-        _losses(pipeline, learned),
+        losses(pipeline, learned),
     )
-    return verdict.conclude(model.version, window, moved, measured, rules.least_rows)
+    return verdict.conclude(
+        model.version,
+        window,
+        columns.judge(training, seen, rules),
+        measured,
+        rules.least_rows,
+        ages,
+        challenger.compare(pipeline, other, labelled) if other else None,
+        separation.separate(pipeline, model, train, rows),
+        domain_alarms=rules.domain_classifier == "alarm",
+    )
+
+
+def expected(pipeline: ModelPipeline, reference: Reference, now: datetime) -> Expected:
+    """Return what the schedule and the frozen rows let expect of the age of data."""
+    import numpy as np
+
+    at = np.datetime64(reference.trained_at.astimezone(UTC).replace(tzinfo=None), "us")
+    found = dict[str, Any]()
+    for name in ("event_timestamp", KNOWN_AT):
+        sides = [side[name] for side in (reference.train, reference.holdout) if name in side.column_names]
+        moments = np.concatenate([_moments(side) for side in sides]) if sides else np.empty(0, "datetime64[us]")
+        found[name] = moments[moments <= at]
+
+    def age(moments: Any) -> timedelta:
+        length: timedelta = (at - moments.max()).astype(timedelta) if len(moments) else timedelta()
+        return length
+
+    rows = found["event_timestamp"]
+    labels = found[KNOWN_AT] if KNOWN_AT in reference.train.column_names else rows
+    return Expected(freshness.interval(pipeline.schedules.ingest, now), freshness.pause(rows), age(rows), age(labels))
+
+
+def _moments(column: pa.ChunkedArray) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.drop_null(column).cast(pa.timestamp("us")).to_numpy()
 
 
 def since_training(pipeline: ModelPipeline, holdout: pa.Table, rows: pa.Table) -> pa.Table:
@@ -140,35 +197,17 @@ def since_training(pipeline: ModelPipeline, holdout: pa.Table, rows: pa.Table) -
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    dates = rows[_time(pipeline)]
+    dates = rows[row_time(pipeline)]
     if not rows.num_rows:
         return rows
-    least, after = (pc.min, pc.greater_equal) if pipeline.holdout.column else (pc.max, pc.greater)
-    if (begin := least(holdout[_time(pipeline)]).as_py()) is None:
+    if (begin := first_unseen(pipeline, holdout)) is None:
         raise TrainingError(
             f"watch the champion of {pipeline.name}: its hold-out has no row with a date left",
             f"Train again: `rempart pipeline run {pipeline.name} --follow`.",
         )
     first = pc.max(dates).as_py() - pipeline.monitoring.window
     recent = pc.greater_equal(dates, pa.scalar(max(begin, first), dates.type))
-    return rows.filter(pc.and_(recent, after(dates, pa.scalar(begin, dates.type))))
-
-
-def _time(pipeline: ModelPipeline) -> str:
-    """Return the column with the time of a row: the hold-out's, or the moment of the prediction."""
-    return pipeline.holdout.column or "event_timestamp"
-
-
-@dataclass(frozen=True)
-class Answered:
-    """Rows with what the champion predicts for each."""
-
-    rows: pa.Table
-    predicted: pa.Table
-
-
-def _answered(model: LoadedModel, rows: pa.Table) -> Answered:
-    return Answered(rows, model.predict(rows))
+    return rows.filter(pc.and_(recent, is_unseen(pipeline, rows, begin)))
 
 
 def profiles(
@@ -180,7 +219,7 @@ def profiles(
     """
     watched = [Column(f.name, "category" if f.values else "number", f.values) for f in model.features]
     answer = Column(PREDICTION, "category", model.target.values) if model.target else Column(PREDICTION, "number")
-    time = _time(pipeline)
+    time = row_time(pipeline)
     found: list[dict[str, ColumnProfile]] = [{}, {}]
     for chosen, *sides in (
         (watched, train, window.rows),
@@ -196,45 +235,6 @@ def _with_time(answered: Answered, time: str) -> pa.Table:
     import pyarrow as pa
 
     return pa.table({PREDICTION: answered.predicted[PREDICTION], time: answered.rows[time]})
-
-
-def _known(pipeline: ModelPipeline, answered: Answered, now: datetime) -> Answered:
-    """Return the rows whose target is known by now."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    rows = answered.rows
-    known = pc.is_valid(rows[pipeline.prediction.target])
-    if KNOWN_AT in rows.column_names:
-        by_now = pc.less_equal(rows[KNOWN_AT], pa.scalar(now, rows.schema.field(KNOWN_AT).type))
-        known = pc.and_(known, pc.fill_null(by_now, fill_value=False))
-    return Answered(rows.filter(known), answered.predicted.filter(known))
-
-
-def _metric(pipeline: ModelPipeline) -> str:
-    """Return the gate's metric if it is made of losses by row, or else the task's that is."""
-    return by_row(pipeline.gate.metric, pipeline.prediction.task)
-
-
-def _losses(pipeline: ModelPipeline, answered: Answered) -> RowLosses:
-    rows, made = answered.rows, figures(answered.predicted)
-    truth = metrics.target_values(target_feature(pipeline), rows)
-    is_regression = pipeline.prediction.task == "regression"
-    by = pipeline.gate.baseline_by if pipeline.monitoring.segments is None else pipeline.monitoring.segments
-    return RowLosses(
-        performance.losses(_metric(pipeline), truth, made),
-        {column: _groups(pipeline, rows, column) for column in by if column.split(".")[0] in rows.column_names},
-        None if is_regression else performance.calibration_error(truth, made),
-    )
-
-
-def _groups(pipeline: ModelPipeline, rows: pa.Table, column: str) -> list[Any]:
-    """Return the group of each row; values that the pipeline file does not list are one group without a name."""
-    found = [key for (key,) in metrics.group_keys(rows, [column])]
-    if "." in column or pipeline.columns[column].type == "boolean":
-        return found
-    listed = set(pipeline.columns[column].values or ())
-    return [value if value in listed else HIDDEN for value in found]
 
 
 def _span(dates: pa.ChunkedArray) -> tuple[date | None, date | None]:

@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
 
 from rempart.settings.schema import Duration, Strict
+
+
+class Lateness(Strict):
+    """Ages from which data is late. Each default follows from `schedules.ingest`; without it nothing is late."""
+
+    rows: Duration | None = Field(
+        default=None,
+        description=(
+            "Of the newest row, by the moment of its prediction. Default: its age when the champion was trained, and "
+            "then twice the time between two ingestions, or the longest pause between rows of the last year of the "
+            "training data if that is longer, at least a day."
+        ),
+    )
+    features: Duration | None = Field(
+        default=None, description="Of the last load of the feature store. Default: as that of the rows, from 0."
+    )
+    labels: Duration | None = Field(
+        default=None,
+        description="Of the newest label, by the time from which it is known. Default: as that of the rows.",
+    )
 
 
 class Monitoring(Strict):
@@ -45,3 +67,18 @@ class Monitoring(Strict):
         description="Columns, or calendar parts such as `arrival_date.month`, whose groups are measured by themselves. "
         "Default: `gate.baseline_by`.",
     )
+    late: Lateness = Field(
+        default=Lateness(), description="Ages of rows, features and labels from which the verdict is not green."
+    )
+    domain_classifier: Literal["off", "report", "alarm"] = Field(
+        default="report",
+        description=(
+            "A small model that tells the window from the training data by all columns at once. `report`: it is in the "
+            "record. `alarm`: the verdict is red if it tells more than earlier windows let expect."
+        ),
+    )
+
+    @field_validator("domain_classifier", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, given: Any) -> Any:
+        return "off" if given is False else given  # YAML reads `off` as false

@@ -16,6 +16,7 @@ from pyarrow import csv
 from rempart.errors import IntegrityError, ModelRefused, TrainingError
 from rempart.features import in_memory
 from rempart.flows.monitoring import champion_drift
+from rempart.flows.monitoring.challenger import Challenger
 from rempart.flows.monitoring.champion_drift import Reference
 from rempart.flows.training.labelled import split
 from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
@@ -25,19 +26,25 @@ from rempart.models.encoding import encode, features_of
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.loading import LoadedModel
 from rempart.models.predictions import figures
+from rempart.monitoring.freshness import NewestTimes
 from rempart.monitoring.sources import ObservedRows
 from rempart.monitoring.verdict import ChampionVerdict
 from rempart.orchestration import run_notes
 from rempart.settings.config import project_root
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.pipelines import named, with_model
 from rempart.training import datasets
 from rempart.training.trainers import trainers
 from tests.cockpit import NOW
 from tests.memory_site import MemorySite
 
-PIPELINE = with_model(named("hotel_bookings"))
+SHIPPED = with_model(named("hotel_bookings"))
+PIPELINE = SHIPPED.model_copy(update={"monitoring": SHIPPED.monitoring.model_copy(update={"domain_classifier": "off"})})
 PRICE, DAY = PIPELINE.prediction.target, PIPELINE.holdout.column
 JULY = datetime.date(2017, 7, 1)
+TRAINED = datetime.datetime(2017, 9, 2, tzinfo=datetime.UTC)
+TODAY = TRAINED + datetime.timedelta(hours=20)
+NEWEST = NewestTimes(TRAINED, TRAINED, TRAINED)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +68,7 @@ def reference(bookings: pa.Table, model: LoadedModel) -> Reference:
     truth = holdout[PRICE].to_numpy()
     recorded = metrics.score("regression", truth, figures(model.predict(holdout)))["mae"]
     assert recorded < PIPELINE.gate.limit
-    return Reference(train, holdout, recorded)
+    return Reference(train, holdout, recorded, TRAINED)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +86,7 @@ def model(bookings: pa.Table) -> LoadedModel:
 @pytest.fixture(scope="module")
 def judged(bookings: pa.Table, reference: Reference, model: LoadedModel) -> Callable[..., ChampionVerdict]:
     def judge(rows: pa.Table = bookings) -> ChampionVerdict:
-        return champion_drift.judge(PIPELINE, model, reference, ObservedRows(rows, "s1"), "snapshot", NOW)
+        return champion_drift.judge(PIPELINE, model, reference, ObservedRows(rows, "s1", NEWEST), "snapshot", TODAY)
 
     return judge
 
@@ -112,6 +119,21 @@ def test_prices_that_rise_by_a_third_are_red(judged: Callable[..., ChampionVerdi
     assert note and note.startswith("Rempart: Version 3 on 3,") and ": red: mae is" in note
 
 
+def test_what_stands_beside_the_verdict(bookings: pa.Table, reference: Reference, model: LoadedModel) -> None:
+    def judge(pipeline: ModelPipeline, days: int, other: Challenger | None) -> ChampionVerdict:
+        now, rows = TODAY + datetime.timedelta(days=days), ObservedRows(bookings, "s1", NEWEST)
+        return champion_drift.judge(pipeline, model, reference, rows, "snapshot", now, other)
+
+    found = judge(SHIPPED, 0, Challenger("4", "refused", model, reference.holdout[DAY][0].as_py()))
+    assert [age.state for age in found.ages] == ["fresh"] * 3
+    assert found.challenger is not None and found.challenger.better == "neither" and found.challenger.rows > 3_000
+    assert found.domain is not None and 0.9 < found.domain.area <= (found.domain.allowed or 0) < 1
+    assert not [column for column in found.domain.columns if "arrival_date" in column.column]  # the calendar
+    late = judge(PIPELINE, 9, None)
+    assert (late.outcome, late.domain, late.challenger) == ("unknown", None, None)
+    assert late.reasons[0].startswith("late: the newest row is 9.8 days old, ") and len(late.reasons) == 3
+
+
 def test_bookings_that_are_made_much_later_are_red(judged: Callable[..., ChampionVerdict], bookings: pa.Table) -> None:
     name = "booking__lead_time"
     found = judged(changed(bookings, name, lambda days: pc.divide(days, 20)))
@@ -133,7 +155,7 @@ def test_a_hold_out_whose_rows_were_all_erased_is_told() -> None:
 
 
 def test_only_known_targets_are_measured(judged: Callable[..., ChampionVerdict], bookings: pa.Table) -> None:
-    late = pc.if_else(pc.less(bookings[DAY], pa.scalar(JULY)), pa.scalar(NOW), pa.scalar(NOW.replace(year=2030)))
+    late = pc.if_else(pc.less(bookings[DAY], pa.scalar(JULY)), pa.scalar(TODAY), pa.scalar(TODAY.replace(year=2030)))
     found = judged(bookings.append_column("_known_at", late))
     assert found.performance is not None and 0 < found.performance.overall.rows < found.window.rows / 2
     unlabelled = changed(bookings, PRICE, lambda price: pa.nulls(len(price), price.type), PIPELINE.holdout.start)
@@ -143,7 +165,7 @@ def test_only_known_targets_are_measured(judged: Callable[..., ChampionVerdict],
 def test_a_segment_of_free_text_has_no_name(bookings: pa.Table, reference: Reference, model: LoadedModel) -> None:
     schema = {name: column.model_copy(update={"values": ["b", "c"]}) for name, column in PIPELINE.columns.items()}
     hiding = PIPELINE.model_copy(update={"schema_": schema})
-    found = champion_drift.judge(hiding, model, reference, ObservedRows(bookings, "s1"), "snapshot", NOW)
+    found = champion_drift.judge(hiding, model, reference, ObservedRows(bookings, "s1", NEWEST), "snapshot", TODAY)
     assert found.performance is not None
     names = {figure.segment for figure in found.performance.segments}
     assert "reserved_room_type=(not shown)" in names and "reserved_room_type=a" not in names
@@ -190,6 +212,8 @@ def test_the_reference_is_the_training_set_of_the_evidence(
     ledger.append("promotion", PIPELINE.name, {"version": "3", "previous": None, "reasons": []})
     monkeypatch.setattr(champion_drift, "champion_of", lambda *_: SimpleNamespace(model=model))
     monkeypatch.setattr(champion_drift, "training_set", lambda *_: SimpleNamespace(table=bookings, snapshot="s1"))
+    monkeypatch.setattr(champion_drift, "feature_databases", lambda _: None)
+    monkeypatch.setattr(champion_drift.newest, "read", lambda *_: (NOW, NOW, NOW))
     platform: Any = SimpleNamespace(ledger=ledger, clock=lambda: NOW, active_site=lambda _: site)
     found = champion_drift.watch(platform, PIPELINE)
     assert found is not None and found.outcome == "green" and found.performance is not None

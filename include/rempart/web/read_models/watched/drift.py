@@ -12,6 +12,16 @@ from rempart.settings.pipeline import ModelPipeline
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.messages import Moment, State, moment
 from rempart.web.read_models.models import champions
+from rempart.web.read_models.watched.beside import (
+    Beside,
+    DataAge,
+    PairedMetric,
+    ToldApart,
+    ages,
+    beside,
+    paired,
+    told_apart,
+)
 from rempart.web.read_models.watched.retraining import AlarmChain, chains
 
 VERDICTS: Mapping[str, State] = {"green": "good", "red": "bad", "unknown": "unknown"}
@@ -58,7 +68,8 @@ class Watched:
 
     `state`: of the newest verdict; unknown if it is old or of another version than the champion. `outcome`: as
     recorded; None if there is none. `errors` and `movements`: the metric, and the largest movement of a column, over
-    time, oldest first. `chains`: what red verdicts led to, newest first.
+    time, oldest first; `pairs`: the metric beside that of the challenger. `chains`: what red verdicts led to, newest
+    first.
     """
 
     pipeline: str
@@ -80,6 +91,10 @@ class Watched:
     errors: tuple[tuple[datetime, float], ...] = ()
     movements: tuple[tuple[datetime, float], ...] = ()
     chains: tuple[AlarmChain, ...] = ()
+    ages: tuple[DataAge, ...] = ()
+    challenger: Beside | None = None
+    apart: ToldApart | None = None
+    pairs: tuple[PairedMetric, ...] = ()
 
     @property
     def is_current(self) -> bool:
@@ -147,6 +162,10 @@ def _watched(name: str, champion: str | None, records: Sequence[Evidence], now: 
         tuple(map(_column, body["columns"])),
         _over_time(history, _error),
         _over_time(history, _movement),
+        ages=ages(body),
+        challenger=beside(body),
+        apart=told_apart(body),
+        pairs=paired(history),
     )
 
 

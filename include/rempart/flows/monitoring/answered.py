@@ -1,0 +1,108 @@
+"""Rows of a watch with what a model predicts for each, and the losses of those whose target is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+from rempart.features.labels import KNOWN_AT
+from rempart.flows.training.train import target_feature
+from rempart.models import metrics
+from rempart.models.predictions import figures
+from rempart.monitoring import performance
+from rempart.monitoring.performance import RowLosses
+from rempart.settings.gates.metrics import by_row
+from rempart.settings.pipeline import ModelPipeline
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from rempart.models.loading import LoadedModel
+
+HIDDEN = "(not shown)"
+"""Stands for a segment's value that the pipeline file does not list."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Rows with what a model predicts for each."""
+
+    rows: pa.Table
+    predicted: pa.Table
+
+    def only(self, chosen: pa.ChunkedArray) -> Answered:
+        """Return the rows for which `chosen`, an array of booleans, is true."""
+        return Answered(self.rows.filter(chosen), self.predicted.filter(chosen))
+
+
+def answered(model: LoadedModel, rows: pa.Table) -> Answered:
+    """Return rows with the predictions of a model. Raises TrainingError, ModelRefused."""
+    return Answered(rows, model.predict(rows))
+
+
+def row_time(pipeline: ModelPipeline) -> str:
+    """Return the column with the time of a row: the hold-out's, or the moment of the prediction."""
+    return pipeline.holdout.column or "event_timestamp"
+
+
+def row_metric(pipeline: ModelPipeline) -> str:
+    """Return the gate's metric if it is made of losses by row, or else the task's that is."""
+    return by_row(pipeline.gate.metric, pipeline.prediction.task)
+
+
+def first_unseen(pipeline: ModelPipeline, holdout: pa.Table) -> date | None:
+    """Return the time from which a model learned from no row, None if its hold-out has none left: the hold-out's begin.
+
+    A hold-out of groups or classes is of all times: then its newest, which `is_unseen` leaves out.
+    """
+    import pyarrow.compute as pc
+
+    times = holdout[row_time(pipeline)]
+    found: date | None = (pc.max(times) if pipeline.holdout.column is None else pc.min(times)).as_py()
+    return found
+
+
+def is_unseen(pipeline: ModelPipeline, rows: pa.Table, first: date) -> pa.ChunkedArray:
+    """Return for each row whether a model did not learn from its time. `first`: that of `first_unseen`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    times = rows[row_time(pipeline)]
+    begin = pa.scalar(first, times.type)
+    return pc.greater(times, begin) if pipeline.holdout.column is None else pc.greater_equal(times, begin)
+
+
+def known(pipeline: ModelPipeline, given: Answered, now: datetime) -> Answered:
+    """Return the rows whose target is known by now."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = given.rows
+    told = pc.is_valid(rows[pipeline.prediction.target])
+    if KNOWN_AT in rows.column_names:
+        by_now = pc.less_equal(rows[KNOWN_AT], pa.scalar(now, rows.schema.field(KNOWN_AT).type))
+        told = pc.and_(told, pc.fill_null(by_now, fill_value=False))
+    return given.only(told)
+
+
+def losses(pipeline: ModelPipeline, given: Answered) -> RowLosses:
+    """Return the losses of rows with a target, and their groups. Raises TrainingError."""
+    rows, made = given.rows, figures(given.predicted)
+    truth = metrics.target_values(target_feature(pipeline), rows)
+    is_regression = pipeline.prediction.task == "regression"
+    by = pipeline.gate.baseline_by if pipeline.monitoring.segments is None else pipeline.monitoring.segments
+    return RowLosses(
+        performance.losses(row_metric(pipeline), truth, made),
+        {column: _groups(pipeline, rows, column) for column in by if column.split(".")[0] in rows.column_names},
+        None if is_regression else performance.calibration_error(truth, made),
+    )
+
+
+def _groups(pipeline: ModelPipeline, rows: pa.Table, column: str) -> list[Any]:
+    """Return the group of each row; values that the pipeline file does not list are one group without a name."""
+    found = [key for (key,) in metrics.group_keys(rows, [column])]
+    if "." in column or pipeline.columns[column].type == "boolean":
+        return found
+    listed = set(pipeline.columns[column].values or ())
+    return [value if value in listed else HIDDEN for value in found]
