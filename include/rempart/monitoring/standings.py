@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from rempart.models.metrics import LOWER_IS_BETTER
+from rempart.settings.gates.metrics import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     import numpy as np
