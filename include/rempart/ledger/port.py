@@ -25,6 +25,7 @@ Kind = Literal[
     "acceptance",
     "candidate",
     "approval",
+    "answer",
     "promotion",
     "refusal",
     "rollback",

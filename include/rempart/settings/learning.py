@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from rempart.canonical_json import LARGEST
+from rempart.settings.approval.rule import Approval
 from rempart.settings.columns import NUMERIC, TEMPORAL, CalendarPart, Column, ColumnType, Moment, Name
 from rempart.settings.expressions import checking, syntax
 from rempart.settings.expressions.across import made_column
@@ -375,7 +376,7 @@ class Gate(Strict):
     champion_tolerance: float = Field(
         default=0.02, ge=0, description=("Share by which the candidate may be worse than the champion and still pass.")
     )
-    approval: Literal["automatic", "person"] = Field(
-        default="automatic",
-        description="Who promotes a candidate that passed: the gate at once, or a `person` who approves it.",
+    approval: Approval | None = Field(
+        default=None,
+        description="The person who promotes a candidate that passed. Default: the gate promotes it at once.",
     )
