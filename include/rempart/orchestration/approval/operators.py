@@ -27,13 +27,14 @@ class AskPerson(HITLOperator):
     template_fields = ("subject", "body", "question")
 
     def __init__(self, *, question: Any, within: timedelta, **kwargs: Any) -> None:
-        reason = Param("", type="string", maxLength=1000, description="Why, in 10 characters or more. No names.")
+        told = "Why, in 10 characters or more. It goes into the evidence: write no names."
+        reason = Param("", told, source="task", type="string", maxLength=1000)
+        kwargs["params"] = {REASON: reason}  # in place of the DAG's, which Airflow put there
         super().__init__(
             subject="",
             body="",
             options=[APPROVE, REJECT],
             defaults=[REJECT],
-            params={REASON: reason},
             response_timeout=within,
             **kwargs,
         )

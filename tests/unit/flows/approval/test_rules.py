@@ -171,7 +171,7 @@ def test_authors_are_who_started_the_training_and_who_changed_its_files() -> Non
     ],
 )
 def test_a_rule_that_nobody_can_meet_is_refused(wrong: Any) -> None:
-    with pytest.raises(ValueError, match="by|within|Approval"):
+    with pytest.raises(ValueError, match=r"by|within|Approval"):
         Approval.model_validate(wrong)
 
 
