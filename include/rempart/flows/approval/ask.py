@@ -12,6 +12,7 @@ from typing import Any
 
 from rempart.flows.approval.decide import expire, wait_of
 from rempart.flows.approval.rules import Wait, moment, told_by
+from rempart.flows.approval.told import eyes
 from rempart.flows.shared import approvals
 from rempart.flows.shared.platform import Platform
 from rempart.settings.pipeline import ModelPipeline
@@ -65,7 +66,7 @@ def body_of(name: str, version: str, judged: Mapping[str, Any], wait: Wait, numb
         "",
         *(f"- {reason}" for reason in judged["reasons"]),
         "",
-        f"**Who may decide:** {told_by(wait.rule)}." + (_eyes(wait) if wait.rule.four_eyes else ""),
+        f"**Who may decide:** {told_by(wait.rule)}{eyes(wait)}.",
         "",
         f"**Until:** {moment(wait.deadline)}. Without a decision the version is rejected.",
         "",
@@ -75,10 +76,3 @@ def body_of(name: str, version: str, judged: Mapping[str, Any], wait: Wait, numb
     if answers:
         lines += ["", "**Answers so far that did not decide:**", "", *(f"- {why}" for why in answers)]
     return "\n".join(lines)
-
-
-def _eyes(wait: Wait) -> str:
-    users = ", ".join(f"user {number}" for number in sorted(wait.authors.users))
-    if wait.authors.known:
-        return f" Not the author: {users}."
-    return f" Two people, because the author is unknown ({wait.authors.how})." + (f" Not {users}." if users else "")

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from rempart.features.label_feed import told
+from rempart.flows.approval.told import reasons
 from rempart.flows.shared import retirements
 from rempart.flows.training.champions import TimeAsChampion, champion_times, succession
 from rempart.ledger.attributed import Writer, writer
@@ -20,6 +21,7 @@ Standing = Literal["champion", "champion before", "rolled back", "refused", "awa
 Figures = Mapping[str, float | None]
 _RETIREMENT: Kind = "retirement"
 _WATCH: Kind = "monitoring"
+_ANSWER: Kind = "answer"
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def model_page(facts: CockpitFacts, now: datetime) -> ModelPage:
 def model_states(facts: CockpitFacts) -> dict[str, ModelState]:
     """Return every model with a candidate or a decision on record, by name."""
     decided = [record for kind in JUDGEMENTS for record in facts.standing(kind)]
-    after = [record for kind in (_WATCH, _RETIREMENT) for record in facts.standing(kind)]
+    after = [record for kind in (_WATCH, _RETIREMENT, _ANSWER) for record in facts.standing(kind)]
     names = {record.subject for record in (*decided, *facts.standing("candidate"))}
     return {
         name: model_state(
@@ -166,7 +168,7 @@ def model_state(
 ) -> ModelState:
     """Return a model from its candidates (newest first), its decisions and what came `after` them (in any order).
 
-    `after`: retirements, and verdicts of the watch.
+    `after`: retirements, verdicts of the watch, and people's answers that did not decide.
     """
     ordered = sorted(decisions, key=lambda record: record.seq)
     aliased = [record for record in ordered if record.kind in ("promotion", "rollback")]
@@ -179,10 +181,12 @@ def model_state(
         told.setdefault(_subject_of(record), []).append(record)
     names = sorted({*trained, *told}, key=lambda name: (int(name) if name.isdigit() else 0, name), reverse=True)
     gone = retirements.retirements(record for record in after if record.kind == _RETIREMENT)
+    answers = [record for record in after if record.kind == _ANSWER]
     times, judged = champion_times(aliased), [record for record in after if record.kind == _WATCH]
     versions = tuple(
         replace(
-            _version(name, trained.get(name), told.get(name, ()), _standing(name, champions, told.get(name, ()), gone)),
+            _version(name, trained.get(name), told.get(name, ()), answers),
+            standing=_standing(name, champions, told.get(name, ()), gone),
             served=tuple(time for time in times if time.version == name),
             drift=tuple(_drift(record) for record in judged if str(record.body["version"]) == name),
             retired=_retired(gone[name]) if name in gone else None,
@@ -259,12 +263,14 @@ def _standing(name: str, champions: Sequence[str], told: Sequence[Evidence], gon
     return standings.get(told[0].kind, "rolled back")
 
 
-def _version(name: str, trained: Evidence | None, told: Sequence[Evidence], standing: Standing) -> ModelVersion:
+def _version(
+    name: str, trained: Evidence | None, told: Sequence[Evidence], answers: Sequence[Evidence]
+) -> ModelVersion:
     body = trained.body if trained else {}
     dataset, trainer = body.get("dataset") or {}, body.get("trainer") or {}
     return ModelVersion(
         name,
-        standing,
+        "not judged",
         trained.seq if trained else None,
         trained.at if trained else None,
         dict(body.get("metrics") or {}),
@@ -282,7 +288,7 @@ def _version(name: str, trained: Evidence | None, told: Sequence[Evidence], stan
         str(body.get("code_version", "")),
         str(body.get("run_id", "")),
         writer(trained) if trained else None,
-        tuple(_decision(record) for record in told),
+        tuple(_decision(record, answers) for record in told),
         body.get("verdict"),
     )
 
@@ -310,7 +316,7 @@ def _labels(body: Mapping[str, Any]) -> str:
     return f"snapshot {labels['snapshot']} of '{labels['pipeline']}': {told(labels['pipeline'], labels['rows'])}"
 
 
-def _decision(record: Evidence) -> Decision:
+def _decision(record: Evidence, answers: Sequence[Evidence]) -> Decision:
     body = record.body
     return Decision(
         record.seq,
@@ -319,7 +325,7 @@ def _decision(record: Evidence) -> Decision:
         dict(body.get("metrics") or {}),
         dict(body.get("baselines") or {}),
         dict(body.get("champion_metrics") or {}),
-        tuple(str(reason) for reason in body.get("reasons") or ()),
+        reasons(record, answers),
         None if record.kind == "rollback" else plot(body),
         writer(record),
     )

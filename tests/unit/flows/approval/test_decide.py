@@ -164,7 +164,7 @@ def test_an_answer_of_the_author_is_evidence_and_the_candidate_waits_on(
     assert record.body["by"] == "user 3" and record.body["counted"] is None and record.body["answer"] == "approve"
     asked = ask(platform, PIPELINE, "2")
     assert asked.waits and "user 3 is an author" in asked.body and "**Until:** 2026-01-03 00:00 UTC" in asked.body
-    assert "Not the author: user 3" in asked.body and "operators and admins" in asked.body
+    assert "operators and admins, but not the author, user 3." in asked.body
     clock.now += timedelta(hours=47)
     assert ask(platform, PIPELINE, "2").seconds == 3605
     assert decide(platform, BOB, judgement=seq).promoted
