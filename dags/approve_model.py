@@ -15,7 +15,8 @@ gate's rules changed, the version is judged anew and asked about again.
 judgement.
 
 **When it fails**: the version's files differ from the recorded ones, another decision was made meanwhile, or a note
-could not be sent (task `notify`; the question waits all the same). The alias did not move.
+could not be sent (task `notify`; the question waits all the same). The alias did not move. If a service did not answer
+when the decision was to be recorded, the task asks again.
 """
 
 from typing import Any
@@ -23,9 +24,8 @@ from typing import Any
 from airflow.sdk import DAG, Param, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from rempart.orchestration import assets, dag_test, pages, runtime
-from rempart.orchestration.approval import answers
-from rempart.orchestration.approval.operators import AskPerson, StartApproval
+from rempart.orchestration import assets, dag_test, pages
+from rempart.orchestration.approval.operators import AskPerson, StartApproval, notified
 from rempart.orchestration.dags import model_dags, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
@@ -55,18 +55,8 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
     ) as dag:
 
         @task
-        def ask(params: Any = None) -> dict[str, Any]:
-            from rempart.flows.approval.ask import ask
-
-            return runtime.as_json(ask(runtime.platform(), runtime.model_pipeline(name), params["version"]))
-
-        @task
-        def notify(question: Any, dag_run: Any = None) -> list[str]:
-            return answers.notified(name, question, dag_run.dag_id, dag_run.run_id)
-
-        @task
-        def decide(question: Any, answer: Any) -> dict[str, Any]:
-            return runtime.as_json(answers.decided(name, question, answer))
+        def notify(params: Any = None, dag_run: Any = None) -> list[str]:
+            return notified(name, params["version"], dag_run.dag_id, dag_run.run_id)
 
         @task(outlets=[champion])
         def publish_champion(result: Any, outlet_events: Any = None) -> None:
@@ -74,13 +64,11 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
                 raise AirflowSkipException(result["told"])
             outlet_events[champion].extra = {"version": result["version"]}
 
-        question = linked(ask(), pages.MODEL_GATE)
-        answer = AskPerson(task_id="answer", question=question, within=rule.within)
-        result = linked(decide(question, answer.output), pages.MODEL_GATE)
-        publish_champion(result)
-        StartApproval(task_id="ask_again", trigger_dag_id=dag_id, result=result)
+        decide = linked(AskPerson(task_id="decide", pipeline=name, within=rule.within), pages.MODEL_GATE)
+        publish_champion(decide.output)
+        StartApproval(task_id="ask_again", trigger_dag_id=dag_id, result=decide.output)
         if rule.notify:
-            notify(question)
+            notify()
     return dag
 
 

@@ -83,7 +83,7 @@ class World:
 
     def asked(self, run: str) -> Callable[[], bool]:
         """Whether a run waits for a person."""
-        path = f"/api/v2/dags/approve_model_{NAME}/dagRuns/{run}/taskInstances/answer"
+        path = f"/api/v2/dags/approve_model_{NAME}/dagRuns/{run}/taskInstances/decide"
         return lambda: bool(self._found(path) and self.api.get(path)["state"] == "awaiting_input")
 
     def _found(self, path: str) -> bool:
@@ -97,7 +97,7 @@ class World:
         login = {"username": name, "password": PASSWORD}
         token = httpx.post(f"{url}/auth/token", json=login, timeout=30, trust_env=False).json()["access_token"]
         return httpx.patch(
-            f"{url}/api/v2/dags/approve_model_{NAME}/dagRuns/{run}/taskInstances/answer/-1/hitlDetails",
+            f"{url}/api/v2/dags/approve_model_{NAME}/dagRuns/{run}/taskInstances/decide/-1/hitlDetails",
             json={"chosen_options": [chosen], "params_input": {"reason": REASON}},
             headers={"Authorization": f"Bearer {token}"},
             timeout=30,

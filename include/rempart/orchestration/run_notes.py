@@ -313,7 +313,6 @@ _TELLERS: Mapping[str, Callable[[TaskResult], str | None]] = {
     "decide_training": _decide_training,
     "train": _train,
     "validate": _validate,
-    "ask": _told,
     "decide": _told,
     "watch": _watch,
     "roll_back": _roll_back,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.airflow
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-QUESTION = {"waits": True, "told": "it waits", "subject": "Version 3?", "body": "- passed", "seconds": 90.0}
+MARIE = {"id": "5", "name": "marie"}
 
 
 class Instance:
@@ -17,57 +18,80 @@ class Instance:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What was written for Airflow's page."""
-    seen: dict[str, Any] = {}
+def world(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What was written for Airflow's page, and what the flow was asked to decide."""
+    from rempart.flows.approval import ask, decide, directory
+    from rempart.flows.approval.rules import Person
+    from rempart.orchestration import runtime
+
+    seen: dict[str, Any] = {"question": ask.Question("3", True, "it waits", 17, 90.0, "Version 3?", "- passed")}
+    people = directory.Directory((Person(5, ("operator",)),), {"marie": 5})
+
+    def decided(platform: None, spec: None, version: str, answer: Any, known: Any, **more: Any) -> Any:
+        seen.update(version=version, answer=answer, **more)
+        return decide.Decided(version, False, "promoted", True, False, version, None, "it is the champion")
+
     monkeypatch.setattr(
         "airflow.providers.standard.operators.hitl.upsert_hitl_detail", lambda **more: seen.update(more)
     )
+    monkeypatch.setattr(runtime, "platform", lambda: None)
+    monkeypatch.setattr(runtime, "model_pipeline", lambda name: None)
+    monkeypatch.setattr(ask, "ask", lambda platform, spec, version: seen["question"])
+    monkeypatch.setattr(directory, "directory", lambda platform: people)
+    monkeypatch.setattr(decide, "decide", decided)
     return seen
 
 
-def question(**more: Any) -> Any:
+def asks() -> Any:
     from rempart.orchestration.approval.operators import AskPerson
 
-    return AskPerson(task_id="answer", question={**QUESTION, **more}, within=timedelta(hours=48))
+    return AskPerson(task_id="decide", pipeline="m", within=timedelta(hours=48))
 
 
-def event(chosen: str, user: dict[str, str] | None, **more: Any) -> dict[str, Any]:
-    given = {"reason": "even over the seasons"} if user else {"reason": ""}
+def answered(chosen: str, user: dict[str, str] | None) -> dict[str, Any]:
+    given = {"reason": "even over the seasons" if user else ""}
     told = {"chosen_options": [chosen], "params_input": given, "responded_at": AT, "responded_by_user": user}
-    return {**told, "timedout": user is None, **more}
+    result: dict[str, Any] = asks().execute_complete({}, {**told, "timedout": user is None}, version="3", judgement=17)
+    return result
 
 
-def test_a_question_waits_for_the_time_that_is_left_and_is_rejected_by_default(asked: dict[str, Any]) -> None:
+def test_a_question_waits_for_the_time_that_is_left_and_is_rejected_by_default(world: dict[str, Any]) -> None:
     from airflow.sdk.exceptions import TaskAwaitingInput
 
     with pytest.raises(TaskAwaitingInput) as parked:
-        question().execute({"task_instance": Instance()})
+        asks().execute({"task_instance": Instance(), "params": {"version": "3"}})
     assert parked.value.timeout == timedelta(seconds=90)
-    assert asked["subject"] == "Version 3?" and asked["defaults"] == ["Reject"] and not asked["assigned_users"]
-    assert asked["options"] == ["Approve", "Reject"] and asked["params"]["reason"]["schema"]["type"] == "string"
+    assert parked.value.kwargs == {"version": "3", "judgement": 17}
+    assert world["subject"] == "Version 3?" and world["defaults"] == ["Reject"] and not world["assigned_users"]
+    assert world["options"] == ["Approve", "Reject"] and world["params"]["reason"]["schema"]["type"] == "string"
 
 
-def test_nothing_is_asked_if_nothing_waits(asked: dict[str, Any]) -> None:
+def test_nothing_is_asked_if_nothing_waits(world: dict[str, Any]) -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 
+    world["question"] = replace(world["question"], waits=False, told="it does not wait")
     with pytest.raises(AirflowSkipException, match="it does not wait"):
-        question(waits=False, told="it does not wait").execute({"task_instance": Instance()})
-    assert not asked
+        asks().execute({"task_instance": Instance(), "params": {"version": "3"}})
+    assert "subject" not in world
 
 
-def test_an_answer_names_the_user_by_the_id_that_airflow_logged_in_and_by_no_name() -> None:
-    answered = question().execute_complete({}, event("Approve", {"id": "5", "name": "marie"}))
-    assert answered == {"approves": True, "user": "5", "reason": "even over the seasons", "at": AT.isoformat()}
-    assert question().execute_complete({}, event("Reject", {"id": "5", "name": "marie"}))["approves"] is False
-    assert "marie" not in str(answered)
+def test_an_answer_is_that_of_the_user_whom_airflow_logged_in_and_no_xcom_names_anybody(world: dict[str, Any]) -> None:
+    result = answered("Approve", MARIE)
+    answer = world["answer"]
+    assert (answer.approves, answer.by.number, answer.at) == (True, 5, AT) and answer.reason == "even over the seasons"
+    assert (world["version"], world["judgement"], world["dry_run"]) == ("3", 17, False)
+    assert result["promoted"] and "marie" not in str(result) and "seasons" not in str(result)
+    answered("Reject", MARIE)
+    assert world["answer"].approves is False
+    answered("Approve", {"id": "9", "name": "marie"})
+    assert world["answer"].by.roles == ()
 
 
-def test_time_that_is_over_is_nobodys_answer() -> None:
-    over = question().execute_complete({}, event("Reject", None))
-    assert over["user"] is None and over["approves"] is False
+def test_time_that_is_over_is_nobodys_answer(world: dict[str, Any]) -> None:
+    answered("Reject", None)
+    assert world["answer"].by is None and world["answer"].approves is False
     with pytest.raises(ValueError, match="not in"):
-        question().execute_complete({}, event("Maybe", {"id": "5", "name": "marie"}))
+        answered("Maybe", MARIE)
 
 
 def test_a_run_that_asks_is_started_once_for_a_judgement_and_its_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,8 +104,3 @@ def notify(platform: Platform, model: str, question: Question, page: str) -> lis
     if failed:
         raise failed[0]
     return sent
-
-
-def question_of(result: Any) -> Question:
-    """Return the question that a task returned as JSON."""
-    return Question(**{**result, "notify": tuple(result["notify"])})

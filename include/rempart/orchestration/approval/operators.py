@@ -1,67 +1,76 @@
-"""Ask a person in Airflow about a candidate: the task that waits, and the task that starts the DAG with it."""
+"""Ask a person in Airflow about a candidate: the task that waits and decides, and the task that starts its DAG."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import Param
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
+
+from rempart.orchestration import runtime
 
 APPROVE, REJECT = "Approve", "Reject"
 REASON = "reason"
 
 
 class AskPerson(HITLOperator):
-    """Wait until somebody approves or rejects the candidate that another task asks about; rejected without an answer.
+    """Ask about the candidate that the run names, wait for an answer or the end of its time, and decide by it.
 
-    `question`: that task's result (`flows.approval.ask.Question` as JSON); nothing is asked if nothing waits. The time
-    comes from the question, because it counts from the judgement in the ledger. Returns the answer without a name: the
-    user's id is what Airflow logged in, not what somebody typed. Who may answer is ruled on afterwards, so that an
-    answer without right is evidence, too.
+    The time that is left counts from the judgement in the ledger. Airflow says who answered: what somebody typed does
+    not. Who may decide is ruled on after the answer, so that an answer without right is evidence, too.
+
+    Question, answer and decision are one task. Between tasks they would lie in XComs, which admins may change: an
+    author could make an answer somebody else's. Airflow keeps a response and what the task was parked with, and lets
+    nobody change them.
     """
 
-    template_fields = ("subject", "body", "question")
-
-    def __init__(self, *, question: Any, within: timedelta, **kwargs: Any) -> None:
+    def __init__(self, *, pipeline: str, within: timedelta, **kwargs: Any) -> None:
         told = "Why, in 10 characters or more. It goes into the evidence: write no names."
-        reason = Param("", told, source="task", type="string", maxLength=1000)
-        kwargs["params"] = {REASON: reason}  # in place of the DAG's, which Airflow put there
+        kwargs["params"] = {REASON: Param("", told, source="task", type="string", maxLength=1000)}  # not the DAG's
         super().__init__(
-            subject="",
-            body="",
-            options=[APPROVE, REJECT],
-            defaults=[REJECT],
-            response_timeout=within,
-            **kwargs,
+            subject="", body="", options=[APPROVE, REJECT], defaults=[REJECT], response_timeout=within, **kwargs
         )
-        self.question = question
+        self.pipeline = pipeline
 
     def execute(self, context: Any) -> Any:
         """Ask, and give the worker back until there is an answer. Raises AirflowSkipException if nothing waits."""
-        question: Mapping[str, Any] = self.question
-        if not question["waits"]:
-            raise AirflowSkipException(str(question["told"]))
-        self.subject, self.body = str(question["subject"]), str(question["body"])
-        self.response_timeout = timedelta(seconds=max(float(question["seconds"]), 1.0))
-        return super().execute(context)
+        from rempart.flows.approval.ask import ask
 
-    def execute_complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
-        """Return the answer as JSON: what was chosen, the user's id (None: the time was over), the reason, and when."""
+        version = str(context["params"]["version"])
+        question = ask(runtime.platform(), runtime.model_pipeline(self.pipeline), version)
+        if not question.waits:
+            raise AirflowSkipException(question.told)
+        self.subject, self.body = question.subject, question.body
+        self.response_timeout = timedelta(seconds=max(question.seconds, 1.0))
+        try:
+            return super().execute(context)
+        except TaskAwaitingInput as parked:
+            parked.kwargs = {"version": version, "judgement": question.judgement}  # what the person sees
+            raise
+
+    def execute_complete(  # type: ignore[override] # with what the task was parked with
+        self, context: Any, event: dict[str, Any], *, version: str, judgement: int
+    ) -> dict[str, Any]:
+        """Decide by the answer. Returns the decision as JSON, without a name or the reason."""
+        from rempart.flows.approval.decide import decide
+        from rempart.flows.approval.directory import directory
+        from rempart.flows.approval.rules import Answer
+
         if "error" in event:
             self.process_trigger_event_error(event)
-        chosen = list(event["chosen_options"])
+        chosen, user = list(event["chosen_options"]), event["responded_by_user"]
         self.validate_chosen_options(chosen)
-        user = event["responded_by_user"]
-        return {
-            "approves": chosen == [APPROVE],
-            "user": str(user["id"]) if user and not event.get("timedout") else None,
-            "reason": str((event["params_input"] or {}).get(REASON) or ""),
-            "at": event["responded_at"].isoformat(),
-        }
+        platform = runtime.platform()
+        known = directory(platform)
+        by = None if user is None or event.get("timedout") else known.of_user(str(user["id"]))
+        answered: datetime = event["responded_at"]
+        reason = str((event["params_input"] or {}).get(REASON) or "")
+        answer, spec = Answer(chosen == [APPROVE], by, reason, answered), runtime.model_pipeline(self.pipeline)
+        return runtime.as_json(decide(platform, spec, version, answer, known, judgement=judgement, dry_run=False))
 
 
 class StartApproval(TriggerDagRunOperator):
@@ -90,3 +99,24 @@ class StartApproval(TriggerDagRunOperator):
         self.conf = {"version": str(result["version"])}
         self.trigger_run_id = f"approval__{result['judgement']}__{result['answers']}"
         return super().execute(context)
+
+
+def notified(pipeline: str, version: str, dag_id: str, run_id: str) -> list[str]:
+    """Send a note that a candidate waits, and return the names of the connections that it was sent to.
+
+    Raises AirflowSkipException if it does not wait, and the errors of `flows.approval.notice.notify`.
+    """
+    from urllib.parse import quote
+
+    from airflow.configuration import conf
+
+    from rempart.flows.approval.ask import ask
+    from rempart.flows.approval.notice import notify
+
+    platform = runtime.platform()
+    question = ask(platform, runtime.model_pipeline(pipeline), version)
+    if not question.waits:
+        raise AirflowSkipException(question.told)
+    base = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
+    page = f"{base}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}/tasks/decide/required_actions"
+    return notify(platform, pipeline, question, page)

@@ -26,7 +26,7 @@ from rempart.settings.config import Connection
 from tests.switchovers import in_memory
 
 QUESTION = Question("3", True, "Version 3 of model m waits until 2026-03-03 12:00 UTC", 17, 60.0, "Version 3?", "")
-PAGE = "https://airflow.example.eu/dags/approve_model_m/runs/approval__17__0/tasks/answer/required_actions"
+PAGE = "https://airflow.example.eu/dags/approve_model_m/runs/approval__17__0/tasks/decide/required_actions"
 
 
 @pytest.fixture
