@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from rempart.errors import ModelRefused
 from rempart.flows.approval.directory import Directory
-from rempart.flows.approval.rules import Answer, Counted, Ruling, Wait, rule_on
+from rempart.flows.approval.rules import LONGEST_REASON, Answer, Counted, Ruling, Wait, rule_on
 from rempart.flows.shared import approvals, authors, removals, retirements
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import champions, validate
@@ -127,6 +127,8 @@ def decide(
         return Decided(version, dry_run, "settled before", not dry_run, False, version, previous, told)
     if version not in waits:
         if judgement is not None:
+            if not dry_run and (refusal := approvals.rejection(ledger, name, version)):  # a killed task did not say so
+                registry.refuse(platform.tracking(), name, version, tuple(refusal.body["reasons"]))
             told = f"version {version} of model {name} does not wait any more: it was decided before"
             return result("settled before", told)
         known = ", ".join(sorted(waits)) or "none"
@@ -157,7 +159,7 @@ def decide(
     who = told_of(ruling.counted, answer)
     if ruling.outcome == "reject":
         if not dry_run:
-            _reject(platform, pipeline, judged, who, answer.reason.strip())
+            _reject(platform, pipeline, judged, who, answer.words)
         return result("rejected", f"version {version} {'would be' if dry_run else 'was'} rejected by {who}")
     validate.check_files(platform.tracking(), ledger, name, version)
     if why := outdated(judged.body, current, pipeline.gate.model_dump(mode="json")):
@@ -175,7 +177,7 @@ def decide(
         return result("promoted", told)
     body = {key: value for key, value in judged.body.items() if key != KEY}
     by = [*(_told(counted) for counted in wait.approvals if wait.needed > 1), who]
-    reasons = (*judged.body["reasons"], f"passed: approved by {' and '.join(by)}: {answer.reason.strip()}")
+    reasons = (*judged.body["reasons"], f"passed: approved by {' and '.join(by)}: {answer.words}")
     with platform.committing(active):
         removals.check_same(ledger, name, removal)
         retirements.check_kept(ledger, name, version, "approve")
@@ -185,7 +187,7 @@ def decide(
                 f"Answer again: `rempart model approve {name} {version}` shows whether it is judged anew.",
             )
         _check_waits(platform, name, judged)
-        decided = {"approved_by": " and ".join(by), "reason": answer.reason.strip(), "answered_at": _iso(answer.at)}
+        decided = {"approved_by": " and ".join(by), "reason": answer.words, "answered_at": _iso(answer.at)}
         ledger.append("promotion", name, {**body, "reasons": list(reasons), "approval": judged.seq, **decided})
         registry.promote(platform.tracking(), name, version, current, reasons)
     return result("promoted", told)
@@ -226,7 +228,7 @@ def _record(platform: Platform, name: str, judged: Evidence, answer: Answer, rul
         "approval": judged.seq,
         "answer": "approve" if answer.approves else "reject",
         "by": answer.by.told if answer.by else PLATFORM,
-        "reason": answer.reason.strip()[:1000],
+        "reason": answer.words[:LONGEST_REASON],
         "answered_at": _iso(answer.at),
         "counted": {"by": counted.by, "place_of": counted.place_of} if counted else None,
         "why": ruling.why,

@@ -84,6 +84,11 @@ class Answer:
     reason: str
     at: datetime
 
+    @property
+    def words(self) -> str:
+        """Return the reason on one line, without control characters."""
+        return " ".join("".join(each if each.isprintable() else " " for each in self.reason).split())
+
 
 @dataclass(frozen=True)
 class Ruling:
@@ -123,7 +128,7 @@ def rule_on(
     if answer.by is None:
         return Ruling("not counted", f"nobody has answered yet; there is time until {moment(wait.deadline)}")
     person, four_eyes = answer.by, wait.rule.four_eyes
-    if not SHORTEST_REASON <= len(answer.reason.strip()) <= LONGEST_REASON:
+    if not SHORTEST_REASON <= len(answer.words) <= LONGEST_REASON:
         told = f"a reason of {SHORTEST_REASON} to {LONGEST_REASON} characters is needed"
         return Ruling("not counted", f"{told}, so that others understand the decision later")
     if not person.active:

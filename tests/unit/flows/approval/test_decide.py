@@ -170,6 +170,23 @@ def test_an_answer_of_the_author_is_evidence_and_the_candidate_waits_on(
     assert decide(platform, BOB, judgement=seq).promoted
 
 
+def test_the_cockpit_tells_for_whom_a_version_waits_until_when_and_what_was_answered(
+    tracked: dict[str, str | None], platform: Platform
+) -> None:
+    seq = waits(platform, "2", None)
+    decide(platform, ADA)
+    found = platform.ledger.find("approval"), platform.ledger.find("answer")
+    state = model_state(NAME, [], found[0], found[1])
+    assert state.versions[0].standing == "awaits approval"
+    _, waiting, answered = state.versions[0].decisions[0].reasons
+    assert waiting == "waits until 2026-01-03 00:00 UTC for operators and admins, but not the author, user 3"
+    assert answered.startswith("user 3 answered 'approve' on 2026-01-01 00:00 UTC, which does not count: user 3 is an")
+    decide(platform, BOB, judgement=seq)
+    decided = [*found[0], *platform.ledger.find("promotion")]
+    newest = model_state(NAME, [], decided, found[1]).versions[0].decisions[0]
+    assert newest.kind == "promotion" and newest.reasons[-1] == f"passed: approved by user 5: {REASON}"
+
+
 def test_two_people_promote_what_an_unknown_author_made(
     tracked: dict[str, str | None], platform: Platform, clock: Clock
 ) -> None:

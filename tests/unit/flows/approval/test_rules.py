@@ -67,7 +67,7 @@ def test_nobody_without_right_reason_and_time_decides_and_no_author_alone(
     ruling = rule_on(waits, given, lent, people)
     assert (ruling.outcome == "expired") == (given.at > waits.deadline)
     if ruling.outcome in ("promote", "reject", "first of two"):
-        assert given.by is not None and given.by.active and 10 <= len(given.reason.strip()) <= 1000
+        assert given.by is not None and given.by.active and 10 <= len(given.words) <= 1000
         assert ruling.counted is not None and ruling.counted.by == given.by.number
         place = ruling.counted.place_of
         assert by_right(waits.rule, given.by) if place is None else not by_right(waits.rule, given.by)
@@ -103,6 +103,8 @@ def test_a_role_a_reason_and_a_person_are_needed() -> None:
     assert "user 3 is not among" in ruled(wait(UNKNOWN, by="admin"), answer(ADA)).why
     assert "user 5 is not among those who may decide: user 3, user 9" in ruled(wait(by=[3, 9]), answer(BOB)).why
     assert "a reason of 10" in ruled(wait(), answer(BOB, reason="  ok   ")).why
+    assert "a reason of 10" in ruled(wait(), answer(BOB, reason="a \n\x00 \u202e b c d")).why
+    assert answer(BOB, reason=" even\nover \x1b[31m seasons ").words == "even over [31m seasons"
     assert "nobody's eyes" in ruled(wait(), answer(SHARED)).why
     assert "nobody's eyes" in ruled(wait(UNKNOWN), answer(Person(None, ("admin",)))).why
     assert "switched off" in ruled(wait(), answer(Person(5, ("admin",), active=False))).why
