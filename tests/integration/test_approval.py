@@ -3,9 +3,9 @@
 import pytest
 
 from rempart.errors import ModelRefused
-from rempart.flows.approval.decide import Decided, decide
+from rempart.flows.approval.decide import Decided, Desk
 from rempart.flows.approval.directory import Directory
-from rempart.flows.approval.rules import Answer, Person
+from rempart.flows.approval.rules import Person, Reply
 from rempart.flows.training.validate import roll_back, validate
 from rempart.models import registry
 from rempart.models.tracking import session
@@ -17,8 +17,8 @@ OWNER = Person(5, ("operator",))
 
 
 def approve(platform, pipeline, version, *, dry_run=True) -> Decided:
-    answer = Answer(True, OWNER, "errors are even over agents", platform.clock())
-    return decide(platform, pipeline, version, answer, Directory((OWNER,)), dry_run=dry_run)
+    answer = Reply(True, OWNER, "errors are even over agents", platform.clock())
+    return Desk(platform, pipeline).decide(version, answer, Directory((OWNER,)), dry_run=dry_run)
 
 
 @pytest.mark.full

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.switchovers import in_memory
+
 pytestmark = pytest.mark.airflow
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MARIE = {"id": "5", "name": "marie"}
@@ -27,18 +29,18 @@ def world(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     seen: dict[str, Any] = {"question": ask.Question("3", True, "it waits", 17, 90.0, "Version 3?", "- passed")}
     people = directory.Directory((Person(5, ("operator",)),), {"marie": 5})
 
-    def decided(platform: None, spec: None, version: str, answer: Any, known: Any, **more: Any) -> Any:
+    def decided(desk: Any, version: str, answer: Any, known: Any, **more: Any) -> Any:
         seen.update(version=version, answer=answer, **more)
         return decide.Decided(version, False, "promoted", True, False, version, None, "it is the champion")
 
     monkeypatch.setattr(
         "airflow.providers.standard.operators.hitl.upsert_hitl_detail", lambda **more: seen.update(more)
     )
-    monkeypatch.setattr(runtime, "platform", lambda: None)
+    monkeypatch.setattr(runtime, "platform", in_memory)
     monkeypatch.setattr(runtime, "model_pipeline", lambda name: None)
-    monkeypatch.setattr(ask, "ask", lambda platform, spec, version: seen["question"])
-    monkeypatch.setattr(directory, "directory", lambda platform: people)
-    monkeypatch.setattr(decide, "decide", decided)
+    monkeypatch.setattr(ask, "ask", lambda desk, version: seen["question"])
+    monkeypatch.setattr(directory, "directory", lambda users: people)
+    monkeypatch.setattr(decide.Desk, "decide", decided)
     return seen
 
 

@@ -62,9 +62,10 @@ def _decide(
     name: str, version: str, reason: str, user: str, *, approves: bool, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
     from rempart.cli.views import names
-    from rempart.flows.approval import decide as flow
     from rempart.flows.approval import directory
-    from rempart.flows.approval.rules import Answer
+    from rempart.flows.approval.decide import Desk
+    from rempart.flows.approval.rules import Reply
+    from rempart.flows.governance.people import users_of
     from rempart.flows.shared.platform import open_platform
     from rempart.settings import pipelines
 
@@ -72,9 +73,10 @@ def _decide(
     json_documents.begin(as_json)
     spec = pipelines.with_model(pipelines.named(names.pipeline(name, pipelines.names())))
     platform = open_platform()
-    by = directory.proven(platform, user, _password(platform.config.access.auth_manager == "fab", user))
-    answer = Answer(approves, by, reason, platform.clock())
-    done = flow.decide(platform, spec, version, answer, directory.directory(platform), dry_run=not yes)
+    users = users_of(platform)
+    by = directory.proven(users, user, _password(platform.config.access.auth_manager == "fab", user))
+    reply = Reply(approves, by, reason, platform.clock())
+    done = Desk(platform, spec).decide(version, reply, directory.directory(users), dry_run=not yes)
     if as_json:
         json_documents.show(done)
     else:

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from rempart.flows.approval.decide import expire, wait_of
+from rempart.flows.approval.decide import Desk
 from rempart.flows.approval.rules import Wait, moment, told_by
 from rempart.flows.approval.told import eyes
 from rempart.flows.shared import approvals
-from rempart.flows.shared.platform import Platform
-from rempart.settings.pipeline import ModelPipeline
 
 SLACK = timedelta(seconds=5)
 """Added to the time that Airflow waits, so that the time in the ledger is over when Airflow stops to wait."""
@@ -38,17 +36,17 @@ class Question:
     notify: tuple[str, ...] = ()
 
 
-def ask(platform: Platform, pipeline: ModelPipeline, version: str) -> Question:
+def ask(desk: Desk, version: str) -> Question:
     """Return the question about a version that waits. One whose time is over is rejected instead.
 
     Raises LedgerError, DatabaseUnavailable, TrackingUnavailable, SiteFenced.
     """
-    name = pipeline.name
-    expired = expire(platform, pipeline)
+    platform, name = desk.platform, desk.pipeline.name
+    expired = desk.expire()
     if (judged := approvals.on_record(platform.ledger, name).get(version)) is None:
         why = "its time was over, so it was rejected" if version in expired else "it does not wait for an approval"
         return Question(version, False, f"Version {version} of model {name}: {why}")
-    wait = wait_of(platform, name, judged)
+    wait = desk.wait_of(judged)
     answers = [str(record.body["why"]) for record in approvals.answers_to(platform.ledger, name, judged.seq)]
     left = wait.deadline - platform.clock() + SLACK
     subject = f"Model {name}: make version {version} the champion?"

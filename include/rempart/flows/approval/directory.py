@@ -10,8 +10,7 @@ from werkzeug.security import check_password_hash
 from rempart.deployment.access import people
 from rempart.errors import AccessError
 from rempart.flows.approval.rules import Person
-from rempart.flows.shared.authors import own_accounts
-from rempart.flows.shared.platform import Platform
+from rempart.flows.governance.people import Users
 
 
 @dataclass(frozen=True)
@@ -32,23 +31,23 @@ class Directory:
         return next((person for person in self.people if person.number == number), Person(number))
 
 
-def directory(platform: Platform) -> Directory:
+def directory(users: Users) -> Directory:
     """Return everybody who may use Airflow. Raises AccessError, DatabaseUnavailable, ConnectionMissing."""
-    if platform.config.access.auth_manager != "fab":
+    if users.config.access.auth_manager != "fab":
         return Directory((Person(None, ("admin",)),))
-    own = own_accounts(platform)
-    with people.tables(platform.database("airflow")) as session:
+    own = users.own()
+    with people.tables(users.airflow()) as session:
         listed = people.listed(session)
     found = tuple(Person(each.number, each.roles, each.active, each.name in own) for each in listed)
     return Directory(found, {each.name: each.number for each in listed})
 
 
-def proven(platform: Platform, name: str, password: str) -> Person:
+def proven(users: Users, name: str, password: str) -> Person:
     """Return the person of a name and password of Airflow. Raises AccessError, which does not say which is wrong."""
-    if platform.config.access.auth_manager != "fab":
+    if users.config.access.auth_manager != "fab":
         return Person(None, ("admin",))
-    own = own_accounts(platform)
-    with people.tables(platform.database("airflow")) as session:
+    own = users.own()
+    with people.tables(users.airflow()) as session:
         person = next((each for each in people.listed(session) if each.name == name), None)
         right = person is not None and check_password_hash(people.password_hash(session, person), password)
     if person is None or not right or not person.active:

@@ -16,8 +16,7 @@ from rempart.errors import ConfigError, RempartError
 from rempart.flows.approval.ask import Question
 from rempart.flows.monitoring import alerts
 from rempart.flows.monitoring.watch_file import Mail, Webhook
-from rempart.flows.shared.platform import Platform
-from rempart.settings.config import Connection
+from rempart.settings.config import Connection, Connections
 
 _URL, _TOKEN, _PASSWORD = "URL", "TOKEN", "PASSWORD"
 """Names under which a connection's secrets are handed to the sender, which reads them by name."""
@@ -86,17 +85,17 @@ def recipient(connection: Connection) -> tuple[Webhook | Mail, dict[str, str]]:
     )
 
 
-def notify(platform: Platform, model: str, question: Question, page: str) -> list[str]:
+def notify(connections: Connections, now: datetime, model: str, question: Question, page: str) -> list[str]:
     """Send a note to each of the question's connections, and return their names.
 
     Each is tried; then the first failure is raised. Raises WatchError, ConfigError, ConnectionMissing.
     """
-    notice = Notice(model, question.version, question.subject, question.told, page, platform.clock())
+    notice = Notice(model, question.version, question.subject, question.told, page, now)
     failed: list[RempartError] = []
     sent: list[str] = []
     for name in question.notify:
         try:
-            to, secrets = recipient(platform.connections(name))
+            to, secrets = recipient(connections(name))
             alerts.deliver(name, to, notice, secrets)
             sent.append(name)
         except RempartError as error:

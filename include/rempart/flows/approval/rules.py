@@ -76,7 +76,7 @@ class Wait:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What somebody answered, why, and when by the clock of the server that took it. `by`: None if nobody answered."""
 
     approves: bool
@@ -119,9 +119,7 @@ def lenders(
     )
 
 
-def rule_on(
-    wait: Wait, answer: Answer, delegations: Iterable[Delegation] = (), people: Sequence[Person] = ()
-) -> Ruling:
+def rule_on(wait: Wait, answer: Reply, delegations: Iterable[Delegation] = (), people: Sequence[Person] = ()) -> Ruling:
     """Rule on an answer. `people`: everybody, for the rights of those in whose place somebody answers."""
     if answer.at > wait.deadline:
         return Ruling("expired", _too_late(wait))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from typing import Any
 from rempart.deployment.access import people
 from rempart.deployment.servers.postgresql import connect
 from rempart.errors import AccessError, ConnectionMissing
-from rempart.flows.shared.platform import Platform
 from rempart.ledger.attributed import KEY, run_name
 from rempart.settings.access import LANDING_WATCH_USER
-from rempart.settings.config import project_root
+from rempart.settings.config import Connection, Connections, project_root
 from rempart.settings.pipeline import ModelPipeline
+from rempart.settings.sections import Access
 
 FILE = "include/authors.json"
 BY_HAND = "manual"
@@ -77,10 +77,20 @@ def made_by(started: Started | None, files: Mapping[str, int | None]) -> Authors
     return Authors(committers, True, f"last committers of {' and '.join(files)}")
 
 
-def of_candidate(platform: Platform, pipeline: ModelPipeline, record: Mapping[str, Any]) -> Authors:
-    """Return the authors of a candidate, by its evidence, Airflow's runs and FILE. Raises DatabaseUnavailable."""
-    root = project_root()
-    return made_by(_started(platform, record.get(KEY)), committers(root, files_of(pipeline)))
+def of_candidate(
+    access: Access,
+    connections: Connections,
+    airflow: Callable[[], Connection],
+    pipeline: ModelPipeline,
+    record: Mapping[str, Any],
+) -> Authors:
+    """Return the authors of a candidate, by its evidence, Airflow's runs and FILE. Raises DatabaseUnavailable.
+
+    `airflow` returns the connection of Airflow's database.
+    """
+    written = record.get(KEY)
+    started = _started(connections, airflow, written) if written and access.auth_manager == "fab" else None
+    return made_by(started, committers(project_root(), files_of(pipeline)))
 
 
 def files_of(pipeline: ModelPipeline) -> list[str]:
@@ -111,24 +121,22 @@ def sha256(file: Path) -> str | None:
         return None
 
 
-def own_accounts(platform: Platform) -> frozenset[str]:
+def own_accounts(connections: Connections) -> frozenset[str]:
     """Return the names of the accounts that Rempart itself uses. Raises ConnectionMissing."""
-    return frozenset({platform.connections("airflow_api").login, LANDING_WATCH_USER})
+    return frozenset({connections("airflow_api").login, LANDING_WATCH_USER})
 
 
-def _started(platform: Platform, written: Mapping[str, Any] | None) -> Started | None:
+def _started(connections: Connections, airflow: Callable[[], Connection], written: Mapping[str, Any]) -> Started | None:
     """Return the run of Airflow that wrote a record, or None if Airflow does not know it any more."""
-    if not written or platform.config.access.auth_manager != "fab":
-        return None
     try:
-        own = own_accounts(platform)
-        with connect(platform.database("airflow")) as session:
+        own = own_accounts(connections)
+        with connect(airflow()) as session:
             if session.execute("SELECT to_regclass('public.dag_run')").fetchone() == (None,):
                 return None
             rows = session.execute(
                 "SELECT run_id, run_type, triggering_user_name FROM dag_run WHERE dag_id = %s", [written["dag"]]
             ).fetchall()
-        with people.tables(platform.database("airflow")) as session:
+        with people.tables(airflow()) as session:
             known = {person.name: person.number for person in people.listed(session) if person.name not in own}
     except (AccessError, ConnectionMissing):
         return None

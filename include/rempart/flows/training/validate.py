@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import ModelRefused, TrainingError
@@ -114,9 +115,10 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
         "verdict": _cause(ledger, name, version, record),
     }
     if verdict.passed and pipeline.gate.approval:
-        makers = (
-            authors.of_candidate(platform, pipeline, record) if pipeline.gate.approval.four_eyes else authors.NOBODY
-        )
+        makers = authors.NOBODY
+        if pipeline.gate.approval.four_eyes:
+            users = platform.config.access, platform.connections, partial(platform.database, "airflow")
+            makers = authors.of_candidate(*users, pipeline, record)
         with platform.committing(active):
             removals.check_same(ledger, name, removal)
             retirements.check_kept(ledger, name, version, "judge")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
@@ -12,6 +12,9 @@ from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 
 from rempart.orchestration import runtime
+
+if TYPE_CHECKING:
+    from rempart.flows.approval.decide import Desk
 
 APPROVE, REJECT = "Approve", "Reject"
 REASON = "reason"
@@ -41,7 +44,7 @@ class AskPerson(HITLOperator):
         from rempart.flows.approval.ask import ask
 
         version = str(context["params"]["version"])
-        question = ask(runtime.platform(), runtime.model_pipeline(self.pipeline), version)
+        question = ask(self._desk(), version)
         if not question.waits:
             raise AirflowSkipException(question.told)
         self.subject, self.body = question.subject, question.body
@@ -56,21 +59,26 @@ class AskPerson(HITLOperator):
         self, context: Any, event: dict[str, Any], *, version: str, judgement: int
     ) -> dict[str, Any]:
         """Decide by the answer. Returns the decision as JSON, without a name or the reason."""
-        from rempart.flows.approval.decide import decide
         from rempart.flows.approval.directory import directory
-        from rempart.flows.approval.rules import Answer
+        from rempart.flows.approval.rules import Reply
+        from rempart.flows.governance.people import users_of
 
         if "error" in event:
             self.process_trigger_event_error(event)
         chosen, user = list(event["chosen_options"]), event["responded_by_user"]
         self.validate_chosen_options(chosen)
-        platform = runtime.platform()
-        known = directory(platform)
+        desk = self._desk()
+        known = directory(users_of(desk.platform))
         by = None if user is None or event.get("timedout") else known.of_user(str(user["id"]))
         answered: datetime = event["responded_at"]
         reason = str((event["params_input"] or {}).get(REASON) or "")
-        answer, spec = Answer(chosen == [APPROVE], by, reason, answered), runtime.model_pipeline(self.pipeline)
-        return runtime.as_json(decide(platform, spec, version, answer, known, judgement=judgement, dry_run=False))
+        reply = Reply(chosen == [APPROVE], by, reason, answered)
+        return runtime.as_json(desk.decide(version, reply, known, judgement=judgement, dry_run=False))
+
+    def _desk(self) -> Desk:
+        from rempart.flows.approval.decide import Desk
+
+        return Desk(runtime.platform(), runtime.model_pipeline(self.pipeline))
 
 
 class StartApproval(TriggerDagRunOperator):
@@ -111,12 +119,13 @@ def notified(pipeline: str, version: str, dag_id: str, run_id: str) -> list[str]
     from airflow.configuration import conf
 
     from rempart.flows.approval.ask import ask
+    from rempart.flows.approval.decide import Desk
     from rempart.flows.approval.notice import notify
 
-    platform = runtime.platform()
-    question = ask(platform, runtime.model_pipeline(pipeline), version)
+    desk = Desk(runtime.platform(), runtime.model_pipeline(pipeline))
+    question = ask(desk, version)
     if not question.waits:
         raise AirflowSkipException(question.told)
     base = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
     page = f"{base}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}/tasks/decide/required_actions"
-    return notify(platform, pipeline, question, page)
+    return notify(desk.platform.connections, desk.platform.clock(), pipeline, question, page)

@@ -15,7 +15,7 @@ from rempart.flows.approval import decide as flow
 from rempart.flows.approval.ask import ask
 from rempart.flows.approval.decide import Decided, outdated
 from rempart.flows.approval.directory import Directory
-from rempart.flows.approval.rules import Answer, Person
+from rempart.flows.approval.rules import Person, Reply
 from rempart.flows.retirement.plan import ModelFacts, VersionFacts, plan
 from rempart.flows.shared import approvals, authors, retirements
 from rempart.flows.shared.platform import Platform
@@ -132,8 +132,8 @@ def decide(
     reason: str = REASON,
     **more: Any,
 ) -> Decided:
-    given = Answer(approves, by, reason, more.pop("at", platform.clock()))
-    return flow.decide(platform, PIPELINE, version, given, PEOPLE, **{"dry_run": False, **more})
+    given = Reply(approves, by, reason, more.pop("at", platform.clock()))
+    return flow.Desk(platform, PIPELINE).decide(version, given, PEOPLE, **{"dry_run": False, **more})
 
 
 def test_an_approval_is_a_promotion_that_names_who_why_and_what(
@@ -162,11 +162,11 @@ def test_an_answer_of_the_author_is_evidence_and_the_candidate_waits_on(
     assert "does not count: user 3 is an author (by a test)" in refused.told and "alias" not in tracked
     (record,) = platform.ledger.find("answer", NAME)
     assert record.body["by"] == "user 3" and record.body["counted"] is None and record.body["answer"] == "approve"
-    asked = ask(platform, PIPELINE, "2")
+    asked = ask(flow.Desk(platform, PIPELINE), "2")
     assert asked.waits and "user 3 is an author" in asked.body and "**Until:** 2026-01-03 00:00 UTC" in asked.body
     assert "operators and admins, but not the author, user 3." in asked.body
     clock.now += timedelta(hours=47)
-    assert ask(platform, PIPELINE, "2").seconds == 3605
+    assert ask(flow.Desk(platform, PIPELINE), "2").seconds == 3605
     assert decide(platform, BOB, judgement=seq).promoted
 
 
@@ -222,7 +222,7 @@ def test_without_a_decision_in_time_the_platform_rejects_at_its_next_look(
     early = decide(platform, None, judgement=seq)  # Airflow's clock was ahead: it asks again
     assert early.awaits and not platform.ledger.find("refusal")
     clock.now = AT + timedelta(hours=90)  # nothing ran at the deadline
-    assert ask(platform, PIPELINE, "2").told.endswith("its time was over, so it was rejected")
+    assert ask(flow.Desk(platform, PIPELINE), "2").told.endswith("its time was over, so it was rejected")
     (record,) = platform.ledger.find("refusal", NAME)
     assert record.body["rejected_by"] == "the platform" and tracked["refused"] == "2"
     assert "nobody decided until 2026-01-03 00:00 UTC, 48h after" in record.body["reason"]
@@ -279,7 +279,7 @@ def test_what_does_not_wait_or_has_other_files_is_not_promoted(
     waits(platform, "2", None)
     with pytest.raises(ModelRefused, match=r"Version 3 of model hotel_bookings does not wait .* these do: 2"):
         decide(platform, BOB, "3")
-    assert not ask(platform, PIPELINE, "3").waits
+    assert not ask(flow.Desk(platform, PIPELINE), "3").waits
 
     def differs(*given: object) -> None:
         raise ModelRefused("file 'model.onnx' differs", "Train again.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from dataclasses import replace
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -25,6 +26,7 @@ from rempart.settings.approval.rule import Approval
 from rempart.settings.config import Connection
 from tests.switchovers import in_memory
 
+AT = datetime(2026, 3, 1, tzinfo=UTC)
 QUESTION = Question("3", True, "Version 3 of model m waits until 2026-03-03 12:00 UTC", 17, 60.0, "Version 3?", "")
 PAGE = "https://airflow.example.eu/dags/approve_model_m/runs/approval__17__0/tasks/decide/required_actions"
 
@@ -124,10 +126,9 @@ def test_a_note_names_model_version_time_and_page_and_each_recipient_is_tried() 
             "chat": connection(port=server.server_port, schema="http", extra={"path": "/hooks/1"}),
             "wrong": connection(name="wrong", conn_type="postgres"),
         }
-        platform = replace(in_memory(), connections=to.__getitem__)
         asked = replace(QUESTION, notify=("wrong", "chat"))
         with pytest.raises(ConfigError, match=r"'wrong' cannot receive notes: its type is 'postgres'"):
-            notice.notify(platform, "m", asked, PAGE)
+            notice.notify(to.__getitem__, AT, "m", asked, PAGE)
         ((path, token, body),) = handler.seen  # type: ignore[attr-defined] # of the class made above
         assert (path, token) == ("/hooks/1", "Bearer s3cret")
         assert (body["model"], body["version"], body["page"]) == ("m", "3", PAGE)
@@ -136,7 +137,7 @@ def test_a_note_names_model_version_time_and_page_and_each_recipient_is_tried() 
         server.shutdown()
         server.server_close()
     with pytest.raises(WatchError, match=r"POST to 127\.0\.0\.1: no answer") as silent:
-        notice.notify(platform, "m", replace(QUESTION, notify=("chat",)), PAGE)
+        notice.notify(to.__getitem__, AT, "m", replace(QUESTION, notify=("chat",)), PAGE)
     assert "s3cret" not in str(silent.value) and "hooks" not in str(silent.value)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.flows.approval.rules import Answer, Counted, Person, Ruling, Wait, by_right, rule_on
+from rempart.flows.approval.rules import Counted, Person, Reply, Ruling, Wait, by_right, rule_on
 from rempart.flows.shared.authors import Authors, Started, made_by
 from rempart.settings.approval.delegation import Delegation
 from rempart.settings.approval.rule import Approval
@@ -35,7 +35,7 @@ AUTHORS = st.builds(Authors, st.frozensets(NUMBERS, max_size=2), st.booleans(), 
 COUNTED = st.builds(Counted, NUMBERS, st.none() | NUMBERS)
 WAIT = st.builds(Wait, RULE, st.just(AT), AUTHORS, st.lists(COUNTED, max_size=2).map(tuple))
 ANSWER = st.builds(
-    Answer,
+    Reply,
     st.booleans(),
     st.none() | PERSON,
     st.sampled_from(["", "too short", REASON, "x" * 2000]),
@@ -52,17 +52,17 @@ def wait(authors: Authors = KNOWN, *approvals: Counted, **rule: Any) -> Wait:
     return Wait(Approval.model_validate({"by": "operator", **rule}), AT, authors, approvals)
 
 
-def answer(by: Person | None, *, approves: bool = True, reason: str = REASON, hours: float = 1) -> Answer:
-    return Answer(approves, by, reason, AT + timedelta(hours=hours))
+def answer(by: Person | None, *, approves: bool = True, reason: str = REASON, hours: float = 1) -> Reply:
+    return Reply(approves, by, reason, AT + timedelta(hours=hours))
 
 
-def ruled(waits: Wait, given: Answer, *delegations: Delegation) -> Ruling:
+def ruled(waits: Wait, given: Reply, *delegations: Delegation) -> Ruling:
     return rule_on(waits, given, delegations, PEOPLE)
 
 
 @given(WAIT, ANSWER, st.lists(LENT, max_size=3), st.lists(PERSON, max_size=5, unique_by=lambda each: each.number))
 def test_nobody_without_right_reason_and_time_decides_and_no_author_alone(
-    waits: Wait, given: Answer, lent: list[Delegation], people: list[Person]
+    waits: Wait, given: Reply, lent: list[Delegation], people: list[Person]
 ) -> None:
     ruling = rule_on(waits, given, lent, people)
     assert (ruling.outcome == "expired") == (given.at > waits.deadline)
@@ -84,7 +84,7 @@ def test_nobody_without_right_reason_and_time_decides_and_no_author_alone(
 
 
 @given(WAIT, ANSWER, st.lists(LENT, max_size=3))
-def test_more_people_who_know_nothing_of_it_change_nothing(waits: Wait, given: Answer, lent: list[Delegation]) -> None:
+def test_more_people_who_know_nothing_of_it_change_nothing(waits: Wait, given: Reply, lent: list[Delegation]) -> None:
     strangers = [Person(number, ("viewer",)) for number in (90, 91)]
     without = rule_on(waits, given, lent, ())
     assert rule_on(waits, given, lent, strangers) == without or isinstance(waits.rule.by, list)
