@@ -1,18 +1,22 @@
-"""Promote a candidate that passed the gate, because you approve it.
+"""Ask a person about a candidate that passed the gate, and promote it if the answer is yes.
 
-For pipelines with `gate: {approval: person}`. **Input**: a version that waits for an approval, the gate's judgement in
-the ledger. **Output**: the alias `champion` on the version and the asset `champion_<pipeline>`; evidence that names
-your number and the judgement.
+For pipelines with `gate: {approval: {by: operator, four_eyes: true, within: 48h}}`. **Input**: a version that waits for
+an approval, the gate's judgement in the ledger. **Output**: the alias `champion` on the version and the asset
+`champion_<pipeline>`, or the version rejected; evidence of who decided, when and why.
 
-Starts by hand or by REST only, by an operator or an admin. `dry_run` is on unless you switch it off: the first run
-shows what would happen.
+`validate_model_<pipeline>` starts it when a candidate passed. It waits under *Required Actions* until somebody chooses
+*Approve* or *Reject* and gives a reason. An answer of somebody who may not decide, such as the author, does not count:
+it is evidence, and the next run of this DAG asks again. Without an answer in time the version is rejected.
 
 The version's files are compared with the record again. If another version became champion since the judgement, or the
-gate's rules changed, the version is judged anew and nothing is promoted.
+gate's rules changed, the version is judged anew and asked about again.
 
-**Run again** at any time: a version that is already champion stays champion.
+**Run again** with the version to ask again, for example after a run failed. The time goes on: it counts from the
+judgement.
 
-**When it fails**: the version does not wait, or its files differ from the recorded ones. The alias did not move.
+**When it fails**: the version's files differ from the recorded ones, another decision was made meanwhile, or a note
+could not be sent (task `notify`; the question waits all the same). The alias did not move. If a service did not answer
+when the decision was to be recorded, the task asks again.
 """
 
 from typing import Any
@@ -20,7 +24,8 @@ from typing import Any
 from airflow.sdk import DAG, Param, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from rempart.orchestration import assets, dag_test, pages, runtime
+from rempart.orchestration import assets, dag_test, pages
+from rempart.orchestration.approval.operators import AskPerson, StartApproval, notified
 from rempart.orchestration.dags import model_dags, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
@@ -31,18 +36,17 @@ defaults = config.load().dags
 
 
 def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
-    name, champion = pipeline.name, assets.champion(pipeline.name)
-    dry_run = Param(True, type="boolean", description="Only show what would happen.")
+    name, champion, rule = pipeline.name, assets.champion(pipeline.name), pipeline.gate.approval
     version = Param(
-        type="string", pattern=r"^[0-9]{1,9}\Z", description="Version of the registered model that you approve."
+        type="string", pattern=r"^[0-9]{1,9}\Z", description="Version of the registered model to ask about."
     )
     with DAG(
         dag_id,
         doc_md=__doc__,
         schedule=None,
-        params={"dry_run": dry_run, "version": version},
+        params={"version": version},
         catchup=False,
-        max_active_runs=1,
+        max_active_runs=16,
         tags=["rempart", "approve", tag_of(pipeline.classification)],
         default_args=task_defaults(
             defaults, owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
@@ -51,13 +55,8 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
     ) as dag:
 
         @task
-        def approve(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
-            from rempart.flows.approval.approve import approve
-
-            platform, spec = runtime.platform(), runtime.model_pipeline(name)
-            by, asked = runtime.person(platform, dag_run), dag_run.run_after
-            done = approve(platform, spec, params["version"], by=by, dry_run=params["dry_run"], asked=asked)
-            return runtime.as_json(done)
+        def notify(params: Any = None, dag_run: Any = None) -> list[str]:
+            return notified(name, params["version"], dag_run.dag_id, dag_run.run_id)
 
         @task(outlets=[champion])
         def publish_champion(result: Any, outlet_events: Any = None) -> None:
@@ -65,11 +64,15 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
                 raise AirflowSkipException(result["told"])
             outlet_events[champion].extra = {"version": result["version"]}
 
-        publish_champion(linked(approve(), pages.MODEL_GATE))
+        decide = linked(AskPerson(task_id="decide", pipeline=name, within=rule.within), pages.MODEL_GATE)
+        publish_champion(decide.output)
+        StartApproval(task_id="ask_again", trigger_dag_id=dag_id, result=decide.output)
+        if rule.notify:
+            notify()
     return dag
 
 
-globals().update(model_dags("approve_model", build, lambda pipeline: pipeline.gate.approval == "person"))
+globals().update(model_dags("approve_model", build, lambda pipeline: pipeline.gate.approval is not None))
 
 if __name__ == "__main__":
     dag_test.run(globals())

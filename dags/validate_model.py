@@ -2,8 +2,8 @@
 
 **Input**: the newest candidate (or the version that the run names), its frozen held-out rows, the champion.
 **Output**: the alias `champion` on the candidate and the asset `champion_<pipeline>`, or the unchanged candidate with
-the gate's reasons; evidence in the ledger in both cases. With `gate: {approval: person}` a candidate that passes waits
-for the DAG `approve_model_<pipeline>`.
+the gate's reasons; evidence in the ledger in both cases. With `gate: {approval: ...}` a candidate that passes waits,
+and the task `ask_person` starts `approve_model_<pipeline>`, which asks for a decision.
 
 Candidate, champion and naive baseline are measured on the same held-out rows. A model is opened only if each of its
 files has the recorded SHA-256. Loaders that the model's files name are never used.
@@ -20,6 +20,7 @@ from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from rempart.orchestration import assets, dag_test, pages, runtime
+from rempart.orchestration.approval.operators import StartApproval
 from rempart.orchestration.dags import model_dags, parameter, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
@@ -64,7 +65,10 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
                 raise AirflowSkipException(f"{verdict}: " + "; ".join(result["reasons"]))
             outlet_events[champion].extra = {"version": result["version"]}
 
-        publish_champion(linked(validate(), pages.MODEL_GATE))
+        result = linked(validate(), pages.MODEL_GATE)
+        publish_champion(result)
+        if pipeline.gate.approval:
+            StartApproval(task_id="ask_person", trigger_dag_id=f"approve_model_{name}", result=result)
     return dag
 
 

@@ -85,6 +85,7 @@ print(json.dumps({
     } for d in bag.dags.values()}}))
 """
 
+APPROVED = "approval: {by: operator, within: 36h, notify: [chat]}"
 LEARNS = "retrain: {on_drift: true, on_features: false, cool_down: 7d, at_most: {trainings: 4, days: 30}}\n"
 CHURN = """
 from datetime import timedelta
@@ -139,6 +140,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         encoding="utf-8",
     )
     again = shipped.replace("hotel_bookings", "learns_again").replace("start: 2017-06-01", "last: 90d")
+    again = again.replace("champion_tolerance: 0.02", f"champion_tolerance: 0.02\n  {APPROVED}")
     (folder / "include/pipelines/learns_again.yaml").write_text(f"{again}\n{LEARNS}", encoding="utf-8")
     write_project(folder, TRIPS, WEATHER, WET, ORDERS, PAYMENTS, *used_project.PROJECT)
     (folder / "dags" / "churn.py").write_text(CHURN, encoding="utf-8")
@@ -179,6 +181,17 @@ def test_a_red_verdict_starts_a_training_where_the_pipeline_says_so(parsed: dict
     assert [task["id"] for task in found["tasks"]] == ["decide_training", "train"]
     assert all(task["policy"] and task["owner"] == "mlops" for task in found["tasks"])
     assert [task["id"] for task in parsed["dags"]["train_hotel_bookings"]["tasks"]] == ["train"]
+
+
+def test_a_candidate_is_asked_about_in_a_dag_of_its_own_which_waits_in_no_others_way(parsed: dict) -> None:
+    dags = parsed["dags"]
+    tasks = {task["id"]: task for task in dags["approve_model_learns_again"]["tasks"]}
+    assert tasks.keys() == {"decide", "notify", "publish_champion", "ask_again"}
+    assert all(task["policy"] and task["owner"] == "mlops" and task["timeout"] == 3600 for task in tasks.values())
+    assert dags["approve_model_learns_again"]["runs"] == 16 and dags["approve_model_learns_again"]["assets"] == []
+    assert set(dags["approve_model_learns_again"]["links"]["decide"]) == {"Model gate"}
+    assert "ask_person" in {task["id"] for task in dags["validate_model_learns_again"]["tasks"]}
+    assert "approve_model_hotel_bookings" not in dags  # its gate promotes at once
 
 
 def test_nothing_heavy_is_imported_when_dags_are_parsed(parsed: dict) -> None:

@@ -3,7 +3,9 @@
 import pytest
 
 from rempart.errors import ModelRefused
-from rempart.flows.approval.approve import approve
+from rempart.flows.approval.decide import Decided, Desk
+from rempart.flows.approval.directory import Directory
+from rempart.flows.approval.rules import Person, Reply
 from rempart.flows.training.validate import roll_back, validate
 from rempart.models import registry
 from rempart.models.tracking import session
@@ -11,6 +13,12 @@ from tests.integration.test_training import fast, scratch  # noqa: F401 - fixtur
 from tests.unit.training import stage
 
 pytestmark = pytest.mark.tracking
+OWNER = Person(5, ("operator",))
+
+
+def approve(platform, pipeline, version, *, dry_run=True) -> Decided:
+    answer = Reply(True, OWNER, "errors are even over agents", platform.clock())
+    return Desk(platform, pipeline).decide(version, answer, Directory((OWNER,)), dry_run=dry_run)
 
 
 @pytest.mark.full
@@ -18,7 +26,8 @@ def test_a_candidate_waits_for_a_person_and_its_approval_is_evidence(fast):  # n
     platform, pipeline, train = fast
     gated = stage.pipeline(
         pipeline.name,
-        gate={"metric": "mae", "limit": 12, "baseline_by": ["agent"], "baseline_margin": 0.1, "approval": "person"},
+        gate={"metric": "mae", "limit": 12, "baseline_by": ["agent"], "baseline_margin": 0.1}
+        | {"approval": {"by": "operator", "four_eyes": False}},
     )
     ledger, tracking = platform.ledger, platform.tracking()
     first = train().version
@@ -28,12 +37,12 @@ def test_a_candidate_waits_for_a_person_and_its_approval_is_evidence(fast):  # n
     assert len(ledger.find("approval", pipeline.name)) == 1 and not ledger.find("promotion", pipeline.name)
     with session(tracking) as client:
         assert client.get_model_version(pipeline.name, first).tags["gate"] == "awaits approval"
-    assert not approve(platform, gated, first, by="role model-owner").promoted
+    assert not approve(platform, gated, first).promoted
     assert registry.champion(tracking, pipeline.name) is None
     for _ in range(2):  # the second run changes nothing
-        assert approve(platform, gated, first, by="role model-owner", dry_run=False).promoted
+        assert approve(platform, gated, first, dry_run=False).promoted
     (record,) = ledger.find("promotion", pipeline.name)
-    assert record.body["approved_by"] == "role model-owner"
+    assert record.body["approved_by"] == "user 5"
     assert record.body["approval"] == ledger.find("approval", pipeline.name)[0].seq
     assert registry.champion(tracking, pipeline.name) == first
 
@@ -43,9 +52,9 @@ def test_a_candidate_waits_for_a_person_and_its_approval_is_evidence(fast):  # n
     third = train({"max_iter": 100}).version
     assert validate(platform, gated).awaits
     roll_back(platform, pipeline, dry_run=False)
-    anew = approve(platform, gated, third, by="role model-owner", dry_run=False)
+    anew = approve(platform, gated, third, dry_run=False)
     assert not anew.promoted and "was judged anew" in anew.told and "It waits again" in anew.told
     assert registry.champion(tracking, pipeline.name) == first
     with pytest.raises(ModelRefused, match=f"does not wait for an approval; these do: {third}"):
-        approve(platform, gated, second, by="role model-owner")
-    assert approve(platform, gated, third, by="role model-owner", dry_run=False).promoted
+        approve(platform, gated, second)
+    assert approve(platform, gated, third, dry_run=False).promoted

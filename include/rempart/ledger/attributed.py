@@ -14,7 +14,9 @@ from rempart.ledger.port import Evidence, Kind, Ledger
 
 KEY = "written_by"
 """Field of a record's body: `{"dag": ..., "run": ..., "task": ...}`."""
-_MADE_BY_AIRFLOW = re.compile(r"[a-z_]{1,30}__\d{4}-\d{2}-\d{2}T[\d:.]{5,15}\+00:00(_\w{1,8})?")
+_MADE_BY_AIRFLOW = re.compile(
+    r"[a-z_]{1,30}__\d{4}-\d{2}-\d{2}T[\d:.]{5,15}\+00:00(_\w{1,8})?|approval__\d{1,15}__\d{1,6}"
+)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ Kind = Literal[
     "candidate",
     "opening",
     "approval",
+    "answer",
     "promotion",
     "refusal",
     "rollback",

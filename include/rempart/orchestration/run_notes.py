@@ -220,8 +220,8 @@ def _table_of_the_user(task_result: TaskResult) -> Iterator[str]:
         )
 
 
-def _approve(task_result: TaskResult) -> str:
-    return f"{'Dry run, nothing was changed: ' if task_result['dry_run'] else ''}{task_result['told']}."
+def _told(task_result: TaskResult) -> str:
+    return f"{str(task_result['told'])[:1].upper()}{str(task_result['told'])[1:]}."
 
 
 def _watch(task_result: TaskResult) -> str:
@@ -345,7 +345,7 @@ _TELLERS: Mapping[str, Callable[[TaskResult], str | None]] = {
     "decide_training": _decide_training,
     "train": _train,
     "validate": _validate,
-    "approve": _approve,
+    "decide": _told,
     "watch": _watch,
     "roll_back": _roll_back,
     "score": _score,

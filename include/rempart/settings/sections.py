@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rempart.settings.approval.delegation import Delegation
 from rempart.settings.operators import Names
 from rempart.settings.policy.rules import Place
 from rempart.settings.policy.servers import External as External
@@ -342,6 +343,9 @@ class Access(Strict):
     auth_manager: Literal["simple", "fab"] = "fab"
     session: Duration = Field(
         default="12h", validate_default=True, description="With fab: a login, and each token, ends after this time."
+    )
+    delegations: list[Delegation] = Field(
+        default_factory=list, description="Who approves models in whose place, and until which day."
     )
 
     @model_validator(mode="after")

@@ -131,7 +131,7 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
         ),
         ("retire", RETIRED, "Retired: m: version 1, 2."),
         ("retire", {}, "No version was retired: nothing is due."),
-        ("approve", APPROVED, "Dry run, nothing was changed: version 3 of model m becomes champion."),
+        ("decide", APPROVED, "Version 3 of model m becomes champion."),
         (
             "validate",
             {**REFUSED, "reasons": ["passed: mae 9 is at most 25"], "awaits": True},

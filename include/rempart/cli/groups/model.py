@@ -1,4 +1,4 @@
-"""List, show, compare, reproduce, approve, roll back and retire models, predict with them, and replay predictions."""
+"""List, show, compare, reproduce and decide on models, roll back and retire them, predict, and replay predictions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rempart.cli.predictions import predict, replay
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.DATA,
-    help="Models: list, compare, predict, replay or reproduce, tell drift, approve, roll back, retire.",
+    help="Models: list, compare, predict, replay or reproduce, tell drift, approve, reject, roll back, retire.",
 )
 
 ModelName = Annotated[str, typer.Argument(help="Name of the model, which is the name of its pipeline.")]
@@ -146,4 +146,6 @@ def roll_back_model(
 
 
 group.command("approve")(approve.approve)
+group.command("reject")(approve.reject)
+group.command("authors")(approve.authors)
 group.command("retire")(retire.retire)

@@ -235,6 +235,7 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     check_pipeline.check(pipeline)
     check_pipeline.check_origin(config.load(), pipeline, on=datetime.now(UTC).date())
     check_pipeline.check_places(config.load(), pipeline, on=datetime.now(UTC).date())
+    check_pipeline.check_approval(config.load(), pipeline)
     configuration.check()
     draft = reminder(pipelines.text_of(name))
     rendering.tell(f"pipeline {name}: valid" + (f", but {draft}" if draft else ""))
@@ -287,6 +288,7 @@ def try_pipeline(
     json_documents.begin(as_json)
     spec = check_pipeline.load(names.pipeline(name, pipelines.names()))
     check_pipeline.check_places(config.load(), spec, on=datetime.now(UTC).date())
+    check_pipeline.check_approval(config.load(), spec)
     with try_derived.files_of(spec, files or ()) as chosen:
         if as_json:
             tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None, page=profile, train=train)

@@ -1,1 +1,1 @@
-"""Promote a candidate that passed the gate because a person approves it."""
+"""A person decides on a candidate that passed the gate: who may, until when, and what becomes of the answer."""

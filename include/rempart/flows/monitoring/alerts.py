@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from rempart import __version__
@@ -22,6 +22,18 @@ from rempart.flows.monitoring.watch_file import LOOPBACK, Mail, Webhook, checked
 
 SECONDS = 30.0
 RUNBOOK = "docs/runbooks/missing-heartbeat.md"
+
+
+class Message(Protocol):
+    """What is sent: one line, a text for people, JSON for programs, and the time."""
+
+    @property
+    def at(self) -> datetime: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    def as_json(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,7 @@ class Alert:
         }
 
 
-def deliver(name: str, recipient: Webhook | Mail, alert: Alert, environment: Mapping[str, str]) -> None:
+def deliver(name: str, recipient: Webhook | Mail, alert: Message, environment: Mapping[str, str]) -> None:
     """Send the alert to one recipient. Raises WatchError, ConfigError, without secrets and webhook paths."""
     if isinstance(recipient, Webhook):
         _post(name, recipient, alert, environment)
@@ -88,7 +100,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _post(name: str, webhook: Webhook, alert: Alert, environment: Mapping[str, str]) -> None:
+def _post(name: str, webhook: Webhook, alert: Message, environment: Mapping[str, str]) -> None:
     url = webhook.url or _url_in(environment, str(webhook.url_env))
     host = urlsplit(url).hostname
     where = f"alert '{name}': POST to {host}"
@@ -120,7 +132,7 @@ def _url_in(environment: Mapping[str, str], variable: str) -> str:
         ) from None
 
 
-def _mail(name: str, mail: Mail, alert: Alert, environment: Mapping[str, str]) -> None:
+def _mail(name: str, mail: Mail, alert: Message, environment: Mapping[str, str]) -> None:
     where = f"alert '{name}': mail to {mail.to} by {mail.host}:{mail.port}"
     password = secret(environment, mail.password_env) if mail.password_env else ""
     message = EmailMessage()

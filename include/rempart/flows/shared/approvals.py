@@ -9,6 +9,8 @@ from rempart.ledger.port import Evidence, Kind, Ledger
 
 ENDS: tuple[Kind, ...] = ("promotion", "refusal", "rollback")
 """Kinds of evidence after which a version does not wait any more."""
+REJECTED = "rejected_by"
+"""Key of a refusal: who rejected a version that had passed the gate, or that the platform did, after the deadline."""
 
 
 def waiting(records: Iterable[Evidence]) -> dict[str, Evidence]:
@@ -32,3 +34,20 @@ def on_record(ledger: Ledger, model: str) -> dict[str, Evidence]:
     gone = retirements.on_record(ledger, model)
     found = waiting(removals.since(records, removals.removal_of(ledger, model)))
     return {version: record for version, record in found.items() if version not in gone}
+
+
+def answers_to(ledger: Ledger, model: str, judgement: int) -> list[Evidence]:
+    """Return the answers on record that did not decide about a judgement, by its number, oldest first."""
+    found = [record for record in ledger.find("answer", model, limit=1000) if record.body["approval"] == judgement]
+    return sorted(found, key=lambda record: record.seq)
+
+
+def rejection(ledger: Ledger, model: str, version: str) -> Evidence | None:
+    """Return the refusal by which a version that had passed was rejected, if nothing was decided on it since."""
+    kinds: tuple[Kind, ...] = ("approval", *ENDS)
+    records = [found for kind in kinds for found in ledger.find(kind, model, limit=retirements.ALL)]
+    since = removals.since(records, removals.removal_of(ledger, model))
+    for record in sorted(since, key=lambda record: record.seq, reverse=True):
+        if record.kind != "rollback" and str(record.body["version"]) == version:
+            return record if REJECTED in record.body else None
+    return None

@@ -80,6 +80,17 @@ def check_places(config: Config, pipeline: Pipeline, *, on: date) -> None:
         raise PlacementDenied("\n".join(where + what for what in told), " / ".join(hints))
 
 
+def check_approval(config: Config, pipeline: Pipeline) -> None:
+    """Check that Airflow tells people apart, if one of them must not approve the own model. Raises PipelineError."""
+    rule = pipeline.gate.approval if isinstance(pipeline, ModelPipeline) else None
+    if config.access.auth_manager == "simple" and rule and (rule.four_eyes or isinstance(rule.by, list)):
+        raise PipelineError(
+            f"include/pipelines/{pipeline.name}.yaml: gate.approval: with `access.auth_manager: simple` everybody is "
+            "the platform's admin, so nobody can approve in another's place or be told apart",
+            "Set `access.auth_manager: fab` in rempart.yaml, or `approval: {by: admin, four_eyes: false}`.",
+        )
+
+
 def load(name: str) -> Pipeline:
     """Return a pipeline of the project. Raises PipelineError with the faults of its file, those of its rules included.
 
@@ -148,7 +159,8 @@ def fault_of(pipeline: Pipeline, config: Config, on: date) -> PipelineError | No
     facts = (pipeline, config, on)
     known = _judgements.get(pipeline.name)
     if known is None or known[0] != facts or _reads_others(pipeline):
-        known = _judgements[pipeline.name] = (facts, _not_allowed(pipeline, config, on) or _cannot_run(pipeline))
+        fault = _not_allowed(pipeline, config, on) or _without_people(pipeline, config) or _cannot_run(pipeline)
+        known = _judgements[pipeline.name] = (facts, fault)
     return known[1]
 
 
@@ -168,6 +180,14 @@ def _not_allowed(pipeline: Pipeline, config: Config, on: date) -> PipelineError 
         f"places:{lines}",
         " / ".join(dict.fromkeys(violation.remedy for violation in violations)),
     )
+
+
+def _without_people(pipeline: Pipeline, config: Config) -> PipelineError | None:
+    try:
+        check_approval(config, pipeline)
+    except PipelineError as fault:
+        return fault
+    return None
 
 
 def _cannot_run(pipeline: Pipeline) -> PipelineError | None:

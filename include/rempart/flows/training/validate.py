@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import ModelRefused, TrainingError
 from rempart.flows.gates.showing import Judged, show
-from rempart.flows.shared import approvals, erasures, removals, retirements
+from rempart.flows.shared import approvals, authors, erasures, removals, retirements
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import champions
 from rempart.flows.training.candidates import openings
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 class ValidationResult:
     """Gate verdict on one version. `champion` is the version afterwards, `previous` the one before.
 
-    `awaits`: it passed, and waits for the approval of a person.
+    `awaits`: it passed, and waits for the approval of a person, by the record `judgement` and `answers` to it so far.
     """
 
     version: str
@@ -51,6 +52,8 @@ class ValidationResult:
     champion: str | None
     previous: str | None
     awaits: bool = False
+    judgement: int | None = None
+    answers: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
     theirs, faults = _champions(ledger, tracking, record, current, holdout, named=named)
     shown = show(Judged(pipeline, str(record["task"]), target, model, train, holdout, theirs))
     mine, naive = dict(shown.candidate), dict(shown.baseline)
-    if not named and (undone := _undone(decisions, version)):
+    if not named and (undone := _undone(decisions, version) or _rejected(ledger, name, version)):
         faults = (*faults, undone)
     faults = (*faults, *draft_faults(name))
     verdict = judge(shown, pipeline.gate)
@@ -117,15 +120,22 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
         "job_id": record["job_id"],
         "verdict": _cause(ledger, name, version, record),
     }
-    if verdict.passed and pipeline.gate.approval == "person":
+    if verdict.passed and pipeline.gate.approval:
+        makers = authors.NOBODY
+        if pipeline.gate.approval.four_eyes:
+            users = platform.config.access, platform.connections, partial(platform.database, "airflow")
+            makers = authors.of_candidate(*users, pipeline, record)
         with platform.committing(active):
             removals.check_same(ledger, name, removal)
             retirements.check_kept(ledger, name, version, "judge")
-            waiting = _await_approval(ledger, name, body)
-        registry.await_approval(tracking, name, version, waiting)
-        return ValidationResult(
-            version, False, waiting, body["metrics"], body["baselines"], current, current, awaits=True
+            judgement = _await_approval(ledger, name, body, makers)
+        waiting = (
+            *verdict.reasons,
+            f"passed: version {version} awaits approval; `rempart model show {name}` tells whose",
         )
+        registry.await_approval(tracking, name, version, waiting)
+        answers = len(approvals.answers_to(ledger, name, judgement))
+        return ValidationResult(version, False, waiting, mine, naive, current, current, True, judgement, answers)
     if verdict.passed:
         with platform.committing(active):
             removals.check_same(ledger, name, removal)
@@ -139,17 +149,17 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
     return ValidationResult(version, False, verdict.reasons, _finite(mine), _finite(naive), current, current)
 
 
-def _await_approval(ledger: Ledger, name: str, body: Mapping[str, Any]) -> tuple[str, ...]:
+def _await_approval(ledger: Ledger, name: str, body: Mapping[str, Any], makers: authors.Authors) -> int:
     """Record that a version passed the gate and waits for a person. A judgement that still stands is not repeated.
 
-    Returns the gate's reasons, and what it waits for.
+    `makers`: who made it. Returns the number of the record.
     """
     version = str(body["version"])
     waits = approvals.on_record(ledger, name).get(version)
     # `rules` has the time that a prediction took, which differs each time; the reasons tell the rest
     if waits is None or any(waits.body[key] != value for key, value in body.items() if key != "rules"):
-        ledger.append("approval", name, body)
-    return (*body["reasons"], f"passed: version {version} awaits approval; `rempart model approve {name} {version}`")
+        return ledger.append("approval", name, {**body, "authors": makers.as_json()}).seq
+    return waits.seq
 
 
 def draft_faults(name: str) -> tuple[str, ...]:
@@ -214,6 +224,16 @@ def _undone(decisions: Sequence[Evidence], version: str) -> str:
         if decision.kind == "promotion" and str(decision.body["version"]) == version:
             return ""
     return ""
+
+
+def _rejected(ledger: Ledger, name: str, version: str) -> str:
+    """Return why a version that a person, or the time, rejected does not wait again by itself; empty otherwise."""
+    if (refusal := approvals.rejection(ledger, name, version)) is None:
+        return ""
+    return (
+        f"refused: version {version} was rejected by {refusal.body[approvals.REJECTED]} on {refusal.at:%Y-%m-%d}; "
+        f"validate it by naming version {version} to ask for its approval again"
+    )
 
 
 def _record(ledger: Ledger, name: str, version: str) -> Mapping[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
 
 from pydantic import Field, model_validator
 
+from rempart.settings.approval.rule import Approval
 from rempart.settings.columns import NUMERIC, TEMPORAL, CalendarPart, Column
 from rempart.settings.gates.metrics import METRICS, Metric
 from rempart.settings.gates.rules import (
@@ -86,9 +86,9 @@ class Gate(Strict):
     cost: Cost | None = Field(default=None, description="What a wrong prediction costs, for the metric `cost`.")
     beta: float = Field(default=1.0, gt=0, description="Weight of recall against precision in the metric `f_beta`.")
     quantile: float = Field(default=0.5, gt=0, lt=1, description="Quantile of the metric `pinball`.")
-    approval: Literal["automatic", "person"] = Field(
-        default="automatic",
-        description="Who promotes a candidate that passed: the gate at once, or a `person` who approves it.",
+    approval: Approval | None = Field(
+        default=None,
+        description="The person who promotes a candidate that passed. Default: the gate promotes it at once.",
     )
     rules: list[Rule] = Field(default_factory=list, description="More rules. All must hold.")
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from rempart.features.label_feed import told
+from rempart.flows.approval.told import reasons
 from rempart.flows.shared import retirements
 from rempart.flows.training.champions import TimeAsChampion, champion_times, succession
 from rempart.ledger.attributed import Writer, writer
@@ -21,6 +22,7 @@ Figures = Mapping[str, float | None]
 _RETIREMENT: Kind = "retirement"
 _WATCH: Kind = "monitoring"
 _OPENING: Kind = "opening"
+_ANSWER: Kind = "answer"
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def model_page(facts: CockpitFacts, now: datetime) -> ModelPage:
 def model_states(facts: CockpitFacts) -> dict[str, ModelState]:
     """Return every model with a candidate or a decision on record, by name."""
     decided = [record for kind in JUDGEMENTS for record in facts.standing(kind)]
-    after = [record for kind in (_WATCH, _RETIREMENT, _OPENING) for record in facts.standing(kind)]
+    after = [record for kind in (_WATCH, _RETIREMENT, _OPENING, _ANSWER) for record in facts.standing(kind)]
     names = {record.subject for record in (*decided, *facts.standing("candidate"))}
     return {
         name: model_state(
@@ -188,7 +190,7 @@ def model_state(
 ) -> ModelState:
     """Return a model from its candidates (newest first), its decisions and what came `after` them (in any order).
 
-    `after`: retirements, verdicts of the watch, and openings of held-out rows.
+    `after`: retirements, verdicts of the watch, openings of held-out rows, and people's answers that did not decide.
     """
     ordered = sorted(decisions, key=lambda record: record.seq)
     aliased = [record for record in ordered if record.kind in ("promotion", "rollback")]
@@ -201,12 +203,14 @@ def model_state(
         told.setdefault(_subject_of(record), []).append(record)
     names = sorted({*trained, *told}, key=lambda name: (int(name) if name.isdigit() else 0, name), reverse=True)
     gone = retirements.retirements(record for record in after if record.kind == _RETIREMENT)
+    answers = [record for record in after if record.kind == _ANSWER]
     times, judged = champion_times(aliased), [record for record in after if record.kind == _WATCH]
     openings = [record for record in after if record.kind == _OPENING]
     jobs = {str(record.body.get("job_id")): name for name, record in trained.items()}
     versions = tuple(
         replace(
-            _version(name, trained.get(name), told.get(name, ()), _standing(name, champions, told.get(name, ()), gone)),
+            _version(name, trained.get(name), told.get(name, ()), answers),
+            standing=_standing(name, champions, told.get(name, ()), gone),
             served=tuple(time for time in times if time.version == name),
             drift=tuple(_drift(record) for record in judged if str(record.body["version"]) == name),
             retired=_retired(gone[name]) if name in gone else None,
@@ -284,12 +288,14 @@ def _standing(name: str, champions: Sequence[str], told: Sequence[Evidence], gon
     return standings.get(told[0].kind, "rolled back")
 
 
-def _version(name: str, trained: Evidence | None, told: Sequence[Evidence], standing: Standing) -> ModelVersion:
+def _version(
+    name: str, trained: Evidence | None, told: Sequence[Evidence], answers: Sequence[Evidence]
+) -> ModelVersion:
     body = trained.body if trained else {}
     dataset, trainer = body.get("dataset") or {}, body.get("trainer") or {}
     return ModelVersion(
         name,
-        standing,
+        "not judged",
         trained.seq if trained else None,
         trained.at if trained else None,
         dict(body.get("metrics") or {}),
@@ -307,7 +313,7 @@ def _version(name: str, trained: Evidence | None, told: Sequence[Evidence], stan
         str(body.get("code_version", "")),
         str(body.get("run_id", "")),
         writer(trained) if trained else None,
-        tuple(_decision(record) for record in told),
+        tuple(_decision(record, answers) for record in told),
         body.get("verdict"),
         validation=body.get("validation"),
         backtest=tuple(_backtested(origin) for origin in body.get("backtest") or ()),
@@ -351,7 +357,7 @@ def _labels(body: Mapping[str, Any]) -> str:
     return f"snapshot {labels['snapshot']} of '{labels['pipeline']}': {told(labels['pipeline'], labels['rows'])}"
 
 
-def _decision(record: Evidence) -> Decision:
+def _decision(record: Evidence, answers: Sequence[Evidence]) -> Decision:
     body = record.body
     return Decision(
         record.seq,
@@ -360,7 +366,7 @@ def _decision(record: Evidence) -> Decision:
         dict(body.get("metrics") or {}),
         dict(body.get("baselines") or {}),
         dict(body.get("champion_metrics") or {}),
-        tuple(str(reason) for reason in body.get("reasons") or ()),
+        reasons(record, answers),
         None if record.kind == "rollback" else plot(body),
         writer(record),
     )

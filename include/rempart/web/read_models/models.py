@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from rempart.flows.approval.told import reasons
 from rempart.flows.training.champions import ALARM, succession
 from rempart.ledger.port import Evidence, Kind
 from rempart.models.gates.verdict import baseline_bound, champion_bound, is_kept
@@ -213,7 +214,7 @@ def _judgement(record: Evidence) -> Judgement:
         str(version),
         dict(body.get("metrics") or {}),
         dict(body.get("baselines") or {}),
-        tuple(sorted(body.get("reasons") or (), key=lambda reason: record.kind == "refusal" and is_kept(reason))),
+        tuple(sorted(reasons(record), key=lambda reason: record.kind == "refusal" and is_kept(reason))),
         None if record.kind == "rollback" else plot(body),
         rules(body),
     )

@@ -46,7 +46,7 @@ KINDS: Mapping[Topic, tuple[Kind, ...]] = {
     "quarantine": ("deliveries", "look", "acceptance"),
     "features": ("materialization", "skew"),
     "candidate": ("candidate",),
-    "gate": ("approval", "promotion", "refusal", "rollback", "retirement"),
+    "gate": ("approval", "answer", "promotion", "refusal", "rollback", "retirement"),
     "point": ("restore-point", "prune"),
     "drill": ("drill",),
     "replication": ("replication",),
@@ -310,6 +310,11 @@ def _judged(state: State) -> Callable[[Body], Sentence]:
     return lambda body: (state, {"version": str(body["version"])}, _words(body.get("reasons")))
 
 
+def _answer(body: Body) -> Sentence:
+    told = {"version": str(body["version"]), "by": str(body["by"]), "what": str(body["answer"])}
+    return "warning", told, _words([body.get("why"), body.get("reason")])
+
+
 def _rollback(body: Body) -> Sentence:
     return "warning", {"version": str(body["champion"]), "replaces": str(body["replaces"])}, ()
 
@@ -376,6 +381,7 @@ _SAYERS: Mapping[str, Callable[[Body], Sentence]] = {
     "monitoring": _monitoring,
     "candidate": _candidate,
     "approval": _judged("warning"),
+    "answer": _answer,
     "promotion": _judged("good"),
     "refusal": _judged("bad"),
     "rollback": _rollback,
