@@ -6,23 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rempart import canonical_json
 from rempart.errors import TrainingError
 from rempart.models import metrics
 from rempart.models.encoding import Feature, encode
+from rempart.models.explanations.measure import explain
 from rempart.training import plots
 from rempart.training.job import JobSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SAMPLE = 1000
-"""At most this many held-out rows are used to measure a feature's importance."""
+EXPLANATIONS = "explanations.json"
+"""File with what explains the model: aggregates of many held-out rows, as `models.explanations.figures` reads them."""
 
 
 @dataclass(frozen=True)
 class HeldOutFigures:
-    """What a model is worth on held-out rows, `rows` of them. `files`: importance and plots, without a row's values."""
+    """Worth of a model on `rows` held-out rows. `files`: EXPLANATIONS and plots, without a row's values."""
 
     metrics: dict[str, float]
     rows: int
@@ -30,12 +30,13 @@ class HeldOutFigures:
 
 
 def measure(
-    spec: JobSpec, features: Sequence[Feature], predict: Callable[[Any], Any], rows: pa.Table
+    spec: JobSpec, features: Sequence[Feature], predict: Callable[[Any], Any], rows: pa.Table, time: str | None = None
 ) -> HeldOutFigures:
     """Return the figures of a job's model.
 
-    `features`: those that the model sees; `predict`: from a float32 matrix to figures, as `models.loading` gives it.
-    Raises TrainingError, also if a metric is not a finite number; ModelRefused.
+    `features`: those that the model sees; `predict`: from a float32 matrix to figures, as `models.loading` gives it;
+    `time`: column of dates or instants by which errors are told. Raises TrainingError, also if a metric is not a finite
+    number; ModelRefused.
     """
     target = spec.target.feature()
     matrix, truth = encode(features, rows), metrics.target_values(target, rows)
@@ -47,37 +48,13 @@ def measure(
                 f"check the model: its {name} on the held-out rows is not a number",
                 "Check trainer.params (the learning rate may be too high) and the trainer's code.",
             )
-    shares = permutation_importance(predict, features, matrix, truth, spec.task, spec.trainer.seed)
+    times = rows.column(time) if time in rows.column_names else None
+    found = explain(predict, features, target, matrix, truth, predicted, times, spec.trainer.seed)
     files = {
-        "importance.json": canonical_json.encode(shares),
-        "importance.png": plots.importance(shares, "mae" if spec.task == "regression" else "log_loss"),
+        EXPLANATIONS: found.to_json(),
+        "importance.png": plots.importance(found.importance, found.metric),
         "predicted_vs_actual.png": plots.predicted_vs_actual(truth, predicted, target.name)
         if spec.task == "regression"
         else plots.reliability(truth, predicted, target.name, target.values),
     }
     return HeldOutFigures(measured, rows.num_rows, files)
-
-
-def permutation_importance(
-    predict: Callable[[Any], Any], features: Sequence[Feature], matrix: Any, truth: Any, task: str, seed: int
-) -> dict[str, float]:
-    """Return per feature how much mae (log_loss) rises when the feature's columns are shuffled together.
-
-    predict: from a matrix to figures; matrix: float32 [n, matrix columns] of held-out rows; truth: [n]. The same seed
-    gives the same numbers.
-    """
-    import numpy as np
-
-    metric = "mae" if task == "regression" else "log_loss"
-    random = np.random.default_rng(seed)
-    chosen = random.permutation(len(matrix))[:SAMPLE]
-    matrix, truth = matrix[chosen], truth[chosen]
-    usual = metrics.score(task, truth, predict(matrix))[metric]
-    result, start = {}, 0
-    for feature in features:
-        stop = start + len(feature.columns())
-        shuffled = matrix.copy()
-        shuffled[:, start:stop] = matrix[random.permutation(len(matrix)), start:stop]
-        result[feature.name] = metrics.score(task, truth, predict(shuffled))[metric] - usual
-        start = stop
-    return result

@@ -14,19 +14,17 @@ from rempart.features.label_feed import LabelsUsed, target_column, told, told_la
 from rempart.features.prediction.plan import inputs_of
 from rempart.flows.shared import erasures, removals, used_views
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training import labelled
+from rempart.flows.training import labelled, measured
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.materialize import feature_databases, loaded_content
 from rempart.ledger.port import Ledger
 from rempart.models import registry
 from rempart.models.encoding import Feature, features_of
 from rempart.models.inputs import usage
-from rempart.models.isolated_model import IsolatedModel
-from rempart.models.onnx_format import MODEL_FILE
-from rempart.settings.config import Config, Connection
+from rempart.settings.config import Config
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sections import Classification
-from rempart.training import datasets, evaluation, experiment, outputs, permission
+from rempart.training import datasets, outputs, permission
 from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.job import (
     Dataset,
@@ -201,14 +199,15 @@ def register(
     """
     active = platform.active()
     site = platform.active_site(pipeline.classification, active)
-    _verify(site, spec, result)
-    found = _measured(erasures.rewritten(platform.ledger), platform.tracking(), site, spec, result)
+    measured.verify(site, spec, result)
+    known, tracking = erasures.rewritten(platform.ledger), platform.tracking()
+    found = measured.measure(known, tracking, site, spec, result, pipeline.holdout.column)
     figures = {**result.metrics, **found.metrics}
     classification = platform.classification(pipeline, "model")
     with platform.committing(active):
         removals.check_trained(platform.ledger, pipeline.name, spec.snapshot)
         version = registry.register(
-            platform.tracking(),
+            tracking,
             pipeline.name,
             pipeline.description,
             job_id=spec.job_id,
@@ -227,7 +226,7 @@ def register(
             },
             usage=usage(pipeline.name, [each.input() for each in spec.inputs]),
         )
-        _record(platform.ledger, pipeline, spec, result, found.rows, figures, version, classification, ran, verdict)
+        _record(platform.ledger, pipeline, spec, result, found, figures, version, classification, ran, verdict)
     logger.info("registered version %s of model '%s' as a candidate", version, pipeline.name)
     return TrainResult(
         spec.job_id,
@@ -315,40 +314,12 @@ def job_spec(
     )
 
 
-def _verify(site: Site, spec: JobSpec, result: JobResult) -> None:
-    """Read every output of the job back from the site. Raises IntegrityError, ObjectMissing with the object."""
-    for name, digest in sorted(result.files.items()):
-        site.read(spec.output.bucket, spec.key(name), sha256=digest)
-
-
-def _measured(
-    known: erasures.Rewritten, tracking: Connection, site: Site, spec: JobSpec, result: JobResult
-) -> evaluation.HeldOutFigures:
-    """Measure a job's model on the held-out rows, and add the figures to its run in MLflow."""
-    rows = datasets.decoded(erasures.read_dataset(known, site, _rows_on_record(spec)["held_out"]))
-    seen, classes = outputs.seen(spec)[0], len(spec.target.values)
-    model = IsolatedModel(site.read(spec.output.bucket, spec.key(MODEL_FILE), sha256=result.files[MODEL_FILE]))
-    try:
-        found = evaluation.measure(spec, seen, lambda matrix: model.run(matrix, spec.task, classes), rows)
-    finally:
-        model.close()
-    experiment.log_held_out(tracking, result.run_id, result.model_id, found.metrics, found.files)
-    return found
-
-
-def _rows_on_record(spec: JobSpec) -> dict[str, Any]:
-    """Return where the training set is, as evidence has it."""
-    place, key = spec.dataset, datasets.held_out_key(spec.pipeline, spec.dataset.held_out)
-    held_out = {"bucket": place.bucket, "key": key, "sha256": place.held_out}
-    return {"bucket": place.bucket, "key": place.key, "sha256": place.sha256, "held_out": held_out}
-
-
 def _record(
     ledger: Ledger,
     pipeline: ModelPipeline,
     spec: JobSpec,
     result: JobResult,
-    held_out: int,
+    found: measured.Measured,
     figures: Mapping[str, float],
     version: str,
     classification: Classification,
@@ -365,11 +336,11 @@ def _record(
         "run_id": result.run_id,
         "model_id": result.model_id,
         "files": dict(result.model_files),
-        "outputs": {spec.key(name): digest for name, digest in result.files.items()},
+        "outputs": {**{spec.key(name): digest for name, digest in result.files.items()}, **found.kept},
         "dataset": {
-            **_rows_on_record(spec),
+            **measured.rows_on_record(spec),
             "rows_train": result.rows,
-            "rows_holdout": held_out,
+            "rows_holdout": found.rows,
             "definitions": {feature.name: feature.definition for feature in spec.features},
         },
         "snapshot": spec.snapshot,
