@@ -24,6 +24,7 @@ Kind = Literal[
     "look",
     "acceptance",
     "candidate",
+    "model-card",
     "approval",
     "promotion",
     "refusal",

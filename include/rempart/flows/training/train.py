@@ -14,8 +14,9 @@ from rempart.features.label_feed import LabelsUsed, target_column, told, told_la
 from rempart.features.prediction.plan import inputs_of
 from rempart.flows.shared import erasures, removals, used_views
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training import labelled, measured
+from rempart.flows.training import labelled
 from rempart.flows.training.check_pipeline import check_trainer
+from rempart.flows.training.explained import measured
 from rempart.flows.training.materialize import feature_databases, loaded_content
 from rempart.ledger.port import Ledger
 from rempart.models import registry

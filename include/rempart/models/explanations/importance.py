@@ -17,7 +17,7 @@ from rempart.models.explanations.losses import Predict, blocks, losses, predicte
 SAMPLE, REPEATS = 1000, 5
 FEWEST, THRICE = 100, 3
 BUDGET = 75_000
-"""Rows predicted for all features and repeats. Many features get fewer repeats, then fewer rows (at least 100)."""
+"""Rows predicted for all features and repeats. Many features get three repeats, then fewer rows (at least 100)."""
 
 
 @dataclass(frozen=True)
