@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import pathlib
 import secrets
 import time
 
@@ -16,20 +15,17 @@ from rempart.cli.views import model_files
 from rempart.errors import ModelRefused, TrainingError
 from rempart.flows.monitoring import retrain
 from rempart.flows.prediction.champion import champion_of
-from rempart.flows.training.explained.gather import gather
-from rempart.flows.training.explained.keep import kept
 from rempart.flows.training.train import candidate_record, train_on
 from rempart.flows.training.validate import roll_back, validate
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import loading, registry
-from rempart.models.card import facts
-from rempart.models.card.page import page
 from rempart.models.predictions import figures
 from rempart.models.tracking import session
 from rempart.monitoring import retraining
 from rempart.settings import sections
 from rempart.settings.champions.retraining import Retraining
 from rempart.training import datasets
+from tests.model_cards import check_card
 from tests.unit.training import stage
 
 pytestmark = pytest.mark.tracking
@@ -166,35 +162,11 @@ def check_prediction(platform, pipeline, version):
     assert row["prediction"] > 0
 
 
-def check_card(platform, pipeline, result, standing, tmp_path):
-    """The version's card is in the ledger, at the site and in MLflow, and can be made again; it has no rare value."""
-    body = kept(platform.ledger, pipeline.name, result.version).body
-    made = gather(platform, pipeline, result.version)
-    assert made.standing == standing and facts.from_json(body["card"], "the record") == rounded(made)
-    site, bucket = platform.active_site("personal"), platform.config.buckets.artifacts
-    html = site.read(bucket, body["key"], sha256=body["sha256"]).decode()
-    assert html == page(made)
-    with session(platform.tracking()) as client:
-        shown = client.download_artifacts(result.run_id, "model-card.html", str(tmp_path))
-    assert pathlib.Path(shown).read_text() == html
-    (by_time, *_) = (made.explanations.over_time, *made.explanations.segments)
-    assert sum(group.rows for group in by_time.groups) == result.rows_holdout
-    outputs = candidate_record(platform.ledger, pipeline.name, result.version)["outputs"]
-    bodies = [site.read(bucket, key, sha256=digest) for key, digest in outputs.items() if "explanations" in key]
-    for text in (html, json.dumps(body), *(each.decode() for each in bodies)):
-        assert stage.CANARY not in text
-    return made
-
-
-def rounded(made):
-    return facts.from_json(facts.as_json(made), "itself")
-
-
 def test_the_gate_promotes_refuses_and_is_readable_in_mlflow(fast, tmp_path):
     platform, pipeline, train = fast
     first = train()
     judged = validate(platform, pipeline)
-    made = check_card(platform, pipeline, first, "champion", tmp_path)
+    made = check_card(platform, pipeline, first, "champion", tmp_path, stage.CANARY)
     assert made.explanations.importance[0].feature == "stay__room"
     assert made.features[0].definition and "passed: mae" in made.judgement.reasons[0]
     assert judged.promoted and judged.champion == first.version and judged.previous is None
@@ -209,7 +181,7 @@ def test_the_gate_promotes_refuses_and_is_readable_in_mlflow(fast, tmp_path):
     bad = train(BAD, verdict=verdict)
     retrain.trained(platform, pipeline.name, verdict, bad.version)
     refused = validate(platform, pipeline)
-    assert check_card(platform, pipeline, bad, "refused", tmp_path).judgement.kind == "refusal"
+    assert check_card(platform, pipeline, bad, "refused", tmp_path, stage.CANARY).judgement.kind == "refusal"
     assert not refused.promoted and refused.version == bad.version and refused.champion == first.version
     chain = [platform.ledger.find(kind, pipeline.name)[0].body for kind in ("retraining", "candidate", "refusal")]
     assert [(body["verdict"], body["version"]) for body in chain] == [(verdict, bad.version)] * 3

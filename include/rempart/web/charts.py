@@ -10,6 +10,9 @@ from datetime import datetime, timedelta
 
 from markupsafe import Markup, escape
 
+from rempart.models.card import svg
+from rempart.models.card.facts import Card
+from rempart.models.explanations.figures import Dependence, Segment
 from rempart.web.read_models.messages import State, worst
 from rempart.web.read_models.model_versions import ModelVersion
 from rempart.web.read_models.models import Plot
@@ -211,6 +214,24 @@ def life_chart(title: str, versions: Sequence[ModelVersion], now: datetime, t: T
         for state, at, told in _marks(version, t):
             body += f"{_dot(state, _x(at, first, now), y)}<title>{escape(f'{t.at(at)}: {told}')}</title></g>"
     return _svg(title, height, f"{body}{_ends(first, now, height, t)}")
+
+
+def card_importance(card: Card, t: Texts) -> Markup:
+    """Draw the importance of the features of a model card."""
+    found = card.explanations
+    return Markup(svg.importance_chart(t("card.importance"), found.importance) if found else "")  # noqa: S704 # escaped there
+
+
+def card_errors(segment: Segment, overall: float, t: Texts) -> Markup:
+    """Draw the error of each group of held-out rows, and that of all rows."""
+    title = t("card.errors-by", by=segment.by)
+    return Markup(svg.segment_chart(title, segment, overall, t("card.others")))  # noqa: S704 # escaped there
+
+
+def card_dependence(card: Card, found: Dependence, t: Texts) -> Markup:
+    """Draw the mean prediction over a feature's values."""
+    drawn = svg.dependence_chart(t("card.dependence-on", feature=found.feature), found, card.classes, t("card.none"))
+    return Markup(drawn)  # noqa: S704 # escaped there
 
 
 def _marks(version: ModelVersion, t: Texts) -> Iterator[tuple[State, datetime, str]]:

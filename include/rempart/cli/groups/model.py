@@ -1,4 +1,4 @@
-"""List, show, compare, approve, roll back and retire models, predict with them, and replay what they predicted."""
+"""List, show, compare, explain, approve, roll back and retire models, predict with them, replay their predictions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
 from rempart.cli.lifecycle import approve, retire
 from rempart.cli.monitoring import drift
-from rempart.cli.predictions import predict, replay
+from rempart.cli.predictions import card, explain, predict, replay
 
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.DATA,
-    help="Models: list, compare, predict, replay a prediction, tell drift, approve, roll back, retire.",
+    help="Models: list, compare, predict, replay or explain a prediction, card, drift, approve, roll back, retire.",
 )
 
 ModelName = Annotated[str, typer.Argument(help="Name of the model, which is the name of its pipeline.")]
@@ -107,6 +107,8 @@ def compare_models(
 group.command("predict")(predict.predict)
 group.command("drift")(drift.drift)
 group.command("replay")(replay.replay)
+group.command("explain")(explain.explain)
+group.command("card")(card.card)
 
 
 @group.command("roll-back")

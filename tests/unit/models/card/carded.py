@@ -115,3 +115,9 @@ def card(**changes: Any) -> facts.Card:
         "places": PLACES,
     }
     return facts.card(**(given | changes))
+
+
+def kept(**changes: Any) -> dict[str, Any]:
+    """The body of a card's record."""
+    place = {"version": "3", "key": "jobs/0a/model-card-0a.html", "sha256": "ee" * 32}
+    return place | {"card": facts.as_json(card(**changes))}
