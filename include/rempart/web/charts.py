@@ -230,7 +230,9 @@ def card_errors(segment: Segment, overall: float, t: Texts) -> Markup:
 
 def card_dependence(card: Card, found: Dependence, t: Texts) -> Markup:
     """Draw the mean prediction over a feature's values."""
-    drawn = svg.dependence_chart(t("card.dependence-on", feature=found.feature), found, card.classes, t("card.none"))
+    between = svg.span(card.explanations.dependence if card.explanations else (), card.classes)
+    title, none = t("card.dependence-on", feature=found.feature), t("card.none")
+    drawn = svg.dependence_chart(title, found, card.classes, none, between)
     return Markup(drawn)  # noqa: S704 # escaped there
 
 

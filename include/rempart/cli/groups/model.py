@@ -86,18 +86,23 @@ def compare_models(
     second: Annotated[str, typer.Argument(help="Another version of it.", metavar="V2")],
     as_json: AsJson = False,
 ) -> None:
-    """Show two versions side by side: figures, the gate's bounds, and the differences of parameters and features.
+    """Show two versions side by side: figures, the gate's bounds, importances, and what differs in their training.
 
     Example:
 
         rempart model compare hotel_bookings 1 2
     """
     from rempart.cli.views import facts, models, names
+    from rempart.flows.shared.platform import open_platform
+    from rempart.flows.training.explained.keep import importances
     from rempart.web.read_models.model_versions import compared
 
     json_documents.begin(as_json)
     state = names.model(name, facts.gather())
-    comparison = compared(name, *(names.version(state, asked) for asked in (first, second)))
+    one, other = (names.version(state, asked) for asked in (first, second))
+    ledger = open_platform().ledger
+    known = (importances(ledger, name, one.version), importances(ledger, name, other.version))
+    comparison = compared(name, one, other, known)
     if as_json:
         json_documents.show(comparison)
         return

@@ -158,10 +158,11 @@ def _dependence(card: Card) -> Iterator[str]:
         yield f"<p>{escape(_MISSING)}</p>"
         return
     of = f"probability of {card.classes[1]}" if len(card.classes) == 2 else f"mean predicted {card.target}"
+    between = svg.span(found.dependence, found.classes)
     for each in found.dependence:
         heading = f"{of} by {each.feature}"
         few = f" <span class=small>({each.few} values have too few rows)</span>" if each.few else ""
-        yield f"<h3>{escape(heading)}{few}</h3>{svg.dependence_chart(heading, each, found.classes, NONE)}"
+        yield f"<h3>{escape(heading)}{few}</h3>{svg.dependence_chart(heading, each, found.classes, NONE, between)}"
     yield f"<p class=small>{escape(NOTES['dependence'])}</p>"
     yield f"<p class=small>{escape(NOTES['contributions'].format(model=card.model))}</p>"
 

@@ -59,15 +59,25 @@ def segment_chart(title: str, segment: Segment, overall: float, others: str) -> 
     return _svg(title, height, body + _line(x(overall), 2, x(overall), height - 2, "4 3"))
 
 
-def dependence_chart(title: str, found: Dependence, classes: Sequence[str], none: str) -> str:
-    """Draw the mean prediction over a feature's values: a line for each class over numbers, else bars."""
+def span(found: Sequence[Dependence], classes: Sequence[str]) -> tuple[float, float]:
+    """Return the smallest and the largest mean that charts of dependence draw: they share one scale."""
+    means = [point.means[output] for each in found for point in each.points for output in _outputs(classes)]
+    return min(means, default=0.0), max(means, default=0.0)
+
+
+def dependence_chart(
+    title: str, found: Dependence, classes: Sequence[str], none: str, between: tuple[float, float]
+) -> str:
+    """Draw the mean prediction over a feature's values: a line for each class over numbers, else bars.
+
+    `between`: ends of the scale of predictions, as `span` gives them.
+    """
     outputs = _outputs(classes)
     numbers = [point for point in found.points if isinstance(point.at, float)]
     if len(numbers) < 2:
         return _levels(title, found, outputs[-1], none)
     left, right, high, foot = 70, 480, 150, 24
-    values = [point.means[output] for point in found.points for output in outputs]
-    low, top = min(values), max(values)
+    low, top = between
     spread = (top - low) or 1.0
     first, last = _at(numbers[0].at), _at(numbers[-1].at)
 

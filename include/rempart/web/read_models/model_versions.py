@@ -122,7 +122,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two versions side by side. `features`: each feature that only one of them reads."""
+    """Two versions side by side. `only_first`, `only_second`: features that only one of them reads.
+
+    `importance`: of each feature, by the model cards.
+    """
 
     model: str
     first: ModelVersion
@@ -131,6 +134,7 @@ class Comparison:
     training: tuple[Difference, ...]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
+    importance: tuple[Difference, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -201,8 +205,16 @@ def model_state(
     )
 
 
-def compared(model: str, first: ModelVersion, second: ModelVersion) -> Comparison:
-    """Return the differences of two versions. Figures are listed also where they are equal."""
+def compared(
+    model: str,
+    first: ModelVersion,
+    second: ModelVersion,
+    importances: tuple[Mapping[str, float], Mapping[str, float]] = ({}, {}),
+) -> Comparison:
+    """Return the differences of two versions. Figures are listed also where they are equal.
+
+    `importances`: of the features of each, highest first, where they were measured.
+    """
     figures = [(version.judged.metrics if version.judged else None) or version.metrics for version in (first, second)]
     metrics = tuple(Difference(name, figures[0].get(name), figures[1].get(name)) for name in _keys(*figures))
     whole = [{**_training(version), **version.params} for version in (first, second)]
@@ -219,6 +231,7 @@ def compared(model: str, first: ModelVersion, second: ModelVersion) -> Compariso
         training,
         tuple(name for name in first.features if name not in second.features),
         tuple(name for name in second.features if name not in first.features),
+        tuple(Difference(name, *(known.get(name) for known in importances)) for name in _keys(*importances)),
     )
 
 

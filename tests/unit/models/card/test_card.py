@@ -137,9 +137,25 @@ def test_every_limit_has_a_text():
 
 def test_charts_of_classes_and_of_none_are_drawn():
     points = tuple(Point(at, (0.2, 0.5, 0.3), (0.1, 0.1, 0.1)) for at in (1.0, 2.0, None))
-    drawn = svg.dependence_chart("t", Dependence("f", points), ("low", "fair", "high"), "no value")
+    drawn = svg.dependence_chart("t", Dependence("f", points), ("low", "fair", "high"), "no value", (0.2, 0.5))
     assert drawn.count("<polyline") == 3 and "no value: 0.3" in drawn
     two = tuple(Point(at, (0.2, 0.8), (0.1, 0.1)) for at in ("a", "b"))
-    assert "0.8" in svg.dependence_chart("t", Dependence("f", two), ("no", "yes"), "no value")
+    assert "0.8" in svg.dependence_chart("t", Dependence("f", two), ("no", "yes"), "no value", (0.2, 0.8))
     flat = tuple(Point(at, (5.0,), (0.0,)) for at in (1.0, 2.0))
-    assert "<polyline" in svg.dependence_chart("t", Dependence("f", flat), (), "no value")
+    assert "<polyline" in svg.dependence_chart("t", Dependence("f", flat), (), "no value", (5.0, 5.0))
+
+
+def test_charts_of_dependence_share_one_scale():
+    """A feature that hardly counts is drawn as a nearly flat line."""
+    strong, weak = (
+        Dependence(name, tuple(Point(float(at), (at * slope,), (0.0,)) for at in (1, 2))) for name, slope in
+        (("strong", 100.0), ("weak", 1.0))
+    )  # fmt: skip
+    ends = svg.span([strong, weak], ())
+    assert ends == (1.0, 200.0)
+    heights = []
+    for each in (strong, weak):
+        drawn = svg.dependence_chart("t", each, (), "no value", ends)
+        points = drawn.split('points="')[1].split('"')[0].split()
+        heights.append(abs(float(points[0].split(",")[1]) - float(points[1].split(",")[1])))
+    assert heights[0] > 50 * heights[1] > 0

@@ -50,6 +50,16 @@ def kept(ledger: Ledger, name: str, version: str) -> Evidence | None:
     return next(iter(removals.since(found, removals.removal_of(ledger, name))), None)
 
 
+def importances(ledger: Ledger, name: str, version: str) -> dict[str, float]:
+    """Return the importance of each feature by the newest card of a version; empty if none was measured.
+
+    Raises LedgerError, DatabaseUnavailable, IntegrityError.
+    """
+    record = kept(ledger, name, version)
+    told = facts.from_json(record.body["card"], f"record {record.seq}").explanations if record else None
+    return {each.feature: each.rise for each in told.importance} if told else {}
+
+
 def subject(name: str, version: str) -> str:
     """Return the subject of a version's cards in the ledger."""
     return f"{name}/{version}"
