@@ -50,6 +50,8 @@ ROUTES: dict[tuple[str, str], access.Capability] = {
     ("GET", "/models/hotel_bookings/roll-back"): "operate",
     ("POST", "/models/hotel_bookings/roll-back"): "operate",
     ("GET", "/api/models/hotel_bookings/roll-back"): "operate",
+    ("GET", "/models/hotel_bookings/1/card"): READ,
+    ("GET", "/api/models/hotel_bookings/1/card"): READ,
 }
 """Every route, and the right that it asks for."""
 HOSTILE = "<script>alert(1)</script>' OR 1=1; --"
@@ -60,6 +62,7 @@ INJECTIONS = [
     f"/overview?lang={HOSTILE}",
     f"/data?page={HOSTILE}",
     f"/ledger/{HOSTILE}",
+    f"/models/hotel_bookings/{HOSTILE}/card",
     f"/restore-points/{HOSTILE}",
     f"/restore-points/{POINT}?run={HOSTILE}",
     f"/static/..%2F..%2Fapp.py?{HOSTILE}",

@@ -27,6 +27,7 @@ from rempart.monitoring.sources import ObservedRows
 from rempart.settings import sections
 from rempart.settings.champions.retraining import Retraining
 from rempart.training import datasets
+from tests.model_cards import check_card
 from tests.unit.training import stage
 
 pytestmark = pytest.mark.tracking
@@ -143,10 +144,13 @@ def check_prediction(platform, pipeline, version):
     assert row["prediction"] > 0
 
 
-def test_the_gate_promotes_refuses_and_is_readable_in_mlflow(fast):
+def test_the_gate_promotes_refuses_and_is_readable_in_mlflow(fast, tmp_path):
     platform, pipeline, train = fast
     first = train()
     judged = validate(platform, pipeline)
+    made = check_card(platform, pipeline, first, "champion", tmp_path, stage.CANARY)
+    assert made.explanations.importance[0].feature == "stay__room"
+    assert made.features[0].definition and "passed: mae" in made.judgement.reasons[0]
     assert judged.promoted and judged.champion == first.version and judged.previous is None
     check_prediction(platform, pipeline, first.version)
     again = validate(platform, pipeline)
@@ -159,6 +163,7 @@ def test_the_gate_promotes_refuses_and_is_readable_in_mlflow(fast):
     bad = train(BAD, verdict=verdict)
     retrain.trained(platform, pipeline.name, verdict, bad.version)
     refused = validate(platform, pipeline)
+    assert check_card(platform, pipeline, bad, "refused", tmp_path, stage.CANARY).judgement.kind == "refusal"
     assert not refused.promoted and refused.version == bad.version and refused.champion == first.version
     rules = pipeline.monitoring.model_copy(update={"least_rows": 30, "domain_classifier": "off"})
     now = platform.clock()

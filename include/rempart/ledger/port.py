@@ -25,6 +25,7 @@ Kind = Literal[
     "acceptance",
     "candidate",
     "opening",
+    "model-card",
     "approval",
     "answer",
     "promotion",

@@ -108,6 +108,12 @@ def log_held_out(
         _log_files(client, run_id, files)
 
 
+def log_files(tracking: Connection, run_id: str, files: Mapping[str, bytes]) -> None:
+    """Add files to a run, in place of those with the same names. Raises TrackingUnavailable, TrackingRefused."""
+    with session(tracking, f"log {len(files)} files of run {run_id}") as client:
+        _log_files(client, run_id, files)
+
+
 def _log_files(client: MlflowClient, run_id: str, files: Mapping[str, bytes]) -> None:
     with tempfile.TemporaryDirectory(prefix="rempart-run-") as folder:
         for name, content in files.items():

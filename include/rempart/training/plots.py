@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+from rempart.models.explanations.figures import Importance
 
 MIN_ROWS = 5
 """Minimum number of rows that one mark represents."""
@@ -48,13 +50,14 @@ def reliability(truth: Any, probabilities: Any, target: str, classes: Sequence[s
     return _png(figure)
 
 
-def importance(shares: Mapping[str, float], what: str) -> bytes:
+def importance(found: Sequence[Importance], what: str) -> bytes:
     """Return a PNG that shows how much worse the metric gets when one feature is shuffled, for the 20 most important
-    features.
+    features; a line is the spread over the repeats.
     """
-    top = sorted(shares.items(), key=lambda item: item[1])[-20:]
+    top = found[:20][::-1]
     figure, axes = _figure()
-    axes.barh([name for name, _ in top], [value for _, value in top], color="#3b6ea5")
+    bars = ([each.feature for each in top], [each.rise for each in top])
+    axes.barh(*bars, xerr=[each.spread for each in top], color="#3b6ea5", ecolor="#8c8c8c")
     axes.set(xlabel=f"rise of {what} when the feature is shuffled")
     return _png(figure)
 

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from rempart.errors import RempartError
 from rempart.ledger.port import Kind
 from rempart.web import api, sources
-from rempart.web.details import profile, quarantine, record, restore_point, rollback, runs
+from rempart.web.details import model_card, profile, quarantine, record, restore_point, rollback, runs
 from rempart.web.page import Page
 from rempart.web.page_routes import routes
 from rempart.web.pages import collect
@@ -50,7 +50,7 @@ def build(pages: tuple[Page, ...]) -> FastAPI:
     app.include_router(api.figures)
     for page in pages:
         app.include_router(routes(page))
-    for part in (restore_point, record, quarantine, profile, rollback, runs):
+    for part in (restore_point, record, quarantine, profile, rollback, model_card, runs):
         app.include_router(part.api)
         app.include_router(part.router)
     app.exception_handler(HTTPException)(refuse)

@@ -14,7 +14,8 @@ from rempart.errors import ModelRefused, TrainingError
 from rempart.flows.training import roll_back_to, validate
 from rempart.flows.training.champions import decisions_on
 from rempart.flows.training.roll_back_to import RollbackStep, steps_to, unfinished
-from rempart.web.read_models.model_versions import ModelState, compared, model_page, model_states
+from rempart.web.read_models.model_versions import ModelState, model_page, model_states
+from rempart.web.read_models.versions.comparison import compared
 from tests.cockpit import GATE, Watched
 
 MODEL = "hotel_bookings"

@@ -23,6 +23,7 @@ from rempart.web.mount import Cockpit
 from rempart.web.pages import collect
 from tests.cockpit import NOW, POINT, Watched
 from tests.cockpit_routes import DRILL, HOSTILE, INJECTIONS, LOOK, ROUTES, expected, unlisted
+from tests.unit.models.card import carded
 
 pytestmark = pytest.mark.airflow
 
@@ -111,6 +112,7 @@ def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     head, body, _ = tokens["admin"].split(".")
     tokens["forged"] = f"{head}.{body}.{tokens['viewer'].split('.')[2]}"
     watched = Watched().healthy()
+    watched.record("model-card", "hotel_bookings/1", carded.kept())
     found = watched.facts()
     monkeypatch.setattr(sources, "newest", lambda *within: found)
     monkeypatch.setattr(sources, "ledger", lambda: watched.ledger)

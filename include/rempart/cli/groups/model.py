@@ -1,4 +1,4 @@
-"""List, show, compare, reproduce and decide on models, roll back and retire them, predict, and replay predictions."""
+"""List, show, compare, explain, reproduce and decide on models, roll back and retire them, predict and replay."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
 from rempart.cli.lifecycle import approve, reproduce, retire
 from rempart.cli.monitoring import drift
-from rempart.cli.predictions import predict, replay
+from rempart.cli.predictions import card, explain, predict, replay
 
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.DATA,
-    help="Models: list, compare, predict, replay or reproduce, tell drift, approve, reject, roll back, retire.",
+    help="Models: list, compare, card, predict, replay, explain, reproduce, drift, approve, reject, roll back, retire.",
 )
 
 ModelName = Annotated[str, typer.Argument(help="Name of the model, which is the name of its pipeline.")]
@@ -86,18 +86,23 @@ def compare_models(
     second: Annotated[str, typer.Argument(help="Another version of it.", metavar="V2")],
     as_json: AsJson = False,
 ) -> None:
-    """Show two versions side by side: figures, the gate's bounds, and the differences of parameters and features.
+    """Show two versions side by side: figures, the gate's bounds, importances, and what differs in their training.
 
     Example:
 
         rempart model compare hotel_bookings 1 2
     """
     from rempart.cli.views import facts, models, names
-    from rempart.web.read_models.model_versions import compared
+    from rempart.flows.shared.platform import open_platform
+    from rempart.flows.training.explained.keep import importances
+    from rempart.web.read_models.versions.comparison import compared
 
     json_documents.begin(as_json)
     state = names.model(name, facts.gather())
-    comparison = compared(name, *(names.version(state, asked) for asked in (first, second)))
+    one, other = (names.version(state, asked) for asked in (first, second))
+    ledger = open_platform().ledger
+    known = (importances(ledger, name, one.version), importances(ledger, name, other.version))
+    comparison = compared(name, one, other, known)
     if as_json:
         json_documents.show(comparison)
         return
@@ -108,6 +113,8 @@ group.command("predict")(predict.predict)
 group.command("drift")(drift.drift)
 group.command("replay")(replay.replay)
 group.command("reproduce")(reproduce.reproduce)
+group.command("explain")(explain.explain)
+group.command("card")(card.card)
 
 
 @group.command("roll-back")

@@ -10,8 +10,9 @@ from rempart.flows.training.champions import TimeAsChampion
 from rempart.ledger.attributed import Writer
 from rempart.models.gates.verdict import is_kept
 from rempart.training.job import BACKTESTED, LEARNT, VALIDATED
-from rempart.web.read_models.model_versions import Comparison, Decision, Difference, ModelState, ModelVersion, of_others
+from rempart.web.read_models.model_versions import Decision, ModelState, ModelVersion, of_others
 from rempart.web.read_models.models import Bound
+from rempart.web.read_models.versions.comparison import Comparison, Difference
 
 HEAD = ("MODEL", "CHAMPION", "SINCE", "FIGURES", "NEWEST", "THE GATE'S DECISION")
 
@@ -170,7 +171,7 @@ def by(writer: Writer | None) -> str:
 
 
 def comparison_lines(found: Comparison, metric: str | None) -> Iterator[str]:
-    """Yield two versions side by side: figures, the gate's bounds, and the differences of their training."""
+    """Yield two versions side by side: figures, the gate's bounds, importances, and what differs in their training."""
     first, second = found.first, found.second
     names = (f"VERSION {first.version}", f"VERSION {second.version}")
     yield f"{found.model}: version {first.version} ({first.standing}), version {second.version} ({second.standing})"
@@ -191,6 +192,11 @@ def comparison_lines(found: Comparison, metric: str | None) -> Iterator[str]:
         yield from text.table(("TRAINING", *names), rows)
     else:
         yield "Trainer, parameters, training set and code are the same."
+    if found.importance:
+        yield ""
+        rows = ((each.name, text.number(each.first), text.number(each.second)) for each in found.importance)
+        yield from text.table(("IMPORTANCE", *names), rows)
+        yield ""
     for version, features in ((first, found.only_first), (second, found.only_second)):
         if features:
             yield f"Only version {version.version} reads: {', '.join(features)}"

@@ -85,23 +85,39 @@ def replay(
     does not have it, with the retention or the erasure that may have taken it; KeyDestroyed, KeyWrong, ModelRefused,
     and the errors of stores.
     """
+    logged, model = answer_of(platform, pipeline, entry_id, journal, identity, "replay")
+    from_features = _predicted(model, seen_features(model.features, logged))
+    made, note = _from_inputs(pipeline, model, logged)
+    return Replay(logged, from_features, None if made is None else _predicted(model, made), note)
+
+
+def answer_of(
+    platform: Platform,
+    pipeline: ModelPipeline,
+    entry_id: str,
+    journal: Path,
+    identity: age.Identity | None,
+    doing: str,
+) -> tuple[Logged, LoadedModel]:
+    """Return an entry of the log, and the verified version that answered. `doing`: a verb, for errors.
+
+    Raises the errors of `replay`.
+    """
     logged = find(platform, pipeline, entry_id, journal, identity)
     if logged is None:
         raise ServingError(
-            f"replay prediction {entry_id}: the log of '{pipeline.name}' does not have it. "
+            f"{doing} prediction {entry_id}: the log of '{pipeline.name}' does not have it. "
             + " ".join(reasons(platform.ledger, pipeline, entry_id, platform.clock())),
-            "Check the id, and the pipeline (--model).",
+            "Check the id, and the name of the model.",
         )
     model = version_of(platform, pipeline.name, logged.version)
     if model.sha256 != logged.sha256:
         raise ModelRefused(
-            f"replay prediction {entry_id}: model {pipeline.name} version {logged.version} has another SHA-256 than "
+            f"{doing} prediction {entry_id}: model {pipeline.name} version {logged.version} has another SHA-256 than "
             "the version that answered",
             "Compare the entry with the evidence of its version (`rempart ledger`): one of the two was altered.",
         )
-    from_features = _predicted(model, _features(model.features, logged))
-    made, note = _from_inputs(pipeline, model, logged)
-    return Replay(logged, from_features, None if made is None else _predicted(model, made), note)
+    return logged, model
 
 
 def find(
@@ -213,7 +229,7 @@ def _predicted(model: LoadedModel, features: pa.Table) -> dict[str, Any]:
     return dict(row)
 
 
-def _features(wanted: Sequence[Feature], logged: Logged) -> pa.Table:
+def seen_features(wanted: Sequence[Feature], logged: Logged) -> pa.Table:
     """Return the logged features as a table of one row. Raises ServingError if one is missing."""
     import pyarrow as pa
 

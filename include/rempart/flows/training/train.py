@@ -17,15 +17,14 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
 from rempart.flows.training.candidates import openings, orders, record
 from rempart.flows.training.check_pipeline import check_trainer
+from rempart.flows.training.explained import measured
 from rempart.flows.training.materialize import feature_databases, loaded_content
 from rempart.models import registry
 from rempart.models.encoding import Feature, features_of
 from rempart.models.inputs import usage
-from rempart.models.isolated_model import IsolatedModel
-from rempart.models.onnx_format import MODEL_FILE
-from rempart.settings.config import Config, Connection
-from rempart.settings.pipeline import Gate, ModelPipeline
-from rempart.training import datasets, evaluation, experiment, outputs, permission
+from rempart.settings.config import Config
+from rempart.settings.pipeline import ModelPipeline
+from rempart.training import datasets, permission
 from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.job import (
     Dataset,
@@ -203,15 +202,16 @@ def register(
     """
     active = platform.active()
     site = platform.active_site(pipeline.classification, active)
-    _verify(site, spec, result)
+    measured.verify(site, spec, result)
     opening = openings.record(platform.ledger, pipeline.name, spec.dataset.held_out, "registration", spec.job_id, ())
-    found = _measured(erasures.rewritten(platform.ledger), platform.tracking(), site, spec, result, pipeline.gate)
+    known, tracking = erasures.rewritten(platform.ledger), platform.tracking()
+    found = measured.measure(known, tracking, site, spec, result, pipeline)
     figures = {**result.metrics, **found.metrics}
     classification = platform.classification(pipeline, "model")
     with platform.committing(active):
         removals.check_trained(platform.ledger, pipeline.name, spec.snapshot)
         version = registry.register(
-            platform.tracking(),
+            tracking,
             pipeline.name,
             pipeline.description,
             job_id=spec.job_id,
@@ -230,8 +230,8 @@ def register(
             },
             usage=usage(pipeline.name, [each.input() for each in spec.inputs]),
         )
-        measured = record.MeasuredVersion(figures, found.rows, version, classification, opening)
-        record.write(platform.ledger, spec, result, measured, ran=ran, verdict=verdict)
+        version_measured = record.MeasuredVersion(figures, found.rows, version, classification, opening, found.kept)
+        record.write(platform.ledger, spec, result, version_measured, ran=ran, verdict=verdict)
     logger.info("registered version %s of model '%s' as a candidate", version, pipeline.name)
     return TrainResult(
         spec.job_id,
@@ -320,24 +320,3 @@ def job_spec(
         used=dict(used or {}),
         code_version=trainers.code_version(pipeline.trainer.use),
     )
-
-
-def _verify(site: Site, spec: JobSpec, result: JobResult) -> None:
-    """Read every output of the job back from the site. Raises IntegrityError, ObjectMissing with the object."""
-    for name, digest in sorted(result.files.items()):
-        site.read(spec.output.bucket, spec.key(name), sha256=digest)
-
-
-def _measured(
-    known: erasures.Rewritten, tracking: Connection, site: Site, spec: JobSpec, result: JobResult, gate: Gate
-) -> evaluation.HeldOutFigures:
-    """Measure a job's model on the held-out rows, and add the figures to its run in MLflow."""
-    rows = datasets.decoded(erasures.read_dataset(known, site, record.rows_on_record(spec)["held_out"]))
-    seen, classes = outputs.seen(spec)[0], len(spec.target.values)
-    model = IsolatedModel(site.read(spec.output.bucket, spec.key(MODEL_FILE), sha256=result.files[MODEL_FILE]))
-    try:
-        found = evaluation.measure(spec, seen, lambda matrix: model.run(matrix, spec.task, classes), rows, gate)
-    finally:
-        model.close()
-    experiment.log_held_out(tracking, result.run_id, result.model_id, found.metrics, found.files)
-    return found

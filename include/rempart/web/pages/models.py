@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rempart.web import sources
+from rempart.web.details.card_texts import TEXTS
 from rempart.web.page import Page
 from rempart.web.read_models.model_versions import ModelPage, model_page
 
@@ -20,6 +21,7 @@ PAGE = Page(
     read_models,
     {
         "en": {
+            **TEXTS["en"],
             "life": "Life of the versions of {model}",
             "life.note": "A bar is a time as champion. A ring is a training, a disc a passed gate, a cross a refusal "
             "or the version’s retirement.",
@@ -38,6 +40,7 @@ PAGE = Page(
             "life.backtest": "Back-test of {model} {version}: {metric} on the time after each training",
         },
         "fr": {
+            **TEXTS["fr"],
             "life": "Vie des versions de {model}",
             "life.note": "Une barre est une période comme champion. Un anneau est un entraînement, un disque une "
             "barrière passée, une croix un refus ou le retrait de la version.",

@@ -136,28 +136,6 @@ class ModelState:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A value that two versions do not share; None where a version lacks it."""
-
-    name: str
-    first: Any
-    second: Any
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two versions side by side. `features`: each feature that only one of them reads."""
-
-    model: str
-    first: ModelVersion
-    second: ModelVersion
-    metrics: tuple[Difference, ...]
-    training: tuple[Difference, ...]
-    only_first: tuple[str, ...]
-    only_second: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class ModelPage(Models):
     """The content of the page *Models*. `states`: each model with the life of its versions."""
 
@@ -228,46 +206,6 @@ def model_state(
         versions[0] if versions else None,
         versions,
     )
-
-
-def compared(model: str, first: ModelVersion, second: ModelVersion) -> Comparison:
-    """Return the differences of two versions. Figures are listed also where they are equal."""
-    figures = [(version.judged.metrics if version.judged else None) or version.metrics for version in (first, second)]
-    metrics = tuple(Difference(name, figures[0].get(name), figures[1].get(name)) for name in _keys(*figures))
-    whole = [{**_training(version), **version.params} for version in (first, second)]
-    training = tuple(
-        Difference(name, whole[0].get(name), whole[1].get(name))
-        for name in _keys(*whole)
-        if whole[0].get(name) != whole[1].get(name)
-    )
-    return Comparison(
-        model,
-        first,
-        second,
-        metrics,
-        training,
-        tuple(name for name in first.features if name not in second.features),
-        tuple(name for name in second.features if name not in first.features),
-    )
-
-
-def _keys(*found: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys(name for names in found for name in names))
-
-
-def _training(version: ModelVersion) -> dict[str, Any]:
-    return {
-        "trainer": version.trainer,
-        "seed": version.seed,
-        "training set": version.dataset_sha256[:16],
-        "held-out rows": version.held_out_sha256[:16],
-        "snapshot": version.snapshot,
-        **({"labels": version.labels} if version.labels else {}),
-        **({"views of others": of_others(version.used)} if version.used else {}),
-        "rows to learn from": version.rows_train,
-        "rows held out": version.rows_holdout,
-        "code": version.code_version,
-    }
 
 
 def _subject_of(record: Evidence) -> str:

@@ -23,7 +23,7 @@ def rows_on_record(spec: JobSpec) -> dict[str, Any]:
 class MeasuredVersion:
     """A registered version, and what the platform measured of it on `rows` held-out rows.
 
-    `opening`: how often these rows were opened by then.
+    `opening`: how often these rows were opened by then; `kept`: SHA-256 of what explains it at the site, by key.
     """
 
     metrics: Mapping[str, float]
@@ -31,6 +31,7 @@ class MeasuredVersion:
     version: str
     classification: Classification
     opening: int
+    kept: Mapping[str, str]
 
 
 def write(
@@ -52,7 +53,7 @@ def write(
         "run_id": result.run_id,
         "model_id": result.model_id,
         "files": dict(result.model_files),
-        "outputs": {spec.key(name): digest for name, digest in result.files.items()},
+        "outputs": {**{spec.key(name): digest for name, digest in result.files.items()}, **measured.kept},
         "dataset": {
             **rows_on_record(spec),
             "rows_train": result.rows,

@@ -1,0 +1,136 @@
+"""Gather the facts of a version's model card from the ledger, the site and the pipeline file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from rempart.coordination.active import is_open
+from rempart.errors import ModelRefused
+from rempart.features.catalogue import told
+from rempart.flows.shared import removals, retirements
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training.champions import decisions_on, succession
+from rempart.ledger.port import Evidence, Kind, Ledger
+from rempart.models import definitions
+from rempart.models.card import facts
+from rempart.models.card.facts import Card, CardPlace, Intended, Standing
+from rempart.models.explanations import figures
+from rempart.models.explanations.figures import Explanations
+from rempart.settings.config import Config
+from rempart.settings.pipeline import ModelPipeline
+from rempart.settings.policy.rules import Place
+from rempart.training.evaluation import EXPLANATIONS
+
+ALL = 100_000
+"""More records than a ledger holds of one kind about one model."""
+JUDGEMENTS: tuple[Kind, ...] = ("promotion", "approval", "refusal")
+
+
+def gather(platform: Platform, pipeline: ModelPipeline, version: str) -> Card:
+    """Return the card of a version, with what explains it read from the active site and compared with its record.
+
+    Raises ModelRefused for a version that was not trained here or was retired, IntegrityError, ObjectMissing,
+    SiteError, PlacementDenied, LedgerError, DatabaseUnavailable.
+    """
+    name, ledger, config = pipeline.name, platform.ledger, platform.config
+    retirements.check_kept(ledger, name, version, "make the model card")
+    candidate = trained(ledger, name, version)
+    decisions = [record for kind in JUDGEMENTS for record in _about(ledger, kind, candidate)]
+    return facts.card(
+        candidate,
+        decisions,
+        _standing(version, succession(decisions_on(ledger, name)), decisions),
+        _about(ledger, "monitoring", candidate),
+        explanations(platform, candidate),
+        _intended(pipeline, candidate),
+        tuple(_places(config, is_open(platform.active()).site, candidate)),
+    )
+
+
+def trained(ledger: Ledger, name: str, version: str) -> Evidence:
+    """Return the newest record of a version's training. Raises ModelRefused without one, LedgerError."""
+    since = removals.removal_of(ledger, name)
+    for record in removals.since(ledger.find("candidate", name, limit=ALL), since):
+        if str(record.body["version"]) == version:
+            return record
+    raise ModelRefused(
+        f"The ledger has no evidence that model {name} version {version} was trained here",
+        f"See its versions: `rempart model show {name}`.",
+    )
+
+
+def explanations(platform: Platform, candidate: Evidence) -> Explanations | None:
+    """Return what explains a version, compared with its record; None if it was not measured. Raises as `gather`."""
+    stem, _, ending = EXPLANATIONS.partition(".")
+    for key, digest in sorted(candidate.body["outputs"].items()):
+        path = PurePosixPath(key).name
+        if path.startswith(f"{stem}-") and path.endswith(f".{ending}"):
+            classification = candidate.body["classification"]
+            site = platform.site_to_read(is_open(platform.active()).site, classification)
+            body = site.read(platform.config.buckets.artifacts, key, sha256=digest)
+            return figures.read(body, f"{platform.config.buckets.artifacts}/{key} at site '{site.name}'")
+    return None
+
+
+def _about(ledger: Ledger, kind: Kind, candidate: Evidence) -> list[Evidence]:
+    version = str(candidate.body["version"])
+    found = ledger.find(kind, candidate.subject, limit=ALL)
+    return [record for record in found if str(record.body.get("version")) == version and record.seq > candidate.seq]
+
+
+def _standing(version: str, champions: list[str], decisions: list[Evidence]) -> Standing:
+    if champions and champions[-1] == version:
+        return "champion"
+    if version in champions:
+        return "champion before"
+    newest = max(decisions, key=lambda record: record.seq, default=None)
+    match newest.kind if newest else None:
+        case None:
+            return "not judged"
+        case "refusal":
+            return "refused"
+        case "approval":
+            return "awaits approval"
+    return "rolled back"
+
+
+def _intended(pipeline: ModelPipeline, candidate: Evidence) -> Intended:
+    digests, texts = definitions.of_pipeline(pipeline), told.definitions(pipeline)
+    known = {str(each["name"]): each.get("definition") for each in candidate.body["features"]}
+    holdout = pipeline.holdout
+    since = f"from {holdout.start}" if holdout.start else f"the last {(holdout.last.days if holdout.last else 0)} days"
+    return Intended(
+        pipeline.description,
+        pipeline.owner or "",
+        pipeline.prediction.at,
+        f"{since} of {holdout.column}",
+        {name: texts[name] for name, digest in known.items() if name in texts and digests.get(name) == digest},
+    )
+
+
+def _places(config: Config, active: str, candidate: Evidence) -> Iterator[CardPlace]:
+    site = config.sites.get(active)
+    if site is not None:
+        yield _place(config, "data", f"site {active}", site)
+    ran = candidate.body.get("placement") or {}
+    if ran:
+        pool = config.gpu_pools.get(str(ran.get("pool")))
+        yield _place(config, "training", f"pool {ran.get('pool')}", pool)
+    else:
+        yield _place(config, "training", "the machine of the platform", config.machine)
+
+
+def _place(config: Config, what: facts.What, name: str, place: Place | None) -> CardPlace:
+    if place is None:
+        return CardPlace(what, name, "", None, None, None)
+    operator = config.operators[place.operator]
+    region = operator.regions.get(place.region)
+    return CardPlace(
+        what,
+        name,
+        operator.name or place.operator,
+        region.country if region else None,
+        operator.jurisdiction.value,
+        operator.owner_jurisdiction.value,
+    )

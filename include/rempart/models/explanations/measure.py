@@ -1,0 +1,49 @@
+"""Measure everything that explains a model on held-out rows, in bounded time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rempart.models.encoding import Feature
+from rempart.models.explanations import dependence, segments
+from rempart.models.explanations.figures import Explanations
+from rempart.models.explanations.importance import importance, shuffled_losses
+from rempart.models.explanations.losses import Predict
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def explain(
+    predict: Predict,
+    features: Sequence[Feature],
+    target: Feature,
+    matrix: Any,
+    truth: Any,
+    predicted: Any,
+    times: pa.ChunkedArray | None,
+    seed: int,
+) -> Explanations:
+    """Return the explanations of a model.
+
+    matrix: float32 [n, matrix columns], truth: [n] and predicted: [n] or [n, classes], of held-out rows; times: their
+    dates or instants. The same seed gives the same numbers. Predicts at most about 100,000 rows with up to 250
+    features.
+    """
+    task = "classification" if target.values else "regression"
+    shuffled = shuffled_losses(predict, features, matrix, truth, task, seed)
+    found = importance(features, shuffled)
+    order = [each.feature for each in found]
+    given = (task, truth, predicted, shuffled, order)
+    return Explanations(
+        "mae" if task == "regression" else "log_loss",
+        len(matrix),
+        len(shuffled.chosen),
+        shuffled.shuffled.shape[1],
+        target.values,
+        found,
+        dependence.dependence(predict, features, order[: dependence.SHOWN], matrix, seed),
+        None if times is None else segments.over_time(features, times, *given),
+        segments.of_features(features, order, matrix, *given),
+    )

@@ -1,0 +1,1 @@
+"""Versions of a model beside each other."""
