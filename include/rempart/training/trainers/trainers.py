@@ -26,7 +26,7 @@ from rempart.models import onnx_format
 from rempart.models.encoding import Feature
 from rempart.settings.config import project_root
 from rempart.training.attempts.process_group import Group
-from rempart.training.trainers import gradient_boosting, tabular_network, tree_conversion
+from rempart.training.trainers import constraints, gradient_boosting, linear, tabular_network, tree_conversion
 
 if TYPE_CHECKING:
     from rempart.training.attempts.progress import TrainingRun
@@ -35,7 +35,11 @@ TOLERANCE = 1e-3
 """Maximum difference between ONNX and the estimator, as a share of the predictions' spread (float32 against
 float64).
 """
-BUILT_IN = {"gradient_boosting": gradient_boosting.TRAINER, "tabular_network": tabular_network.TRAINER}
+BUILT_IN = {
+    "gradient_boosting": gradient_boosting.TRAINER,
+    "linear": linear.TRAINER,
+    "tabular_network": tabular_network.TRAINER,
+}
 """The built-in trainers that a pipeline can name. A new trainer is a module with a `BuiltIn`, and an entry here."""
 _CODE = ("models/encoding.py", "models/metrics.py", "training/outputs.py", "training/trainers/trainers.py")
 _MODULES_OF_CUSTOM = ("tree_conversion.py",)
@@ -248,12 +252,8 @@ def _check_estimator(model: Any, use: str, task: str, classes: int) -> None:
             f"run the trainer {use}: it returned a {type(model).__name__}",
             "Return a fitted scikit-learn estimator, an ONNX model, or its bytes.",
         )
-    if task == "classification" and len(model.classes_) != classes:
-        raise TrainingError(
-            f"train the model: {classes - len(model.classes_)} of the target's {classes} declared classes have no "
-            "training row",
-            "Remove them from the target's `values`, or wait for data that has them.",
-        )
+    if task == "classification":
+        constraints.require_classes(model.classes_, classes)
 
 
 def _difference(session: Any, theirs: Any, check_on: Any, task: str, classes: int) -> float:
