@@ -58,7 +58,7 @@ def make(spec: JobSpec, site: Callable[[JobSite], Site], progress: Progress, run
     began = time.monotonic()
     with run.computing():
         trained = trainers.train(
-            spec.trainer.use, inputs, learnt, params, spec.trainer.seed, spec.task, inputs[some], classes, run
+            spec.trainer.use, inputs, learnt, params, spec.trainer.seed, spec.task, inputs[some], classes, run, features
         )
     seconds["train"] = round(time.monotonic() - began, 3)
     began = time.monotonic()
@@ -98,7 +98,9 @@ def share(spec: JobSpec, site: Callable[[JobSite], Site], run: TrainingRun) -> N
     inputs, learnt = encode(features, rows), metrics.target_values(target, rows)
     run.group.meet()
     with run.computing():
-        trainers.fitted(spec.trainer.use, inputs, learnt, params, spec.trainer.seed, spec.task, len(target.values), run)
+        trainers.fitted(
+            spec.trainer.use, inputs, learnt, params, spec.trainer.seed, spec.task, len(target.values), run, features
+        )
 
 
 def _rows(spec: JobSpec, site: Callable[[JobSite], Site]) -> pa.Table:

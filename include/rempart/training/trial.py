@@ -45,7 +45,7 @@ def train(order: TrialOrder) -> bytes:
     target, inputs = order.target.feature(), encode(features, rows)
     learnt, some = metrics.target_values(target, rows), inputs[:: -(-len(inputs) // CHECKED)]
     use, seed, classes = order.trainer.use, order.trainer.seed, len(target.values)
-    return trainers.train(use, inputs, learnt, params, seed, order.task, some, classes).body
+    return trainers.train(use, inputs, learnt, params, seed, order.task, some, classes, features=features).body
 
 
 def main() -> None:

@@ -17,6 +17,15 @@ WEIGHTS: dict[str, Rule] = {"class_weight": Text(200)}
 _SIGNS = {"increasing": 1, "decreasing": -1}
 
 
+def check(params: Mapping[str, Any], features: Sequence[Feature], classes: int) -> None:
+    """Check parameters that name features, and the number of weights. `classes`: of the target, 0 for a regression.
+
+    Raises TrainingError.
+    """
+    directions(params, features, classes)
+    class_weights(params, classes)
+
+
 def directions(params: Mapping[str, Any], features: Sequence[Feature], classes: int) -> dict[str, int]:
     """Return 1 or -1 for each feature that has a direction. `classes`: of the target, 0 for a regression.
 

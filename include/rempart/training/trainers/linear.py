@@ -132,4 +132,5 @@ TRAINER = BuiltIn(
     lambda task: parameters.schema(RULES[task]),
     modules=("constraints.py", "linear.py", "network_conversion.py", "parameters.py"),
     libraries=("numpy", "scikit-learn", "onnx"),
+    check_features=constraints.check,
 )

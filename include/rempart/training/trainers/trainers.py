@@ -26,7 +26,14 @@ from rempart.models import onnx_format
 from rempart.models.encoding import Feature
 from rempart.settings.config import project_root
 from rempart.training.attempts.process_group import Group
-from rempart.training.trainers import constraints, gradient_boosting, linear, tabular_network, tree_conversion
+from rempart.training.trainers import (
+    constraints,
+    gradient_boosting,
+    light_gbm,
+    linear,
+    tabular_network,
+    tree_conversion,
+)
 
 if TYPE_CHECKING:
     from rempart.training.attempts.progress import TrainingRun
@@ -37,6 +44,7 @@ float64).
 """
 BUILT_IN = {
     "gradient_boosting": gradient_boosting.TRAINER,
+    "lightgbm": light_gbm.TRAINER,
     "linear": linear.TRAINER,
     "tabular_network": tabular_network.TRAINER,
 }
@@ -74,9 +82,16 @@ def left_out(features: Sequence[Feature], params: Mapping[str, Any]) -> tuple[tu
     return tuple(kept), rest
 
 
-def check(use: str, params: Mapping[str, Any], task: str, nodes: int = 1) -> None:
+def check(
+    use: str,
+    params: Mapping[str, Any],
+    task: str,
+    nodes: int = 1,
+    features: Sequence[Feature] | None = None,
+    classes: int = 0,
+) -> None:
     """Check a built-in trainer's parameters without `leave_out`, or that a custom function's file exists; a custom
-    function checks its own when it runs.
+    function checks its own when it runs. `features`: those that the model sees, for parameters that name some.
 
     Raises TrainingError for a wrong parameter, or if the trainer cannot run on several nodes.
     """
@@ -88,6 +103,8 @@ def check(use: str, params: Mapping[str, Any], task: str, nodes: int = 1) -> Non
             )
     if use in BUILT_IN:
         BUILT_IN[use].check(params, task)
+        if features is not None and (checks := BUILT_IN[use].check_features) is not None:
+            checks(params, features, classes)
     else:
         custom_file(use)
     if nodes > 1 and not shares_work(use):
@@ -192,12 +209,15 @@ def train(
     check_on: Any,
     classes: int,
     run: TrainingRun | None = None,
+    features: Sequence[Feature] = (),
 ) -> Trained:
     """Fit on `inputs` and `target`, convert to ONNX, and compare both on the rows `check_on` [m, columns].
 
+    `features`: whose columns the matrix has.
+
     Raises TrainingError if the trainer fails, or its ONNX model predicts otherwise.
     """
-    model = fitted(use, inputs, target, params, seed, task, classes, run)
+    model = fitted(use, inputs, target, params, seed, task, classes, run, features)
     if isinstance(model, bytes) or hasattr(model, "SerializeToString"):
         body = model if isinstance(model, bytes) else bytes(model.SerializeToString())
         _opened(body, use)
@@ -220,10 +240,13 @@ def fitted(
     task: str,
     classes: int,
     run: TrainingRun | None,
+    features: Sequence[Feature] = (),
 ) -> Any:
     """Return the trainer's model for `inputs` and `target`. Raises TrainingError if it fails."""
     if use in BUILT_IN:
-        return BUILT_IN[use].fit(inputs, target, params, seed, task, classes, run)
+        fit = BUILT_IN[use].fit
+        named = {"features": features} if takes(fit, "features") else {}
+        return fit(inputs, target, params, seed, task, classes, run, **named)
     try:
         function = _custom(use)
         more: dict[str, Any] = {"run": run} if run is not None and takes(function, "run") else {}
