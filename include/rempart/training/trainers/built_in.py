@@ -17,8 +17,9 @@ class BuiltIn:
     """A trainer that a pipeline names.
 
     `fit(inputs, target, params, seed, task, classes, run)` returns a fitted scikit-learn estimator, an ONNX model, or
-    an object with `to_onnx()` and `predict(inputs)`; with a parameter `features` it gets the model's features. `check(params, task)` raises TrainingError for a parameter that is
-    unknown, of another type or out of range. `schema(task)` returns the JSON Schema of each parameter by name.
+    an object with `to_onnx()` and `predict(inputs)`; with a parameter `features` it gets the features that the model
+    sees. `check(params, task)` raises TrainingError for a parameter that is unknown, of another type or out of range.
+    `schema(task)` returns the JSON Schema of each parameter by name.
     `modules` (names of files in this folder) and `libraries` determine the model: a job's identity holds their hash and
     their versions.
     """

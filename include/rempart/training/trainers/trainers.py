@@ -33,6 +33,7 @@ from rempart.training.trainers import (
     linear,
     tabular_network,
     tree_conversion,
+    xgboost_trees,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ BUILT_IN = {
     "lightgbm": light_gbm.TRAINER,
     "linear": linear.TRAINER,
     "tabular_network": tabular_network.TRAINER,
+    "xgboost": xgboost_trees.TRAINER,
 }
 """The built-in trainers that a pipeline can name. A new trainer is a module with a `BuiltIn`, and an entry here."""
 _CODE = ("models/encoding.py", "models/metrics.py", "training/outputs.py", "training/trainers/trainers.py")
@@ -164,8 +166,16 @@ def code_version(use: str) -> str:
     if trainer is None:
         digest.update(custom_file(use)[0].read_bytes())
     for name in trainer.libraries if trainer else _LIBRARIES_OF_CUSTOM:
-        digest.update(f"{name}=={importlib.metadata.version(name)}\n".encode())
+        digest.update(f"{name}=={_installed(name)}\n".encode())
     return f"{importlib.metadata.version('rempart')}+{digest.hexdigest()[:12]}"
+
+
+def _installed(library: str) -> str:
+    """Return a library's version. Where `xgboost` with CUDA is installed instead of `xgboost-cpu`, it has the same."""
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return importlib.metadata.version(library.removesuffix("-cpu"))
 
 
 def custom_file(use: str) -> tuple[Path, str]:

@@ -69,6 +69,7 @@ def no_mlflow(monkeypatch):
 
 
 OTHERS = {
+    "xgboost": {"num_boost_round": STEPS},
     "lightgbm": {"num_iterations": STEPS, "feature_fraction": 0.5, "min_data_in_leaf": 3},
 }
 
