@@ -1,6 +1,7 @@
 """Find trainers by name, run them, and convert their models to ONNX.
 
-A trainer is `fit(inputs, target, params, seed)`; inputs is a float32 matrix [rows, columns] with NaN for null, target
+A trainer is built in, of another package (`packages`), or a function under include/: `fit(inputs, target, params,
+seed)`; inputs is a float32 matrix [rows, columns] with NaN for null, target
 float64 [rows] (for a classification the position of the class in the target's values). It returns a fitted scikit-learn
 estimator, or an ONNX model (a proto or its bytes) with one float input [n, columns]. With a parameter `run` it gets the
 job's `progress.TrainingRun`, for checkpoints and progress; with a parameter `group` it may run on several nodes, and
@@ -31,6 +32,7 @@ from rempart.training.trainers import (
     gradient_boosting,
     light_gbm,
     linear,
+    packages,
     tabular_network,
     tree_conversion,
     xgboost_trees,
@@ -92,8 +94,8 @@ def check(
     features: Sequence[Feature] | None = None,
     classes: int = 0,
 ) -> None:
-    """Check a built-in trainer's parameters without `leave_out`, or that a custom function's file exists; a custom
-    function checks its own when it runs. `features`: those that the model sees, for parameters that name some.
+    """Check the parameters of a built-in trainer or a package's, without `leave_out`, or that a custom function's file
+    exists; a custom function checks its own when it runs. `features`: those that the model sees, for parameters that name some.
 
     Raises TrainingError for a wrong parameter, or if the trainer cannot run on several nodes.
     """
@@ -103,10 +105,13 @@ def check(
                 f"trainer.params.{name}: {value} is not a number from -(2^53 - 1) to 2^53 - 1",
                 "Use a number that JSON can represent, or a string.",
             )
+    packages.check_names(BUILT_IN, use)
     if use in BUILT_IN:
         BUILT_IN[use].check(params, task)
         if features is not None and (checks := BUILT_IN[use].check_features) is not None:
             checks(params, features, classes)
+    elif (package := packages.load(use)) is not None:
+        packages.checked(package, params, task)
     else:
         custom_file(use)
     if nodes > 1 and not shares_work(use):
@@ -117,12 +122,12 @@ def check(
 
 
 def params_schema(use: str, task: str) -> dict[str, Any]:
-    """Return the JSON Schema of a run's trainer parameters: by name for a built-in trainer, any for a custom
-    function.
+    """Return the JSON Schema of a run's trainer parameters: by name for a built-in trainer or a package's, any for a
+    custom function. Raises TrainingError if a package's trainer cannot be loaded.
     """
-    if use in BUILT_IN:
+    if (trainer := BUILT_IN.get(use) or packages.load(use)) is not None:
         leave_out = {"type": "string", "maxLength": 2000}
-        return {"properties": {**BUILT_IN[use].schema(task), "leave_out": leave_out}, "additionalProperties": False}
+        return {"properties": {**trainer.schema(task), "leave_out": leave_out}, "additionalProperties": False}
     return {
         "propertyNames": {"pattern": r"^[a-z][a-z0-9_]{0,39}\Z"},
         "maxProperties": 40,
@@ -137,6 +142,8 @@ def shares_work(use: str) -> bool:
     """
     if use in BUILT_IN:
         return BUILT_IN[use].shares_work
+    if (package := packages.load(use)) is not None:
+        return takes(package.fit, "group")
     file, function = custom_file(use)
     try:
         tree = ast.parse(file.read_bytes())
@@ -164,7 +171,8 @@ def code_version(use: str) -> str:
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     if trainer is None:
-        digest.update(custom_file(use)[0].read_bytes())
+        offered = packages.load(use)
+        digest.update(packages.digest(offered).encode() if offered else custom_file(use)[0].read_bytes())
     for name in trainer.libraries if trainer else _LIBRARIES_OF_CUSTOM:
         digest.update(f"{name}=={_installed(name)}\n".encode())
     return f"{importlib.metadata.version('rempart')}+{digest.hexdigest()[:12]}"
@@ -184,7 +192,8 @@ def custom_file(use: str) -> tuple[Path, str]:
     if not function:
         raise TrainingError(
             f"trainer.use: trainer '{use}' does not exist",
-            f"Use one of {', '.join(BUILT_IN)}, or your own function: include/trainers/my_model.py:fit.",
+            f"Use one of {', '.join([*BUILT_IN, *packages.offers()])}, or your own function: "
+            "include/trainers/my_model.py:fit.",
         )
     file = (project_root() / path).resolve()
     if not file.is_relative_to((project_root() / "include").resolve()) or not file.is_file():
@@ -258,8 +267,10 @@ def fitted(
         named = {"features": features} if takes(fit, "features") else {}
         return fit(inputs, target, params, seed, task, classes, run, **named)
     try:
-        function = _custom(use)
-        more: dict[str, Any] = {"run": run} if run is not None and takes(function, "run") else {}
+        offered = packages.load(use)
+        function = offered.fit if offered else _custom(use)
+        given = {"run": run, "features": features, "task": task, "classes": classes}
+        more = {name: value for name, value in given.items() if value is not None and takes(function, name)}
         if takes(function, "group"):
             more["group"] = run.group if run is not None else Group()
         return function(inputs, target, dict(params), seed, **more)
