@@ -61,6 +61,12 @@ def check_retraining(pipeline: ModelPipeline) -> None:
         raise PipelineError("; ".join(found), "Hold out the last days instead: `holdout: {column: ..., last: 90d}`.")
 
 
+def trainer_of(pipeline: Pipeline) -> str | None:
+    """Return the trainer of another package that a pipeline uses, with the package's version; None of any other."""
+    use = pipeline.trainer.use if isinstance(pipeline, ModelPipeline) else ""
+    return trainers.package_of(use)
+
+
 def warnings(pipeline: Pipeline) -> list[str]:
     """Return what is allowed in a pipeline file, and may surprise."""
     return list(retraining.warnings(pipeline.retrain, pipeline.gate)) if isinstance(pipeline, ModelPipeline) else []

@@ -66,9 +66,8 @@ def fit(
     `features`: whose columns the matrix has. The model is the same with any number of threads. With `run`, the training
     continues from the job's checkpoint, with the same model as without interruption. Raises TrainingError.
     """
-    import lightgbm
-
     check(params, task)
+    lightgbm = _library()
     classes = classes if task == "classification" else 0
     if classes:
         constraints.require_classes(target, classes)
@@ -91,6 +90,17 @@ def fit(
             f"fit lightgbm: {type(cause).__name__}", "Correct trainer.params, and check the features."
         ) from None  # its text may quote data
     return LightGBM(booster, seen, classes)
+
+
+def _library() -> Any:
+    """Return the package. Raises TrainingError if the system lacks the library that it shares."""
+    try:
+        import lightgbm
+    except OSError as cause:
+        raise TrainingError(
+            "fit lightgbm: the library libgomp is missing on this machine", "Install it: `apt-get install libgomp1`."
+        ) from cause
+    return lightgbm
 
 
 def _settings(params: Mapping[str, Any], seed: int, classes: int) -> dict[str, Any]:

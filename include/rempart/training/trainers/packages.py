@@ -1,7 +1,7 @@
 """Trainers of other packages: entry points of the group `rempart.trainers`.
 
 An entry point's name is the trainer's name, its value a module. `fit(inputs, target, params, seed)` of the module is
-called as a function under include/ is, and gets what it asks for by name: `run`, `group`, `features`, `task`, `classes`.
+called as a function under include/ is, with what it asks for by name: `run`, `group`, `features`, `task`, `classes`.
 `schema(task)` returns the JSON Schema of its parameters by name. `check(params, task)`, if there is one, raises
 TrainingError for a wrong parameter; without it, only unknown names are refused.
 """

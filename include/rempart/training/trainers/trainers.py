@@ -1,11 +1,11 @@
 """Find trainers by name, run them, and convert their models to ONNX.
 
 A trainer is built in, of another package (`packages`), or a function under include/: `fit(inputs, target, params,
-seed)`; inputs is a float32 matrix [rows, columns] with NaN for null, target
-float64 [rows] (for a classification the position of the class in the target's values). It returns a fitted scikit-learn
-estimator, or an ONNX model (a proto or its bytes) with one float input [n, columns]. With a parameter `run` it gets the
-job's `progress.TrainingRun`, for checkpoints and progress; with a parameter `group` it may run on several nodes, and
-gets their `process_group.Group`.
+seed)`. inputs is a float32 matrix [rows, columns] with NaN for null, target float64 [rows] (for a classification the
+position of the class in the target's values). It returns a fitted scikit-learn estimator, or an ONNX model (a proto or
+its bytes) with one float input [n, columns]. With a parameter `run` it gets the job's `progress.TrainingRun`, for
+checkpoints and progress; with a parameter `group` it may run on several nodes, and gets their `process_group.Group`;
+`features`, `task` and `classes` say what the matrix and the target hold.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ def check(
     classes: int = 0,
 ) -> None:
     """Check the parameters of a built-in trainer or a package's, without `leave_out`, or that a custom function's file
-    exists; a custom function checks its own when it runs. `features`: those that the model sees, for parameters that name some.
+    exists; a custom function checks its own when it runs. `features`: those that the model sees, which parameters may
+    name.
 
     Raises TrainingError for a wrong parameter, or if the trainer cannot run on several nodes.
     """
@@ -119,6 +120,12 @@ def check(
             f"trainer.nodes is {nodes}, but {use} trains on one node",
             "Set trainer.nodes: 1, or give the function a parameter `group` and use it to share the work.",
         )
+
+
+def package_of(use: str) -> str | None:
+    """Return name and version of the package that brings a trainer; None of a built-in one or a custom function."""
+    package = None if use in BUILT_IN else packages.load(use)
+    return package.told if package else None
 
 
 def params_schema(use: str, task: str) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def test_a_package_that_offers_the_name_of_a_built_in_trainer_is_refused(install
     (folder,) = on_path(installed)
     (points,) = folder.glob("*.dist-info/entry_points.txt")
     points.write_text(points.read_text().replace("poisson =", "lightgbm ="))
-    with pytest.raises(TrainingError, match="'lightgbm' is built in, but rempart-poisson 1.0.0 offers the same name"):
+    with pytest.raises(TrainingError, match=r"'lightgbm' is built in, but rempart-poisson 1.0.0 offers the same name"):
         trainers.check("lightgbm", {}, "regression")
     trainers.check("xgboost", {}, "regression")
 
