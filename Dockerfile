@@ -23,7 +23,8 @@ RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh \
 ENTRYPOINT ["/usr/bin/tini", "--"]
 
 FROM base AS python
-RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /run/packages.sh python3
+# LightGBM's wheel shares libgomp
+RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /run/packages.sh python3 libgomp1
 
 # What installs stays in this stage: uv and the build backend, from requirements-bootstrap.txt.
 FROM python AS builder
@@ -45,7 +46,8 @@ RUN --mount=type=secret,id=ca --mount=type=secret,id=pip --mount=type=cache,targ
     install.sh environment platform
 
 FROM builder AS trainer-environment
-# `job`, or `trainer` with PyTorch as well: its build, for CPU or CUDA, is the one that the index of secret `pip` offers
+# `job`, or `trainer` with PyTorch as well: its build, for CPU or CUDA, is the one that the index of secret `pip` offers;
+# or `cuda`, with PyTorch and XGBoost for CUDA
 ARG TRAINER=job
 RUN --mount=type=secret,id=ca --mount=type=secret,id=pip --mount=type=cache,target=/root/.cache \
     install.sh environment ${TRAINER}

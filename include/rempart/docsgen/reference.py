@@ -151,6 +151,9 @@ def pipeline_page(root: Path) -> str:
     return HEAD + page + _trainer_parameters()
 
 
+_OTHER_TASK = {"classification": "regression", "regression": "classification"}
+
+
 def _trainer_parameters() -> str:
     """Return a table of the parameters that each built-in trainer takes."""
     lines = [
@@ -161,14 +164,15 @@ def _trainer_parameters() -> str:
         )
     ]
     for trainer, built_in in BUILT_IN.items():
-        for name, rule in built_in.schema("regression").items():
+        of_task = {task: built_in.schema(task) for task in ("regression", "classification")}
+        for name, rule in (of_task["regression"] | of_task["classification"]).items():
             kinds = rule["type"] if isinstance(rule["type"], list) else [rule["type"]]
             words = {"integer": "whole number", "string": "text"}
             told = " or ".join(words.get(str(kind), str(kind)) for kind in kinds)
             told = " or ".join(f"`{value}`" for value in rule["enum"]) if "enum" in rule else told
             if "minimum" in rule:
                 told += f" from {rule['minimum']:g} to {rule['maximum']:g}"
-            only = ", for a regression" if name not in built_in.schema("classification") else ""
+            only = "".join(f", for a {other}" for task, other in _OTHER_TASK.items() if name not in of_task[task])
             lines.append(f"| `{trainer}` | `{name}` | {told}{only} |\n")
     return "".join(lines)
 

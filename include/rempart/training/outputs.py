@@ -115,4 +115,5 @@ def _rows(spec: JobSpec, site: Callable[[JobSite], Site]) -> learning.Rows:
             "Freeze the training set again, and check the pipeline's `holdout`.",
         )
     features, params = seen(spec)
-    return learning.Rows(table, encode(features, table), metrics.target_values(spec.target.feature(), table), params)
+    target = metrics.target_values(spec.target.feature(), table)
+    return learning.Rows(table, encode(features, table), target, params, features)

@@ -48,7 +48,7 @@ def train(order: TrialOrder) -> learning.Learned:
     rows = datasets.decoded(Path(order.file).read_bytes())
     features, params = trainers.left_out([feature.feature() for feature in order.features], order.trainer.params)
     target, inputs = order.target.feature(), encode(features, rows)
-    learnt = learning.Rows(rows, inputs, metrics.target_values(target, rows), params)
+    learnt = learning.Rows(rows, inputs, metrics.target_values(target, rows), params, features)
     some = inputs[:: -(-len(inputs) // learning.CHECKED)]
     return learning.learn(order, learnt, some, None, lambda *_, **__: None)
 

@@ -48,13 +48,17 @@ _UV_NAMES = {
 
 @dataclass(frozen=True)
 class Environment:
-    """One environment: its folder, its lock, and `chosen`, whose builds pip picks as it is configured (no hashes)."""
+    """One environment: its folder, its lock, and `chosen`, whose builds pip picks as it is configured (no hashes).
+
+    `replaced`: a distribution of the lock whose place one of `chosen` takes, since both have the same modules.
+    """
 
     folder: str
     lock: str
     size: str
     chosen: str | None = None
     download: str = ""
+    replaced: str = ""
 
     def files(self, root: Path) -> list[Path]:
         return [root / name for name in (self.lock, self.chosen) if name]
@@ -69,6 +73,9 @@ ENVIRONMENTS = {
     # of the images: without what only developers need, and a trainer without PyTorch
     "platform": Environment(".venv", "requirements.txt", "1.9 GB"),
     "job": Environment(".venv-trainer", "requirements-trainer.txt", "0.9 GB"),
+    "cuda": Environment(
+        ".venv-trainer", "requirements-trainer.txt", "6 GB", "requirements-cuda.txt", replaced="xgboost-cpu"
+    ),
 }
 
 
@@ -375,6 +382,8 @@ def _install(root: Path, target: Environment, venv: Path, counter: Counter) -> N
     )
     if target.chosen:
         counter.update("installing the packages that pip chooses")
+        if target.replaced:
+            _run([uv, "pip", "uninstall", "--quiet", target.replaced], environment)
         _run([*pip, "-r", root / target.chosen])
         _run([uv, "pip", "check", "--quiet"], environment)
 

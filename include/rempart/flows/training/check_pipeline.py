@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from rempart.errors import ConfigError, PipelineError, PlacementDenied, RempartError
-from rempart.features.label_feed import feed_of
+from rempart.features.label_feed import feed_of, target_column
 from rempart.features.plan import view_tables
 from rempart.ingestion import expectations
 from rempart.ingestion.derived import inputs
@@ -41,15 +41,31 @@ def check_trainer(pipeline: ModelPipeline, params: Mapping[str, Param] | None = 
     Raises TrainingError for a wrong one.
     """
     merged: dict[str, Param] = {**pipeline.trainer.params, **(params or {})}
-    _, rest = trainers.left_out(features_of(pipeline), merged)
-    trainers.check(pipeline.trainer.use, rest, pipeline.prediction.task, pipeline.trainer.nodes)
+    seen, rest = trainers.left_out(features_of(pipeline), merged)
+    task = pipeline.prediction.task
+    trainers.check(pipeline.trainer.use, rest, task, pipeline.trainer.nodes, seen, _classes(pipeline))
     return merged
+
+
+def _classes(pipeline: ModelPipeline) -> int:
+    """Return the number of the target's classes; 0 for a regression, and where `feed_of` refuses the target."""
+    if pipeline.prediction.task == "regression":
+        return 0
+    with suppress(PipelineError):
+        return len(target_column(pipeline).values or (False, True))
+    return 0
 
 
 def check_retraining(pipeline: ModelPipeline) -> None:
     """Check that a training that drift starts can learn what has changed. Raises PipelineError."""
     if found := list(retraining.faults(pipeline.retrain, pipeline.holdout)):
         raise PipelineError("; ".join(found), "Hold out the last days instead: `holdout: {column: ..., last: 90d}`.")
+
+
+def trainer_of(pipeline: Pipeline) -> str | None:
+    """Return the trainer of another package that a pipeline uses, with the package's version; None of any other."""
+    use = pipeline.trainer.use if isinstance(pipeline, ModelPipeline) else ""
+    return trainers.package_of(use)
 
 
 def warnings(pipeline: Pipeline) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from rempart.errors import TrainingError
 from rempart.models import metrics, onnx_format
+from rempart.models.encoding import Feature
 from rempart.training.attempts.progress import Progress, TrainingRun
 from rempart.training.job import BACKTESTED, VALIDATED, FeatureSpec, JobSpec, Origin, Split, TrainerSpec, Validated
 from rempart.training.protocol import splits
@@ -37,18 +38,22 @@ class Order(Protocol):
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to learn from: the table, the matrix that the model sees, float32 [n, k], and the target, float64 [n]."""
+    """Rows to learn from: the table, the matrix that the model sees, float32 [n, k], and the target, float64 [n].
+
+    `features`: whose columns the matrix has.
+    """
 
     table: pa.Table
     inputs: Any
     target: Any
     params: Mapping[str, Any]
+    features: Sequence[Feature] = ()
 
     def where(self, mask: Any) -> Rows:
         """Return the rows of a mask."""
         import pyarrow as pa
 
-        return Rows(self.table.filter(pa.array(mask)), self.inputs[mask], self.target[mask], self.params)
+        return Rows(self.table.filter(pa.array(mask)), self.inputs[mask], self.target[mask], self.params, self.features)
 
 
 @dataclass(frozen=True)
@@ -142,14 +147,15 @@ def _trained(
     given: Validation | None = None,
 ) -> Trained:
     use, seed, classes = spec.trainer.use, spec.trainer.seed, len(spec.target.values)
-    return trainers.train(use, rows.inputs, rows.target, params, seed, spec.task, check_on, classes, run, given)
+    inputs, target, seen = rows.inputs, rows.target, rows.features
+    return trainers.train(use, inputs, target, params, seed, spec.task, check_on, classes, run, given, seen)
 
 
 def _fitted(
     spec: Order, rows: Rows, params: Mapping[str, Any], run: TrainingRun, given: Validation | None = None
 ) -> None:
     use, seed, classes = spec.trainer.use, spec.trainer.seed, len(spec.target.values)
-    trainers.fitted(use, rows.inputs, rows.target, params, seed, spec.task, classes, run, given)
+    trainers.fitted(use, rows.inputs, rows.target, params, seed, spec.task, classes, run, given, rows.features)
 
 
 def _measured(spec: Order, model: Trained, inputs: Any, target: Any) -> dict[str, float]:

@@ -5,9 +5,11 @@ Each trainer's module describes itself as one; `trainers.BUILT_IN` lists all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from rempart.models.encoding import Feature
 
 
 @dataclass
@@ -33,8 +35,9 @@ class BuiltIn:
 
     `fit(inputs, target, params, seed, task, classes, run)` returns a fitted scikit-learn estimator, an ONNX model, or
     an object with `to_onnx()` and `predict(inputs)`. A `fit` with a parameter `validation` gets a `Validation`, or
-    None without that part: it may stop early, and `choose`. `check(params, task)` raises TrainingError for a parameter
-    that is unknown, of another type or out of range. `schema(task)` returns the JSON Schema of each parameter by name.
+    None without that part: it may stop early, and `choose`. With a parameter `features` it gets the features that the
+    model sees. `check(params, task)` raises TrainingError for a parameter that is unknown, of another type or out of
+    range. `schema(task)` returns the JSON Schema of each parameter by name.
     `modules` (names of files in this folder) and `libraries` determine the model: a job's identity holds their hash and
     their versions.
     """
@@ -46,5 +49,7 @@ class BuiltIn:
     libraries: tuple[str, ...]
     shares_work: bool = False
     """Whether several nodes may share one job."""
+    check_features: Callable[[Mapping[str, Any], Sequence[Feature], int], object] | None = None
+    """Checks parameters that name features, with the number of the target's classes (0: a regression)."""
     needs_torch: bool = False
     """Whether a job runs in the trainer's environment, which has PyTorch."""

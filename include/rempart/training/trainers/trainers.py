@@ -1,11 +1,12 @@
 """Find trainers by name, run them, and convert their models to ONNX.
 
-A trainer is `fit(inputs, target, params, seed)`; inputs is a float32 matrix [rows, columns] with NaN for null, target
-float64 [rows] (for a classification the position of the class in the target's values). It returns a fitted scikit-learn
-estimator, or an ONNX model (a proto or its bytes) with one float input [n, columns]. With a parameter `run` it gets the
-job's `progress.TrainingRun`, for checkpoints and progress; with a parameter `group` it may run on several nodes, and
-gets their `process_group.Group`; with a parameter `validation` it gets `built_in.Validation`, the rows on which it may
-measure itself, or None.
+A trainer is built in, of another package (`packages`), or a function under include/: `fit(inputs, target, params,
+seed)`. inputs is a float32 matrix [rows, columns] with NaN for null, target float64 [rows] (for a classification the
+position of the class in the target's values). It returns a fitted scikit-learn estimator, or an ONNX model (a proto or
+its bytes) with one float input [n, columns]. With a parameter `run` it gets the job's `progress.TrainingRun`, for
+checkpoints and progress; with a parameter `group` it may run on several nodes, and gets their `process_group.Group`;
+with a parameter `validation` it gets `built_in.Validation`, the rows on which it may measure itself, or None;
+`features`, `task` and `classes` say what the matrix and the target hold.
 """
 
 from __future__ import annotations
@@ -27,7 +28,16 @@ from rempart.models import onnx_format
 from rempart.models.encoding import Feature
 from rempart.settings.config import project_root
 from rempart.training.attempts.process_group import Group
-from rempart.training.trainers import gradient_boosting, tabular_network, tree_conversion
+from rempart.training.trainers import (
+    constraints,
+    gradient_boosting,
+    light_gbm,
+    linear,
+    packages,
+    tabular_network,
+    tree_conversion,
+    xgboost_trees,
+)
 from rempart.training.trainers.built_in import Validation
 
 if TYPE_CHECKING:
@@ -37,7 +47,13 @@ TOLERANCE = 1e-3
 """Maximum difference between ONNX and the estimator, as a share of the predictions' spread (float32 against
 float64).
 """
-BUILT_IN = {"gradient_boosting": gradient_boosting.TRAINER, "tabular_network": tabular_network.TRAINER}
+BUILT_IN = {
+    "gradient_boosting": gradient_boosting.TRAINER,
+    "lightgbm": light_gbm.TRAINER,
+    "linear": linear.TRAINER,
+    "tabular_network": tabular_network.TRAINER,
+    "xgboost": xgboost_trees.TRAINER,
+}
 """The built-in trainers that a pipeline can name. A new trainer is a module with a `BuiltIn`, and an entry here."""
 _CODE = (
     "models/encoding.py",
@@ -79,9 +95,17 @@ def left_out(features: Sequence[Feature], params: Mapping[str, Any]) -> tuple[tu
     return tuple(kept), rest
 
 
-def check(use: str, params: Mapping[str, Any], task: str, nodes: int = 1) -> None:
-    """Check a built-in trainer's parameters without `leave_out`, or that a custom function's file exists; a custom
-    function checks its own when it runs.
+def check(
+    use: str,
+    params: Mapping[str, Any],
+    task: str,
+    nodes: int = 1,
+    features: Sequence[Feature] | None = None,
+    classes: int = 0,
+) -> None:
+    """Check the parameters of a built-in trainer or a package's, without `leave_out`, or that a custom function's file
+    exists; a custom function checks its own when it runs. `features`: those that the model sees, which parameters may
+    name.
 
     Raises TrainingError for a wrong parameter, or if the trainer cannot run on several nodes.
     """
@@ -91,8 +115,13 @@ def check(use: str, params: Mapping[str, Any], task: str, nodes: int = 1) -> Non
                 f"trainer.params.{name}: {value} is not a number from -(2^53 - 1) to 2^53 - 1",
                 "Use a number that JSON can represent, or a string.",
             )
+    packages.check_names(BUILT_IN, use)
     if use in BUILT_IN:
         BUILT_IN[use].check(params, task)
+        if features is not None and (checks := BUILT_IN[use].check_features) is not None:
+            checks(params, features, classes)
+    elif (package := packages.load(use)) is not None:
+        packages.checked(package, params, task)
     else:
         custom_file(use)
     if nodes > 1 and not shares_work(use):
@@ -102,13 +131,19 @@ def check(use: str, params: Mapping[str, Any], task: str, nodes: int = 1) -> Non
         )
 
 
+def package_of(use: str) -> str | None:
+    """Return name and version of the package that brings a trainer; None of a built-in one or a custom function."""
+    package = None if use in BUILT_IN else packages.load(use)
+    return package.told if package else None
+
+
 def params_schema(use: str, task: str) -> dict[str, Any]:
-    """Return the JSON Schema of a run's trainer parameters: by name for a built-in trainer, any for a custom
-    function.
+    """Return the JSON Schema of a run's trainer parameters: by name for a built-in trainer or a package's, any for a
+    custom function. Raises TrainingError if a package's trainer cannot be loaded.
     """
-    if use in BUILT_IN:
+    if (trainer := BUILT_IN.get(use) or packages.load(use)) is not None:
         leave_out = {"type": "string", "maxLength": 2000}
-        return {"properties": {**BUILT_IN[use].schema(task), "leave_out": leave_out}, "additionalProperties": False}
+        return {"properties": {**trainer.schema(task), "leave_out": leave_out}, "additionalProperties": False}
     return {
         "propertyNames": {"pattern": r"^[a-z][a-z0-9_]{0,39}\Z"},
         "maxProperties": 40,
@@ -123,6 +158,8 @@ def shares_work(use: str) -> bool:
     """
     if use in BUILT_IN:
         return BUILT_IN[use].shares_work
+    if (package := packages.load(use)) is not None:
+        return takes(package.fit, "group")
     file, function = custom_file(use)
     try:
         tree = ast.parse(file.read_bytes())
@@ -150,10 +187,19 @@ def code_version(use: str) -> str:
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     if trainer is None:
-        digest.update(custom_file(use)[0].read_bytes())
+        offered = packages.load(use)
+        digest.update(packages.digest(offered).encode() if offered else custom_file(use)[0].read_bytes())
     for name in trainer.libraries if trainer else _LIBRARIES_OF_CUSTOM:
-        digest.update(f"{name}=={importlib.metadata.version(name)}\n".encode())
+        digest.update(f"{name}=={_installed(name)}\n".encode())
     return f"{importlib.metadata.version('rempart')}+{digest.hexdigest()[:12]}"
+
+
+def _installed(library: str) -> str:
+    """Return a library's version. Where `xgboost` with CUDA is installed instead of `xgboost-cpu`, it has the same."""
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return importlib.metadata.version(library.removesuffix("-cpu"))
 
 
 def custom_file(use: str) -> tuple[Path, str]:
@@ -162,7 +208,8 @@ def custom_file(use: str) -> tuple[Path, str]:
     if not function:
         raise TrainingError(
             f"trainer.use: trainer '{use}' does not exist",
-            f"Use one of {', '.join(BUILT_IN)}, or your own function: include/trainers/my_model.py:fit.",
+            f"Use one of {', '.join([*BUILT_IN, *packages.offers()])}, or your own function: "
+            "include/trainers/my_model.py:fit.",
         )
     file = (project_root() / path).resolve()
     if not file.is_relative_to((project_root() / "include").resolve()) or not file.is_file():
@@ -198,12 +245,15 @@ def train(
     classes: int,
     run: TrainingRun | None = None,
     validation: Validation | None = None,
+    features: Sequence[Feature] = (),
 ) -> Trained:
     """Fit on `inputs` and `target`, convert to ONNX, and compare both on the rows `check_on` [m, columns].
 
+    `features`: whose columns the matrix has.
+
     Raises TrainingError if the trainer fails, or its ONNX model predicts otherwise.
     """
-    model = fitted(use, inputs, target, params, seed, task, classes, run, validation)
+    model = fitted(use, inputs, target, params, seed, task, classes, run, validation, features)
     if isinstance(model, bytes) or hasattr(model, "SerializeToString"):
         body = model if isinstance(model, bytes) else bytes(model.SerializeToString())
         _opened(body, use)
@@ -227,15 +277,27 @@ def fitted(
     classes: int,
     run: TrainingRun | None,
     validation: Validation | None = None,
+    features: Sequence[Feature] = (),
 ) -> Any:
     """Return the trainer's model for `inputs` and `target`. Raises TrainingError if it fails."""
     if use in BUILT_IN:
         fit = BUILT_IN[use].fit
-        given = {"validation": validation} if takes(fit, "validation") else {}
-        return fit(inputs, target, params, seed, task, classes, run, **given)
+        given = {"validation": validation, "features": features}
+        return fit(
+            inputs,
+            target,
+            params,
+            seed,
+            task,
+            classes,
+            run,
+            **{name: given[name] for name in given if takes(fit, name)},
+        )
     try:
-        function = _custom(use)
-        more: dict[str, Any] = {"run": run} if run is not None and takes(function, "run") else {}
+        offered = packages.load(use)
+        function = offered.fit if offered else _custom(use)
+        named = {"run": run, "features": features, "task": task, "classes": classes}
+        more: dict[str, Any] = {n: value for n, value in named.items() if value is not None and takes(function, n)}
         if takes(function, "validation"):
             more["validation"] = validation
         if takes(function, "group"):
@@ -263,12 +325,8 @@ def _check_estimator(model: Any, use: str, task: str, classes: int) -> None:
             f"run the trainer {use}: it returned a {type(model).__name__}",
             "Return a fitted scikit-learn estimator, an ONNX model, or its bytes.",
         )
-    if task == "classification" and len(model.classes_) != classes:
-        raise TrainingError(
-            f"train the model: {classes - len(model.classes_)} of the target's {classes} declared classes have no "
-            "training row",
-            "Remove them from the target's `values`, or wait for data that has them.",
-        )
+    if task == "classification":
+        constraints.require_classes(model.classes_, classes)
 
 
 def _difference(session: Any, theirs: Any, check_on: Any, task: str, classes: int) -> float:

@@ -53,6 +53,16 @@ def test_the_trainers_environment_is_another_folder_and_depends_on_what_it_insta
     assert all(file.is_file() for file in (*files, *platform.files(root)))
 
 
+def test_the_gpu_image_replaces_xgboost_by_the_same_version_with_cuda() -> None:
+    root = Path(__file__).resolve().parents[4]
+    made = bootstrap.ENVIRONMENTS["cuda"]
+    locked = (root / made.lock).read_text(encoding="utf-8")
+    lines = (root / str(made.chosen)).read_text(encoding="utf-8").splitlines()
+    (cuda,) = (line for line in lines if line.startswith("xgboost=="))
+    assert made.replaced == "xgboost-cpu" and f"\n{cuda.replace('xgboost', made.replaced)} " in locked
+    assert "-r requirements-torch.txt" in lines
+
+
 def test_a_changed_lock_is_another_installation(tmp_path: Path) -> None:
     for name in ("lock.txt", "requirements-bootstrap.txt", "pyproject.toml"):
         (tmp_path / name).write_text("a")

@@ -68,8 +68,16 @@ def no_mlflow(monkeypatch):
     monkeypatch.setattr(experiment, "log", log)
 
 
-@pytest.fixture(params=["trees", "classes", "own"])
+OTHERS = {
+    "xgboost": {"num_boost_round": STEPS},
+    "lightgbm": {"num_iterations": STEPS, "feature_fraction": 0.5, "min_data_in_leaf": 3},
+}
+
+
+@pytest.fixture(params=["trees", "classes", "own", *OTHERS])
 def pipeline(request, tmp_path, monkeypatch):
+    if request.param in OTHERS:
+        return stage.pipeline(trainer={"use": request.param, "params": OTHERS[request.param]})
     if request.param == "classes":
         return stage.pipeline(task="classification", trainer={"params": {"max_iter": STEPS, "max_features": 0.5}})
     if request.param == "trees":
