@@ -18,6 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from rempart.errors import ServingError
+from rempart.serving.scorer.handshakes import TlsListener
 from rempart.serving.scorer.refusals import Refused
 
 HEADER_SECONDS = 10.0
@@ -211,15 +212,36 @@ def _full() -> bytes:
 class StoppableServer(uvicorn.Server):
     """A server that ends at SIGTERM and SIGINT, and lets its caller finish: uvicorn's own raises the signal again."""
 
+    def __init__(self, config: uvicorn.Config, room: Room) -> None:
+        super().__init__(config)
+        self._room = room
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen. uvicorn has no setting for the time of a handshake, which would be a minute."""
+        """Listen. uvicorn has no setting for the time and the number of handshakes."""
         loop: Any = asyncio.get_running_loop()
         if self.config.ssl is not None:
-            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=HEADER_SECONDS)
+            loop.create_server = self._listen_with_tls
         try:
             await super().startup(sockets)
         finally:
             vars(loop).pop("create_server", None)
+
+    async def _listen_with_tls(
+        self,
+        make: Callable[[], asyncio.BaseProtocol],
+        host: str = "",
+        port: int = 0,
+        *,
+        sock: socket.socket | None = None,
+        ssl: ssl.SSLContext,
+        backlog: int,
+    ) -> TlsListener:
+        listening = sock or listen(host, port)
+        listening.listen(backlog)
+        room = self._room
+        return TlsListener(
+            listening, ssl, make, seconds=HEADER_SECONDS, most_now=lambda: room.most - room.open
+        )
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -259,7 +281,8 @@ def server(
     application: Any, host: str, port: int, tls: tuple[Path, Path] | None = None, *, most: int = MOST_CONNECTIONS
 ) -> uvicorn.Server:
     """Return a server that has not started. `tls`: files of the certificate and its key, PEM."""
-    protocol: Any = partial(PatientProtocol, room=Room(most))
+    room = Room(most)
+    protocol: Any = partial(PatientProtocol, room=room)
     configuration = uvicorn.Config(
         application,
         host,
@@ -277,7 +300,7 @@ def server(
         ssl_keyfile=tls and tls[1],
         ssl_context_factory=_strict if tls else None,
     )
-    return StoppableServer(configuration)
+    return StoppableServer(configuration, room)
 
 
 def _strict(_: uvicorn.Config, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
