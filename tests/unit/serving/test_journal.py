@@ -213,8 +213,8 @@ def test_a_share_is_logged_by_the_id(tmp_path: Path) -> None:
     part = records.sampled(grouped(*many), 0.5)
     assert (
         part is not None
-        and list(part.ids) == kept
-        and part.inputs[0]["booking_id"] + 80 == part.outputs[0]["prediction"]
+        and list(part.public.ids) == kept
+        and part.private.inputs[0]["booking_id"] + 80 == part.public.outputs[0]["prediction"]
     )
     assert records.sampled(grouped(*many), 0.0) is None
 

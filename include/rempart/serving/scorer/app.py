@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rempart.errors import RempartError
-from rempart.serving.entries import PredictionGroup, PredictionLog
+from rempart.serving.entries import PredictionGroup, PredictionLog, PrivatePart, PublicPart
 from rempart.serving.scorer import friendly, metrics, open_inference
 from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.bodies import Body, Held
@@ -149,11 +149,12 @@ class Scorer:
         kept = deployment.kept.of(question.rows)
 
         def group(by: Deployment, predicted: BatchAnswer, ids: Sequence[str], *, returned: bool) -> PredictionGroup:
-            return PredictionGroup(
+            public = PublicPart(
                 self.clock(), pipeline, by.opened.version, by.opened.sha256, client.name, self.place,
-                time.perf_counter() - began, ids, kept if by is deployment else by.kept.of(question.rows),
-                predicted.names, predicted.features, predicted.outputs, returned,
+                time.perf_counter() - began, returned, ids, predicted.outputs,
             )  # fmt: skip
+            inputs = kept if by is deployment else by.kept.of(question.rows)
+            return PredictionGroup(public, PrivatePart(inputs, predicted.names, predicted.features))
 
         ids, doing = friendly.new_ids(len(question.rows), self._random), "predict"
         try:
