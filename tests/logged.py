@@ -63,11 +63,9 @@ def grouped(*entries: PredictionEntry) -> PredictionGroup:
 def entries_of(group: PredictionGroup) -> list[PredictionEntry]:
     """The entries that a group has, as Python values."""
     of, private = group.public, group.private
+    common, told = (of.at, of.pipeline, of.version, of.sha256, of.client, of.place), (of.seconds, of.returned)
     return [
-        PredictionEntry(
-            id_, of.at, of.pipeline, of.version, of.sha256, of.client, of.place, row,
-            dict(zip(private.names, seen, strict=True)), out, of.seconds, of.returned,
-        )  # fmt: skip
+        PredictionEntry(id_, *common, row, dict(zip(private.names, seen, strict=True)), out, *told)
         for id_, row, seen, out in zip(of.ids, private.inputs, private.features, of.outputs, strict=True)
     ]
 

@@ -239,9 +239,7 @@ class StoppableServer(uvicorn.Server):
         listening = sock or listen(host, port)
         listening.listen(backlog)
         room = self._room
-        return TlsListener(
-            listening, ssl, make, seconds=HEADER_SECONDS, most_now=lambda: room.most - room.open
-        )
+        return TlsListener(listening, ssl, make, seconds=HEADER_SECONDS, most_now=lambda: room.most - room.open)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from rempart.errors import DatabaseUnavailable, ModelRefused, ServingError
-from rempart.serving.scorer import app, bodies
+from rempart.serving.scorer import bodies
 from rempart.serving.scorer.app import Scorer
 from rempart.serving.scorer.clients import Client, Clients, digest, new_key
 from rempart.serving.scorer.deployments import Deployment, Deployments, Slot
