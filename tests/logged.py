@@ -14,7 +14,7 @@ import pytest
 from rempart.flows.prediction_log import keys
 from rempart.flows.shared.platform import Platform
 from rempart.serving import seals, segments
-from rempart.serving.entries import PredictionEntry, PredictionGroup, new_id
+from rempart.serving.entries import PredictionEntry, PredictionGroup, PrivatePart, PublicPart, new_id
 from rempart.serving.journal import Journal
 from rempart.settings.pipeline import ModelPipeline
 
@@ -52,20 +52,21 @@ def journal(platform: Platform, pipeline: ModelPipeline, root: Path) -> Journal:
 def grouped(*entries: PredictionEntry) -> PredictionGroup:
     """The predictions of one request. What they have in common is that of the first."""
     of = entries[0]
-    return PredictionGroup(
-        of.at, of.pipeline, of.version, of.sha256, of.client, of.place, of.seconds,
-        [each.id for each in entries], [each.inputs for each in entries], list(of.features),
-        [list(each.features.values()) for each in entries], [each.output for each in entries], of.returned,
+    public = PublicPart(
+        of.at, of.pipeline, of.version, of.sha256, of.client, of.place, of.seconds, of.returned,
+        [each.id for each in entries], [each.output for each in entries],
     )  # fmt: skip
+    inputs, features = [each.inputs for each in entries], [list(each.features.values()) for each in entries]
+    return PredictionGroup(public, PrivatePart(inputs, list(of.features), features))
 
 
 def entries_of(group: PredictionGroup) -> list[PredictionEntry]:
     """The entries that a group has, as Python values."""
-    common = (group.at, group.pipeline, group.version, group.sha256, group.client, group.place)
-    told = (group.seconds, group.returned)
+    of, private = group.public, group.private
+    common, told = (of.at, of.pipeline, of.version, of.sha256, of.client, of.place), (of.seconds, of.returned)
     return [
-        PredictionEntry(id_, *common, row, dict(zip(group.names, seen, strict=True)), out, *told)
-        for id_, row, seen, out in zip(group.ids, group.inputs, group.features, group.outputs, strict=True)
+        PredictionEntry(id_, *common, row, dict(zip(private.names, seen, strict=True)), out, *told)
+        for id_, row, seen, out in zip(of.ids, private.inputs, private.features, of.outputs, strict=True)
     ]
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import msgspec
+
 
 @dataclass(frozen=True)
 class PredictionEntry:
@@ -33,13 +35,8 @@ class PredictionEntry:
     returned: bool = True
 
 
-@dataclass(frozen=True)
-class PredictionGroup:
-    """The predictions that one version made for one request: the log writes them as one record.
-
-    `ids`, `inputs`, `features` and `outputs` have an item for each row; an item of `features` has a value for each of
-    `names`. The rest is as in `PredictionEntry`.
-    """
+class PublicPart(msgspec.Struct, frozen=True):
+    """What everybody who reads the journal may know of a request. `ids` and `outputs`: of each row."""
 
     at: datetime
     pipeline: str
@@ -48,20 +45,39 @@ class PredictionGroup:
     client: str
     place: str
     seconds: float
+    returned: bool
     ids: Sequence[str]
+    outputs: Sequence[Mapping[str, Any]]
+
+
+class PrivatePart(msgspec.Struct, frozen=True):
+    """What may be about persons: of each row the inputs by column, and the features in the order of `names`."""
+
     inputs: Sequence[Mapping[str, Any]]
     names: Sequence[str]
     features: Sequence[Sequence[Any]]
-    outputs: Sequence[Mapping[str, Any]]
-    returned: bool = True
+
+
+class PredictionGroup(msgspec.Struct, frozen=True):
+    """The predictions that one version made for one request: the log writes them as one record.
+
+    The fields mean what they do in `PredictionEntry`.
+    """
+
+    public: PublicPart
+    private: PrivatePart
 
     def part(self, places: Sequence[int]) -> PredictionGroup:
         """Return the rows at some places."""
+
+        def at(values: Sequence[Any]) -> list[Any]:
+            return [values[place] for place in places]
+
+        public, private, change = self.public, self.private, msgspec.structs.replace
         return PredictionGroup(
-            self.at, self.pipeline, self.version, self.sha256, self.client, self.place, self.seconds,
-            [self.ids[place] for place in places], [self.inputs[place] for place in places], self.names,
-            [self.features[place] for place in places], [self.outputs[place] for place in places], self.returned,
-        )  # fmt: skip
+            change(public, ids=at(public.ids), outputs=at(public.outputs)),
+            change(private, inputs=at(private.inputs), features=at(private.features)),
+        )
 
 
 def new_ids(now: datetime, random: bytes) -> list[str]:

@@ -1,7 +1,8 @@
-"""Write the prediction log to the local disk: a write returns when its predictions are there.
+"""Write the prediction log to the local disk: a write returns when no end of the process loses its predictions.
 
-Whoever writes while others are being brought to disk joins the next batch. A batch begins as soon as the former one is
-on disk, so a request that is alone never waits for others.
+Whoever writes while others write joins the next batch. A batch begins as soon as the former one is written, so a
+request that is alone never waits for others. The disk has a batch a little later (`serving.group_commit`). What it
+refuses is written again to another segment, and an entry that is there twice counts once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from rempart.errors import ServingError
 from rempart.serving import records
 from rempart.serving.entries import PredictionGroup
+from rempart.serving.group_commit import GroupCommit
 from rempart.serving.records import EncodedGroup
 from rempart.serving.seals import Sealing, SegmentSeal
 from rempart.serving.segments import Segment
@@ -52,18 +54,20 @@ class Journal:
     _segment: Segment | None = field(default=None, init=False)
     _seal: SegmentSeal = field(init=False)
     _began: float = field(default=0.0, init=False)
+    _commit: GroupCommit = field(init=False)
     _disk: ThreadPoolExecutor = field(init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
     _closing: asyncio.TimerHandle | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._disk = ThreadPoolExecutor(1, f"prediction log {self.folder.name}")
+        self._commit = GroupCommit(f"disk of {self.folder.name}", lambda: self._disk.submit(self._append, []))
 
     async def write(self, group: PredictionGroup) -> None:
-        """Return once the sampled predictions are on disk.
+        """Return once the sampled predictions are written.
 
         Raises ServingError: none of them counts then, and a later write may succeed. A write that is cancelled before
-        the disk has it is forgotten: while a disk stalls, others keep coming.
+        it began is forgotten: while a disk stalls, others keep coming.
         """
         chosen = records.sampled(group, self.sample)
         if chosen is None:
@@ -84,7 +88,7 @@ class Journal:
             await self._task
         if self._closing is not None:
             self._closing.cancel()
-        await asyncio.get_running_loop().run_in_executor(self._disk, self._close)
+        await asyncio.get_running_loop().run_in_executor(self._disk, self._end)
         self._disk.shutdown()
 
     async def _write_waiting(self) -> None:
@@ -119,14 +123,25 @@ class Journal:
                 outcomes.append(error)
             else:
                 outcomes.append(None)
-        if not written:
-            return outcomes
         try:
-            self._current().append(self._seal.framed(written))
+            self._write(written)
         except Exception as cause:  # a position that was used is not used again
-            self._abandon()
+            self._close()
             return [error or self._failure(cause) for error in outcomes]
         return outcomes
+
+    def _write(self, written: Sequence[EncodedGroup]) -> None:
+        if not self._commit.wait():
+            self._close()
+        if not written and (self._segment is not None or not self._commit.at_risk):
+            return
+        segment = self._current()
+        again = () if segment.size else self._commit.at_risk
+        segment.append(self._seal.framed([*again, *written]), at_once=bool(again))
+        if again:
+            self._commit.at_risk = []
+        else:
+            self._commit.wrote(segment, written)
 
     def _current(self) -> Segment:
         """Return the segment to append to, for which `_seal` seals."""
@@ -141,15 +156,25 @@ class Journal:
             self._segment, self._began = Segment(self.folder, name), time.monotonic()
         return self._segment
 
-    def _abandon(self) -> None:
-        segment, self._segment = self._segment, None
-        if segment is not None:
-            segment.abandon()
-
     def _close(self) -> None:
+        """End the segment. What the disk did not take remains at risk, until it is written to another one."""
         segment, self._segment = self._segment, None  # also if it fails: its descriptor may be another file's by then
-        if segment is not None:
+        if segment is None:
+            return
+        took = self._commit.end()
+        try:
             segment.close()
+        except OSError:
+            took = False
+        if took:
+            self._commit.at_risk = []
+
+    def _end(self) -> None:
+        self._close()
+        if self._commit.at_risk:
+            self._append([])
+            self._close()
+        self._commit.close()
 
     def _failure(self, cause: Exception) -> ServingError:
         return ServingError(

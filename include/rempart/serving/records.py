@@ -8,42 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from rempart.errors import ServingError
-from rempart.serving.entries import PredictionEntry, PredictionGroup
+from rempart.serving.entries import PredictionEntry, PredictionGroup, PrivatePart, PublicPart
 
 MOST_BYTES = 15 << 20
 """Limit of a record: it fits into a frame (`serving.frames`)."""
 _ID = re.compile(r"[0-9a-f]{32}")
-
-
-class PublicPart(msgspec.Struct, frozen=True):
-    """What everybody who reads the journal may know. `ids` and `outputs`: of each row."""
-
-    at: datetime
-    pipeline: str
-    version: str
-    sha256: str
-    client: str
-    place: str
-    seconds: float
-    returned: bool
-    ids: list[str]
-    outputs: list[dict[str, Any]]
-
-
-class PrivatePart(msgspec.Struct, frozen=True):
-    """What may be about persons: of each row the inputs by column, and the features in the order of `names`."""
-
-    inputs: list[dict[str, Any]]
-    names: list[str]
-    features: list[list[Any]]
 
 
 class LoggedValues(msgspec.Struct, frozen=True):
@@ -76,34 +52,22 @@ def is_sampled(entry_id: str, share: float) -> bool:
 def sampled(group: PredictionGroup, share: float) -> PredictionGroup | None:
     """Return the logged share of a group; None if no row is among it. Pure."""
     if share >= 1:
-        return group if group.ids else None
-    places = [place for place, id_ in enumerate(group.ids) if is_sampled(id_, share)]
+        return group if group.public.ids else None
+    places = [place for place, id_ in enumerate(group.public.ids) if is_sampled(id_, share)]
     return group.part(places) if places else None
 
 
 def encode(group: PredictionGroup) -> EncodedGroup:
     """Return a group as the journal holds it. Raises ServingError for one without valid ids, time or values."""
-    doing = f"log {len(group.ids)} predictions of '{group.pipeline}'"
-    if group.at.tzinfo is None or not all(map(_ID.fullmatch, group.ids)):
+    public = group.public
+    doing = f"log {len(public.ids)} predictions of '{public.pipeline}'"
+    if public.at.tzinfo is None or not all(map(_ID.fullmatch, public.ids)):
         raise ServingError(
             f"{doing}: an id is not 32 hexadecimal digits, or their time lacks a zone",
             "Give each prediction an id, and a time in UTC.",
         )
     try:
-        public = {
-            "at": group.at,
-            "pipeline": group.pipeline,
-            "version": group.version,
-            "sha256": group.sha256,
-            "client": group.client,
-            "place": group.place,
-            "seconds": group.seconds,
-            "returned": group.returned,
-            "ids": group.ids,
-            "outputs": group.outputs,
-        }
-        private = {"inputs": group.inputs, "names": group.names, "features": group.features}
-        record = EncodedGroup(_TO_JSON.encode(public), _TO_JSON.encode(private))
+        record = EncodedGroup(_TO_JSON.encode(public), _TO_JSON.encode(group.private))
     except (TypeError, ValueError, RecursionError) as cause:  # its message may quote a value
         raise ServingError(
             f"{doing}: a value has no form in JSON ({type(cause).__name__})",
@@ -121,7 +85,7 @@ def decode(public: bytes, private: bytes | None) -> list[PredictionEntry]:
     """Return the entries of a record, without inputs and features if `private` is None. Raises ValueError."""
     of: PublicPart = _PUBLIC.decode(public)
     told: PrivatePart | None = _PRIVATE.decode(private) if private is not None else None
-    nothing: list[dict[str, Any]] = [{}] * len(of.ids)
+    nothing: Sequence[Mapping[str, Any]] = [{}] * len(of.ids)
     inputs = told.inputs if told else nothing
     features = [dict(zip(told.names, row, strict=True)) for row in told.features] if told else nothing
     common = (of.at, of.pipeline, of.version, of.sha256, of.client, of.place)

@@ -34,27 +34,29 @@ class Segment:
             made.unlink(missing_ok=True)
             raise
 
-    def append(self, frames: bytes) -> None:
-        """Write frames, and return once they are on disk."""
+    def append(self, frames: bytes, *, at_once: bool = False) -> None:
+        """Write frames. They are on disk after the next `sync`, or `at_once`."""
         left = memoryview(frames)
         while left:
             left = left[os.write(self._descriptor, left) :]
-        os.fdatasync(self._descriptor)
+        if at_once:
+            self.sync()
         self.size += len(frames)
 
-    def close(self) -> None:
-        """Release the segment to whoever ships it."""
-        with suppress(OSError):
-            if not self.size:
-                self.file.unlink(missing_ok=True)
-        os.close(self._descriptor)
+    def sync(self) -> None:
+        """Return once everything that was written is on disk. Another thread may call it."""
+        os.fdatasync(self._descriptor)
 
-    def abandon(self) -> None:
-        """Close the segment after a failed write, without what the write left behind."""
-        with suppress(OSError):
+    def close(self) -> None:
+        """Cut off what a failed write left behind, and release the segment to whoever ships it, once it is on disk."""
+        try:
             os.ftruncate(self._descriptor, self.size)
-            os.fdatasync(self._descriptor)
-        self.close()
+            self.sync()
+        finally:
+            with suppress(OSError):
+                if not self.size:
+                    self.file.unlink(missing_ok=True)
+            os.close(self._descriptor)
 
 
 def sync_folder(folder: Path) -> None:

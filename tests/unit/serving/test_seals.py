@@ -40,7 +40,7 @@ def segment(
         parts.append(body[place : place + size])
         place += size
     assert b"".join(parts) == body
-    return parts, [list(each.ids) for each in made]
+    return parts, [list(each.public.ids) for each in made]
 
 
 def ids(found: OpenedSegment) -> list[str]:

@@ -41,12 +41,12 @@ class ServedLogs:
 
     async def write(self, group: PredictionGroup) -> None:
         """Return once the sampled predictions are on disk. Raises ServingError, also for a pipeline without a log."""
-        journal = self._open.get(group.pipeline)
+        journal = self._open.get(group.public.pipeline)
         if journal is None:
+            name = group.public.pipeline
             raise ServingError(
-                f"log a prediction of '{group.pipeline}': the key that seals its log is missing",
-                f"Run the DAG ship_predictions, or `rempart users client NAME --pipelines {group.pipeline}`: both make "
-                "it.",
+                f"log a prediction of '{name}': the key that seals its log is missing",
+                f"Run the DAG ship_predictions, or `rempart users client NAME --pipelines {name}`: both make it.",
             )
         await journal.write(group)
 

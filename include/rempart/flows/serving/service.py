@@ -131,7 +131,6 @@ class ScorerService:
         else:
             deployments.known_at, deployments.fault = self.platform.clock(), ""
         if self.known is not None:
-            deployments.is_starting = False
             self.scorer.clients.replace(self.known.clients)
             if self.logs is not None:
                 self.logs.follow(pipelines, self.known.sealed_with)
@@ -249,7 +248,7 @@ def open_scorer(platform: Platform, log: PredictionLog) -> Scorer:
     """Return a scorer that knows nothing yet."""
     machine = platform.config.machine
     place = f"{machine.operator if machine else 'unknown'}/{socket.gethostname()}/{os.getpid()}"
-    return Scorer(Deployments(is_starting=True), Clients(), log, place, importlib.metadata.version("rempart"))
+    return Scorer(Deployments(), Clients(), log, place, importlib.metadata.version("rempart"))
 
 
 def run(platform: Platform, folder: Path, host: str, port: int, tls: tuple[Path, Path] | None = None) -> None:

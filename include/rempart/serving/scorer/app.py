@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -19,30 +17,27 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rempart.errors import RempartError
-from rempart.serving.entries import PredictionGroup, PredictionLog
+from rempart.serving.entries import PredictionGroup, PredictionLog, PrivatePart, PublicPart
 from rempart.serving.scorer import friendly, metrics, open_inference
 from rempart.serving.scorer.batches import BatchAnswer
+from rempart.serving.scorer.bodies import Body, Held
 from rempart.serving.scorer.clients import Client, Clients, key_in
 from rempart.serving.scorer.deployments import Deployment, Deployments
-from rempart.serving.scorer.friendly import Question
+from rempart.serving.scorer.friendly import Question, RandomBytes
+from rempart.serving.scorer.http_server import WHOLE_ANSWER, Whole
 from rempart.serving.scorer.metrics import Gauge, Labels, Metrics
+from rempart.serving.scorer.patience import Patience
 from rempart.serving.scorer.refusals import Refused, refused, unexpected
 from rempart.serving.scorer.shadows import Shadows
 
-MOST_BODY = 4 << 20
-"""Bytes of a request."""
-MOST_HELD = 128 << 20
-"""Bytes of the bodies of all requests under way. What is made of them takes a few times as much memory."""
-BODY_SECONDS = 10.0
-"""Seconds in which a request's body must arrive."""
 ANSWER_SECONDS = 30.0
 """Seconds after which a request that still waits is refused."""
 MOST_UNKNOWN = 50
 """Requests with unknown keys that wait for the ledger at once. Each holds a connection, and anybody can send one."""
 logger = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
-Hold = Callable[[int], None]
-"""Counts bytes that a request holds until it is answered. Raises Refused (503)."""
+Asked = Callable[[str, bytes], tuple[Deployment, Question]]
+"""Returns what the body of a request for a pipeline asks, and whom. Raises Refused."""
 
 
 async def _never() -> None:
@@ -65,7 +60,8 @@ class Scorer:
 
     def __post_init__(self) -> None:
         self.shadows = Shadows(self.log, self.metrics)
-        self._unknown = self._held = 0
+        self._held, self._patience, self._random = Held(), Patience(), RandomBytes()
+        self._unknown = 0
         self.deployments.on_swap = self._count_swap
 
     def _count_swap(self, pipeline: str) -> None:
@@ -73,23 +69,27 @@ class Scorer:
 
     def application(self) -> ASGIApp:
         """Return the ASGI application. Rows of our own protocol take no way through its routes."""
-        routed, predict = self._routed(), _safe(self._predict)
+        routed = self._routed()
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             prefix, _, pipeline = scope.get("path", "").rpartition("/")
             if prefix != "/predict" or not pipeline or scope["type"] != "http" or scope["method"] != "POST":
                 await routed(scope, receive, send)
                 return
-            scope["path_params"] = {"pipeline": pipeline}
-            response = await predict(Request(scope, receive))
-            await response(scope, receive, send)
+            try:
+                body = await self._answered(pipeline, scope, receive, self._predict)
+            except Exception as cause:
+                await _failure(cause)(scope, receive, send)
+                return
+            whole: Whole | None = scope.get("extensions", {}).get(WHOLE_ANSWER)
+            if whole is None or not whole(body):
+                await _json(body)(scope, receive, send)
 
         return application
 
     def _routed(self) -> Starlette:
         model = "/v2/models/{pipeline}"
         routes: list[tuple[str, str, Handler]] = [
-            ("POST", "/predict/{pipeline}", self._predict),
             ("GET", "/metrics", self._metrics),
             ("GET", "/v2", self._server),
             ("GET", "/v2/health/live", self._live),
@@ -108,48 +108,27 @@ class Scorer:
         made.router.redirect_slashes = False  # it would send rows to the address of the Host header
         return made
 
-    async def _predict(self, request: Request) -> Response:
-        async def asked(hold: Hold) -> tuple[Deployment, Question]:
-            body = await _body(request, hold)
-            return self.deployments.of(request.path_params["pipeline"]), friendly.question(body)
-
-        return await self._answered(request, asked)
+    def _predict(self, pipeline: str, body: bytes) -> tuple[Deployment, Question]:
+        return self.deployments.of(pipeline), friendly.question(body)
 
     async def _infer(self, request: Request) -> Response:
-        async def asked(hold: Hold) -> tuple[Deployment, Question]:
+        def asked(pipeline: str, body: bytes) -> tuple[Deployment, Question]:
             if "inference-header-content-length" in request.headers:
                 raise Refused(400, "read the request: it has binary tensors", "Send the tensors' data as JSON.")
-            body = await _body(request, hold)
             deployment = self._version(request)
             return deployment, open_inference.question(body, deployment.opened.inputs, deployment.opened.kept)
 
-        return await self._answered(request, asked)
+        return _json(await self._answered(request.path_params["pipeline"], request.scope, request.receive, asked))
 
-    async def _answered(
-        self, request: Request, asked: Callable[[Hold], Awaitable[tuple[Deployment, Question]]]
-    ) -> Response:
-        """Return the answer to a request for predictions, and count it."""
-        pipeline, began = request.path_params["pipeline"], time.perf_counter()
-        client = await self._client(request)
+    async def _answered(self, pipeline: str, scope: Scope, receive: Receive, asked: Asked) -> bytes:
+        """Return the answer to a request for predictions, and count it. Raises Refused."""
+        began, headers, body = time.perf_counter(), dict(scope["headers"]), Body(self._held)
+        client = await self._client(headers.get(b"authorization"))
         self.clients.allowed(client, pipeline, time.monotonic())
-        held = 0
-
-        def hold(size: int) -> None:
-            nonlocal held
-            held += size
-            self._held += size
-            if self._held > MOST_HELD:
-                raise Refused(
-                    503,
-                    f"read the request: all requests under way have more than {MOST_HELD >> 20} MiB",
-                    "Ask again later, send fewer rows in a request, or run more scorers.",
-                    {"Retry-After": "5"},
-                )
-
         try:
             try:
-                deployment, question = await asked(hold)
-                response = await self._ask(client, pipeline, deployment, question, began)
+                deployment, question = asked(pipeline, await body.read(headers, receive, self._patience))
+                answer = await self._ask(client, pipeline, deployment, question, began)
             except RempartError as cause:
                 raise refused(cause) from None
         except Refused as refusal:
@@ -159,26 +138,27 @@ class Scorer:
             self.metrics.answered(pipeline, 500, 0, time.perf_counter() - began)
             raise
         finally:
-            self._held -= held
+            body.forget()
         self.metrics.answered(pipeline, 200, len(question.rows), time.perf_counter() - began)
-        return response
+        return answer
 
     async def _ask(
         self, client: Client, pipeline: str, deployment: Deployment, question: Question, began: float
-    ) -> Response:
+    ) -> bytes:
         """Predict, log, and only then return the answer. Raises RempartError, Refused."""
         kept = deployment.kept.of(question.rows)
 
         def group(by: Deployment, predicted: BatchAnswer, ids: Sequence[str], *, returned: bool) -> PredictionGroup:
-            return PredictionGroup(
+            public = PublicPart(
                 self.clock(), pipeline, by.opened.version, by.opened.sha256, client.name, self.place,
-                time.perf_counter() - began, ids, kept if by is deployment else by.kept.of(question.rows),
-                predicted.names, predicted.features, predicted.outputs, returned,
+                time.perf_counter() - began, returned, ids, predicted.outputs,
             )  # fmt: skip
+            inputs = kept if by is deployment else by.kept.of(question.rows)
+            return PredictionGroup(public, PrivatePart(inputs, predicted.names, predicted.features))
 
-        ids, doing = friendly.new_ids(len(question.rows)), "predict"
+        ids, doing = friendly.new_ids(len(question.rows), self._random), "predict"
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            with self._patience.limit(ANSWER_SECONDS):
                 answer = await deployment.ask(question)
                 doing = "log the predictions of"
                 await self.log.write(group(deployment, answer, ids, returned=True))
@@ -194,18 +174,18 @@ class Scorer:
                 pipeline,
                 shadow,
                 question,
-                lambda by, predicted: group(by, predicted, friendly.new_ids(len(ids)), returned=False),
+                lambda by, predicted: group(by, predicted, friendly.new_ids(len(ids), self._random), returned=False),
             )
         opened = deployment.opened
         if question.named:
-            return _json(friendly.answer(pipeline, opened.version, opened.sha256, ids, answer.outputs))
-        return _json(
+            return _encoded(friendly.answer(pipeline, opened.version, opened.sha256, ids, answer.outputs))
+        return _encoded(
             open_inference.answer(
                 pipeline, opened.version, question.id, opened.sha256, ids, answer.outputs, opened.outputs
             )
         )
 
-    async def _client(self, request: Request) -> Client:
+    async def _client(self, authorization: bytes | None) -> Client:
         """Return who asks. A key that is newer than the last look at the ledger waits for the next one, if few wait.
 
         Raises Refused (401; 503 while nothing is known of clients).
@@ -217,7 +197,7 @@ class Scorer:
                 "Ask again later.",
                 {"Retry-After": "2"},
             )
-        given = request.headers.get("authorization")
+        given = authorization.decode("latin-1") if authorization else None
         try:
             return self.clients.of(given)
         except Refused:
@@ -229,6 +209,9 @@ class Scorer:
         finally:
             self._unknown -= 1
         return self.clients.of(given)
+
+    async def _asks(self, request: Request) -> Client:
+        return await self._client(dict(request.scope["headers"]).get(b"authorization"))
 
     def _version(self, request: Request) -> Deployment:
         """Return the deployment that a path names. Raises Refused (404)."""
@@ -243,22 +226,22 @@ class Scorer:
         return deployment
 
     async def _server(self, request: Request) -> Response:
-        self.clients.count(await self._client(request), time.monotonic())
-        return _json(open_inference.server(self.release))
+        self.clients.count(await self._asks(request), time.monotonic())
+        return _json(_encoded(open_inference.server(self.release)))
 
     async def _model(self, request: Request) -> Response:
-        self.clients.allowed(await self._client(request), request.path_params["pipeline"], time.monotonic())
+        self.clients.allowed(await self._asks(request), request.path_params["pipeline"], time.monotonic())
         opened = self._version(request).opened
-        return _json(
-            open_inference.model(request.path_params["pipeline"], opened.version, opened.inputs, opened.outputs)
-        )
+        told = open_inference.model(request.path_params["pipeline"], opened.version, opened.inputs, opened.outputs)
+        return _json(_encoded(told))
 
     async def _model_ready(self, request: Request) -> Response:
-        self.clients.allowed(await self._client(request), request.path_params["pipeline"], time.monotonic())
-        return _json({"name": request.path_params["pipeline"], "ready": bool(self._version(request))})
+        self.clients.allowed(await self._asks(request), request.path_params["pipeline"], time.monotonic())
+        told = {"name": request.path_params["pipeline"], "ready": bool(self._version(request))}
+        return _json(_encoded(told))
 
     async def _live(self, request: Request) -> Response:
-        return _json({"live": True})
+        return _json(_encoded({"live": True}))
 
     async def _ready(self, request: Request) -> Response:
         """Answer whether the champions answer, and since when nothing new is known of the ledger; no names."""
@@ -272,10 +255,10 @@ class Scorer:
             "ledger_known_at": known.known_at.isoformat() if known.known_at else None,
             "ledger_answers": not known.fault,
         }
-        return _json(told, 200 if known.is_ready else 503)
+        return _json(_encoded(told), 200 if known.is_ready else 503)
 
     async def _metrics(self, request: Request) -> Response:
-        self.clients.may_read_metrics(await self._client(request), time.monotonic())
+        self.clients.may_read_metrics(await self._asks(request), time.monotonic())
         known, now = self.deployments, self.clock()
         versions: dict[Labels, float] = {
             (
@@ -304,8 +287,11 @@ class Scorer:
         return Response(self.metrics.text(gauges), media_type=metrics.CONTENT_TYPE)
 
 
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(content), status, media_type="application/json")
+_encoded = msgspec.json.Encoder().encode
+
+
+def _json(body: bytes, status: int = 200) -> Response:
+    return Response(body, status, media_type="application/json")
 
 
 def _refusal(refusal: Refused) -> Response:
@@ -318,19 +304,25 @@ def _safe(handler: Handler) -> Handler:
     async def handle(request: Request) -> Response:
         try:
             return await handler(request)
-        except Refused as refusal:
-            return _refusal(refusal)
-        except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
-        except Exception as cause:  # the text of an exception may quote a value
-            trace = cause.__traceback__
-            while trace and trace.tb_next:
-                trace = trace.tb_next
-            where = f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace else "nowhere"
-            logger.error("a request failed unexpectedly: %s in %s", type(cause).__name__, where)  # noqa: TRY400
-            return _refusal(unexpected())
+        except Exception as cause:
+            return _failure(cause)
 
     return handle
+
+
+def _failure(cause: Exception) -> Response:
+    """Return the answer to a request that failed."""
+    match cause:
+        case Refused():
+            return _refusal(cause)
+        case ClientDisconnect():
+            return Response(status_code=400)  # nobody reads it
+    trace = cause.__traceback__  # the text of an exception may quote a value
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    where = f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace else "nowhere"
+    logger.error("a request failed unexpectedly: %s in %s", type(cause).__name__, where)
+    return _refusal(unexpected())
 
 
 async def _no_route(request: Request, cause: Exception) -> Response:
@@ -338,32 +330,3 @@ async def _no_route(request: Request, cause: Exception) -> Response:
     what = {404: "there is no such address", 405: "the address has no such method"}.get(status, "it is not understood")
     hint = "Send POST /predict/PIPELINE, or use the Open Inference Protocol below /v2."
     return _refusal(Refused(status, f"answer the request: {what}", hint))
-
-
-async def _body(request: Request, hold: Hold) -> bytes:
-    """Return a request's body. Raises Refused (408, 413, 415, 503)."""
-    too_large = Refused(
-        413,
-        f"read the request: its body is larger than {MOST_BODY >> 20} MiB",
-        "Send several requests, or predict a file with `rempart model predict`.",
-    )
-    headers = dict(request.scope["headers"])
-    if headers.get(b"content-encoding", b"identity") != b"identity":
-        raise Refused(415, "read the request: its body is compressed", "Send the body as it is.")
-    length = headers.get(b"content-length", b"")
-    if length.isdigit() and int(length[:20]) > MOST_BODY:
-        raise too_large
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for part in request.stream():
-                size += len(part)
-                if size > MOST_BODY:
-                    raise too_large
-                hold(len(part))
-                parts.append(part)
-    except TimeoutError:
-        raise Refused(
-            408, f"read the request: its body did not arrive within {BODY_SECONDS:.0f} s", "Send it again."
-        ) from None
-    return b"".join(parts)

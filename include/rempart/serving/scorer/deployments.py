@@ -77,16 +77,19 @@ class Deployments:
 
     `champions`: pipelines that have a champion on record, None if nothing is known yet. `known_at`: when the newest
     reading of the ledger was made, also if an earlier process left it on disk; `fault`: why it was not read since.
-    `is_starting`: there is no reading yet, so neither clients nor champions are known.
     """
 
     slots: dict[str, Slot] = field(default_factory=dict)
     champions: Collection[str] | None = None
     known_at: datetime | None = None
     fault: str = "the ledger was not read yet"
-    is_starting: bool = False
     on_swap: Callable[[str], None] = lambda _: None
     _ending: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def is_starting(self) -> bool:
+        """Return whether there is no reading yet, so that neither clients nor champions are known."""
+        return self.champions is None
 
     @property
     def is_ready(self) -> bool:

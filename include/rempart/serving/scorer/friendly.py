@@ -63,9 +63,23 @@ def checked(rows: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
     return rows
 
 
-def new_ids(number: int) -> list[str]:
+class RandomBytes:
+    """Random bytes of the system, asked for in blocks: a call for each request would cost more than its ids."""
+
+    def __init__(self, block: int = 1 << 12) -> None:
+        self._block, self._left, self._next = block, b"", 0
+
+    def take(self, number: int) -> bytes:
+        """Return bytes that nobody else gets."""
+        if self._next + number > len(self._left):
+            self._left, self._next = secrets.token_bytes(max(self._block, number)), 0
+        self._next += number
+        return self._left[self._next - number : self._next]
+
+
+def new_ids(number: int, random: RandomBytes) -> list[str]:
     """Return an id for each prediction of a request: 32 hexadecimal digits each, its time and random ones."""
-    return entries.new_ids(datetime.now(UTC), secrets.token_bytes(10 * number))
+    return entries.new_ids(datetime.now(UTC), random.take(10 * number))
 
 
 def answer(

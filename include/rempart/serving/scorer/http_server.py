@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from rempart.errors import ServingError
+from rempart.serving.scorer.handshakes import TlsListener
 from rempart.serving.scorer.refusals import Refused
 
 HEADER_SECONDS = 10.0
@@ -32,8 +33,14 @@ MOST_CONNECTIONS = 1000
 """Open connections. A further one takes the place of that which waits longest without a request."""
 OTHER_FILES = 200
 """Files that the process opens beside connections: models, databases, the log."""
+IDLE_SECONDS = 75.0
+"""Seconds after which a connection without a request is closed."""
 STOP_SECONDS = 20
 """Seconds that requests in flight have to end when the server stops."""
+WHOLE_ANSWER = "rempart.whole_answer"
+"""The extension of ASGI that sends a whole answer at once."""
+Whole = Callable[[bytes], bool]
+"""Sends a body of JSON with status 200. Returns False if the client does not read: then it is to be sent by parts."""
 
 
 @dataclass
@@ -43,11 +50,23 @@ class Room:
     most: int
     open: int = 0
     silent: dict[PatientProtocol, None] = field(default_factory=dict)
-    idle: dict[PatientProtocol, None] = field(default_factory=dict)
+    idle: dict[PatientProtocol, float] = field(default_factory=dict)
+    _timer: asyncio.TimerHandle | None = None
 
     def longest_waiting(self) -> PatientProtocol | None:
         """Return the connection to close for another one; None if each has a request under way."""
         return next(iter(self.silent), None) or next(iter(self.idle), None)
+
+    def rest(self, connection: PatientProtocol, loop: asyncio.AbstractEventLoop) -> None:
+        """Count a connection as one between two requests, and end it if it stays so."""
+        self.idle[connection] = loop.time() + IDLE_SECONDS
+        if self._timer is None:
+            self._timer = loop.call_later(IDLE_SECONDS, self._end_idle, loop)
+
+    def _end_idle(self, loop: asyncio.AbstractEventLoop) -> None:
+        while (first := next(iter(self.idle), None)) and self.idle[first] <= loop.time():
+            first.end()
+        self._timer = loop.call_at(self.idle[first], self._end_idle, loop) if first else None
 
     def forget(self, connection: PatientProtocol) -> None:
         """Count a connection as one with a request under way."""
@@ -63,7 +82,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._room, self._is_open = room, False
         self._late: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
-        self._read, self._most = 0, MOST_HEADER
+        self._read, self._most, self._is_awaited = 0, MOST_HEADER, False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -81,13 +100,16 @@ class PatientProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._late is not None:  # what is expected is not complete
+        if self._is_awaited:
             self._read += len(data)
             if self._read > self._most:
                 self.end()
+            elif self._late is None:
+                self._late = self.loop.call_later(HEADER_SECONDS, self.end)
 
     def on_message_begin(self) -> None:
-        self._expect(MOST_HEADER)
+        self._arrived()
+        self._read, self._most, self._is_awaited = 0, MOST_HEADER, True  # most headers arrive whole: no timer for them
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -100,14 +122,35 @@ class PatientProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
         if self.transport.is_closing():
             self._await_reader()
             return
         if self.cycle is None or self.cycle.response_complete:
-            self._room.idle[self] = None
+            self._room.rest(self, self.loop)
         if self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
             self._expect(MOST_REST)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        extensions: Any = {WHOLE_ANSWER: partial(self._send_whole, cycle)}
+        cycle.scope["extensions"] = extensions
+        super()._start_asgi_task(cycle, app)
+
+    def _send_whole(self, cycle: RequestResponseCycle, body: bytes) -> bool:
+        if cycle.disconnected or self.flow.write_paused:
+            return False
+        close = b"" if cycle.keep_alive else b"connection: close\r\n"
+        self.transport.write(_WHOLE % (len(body), close, body))
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if close:
+            self.transport.close()
+        self.on_response_complete()
+        return True
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -116,9 +159,6 @@ class PatientProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._taken()
         super().resume_writing()
-
-    def timeout_keep_alive_handler(self) -> None:
-        self.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.leave()
@@ -139,10 +179,11 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _expect(self, most: int) -> None:
         self._arrived()
-        self._read, self._most = 0, most
+        self._read, self._most, self._is_awaited = 0, most, True
         self._late = self.loop.call_later(HEADER_SECONDS, self.end)
 
     def _arrived(self) -> None:
+        self._is_awaited = False
         if self._late is not None:
             self._late.cancel()
             self._late = None
@@ -157,6 +198,9 @@ class PatientProtocol(HttpToolsProtocol):
             self._unread = None
 
 
+_WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\ncontent-type: application/json\r\n%b\r\n%b"
+
+
 def _full() -> bytes:
     body = Refused(503, "answer the request: all connections have one under way", "Ask again later.").body()
     head = (
@@ -168,15 +212,34 @@ def _full() -> bytes:
 class StoppableServer(uvicorn.Server):
     """A server that ends at SIGTERM and SIGINT, and lets its caller finish: uvicorn's own raises the signal again."""
 
+    def __init__(self, config: uvicorn.Config, room: Room) -> None:
+        super().__init__(config)
+        self._room = room
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen. uvicorn has no setting for the time of a handshake, which would be a minute."""
+        """Listen. uvicorn has no setting for the time and the number of handshakes."""
         loop: Any = asyncio.get_running_loop()
         if self.config.ssl is not None:
-            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=HEADER_SECONDS)
+            loop.create_server = self._listen_with_tls
         try:
             await super().startup(sockets)
         finally:
             vars(loop).pop("create_server", None)
+
+    async def _listen_with_tls(
+        self,
+        make: Callable[[], asyncio.BaseProtocol],
+        host: str = "",
+        port: int = 0,
+        *,
+        sock: socket.socket | None = None,
+        ssl: ssl.SSLContext,
+        backlog: int,
+    ) -> TlsListener:
+        listening = sock or listen(host, port)
+        listening.listen(backlog)
+        room = self._room
+        return TlsListener(listening, ssl, make, seconds=HEADER_SECONDS, most_now=lambda: room.most - room.open)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -216,7 +279,8 @@ def server(
     application: Any, host: str, port: int, tls: tuple[Path, Path] | None = None, *, most: int = MOST_CONNECTIONS
 ) -> uvicorn.Server:
     """Return a server that has not started. `tls`: files of the certificate and its key, PEM."""
-    protocol: Any = partial(PatientProtocol, room=Room(most))
+    room = Room(most)
+    protocol: Any = partial(PatientProtocol, room=room)
     configuration = uvicorn.Config(
         application,
         host,
@@ -229,13 +293,12 @@ def server(
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=75,
         timeout_graceful_shutdown=STOP_SECONDS,
         ssl_certfile=tls and tls[0],
         ssl_keyfile=tls and tls[1],
         ssl_context_factory=_strict if tls else None,
     )
-    return StoppableServer(configuration)
+    return StoppableServer(configuration, room)
 
 
 def _strict(_: uvicorn.Config, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:

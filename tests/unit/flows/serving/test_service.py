@@ -336,7 +336,7 @@ def test_a_ledger_that_does_not_answer_keeps_nobody_waiting_and_is_asked_once(
         return read(ledger)
 
     async def check(made: ScorerService) -> None:
-        made.scorer.deployments.is_starting = True
+        made.scorer.deployments.champions = None
         monkeypatch.setattr(standings, "newest_record", stalled)
         for _ in range(3):
             await made.refresh()

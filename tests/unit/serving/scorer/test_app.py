@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from rempart.errors import DatabaseUnavailable, ModelRefused, ServingError
-from rempart.serving.scorer import app
+from rempart.serving.scorer import bodies
 from rempart.serving.scorer.app import Scorer
 from rempart.serving.scorer.clients import Client, Clients, digest, new_key
 from rempart.serving.scorer.deployments import Deployment, Deployments, Slot
@@ -181,7 +181,7 @@ WRONG: list[tuple[str, Any, int]] = [
     ("/predict/stays", ROW | {"arrival": "2026-02-30"}, 400),
     ("/predict/stays", ROW | {"at": "9999-12-31T23:59:59-14:00"}, 400),
     ("/predict/stays", ROW | {"vip": None}, 400),
-    ("/predict/stays", b'{"guest": "' + b"a" * (app.MOST_BODY + 1) + b'"}', 413),
+    ("/predict/stays", b'{"guest": "' + b"a" * (bodies.MOST_BODY + 1) + b'"}', 413),
     ("/predict/none_yet", ROW, 404),
     ("/predict/broken", ROW, 503),
     ("/predict/other", ROW, 403),

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from bench.outside import make_pair
-from rempart.serving.scorer import http_server
+from rempart.serving.scorer import handshakes, http_server
 from tests.answering import ROW
 from tests.unit.serving.scorer.test_app import KEY, running
 
@@ -76,6 +76,42 @@ def test_a_client_that_begins_no_handshake_is_dropped(monkeypatch: pytest.Monkey
             writer.write(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
             writer.close()
+            server.should_exit = True
+            await serving
+
+    uvloop.run(main())
+
+
+def test_handshakes_that_do_not_end_make_room_for_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(handshakes, "LEAST", 1)
+    pair = make_pair(tmp_path, "localhost")
+    trusts = ssl.create_default_context(cafile=pair.certificate)
+    asks = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    async def main() -> None:
+        async with running() as found:
+            server = http_server.server(found.scorer.application(), "", 0, (pair.certificate, pair.key), most=5)
+            listening = http_server.listen("127.0.0.1", 0)
+            serving = asyncio.create_task(server.serve([listening]))
+            while not server.started:
+                await asyncio.sleep(0.01)
+            port = listening.getsockname()[1]
+
+            async def asked() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+                opened = await asyncio.open_connection("127.0.0.1", port, ssl=trusts, server_hostname="localhost")
+                opened[1].write(asks)
+                assert (await opened[0].readline()).startswith(b"HTTP/1.1 200")
+                return opened
+
+            first = await asked()
+            mute = [await asyncio.open_connection("127.0.0.1", port) for _ in range(30)]
+            other = await asked()
+            ended = [await asyncio.wait_for(reader.read(), 5) for reader, _ in mute[:26]]
+            assert ended == [b""] * 26, "they went before their time was over"
+            first[1].write(asks)
+            await first[0].readuntil(b"HTTP/1.1 200")  # who asked keeps its connection
+            for _, writer in (first, other, *mute):
+                writer.close()
             server.should_exit = True
             await serving
 

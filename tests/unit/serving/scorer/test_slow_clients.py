@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 
 from rempart.errors import ServingError
-from rempart.serving.scorer import app, http_server
+from rempart.serving.scorer import bodies, http_server
 from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.rows import Key, Row
 from tests.answering import ROW, ScriptedVersion
@@ -199,7 +199,7 @@ def test_requests_of_64_mb_are_refused_without_being_held(key: str) -> None:
 
 
 def test_bodies_of_all_requests_together_stay_within_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "MOST_HELD", 1 << 20)
+    monkeypatch.setattr(bodies, "MOST_HELD", 1 << 20)
     body = BODY + b" " * 400_000
     whole = head(f"Content-Length: {len(body)}") + body
 

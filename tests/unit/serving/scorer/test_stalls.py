@@ -34,11 +34,11 @@ def test_a_disk_that_does_not_answer_is_told_in_time(monkeypatch: pytest.MonkeyP
 
 def test_a_scorer_that_starts_refuses_no_key() -> None:
     async def check(found: Running) -> None:
-        found.scorer.deployments.is_starting = True
+        known, found.scorer.deployments.champions = found.scorer.deployments.champions, None
         for answer in (await found.client.post("/predict/stays", json=ROW), await found.client.get("/metrics")):
             assert answer.status_code == 503 and "the scorer starts" in answer.text and answer.headers["Retry-After"]
         assert (await found.client.get("/v2/health/live")).status_code == 200
-        found.scorer.deployments.is_starting = False
+        found.scorer.deployments.champions = known
         assert (await found.client.post("/predict/stays", json=ROW)).status_code == 200
 
     in_loop(check)

@@ -1,0 +1,119 @@
+"""Written entries reach the disk in groups behind their answers; what the disk refuses is written again."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from rempart.errors import ServingError
+from rempart.serving import group_commit, segments
+from rempart.serving.journal import Journal
+from tests.logged import entry, grouped, opened
+
+MANY = [entry(number) for number in range(1, 6)]
+
+
+class Disk:
+    """The call that brings a file to disk. `goes_on`: whether it answers; `faults`: how many calls fail."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.goes_on, self.faults, self.calls = threading.Event(), 0, 0
+        self._real = os.fdatasync
+        self.goes_on.set()
+        patch.setattr(segments.os, "fdatasync", self._sync)
+
+    def _sync(self, descriptor: int) -> None:
+        self.calls += 1
+        assert self.goes_on.wait(30)
+        if self.faults:
+            self.faults -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self._real(descriptor)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+def logged(folder: Path) -> set[str]:
+    assert not [each.faults for each in opened(folder) if each.faults]
+    return {each.id for segment in opened(folder) for each in segment.entries}
+
+
+def test_a_write_does_not_wait_for_the_disk_which_has_it_soon_with_others(tmp_path: Path, disk: Disk) -> None:
+    async def run() -> None:
+        log = Journal(tmp_path)
+        disk.goes_on.clear()
+        await log.write(grouped(MANY[0]))
+        (file,) = segments.all_in(tmp_path)
+        assert MANY[0].id.encode() in file.read_bytes(), "the system has it, also if the process is killed"
+        disk.goes_on.set()
+        for each in MANY[1:]:
+            await log.write(grouped(each))
+        while log._commit.at_risk:
+            await asyncio.sleep(0.001)
+        assert 1 <= disk.calls <= len(MANY)
+        await log.close()
+
+    asyncio.run(run())
+    assert logged(tmp_path) == {each.id for each in MANY}
+
+
+def test_while_the_disk_stalls_no_more_is_answered_than_of_the_window(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "WINDOW", 0.0)
+
+    async def run() -> None:
+        log = Journal(tmp_path)
+        disk.goes_on.clear()
+        await log.write(grouped(MANY[0]))
+        late = asyncio.create_task(log.write(grouped(MANY[1])))
+        done, _ = await asyncio.wait([late], timeout=0.2)
+        assert not done and len(log._commit.at_risk) == 1
+        disk.goes_on.set()
+        await late
+        await log.close()
+
+    asyncio.run(run())
+    assert logged(tmp_path) == {MANY[0].id, MANY[1].id}
+
+
+def test_what_the_disk_refuses_is_written_to_another_segment_without_a_further_write(
+    tmp_path: Path, disk: Disk
+) -> None:
+    async def run() -> None:
+        log, disk.faults = Journal(tmp_path), 1
+        await log.write(grouped(MANY[0]))
+        while len(segments.all_in(tmp_path)) < 2 or log._commit.at_risk:
+            await asyncio.sleep(0.001)
+        await log.write(grouped(MANY[1]))
+        await log.close()
+
+    asyncio.run(run())
+    found = sorted([each.id for each in segment.entries] for segment in opened(tmp_path))
+    assert found == [[MANY[0].id], [MANY[0].id, MANY[1].id]]
+
+
+def test_while_the_disk_refuses_nothing_is_answered_and_what_was_is_kept(tmp_path: Path, disk: Disk) -> None:
+    async def run() -> None:
+        log, disk.faults = Journal(tmp_path), 1000
+        await log.write(grouped(MANY[0]))
+        while disk.faults > 998:
+            await asyncio.sleep(0.001)
+        with pytest.raises(ServingError, match="Input/output error"):
+            await log.write(grouped(MANY[1]))
+        assert [record.public.count(MANY[0].id.encode()) for record in log._commit.at_risk] == [1]
+        disk.faults = 0
+        await log.write(grouped(MANY[2]))
+        assert not log._commit.at_risk, "both are on disk before the answer"
+        await log.close()
+
+    asyncio.run(run())
+    assert logged(tmp_path) == {MANY[0].id, MANY[2].id}
