@@ -71,6 +71,8 @@ def make(spec: JobSpec, site: Callable[[JobSite], Site], progress: Progress, run
         onnx_format.MODEL_FILE: trained.body,
         "features.json": canonical_json.encode([feature.as_json() for feature in features]),
     }
+    if learned.validated is not None:
+        files["validation.json"] = canonical_json.encode(learned.validated.model_dump())
     seconds["evaluate"] = round(time.monotonic() - began, 3)
     began = time.monotonic()
     with run.computing():

@@ -103,11 +103,11 @@ def test_show_tells_what_was_measured_before_the_hold_out_and_how_often_it_was_o
     validation = {"rows_fit": 900, "rows": 100, "begins": "2016-05-01", "chosen": {"max_iter": 143}, "refit": True}
     figures = {"mae": 23.0, "validation_mae": 23.25, "backtest_mae_mean": 22.5, "backtest_mae_spread": 0.7071}
     candidate(watched, "5", job_id=job, metrics=figures, validation=validation, backtest=origins)
-    for why, versions in (("registration", []), ("gate", ["5", "2"])):
-        opening = {"held_out": held_out, "opening": 1, "why": why, "job_id": job, "versions": versions}
+    for number, why, versions in ((1, "registration", []), (2, "gate", ["5", "2"])):
+        opening = {"held_out": held_out, "opening": number, "why": why, "job_id": job, "versions": versions}
         watched.record("opening", MODEL, opening)
     told = "\n".join(models.version_lines(state(watched).versions[0], "mae"))
-    assert "validation_mae 23.25 on 100 rows from 2016-05-01; chose max_iter=143; trained again on all rows" in told
+    assert "mae 23.25 on 100 rows from 2016-05-01; chose max_iter=143; trained again on all rows" in told
     assert "mae 22.5 on average, spread 0.7071; from 2016-02-01 22, 2016-03-01 23" in told
     assert "opened 2 times for versions 2, 5" in told
     assert "backtest_mae" not in told.splitlines()[1]

@@ -126,16 +126,17 @@ def test_a_model_is_trained_in_a_process_of_its_own_and_is_no_verdict(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", "secret")
-    stages, say = told()
-    found = flow.try_pipeline(pipeline(), [file], say, train=True)
-    assert [stage for stage, text in stages if not text] == list(flow.stages(pipeline(), train=True))
+    stages, say, spec = *told(), pipeline(validation={"share": 0.2})
+    found = flow.try_pipeline(spec, [file], say, train=True)
+    assert [stage for stage, text in stages if not text] == list(flow.stages(spec, train=True))
     assert found.good and found.baseline and found.model and set(found.model.metrics) >= {"mae", "rmse"}
     assert found.model.metrics["mae"] < found.baseline.value
-    shown = "\n".join(trying.lines(found, pipeline()))
+    shown = "\n".join(trying.lines(found, spec))
+    assert f"On the validation part: validation_mae {found.model.validation['validation_mae']:.4g}" in shown
     assert f"Model: mae {found.model.metrics['mae']:.4g}" in shown and "This is no verdict of the gate" in shown
     for part, is_told in ((2, False), (60, True)):  # a model with this part of the baseline's error
         other = replace(found, model=replace(found.model, metrics={"mae": found.baseline.value / part}))
-        assert ("a column that tells the target" in "\n".join(trying.lines(other, pipeline()))) is is_told
+        assert ("a column that tells the target" in "\n".join(trying.lines(other, spec))) is is_told
 
 
 def test_a_class_that_no_training_row_has_is_named_unless_rows_were_only_sampled(

@@ -127,9 +127,9 @@ def _validation(version: ModelVersion, metric: str | None) -> str:
     how: Mapping[str, Any] = version.validation or {}
     since = f" from {how['begins']}" if how.get("begins") else ""
     chosen = ", ".join(f"{name}={value}" for name, value in how["chosen"].items())
-    figures = {name: value for name, value in version.metrics.items() if name.startswith(VALIDATED)}
+    figures = {n.removeprefix(VALIDATED): value for n, value in version.metrics.items() if n.startswith(VALIDATED)}
     told = [
-        f"{text.figures(figures, f'{VALIDATED}{metric}')} on {text.counted(how['rows'], 'row')}{since}",
+        f"{text.figures(figures, metric)} on {text.counted(how['rows'], 'row')}{since}",
         *([f"chose {chosen}"] if chosen else []),
         "trained again on all rows" if how["refit"] else f"learned from the other {how['rows_fit']:,}",
     ]

@@ -26,7 +26,8 @@ class Validation:
 
     def choose(self, **params: bool | int | float | str) -> None:
         """Say with which parameters the model is to be trained on all rows."""
-        self.chosen |= params
+        # NumPy's scalars become Python's, which JSON holds
+        self.chosen |= {name: value.item() if hasattr(value, "item") else value for name, value in params.items()}
 
 
 @dataclass(frozen=True)

@@ -269,7 +269,8 @@ def _opened(trained: Evidence | None, openings: Sequence[Evidence], jobs: Mappin
     rows = str(((trained.body.get("dataset") or {}).get("held_out") or {}).get("sha256", "")) if trained else ""
     found = [record.body for record in openings if rows and record.body["held_out"] == rows]
     named = {str(name) for body in found for name in [*body["versions"], jobs.get(str(body["job_id"]))] if name}
-    return {"opened": len(found), "opened_by": tuple(sorted(named, key=lambda name: (len(name), name)))}
+    times = max((int(body["opening"]) for body in found), default=0)  # a page reads the newest records, not all
+    return {"opened": times, "opened_by": tuple(sorted(named, key=lambda name: (len(name), name)))}
 
 
 def _drift(record: Evidence) -> DriftVerdict:

@@ -43,7 +43,7 @@ def fit(inputs, target, params, seed, validation=None):
     with pathlib.Path(__file__).with_suffix(".log").open("a") as log:
         log.write(json.dumps(told | {"params": params}) + "\\n")
     if validation is not None:
-        validation.choose(chosen=7)
+        validation.choose(chosen=np.int64(7))
     return LinearRegression().fit(np.nan_to_num(inputs), target)
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from rempart.ledger.port import Evidence, Ledger
+from rempart.ledger.port import Ledger
 
 ALL = 100_000
 Reason = Literal["registration", "gate"]
@@ -28,8 +28,3 @@ def record(ledger: Ledger, pipeline: str, held_out: str, why: Reason, job: str, 
     }
     ledger.append("opening", pipeline, body)
     return number
-
-
-def counted(openings: Sequence[Evidence], held_out: str) -> int:
-    """Return how often held-out rows were opened, by the records of a pipeline."""
-    return sum(1 for found in openings if found.body["held_out"] == held_out)

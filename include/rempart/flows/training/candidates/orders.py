@@ -58,15 +58,19 @@ def measuring(pipeline: ModelPipeline, params: Mapping[str, Any]) -> Measuring:
 
 def check(how: Measuring, rows: pa.Table) -> None:
     """Check before a job starts that each part has rows. Raises TrainingError."""
+    import pyarrow as pa
+
+    rows = rows.select([name for name in rows.column_names if name in _columns(how)])
     if how.validation is not None:
         splits.validation(rows, how.validation)
     if how.backtest is not None:
         for parts in splits.origins(rows, how.backtest):
             if how.validation is not None:
-                splits.validation(rows.filter(_mask(parts.fit)), how.validation)
+                splits.validation(rows.filter(pa.array(parts.fit)), how.validation)
 
 
-def _mask(mask: Any) -> Any:
-    import pyarrow as pa
-
-    return pa.array(mask)
+def _columns(how: Measuring) -> set[str | None]:
+    """Return the columns that decide on which side a row is."""
+    named: set[str | None] = {part.column for part in (how.validation, how.backtest) if part is not None}
+    named |= {part.known_at for part in (how.validation, how.backtest) if part is not None}
+    return named | ({*how.validation.by, how.validation.stratify} if how.validation is not None else set())
