@@ -114,7 +114,8 @@ def naive_predictions(
         sums[key] = sums.get(key, extra * np.ones(rows.shape[1])) + row
         counts[key] = counts.get(key, extra * rows.shape[1]) + 1
     overall = (rows.sum(axis=0) + extra) / (len(rows) + extra * rows.shape[1])
-    grouped = np.array([sums[k] / counts[k] if k in sums else overall for k in group_keys(holdout, by)])
+    made = [sums[k] / counts[k] if k in sums else overall for k in group_keys(holdout, by)]
+    grouped = np.array(made).reshape(-1, rows.shape[1])
     flat = np.tile(overall, (holdout.num_rows, 1))
     return (grouped[:, 0], flat[:, 0]) if task == "regression" else (grouped, flat)
 
