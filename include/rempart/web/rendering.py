@@ -13,7 +13,6 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rempart.web import charts
-from rempart.web.details import card_charts
 from rempart.web.page import Page
 from rempart.web.wording import LANGUAGES, Texts, choose
 
@@ -37,7 +36,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals |= {"charts": charts, "card_charts": card_charts, "languages": LANGUAGES}
+    found.globals |= {"charts": charts, "languages": LANGUAGES}
     found.filters["airflow"] = lambda base: base.rpartition("/")[0]
     found.filters["json"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
     return found

@@ -149,6 +149,18 @@ def test_a_comparison_shows_figures_bounds_parameters_and_features(watched: Watc
     assert "The figures are of different held-out rows." in lines
 
 
+def test_a_comparison_shows_importances_side_by_side(watched: Watched) -> None:
+    found = state(watched)
+    second, third = names.version(found, "2"), names.version(found, "3")
+    known = ({"own__adults": 3.5, "own__lead": 1.0}, {"own__lead": 1.25})
+    lines = list(models.comparison_lines(compared(MODEL, second, third, known), "mae"))
+    start = lines.index(next(line for line in lines if line.startswith("IMPORTANCE")))
+    assert [line.split() for line in lines[start + 1 : start + 3]] == [
+        ["own__adults", "3.5", "-"],
+        ["own__lead", "1", "1.25"],
+    ]
+
+
 def test_a_version_is_the_same_as_itself(watched: Watched) -> None:
     found = names.version(state(watched), "1")
     lines = list(models.comparison_lines(compared(MODEL, found, found), "mae"))

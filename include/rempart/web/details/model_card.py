@@ -17,6 +17,7 @@ from rempart.models.card.page import overall_error
 from rempart.models.card.svg import groups_of
 from rempart.models.explanations.figures import Segment
 from rempart.web import sources
+from rempart.web.details import card_charts
 from rempart.web.details.rollback import ModelName
 from rempart.web.rendering import render
 from rempart.web.security.access import may, requires
@@ -61,4 +62,11 @@ def read_card(model: ModelName, version: Version) -> KeptCard:
 @router.get(PATH)
 def show_card(request: Request, model: ModelName, version: Version, user: BaseUser = Depends(READER)) -> Response:  # noqa: B008 # FastAPI's way
     found = read_card(model, version)
-    return render(request, "model-card", current="models", found=found, evidence=may(user, "read_evidence"))
+    return render(
+        request,
+        "model-card",
+        current="models",
+        found=found,
+        evidence=may(user, "read_evidence"),
+        card_charts=card_charts,
+    )
