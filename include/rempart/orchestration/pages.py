@@ -39,6 +39,11 @@ def _cockpit(at: At, path: str) -> str:
     return f"{urlsplit(at.airflow).path.rstrip('/')}/{COCKPIT}/{path}"
 
 
+def models(airflow: str) -> str:
+    """Return the path of the cockpit's page *Models*. `airflow`: where people reach Airflow."""
+    return f"{urlsplit(airflow).path.rstrip('/')}/{COCKPIT}/models"
+
+
 def _of_run(topic: str) -> Callable[[At], str]:
     return lambda at: _cockpit(at, f"run?{urlencode({'dag_id': at.dag, 'run_id': at.run})}#{topic}")
 

@@ -68,7 +68,7 @@ def body_of(name: str, version: str, judged: Mapping[str, Any], wait: Wait, numb
         "",
         f"**Until:** {moment(wait.deadline)}. Without a decision the version is rejected.",
         "",
-        f"All figures: the page *Model gate* of this run, the cockpit's page *Models*, or `rempart model show {name}`.",
+        f"All figures: `rempart model show {name}`, or the cockpit's page *Models*.",
         "Your reason goes into the evidence: write no names.",
     ]
     if answers:

@@ -11,7 +11,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 
-from rempart.orchestration import runtime
+from rempart.orchestration import pages, runtime
 
 if TYPE_CHECKING:
     from rempart.flows.approval.decide import Desk
@@ -47,7 +47,7 @@ class AskPerson(HITLOperator):
         question = ask(self._desk(), version)
         if not question.waits:
             raise AirflowSkipException(question.told)
-        self.subject, self.body = question.subject, question.body
+        self.subject, self.body = question.subject, f"{question.body}\n\n[Page *Models*]({pages.models(_airflow())})"
         self.response_timeout = timedelta(seconds=max(question.seconds, 1.0))
         try:
             return super().execute(context)
@@ -116,8 +116,6 @@ def notified(pipeline: str, version: str, dag_id: str, run_id: str) -> list[str]
     """
     from urllib.parse import quote
 
-    from airflow.configuration import conf
-
     from rempart.flows.approval.ask import ask
     from rempart.flows.approval.decide import Desk
     from rempart.flows.approval.notice import notify
@@ -126,6 +124,12 @@ def notified(pipeline: str, version: str, dag_id: str, run_id: str) -> list[str]
     question = ask(desk, version)
     if not question.waits:
         raise AirflowSkipException(question.told)
-    base = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
-    page = f"{base}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}/tasks/decide/required_actions"
+    page = f"{_airflow().rstrip('/')}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}/tasks/decide/required_actions"
     return notify(desk.platform.connections, desk.platform.clock(), pipeline, question, page)
+
+
+def _airflow() -> str:
+    """Return where people reach Airflow."""
+    from airflow.configuration import conf
+
+    return conf.get("api", "base_url", fallback="") or ""
