@@ -169,9 +169,9 @@ def test_the_gate_promotes_refuses_and_is_readable_in_mlflow(fast, tmp_path):
     now = platform.clock()
     rows = SimpleNamespace(name="rows", read=lambda: ObservedRows(TABLE, "s1", NewestTimes(now, now, now)))
     watched = champion_drift.watch(platform, pipeline.model_copy(update={"monitoring": rules}), rows)
-    beside = platform.ledger.find("monitoring", pipeline.name)[0].body["challenger"]
-    assert (beside["version"], beside["standing"], beside["better"]) == (bad.version, "refused", "champion")
-    assert watched.version == first.version and beside["rows"] == watched.window.rows > 30
+    compared = platform.ledger.find("monitoring", pipeline.name)[0].body["challenger"]
+    assert (compared["version"], compared["standing"], compared["better"]) == (bad.version, "refused", "champion")
+    assert watched.version == first.version and compared["rows"] == watched.window.rows > 30
     chain = [platform.ledger.find(kind, pipeline.name)[0].body for kind in ("retraining", "candidate", "refusal")]
     assert [(body["verdict"], body["version"]) for body in chain] == [(verdict, bad.version)] * 3
     assert validate(platform, pipeline) == refused

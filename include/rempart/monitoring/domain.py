@@ -97,7 +97,7 @@ def separate(training: Rows, window: Rows, columns: Sequence[str], least: int) -
     import warnings
 
     import numpy as np
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # it has no stubs
 
     if not columns or len(window.months) < least:
         return None
@@ -148,7 +148,7 @@ def _spans(training: Rows, window: Ints, least: int) -> list[Ints]:
     return [np.arange(end - len(window) + 1, end + 1) for end in ends[:SPANS]]
 
 
-def _smallest(training: Rows, side: Rows, places: Ints, months: Ints, least: int) -> _Told | None:
+def _smallest(training: Rows, side: Rows, places: Ints, months: Ints, least: int) -> _CrossFit | None:
     """Return the smaller AUC of some rows of a side against their season, and against the months just before."""
     import numpy as np
 
@@ -157,12 +157,12 @@ def _smallest(training: Rows, side: Rows, places: Ints, months: Ints, least: int
     if len(season) < least:
         season = np.flatnonzero(others)
     before = np.flatnonzero(others & np.isin(training.months, months - len(months)))
-    found = [_told(training, each, side, places) for each in (season, before) if len(each) >= least]
-    return min(found, key=lambda told: told.area, default=None)
+    found = [_cross_fit(training, each, side, places) for each in (season, before) if len(each) >= least]
+    return min(found, key=lambda fit: fit.area, default=None)
 
 
 @dataclass(frozen=True)
-class _Told:
+class _CrossFit:
     """Two models, each asked about the half of the rows that the other learned from."""
 
     area: float
@@ -190,7 +190,7 @@ class _Told:
         return tuple(sorted(used, key=lambda column: -column.share)[:SHOWN])
 
 
-def _told(training: Rows, reference: Ints, side: Rows, places: Ints) -> _Told:
+def _cross_fit(training: Rows, reference: Ints, side: Rows, places: Ints) -> _CrossFit:
     import numpy as np
     from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -209,7 +209,7 @@ def _told(training: Rows, reference: Ints, side: Rows, places: Ints) -> _Told:
         )
         made.append((model.fit(matrix[half != asked], is_window[half != asked]), np.flatnonzero(half == asked)))
     areas = [_area(is_window[rows], model.decision_function(matrix[rows])) for model, rows in made]
-    return _Told(sum(areas) / 2, matrix, is_window, tuple(made))
+    return _CrossFit(sum(areas) / 2, matrix, is_window, tuple(made))
 
 
 def _area(truth: Ints, score: Any) -> float:

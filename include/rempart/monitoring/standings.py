@@ -24,7 +24,7 @@ _Z = 1.96
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """The gate's metric of champion and challenger on rows that neither learned from.
 
     `difference`: challenger minus champion, in the metric's unit; `low`, `high`: its 95 % interval. `better`: "neither"
@@ -48,14 +48,14 @@ class Comparison:
         return asdict(self)
 
 
-def unknown(version: str, standing: Standing, metric: str, why: str, rows: int = 0) -> Comparison:
+def unknown(version: str, standing: Standing, metric: str, why: str, rows: int = 0) -> PairedComparison:
     """Return a comparison that could not be made."""
-    return Comparison(version, standing, metric, rows, why=why)
+    return PairedComparison(version, standing, metric, rows, why=why)
 
 
 def compare(
     version: str, standing: Standing, metric: str, champion: Floats, challenger: Floats, least: int
-) -> Comparison:
+) -> PairedComparison:
     """Return how the challenger does beside the champion. Both: losses of the same rows, in order, shape [n].
 
     The interval is that of the mean of the rows' differences; of the root mean square error its first-order
@@ -64,7 +64,7 @@ def compare(
     import numpy as np
 
     rows = len(champion)
-    empty = Comparison(version, standing, metric, rows)
+    empty = PairedComparison(version, standing, metric, rows)
     if rows < least:
         return replace(empty, why=f"{rows:,} rows with a known target are of neither's training, {least:,} are needed")
     if not (np.isfinite(champion).all() and np.isfinite(challenger).all()):

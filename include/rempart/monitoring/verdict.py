@@ -16,7 +16,7 @@ from rempart.monitoring.columns import ColumnVerdict
 from rempart.monitoring.domain import Separation
 from rempart.monitoring.freshness import DataAge
 from rempart.monitoring.performance import Figure, Performance
-from rempart.monitoring.standings import Comparison
+from rempart.monitoring.standings import PairedComparison
 
 Outcome = Literal["green", "red", "unknown"]
 EXIT: Mapping[Outcome, int] = {"green": 0, "red": 1, "unknown": 2}
@@ -46,7 +46,7 @@ class ChampionVerdict:
     columns: tuple[ColumnVerdict, ...] = ()
     performance: Performance | None = None
     ages: tuple[DataAge, ...] = ()
-    challenger: Comparison | None = None
+    challenger: PairedComparison | None = None
     domain: Separation | None = None
 
     def body(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def conclude(
     performance: Performance | None,
     least: int,
     ages: tuple[DataAge, ...] = (),
-    challenger: Comparison | None = None,
+    challenger: PairedComparison | None = None,
     domain: Separation | None = None,
     *,
     domain_alarms: bool = False,

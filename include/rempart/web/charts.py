@@ -18,7 +18,7 @@ from rempart.web.read_models.overview import PlaceState
 from rempart.web.read_models.points import Point
 from rempart.web.read_models.quarantine import Result
 from rempart.web.read_models.sites import MeasuredReplication
-from rempart.web.read_models.watched.beside import PairedMetric
+from rempart.web.read_models.watched.findings import PairedMetric
 from rempart.web.wording import Texts
 
 WIDTH, LEFT, RIGHT = 960, 70, 16

@@ -7,14 +7,14 @@ import pytest
 
 from rempart.models import metrics
 from rempart.monitoring import performance, standings
-from rempart.monitoring.standings import Comparison
+from rempart.monitoring.standings import PairedComparison
 
 RANDOM = np.random.default_rng(3)
 HARD = RANDOM.exponential(20, 1_000)
 """Losses of rows: some are hard for every model."""
 
 
-def compared(champion: np.ndarray, challenger: np.ndarray, metric: str = "mae") -> Comparison:  # type: ignore[type-arg]
+def compared(champion: np.ndarray, challenger: np.ndarray, metric: str = "mae") -> PairedComparison:  # type: ignore[type-arg]
     return standings.compare("4", "refused", metric, champion, challenger, 200)
 
 

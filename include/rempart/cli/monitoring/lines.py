@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from rempart.cli.views import text
-from rempart.web.read_models.watched.beside import Beside
 from rempart.web.read_models.watched.drift import MetricFigure, Watched
+from rempart.web.read_models.watched.findings import ChallengerFigures
 
 _WORDS = {"good": "green", "bad": "RED"}
 
@@ -42,7 +42,7 @@ def verdict(found: Watched) -> Iterator[str]:
             for each in found.measured
         ]
         yield from text.table((str(found.metric).upper(), "ROWS", "NOW", "REFERENCE", ""), rows)
-    yield from _beside(found)
+    yield from _other_findings(found)
     if found.columns:
         yield ""
         table = [
@@ -67,7 +67,7 @@ def _limit(seconds: float | None) -> str:
     return "no limit" if seconds is None else text.span(seconds)
 
 
-def _beside(found: Watched) -> Iterator[str]:
+def _other_findings(found: Watched) -> Iterator[str]:
     """Yield how the challenger does beside the champion, and whether a model tells the window apart."""
     if other := found.challenger:
         yield ""
@@ -83,7 +83,7 @@ def _beside(found: Watched) -> Iterator[str]:
             yield f"  by {', '.join(apart.columns)}"
 
 
-def _compared(other: Beside, metric: str) -> str:
+def _compared(other: ChallengerFigures, metric: str) -> str:
     if other.challenger is None or other.difference is None:
         return f"not compared, {other.why}"
     better = {"challenger": "BETTER", "champion": "worse"}.get(str(other.better), "no difference beyond chance")

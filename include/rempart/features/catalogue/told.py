@@ -24,8 +24,8 @@ def of_view(pipeline: ModelPipeline, name: str) -> Iterator[tuple[str, str]]:
     view = pipeline.features[name]
     if isinstance(view, UsedView):
         source: ModelPipeline = view.source
-        for feature, told in of_view(source, view.view):
-            yield feature, f"{told}; of view {view.view} of pipeline {view.pipeline}"
+        for feature, definition in of_view(source, view.view):
+            yield feature, f"{definition}; of view {view.view} of pipeline {view.pipeline}"
         return
     if isinstance(view, TrailingView):
         by = ", ".join(view.by)

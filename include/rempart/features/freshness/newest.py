@@ -32,9 +32,9 @@ def read(databases: FeatureDatabases, pipeline: ModelPipeline, now: datetime) ->
         load = opened.execute("SELECT loaded_at FROM feature_loads WHERE pipeline = %s", (pipeline.name,)).fetchone()
         if load is None:
             return Newest(None, None, None)
-        rows = tables.name(rows_table(pipeline))
+        rows: sql.Composable = tables.name(rows_table(pipeline))
         target, moment = tables.name(pipeline.prediction.target), tables.name("event_timestamp")
-        known, source = moment, rows
+        known, source = moment, rows  # a target of the own rows is known at their moment
         if pipeline.prediction.from_ is not None:
             known, source = tables.name(labels.KNOWN_AT), tables.name(labels_table(pipeline))
         elif labels.tells_known_at(pipeline):

@@ -59,9 +59,9 @@ def recipient(connection: Connection) -> tuple[Webhook | Mail, dict[str, str]]:
     try:
         if connection.conn_type in ("http", "https"):
             scheme = connection.schema or ("https" if connection.conn_type == "https" else "http")
-            port = f":{connection.port}" if connection.port else ""
+            at_port = f":{connection.port}" if connection.port else ""
             host = connection.host.split("://")[-1]
-            secrets[_URL] = f"{scheme}://{host}{port}/{str(extra.get('path', '')).lstrip('/')}"
+            secrets[_URL] = f"{scheme}://{host}{at_port}/{str(extra.get('path', '')).lstrip('/')}"
             if connection.password:
                 secrets[_TOKEN] = connection.password
             return Webhook(by="webhook", url_env=_URL, token_env=_TOKEN if connection.password else None), secrets

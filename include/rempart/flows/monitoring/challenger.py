@@ -7,26 +7,27 @@ its answers in the prediction log are not needed: these are a sample, sealed, an
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
 from rempart.errors import RempartError
 from rempart.flows.monitoring.answered import Answered, answered, first_unseen, is_unseen, row_metric
-from rempart.flows.prediction.champion import check_definitions, version_of
+from rempart.flows.prediction.champion import check_definitions
 from rempart.flows.shared import erasures, removals, retirements
-from rempart.flows.shared.platform import Platform
 from rempart.flows.training.train import target_feature
 from rempart.ledger.port import Evidence, Kind, Ledger
 from rempart.models import metrics
 from rempart.models.predictions import figures
 from rempart.monitoring import performance, standings
-from rempart.monitoring.standings import Comparison, Standing
+from rempart.monitoring.standings import PairedComparison, Standing
 from rempart.settings.pipeline import ModelPipeline
 from rempart.training import datasets
 
 if TYPE_CHECKING:
     from rempart.models.loading import LoadedModel
+    from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
 _DECISIONS: tuple[tuple[Kind, Standing], ...] = (
@@ -68,18 +69,19 @@ def find(ledger: Ledger, pipeline: ModelPipeline, champion: str) -> tuple[Eviden
     return found[0], max(judged)[1] if judged else unjudged
 
 
-def opened(platform: Platform, pipeline: ModelPipeline, champion: str) -> Challenger | None:
+def opened(
+    ledger: Ledger, site: Site, pipeline: ModelPipeline, champion: str, load: Callable[[str], LoadedModel]
+) -> Challenger | None:
     """Return the challenger with its model, or None without one. A challenger that cannot be asked has a reason.
 
-    Raises LedgerError, DatabaseUnavailable: the ledger did not answer.
+    `load`: returns a version's verified model. Raises LedgerError, DatabaseUnavailable: the ledger did not answer.
     """
-    if (found := find(platform.ledger, pipeline, champion)) is None:
+    if (found := find(ledger, pipeline, champion)) is None:
         return None
     record, standing = found
     version = str(record.body["version"])
     try:
-        begin = _begin(platform, pipeline, record)
-        model = version_of(platform, pipeline.name, version)
+        begin, model = _begin(ledger, site, pipeline, record), load(version)
         check_definitions(pipeline, model)
     except RempartError as error:  # the verdict is on the champion: it does not wait for a challenger
         logger.warning("challenger %s of %s is not compared: %s", version, pipeline.name, error.what)
@@ -87,14 +89,14 @@ def opened(platform: Platform, pipeline: ModelPipeline, champion: str) -> Challe
     return Challenger(version, standing, model, begin)
 
 
-def _begin(platform: Platform, pipeline: ModelPipeline, record: Evidence) -> date | None:
+def _begin(ledger: Ledger, site: Site, pipeline: ModelPipeline, record: Evidence) -> date | None:
     """Return the time from which a candidate learned from no row, None if its hold-out has no row."""
-    known, site = erasures.rewritten(platform.ledger), platform.active_site(pipeline.classification)
+    known = erasures.rewritten(ledger)
     holdout = datasets.decoded(erasures.read_dataset(known, site, record.body["dataset"]["held_out"]))
     return first_unseen(pipeline, holdout)
 
 
-def compare(pipeline: ModelPipeline, given: Challenger, window: Answered) -> Comparison:
+def compare(pipeline: ModelPipeline, given: Challenger, window: Answered) -> PairedComparison:
     """Return how a challenger does beside the champion. `window`: rows with a known target, answered by the champion.
 
     Only rows that neither learned from count. A challenger that fails on them is not known.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import RempartError, TrainingError
@@ -26,7 +27,7 @@ from rempart.flows.monitoring.answered import (
     row_time,
 )
 from rempart.flows.monitoring.challenger import Challenger
-from rempart.flows.prediction.champion import champion_of
+from rempart.flows.prediction.champion import champion_of, version_of
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.champions import decisions_on, intended
@@ -98,7 +99,9 @@ def _judged(platform: Platform, pipeline: ModelPipeline, version: str, rows: Row
     train = datasets.decoded(erasures.read_dataset(rewritten, site, dataset))
     holdout = datasets.decoded(erasures.read_dataset(rewritten, site, dataset["held_out"]))
     reference = Reference(train, holdout, float(record.body["metrics"][row_metric(pipeline)]), record.at)
-    observed, other = rows.read(), challenger.opened(platform, pipeline, version)
+    observed = rows.read()
+    open_version = partial(version_of, platform, pipeline.name)
+    other = challenger.opened(platform.ledger, site, pipeline, version, open_version)
     try:
         return judge(pipeline, model, reference, observed, rows.name, platform.clock(), other)
     finally:

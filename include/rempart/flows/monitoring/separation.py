@@ -24,8 +24,8 @@ def separate(pipeline: ModelPipeline, model: LoadedModel, train: pa.Table, windo
     if pipeline.monitoring.domain_classifier == "off":
         return None
     features = [feature for feature in model.features if feature.name not in _calendar(pipeline)]
-    sides = [_rows(features, table, row_time(pipeline)) for table in (train, window)]
-    return domain.separate(*sides, [feature.name for feature in features], pipeline.monitoring.least_rows)
+    learned, seen = (_rows(features, table, row_time(pipeline)) for table in (train, window))
+    return domain.separate(learned, seen, [feature.name for feature in features], pipeline.monitoring.least_rows)
 
 
 def _calendar(pipeline: ModelPipeline) -> frozenset[str]:

@@ -101,7 +101,8 @@ def smape_terms(truth: Floats, predicted: Floats) -> Floats:
     import numpy as np
 
     both = np.abs(truth) + np.abs(predicted)
-    return np.divide(2 * np.abs(predicted - truth), both, out=np.zeros(len(both)), where=both > 0)
+    found: Floats = np.divide(2 * np.abs(predicted - truth), both, out=np.zeros(len(both)), where=both > 0)
+    return found
 
 
 def _r2(_: Measures, truth: Floats, predicted: Floats) -> float:
@@ -180,7 +181,8 @@ def brier_terms(measures: Measures, truth: Floats, predicted: Floats) -> Floats:
     """Return the squared error of each row: of two classes that of one, otherwise the sum over the classes."""
     import numpy as np
 
-    return np.sum([(predicted[:, each] - (truth == each)) ** 2 for each in measures.looked_for()], axis=0)
+    found: Floats = np.sum([(predicted[:, each] - (truth == each)) ** 2 for each in measures.looked_for()], axis=0)
+    return found
 
 
 def _calibration(measures: Measures, truth: Floats, predicted: Floats) -> float:

@@ -66,7 +66,7 @@ def statistic(measures: Measures, name: str, truth: Floats, predicted: Floats) -
     if name in ("roc_auc", "pr_auc"):
         curve = _roc if name == "roc_auc" else _average_precision
         ranked = [curve(truth == each, predicted[:, each]) for each in measures.looked_for()]
-        return lambda weights: sum(made(weights) for made in ranked) / len(ranked)
+        return lambda weights: np.mean([made(weights) for made in ranked], axis=0)
     terms, finish = _sums(measures, name, truth, predicted)
     return lambda weights: finish(weights @ terms, weights.sum(axis=1))
 
@@ -182,7 +182,8 @@ def _average_precision(is_it: Any, chance: Floats) -> Statistic:
 def _log_loss(_: Measures, truth: Floats, predicted: Floats) -> Floats:
     import numpy as np
 
-    return -np.log(np.clip(predicted[np.arange(len(truth)), truth.astype(int)], _SMALLEST, 1.0))
+    found: Floats = -np.log(np.clip(predicted[np.arange(len(truth)), truth.astype(int)], _SMALLEST, 1.0))
+    return found
 
 
 def _mape(_: Measures, truth: Floats, predicted: Floats) -> Floats:

@@ -311,8 +311,11 @@ def _judged(state: State) -> Callable[[Body], Sentence]:
 
 
 def _answer(body: Body) -> Sentence:
-    told = {"version": str(body["version"]), "by": str(body["by"]), "what": str(body["answer"])}
-    return "warning", told, _words([body.get("why"), body.get("reason")])
+    return (
+        "warning",
+        {"version": str(body["version"]), "by": str(body["by"]), "what": str(body["answer"])},
+        _words([body.get("why"), body.get("reason")]),
+    )
 
 
 def _rollback(body: Body) -> Sentence:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -69,23 +68,24 @@ def test_a_version_that_was_retired_or_removed_is_no_challenger() -> None:
     assert standing(SECOND, ("removal", {"what": "remove", "id": "x", "state": "ended"})) is None
 
 
-def test_without_a_challenger_nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(challenger, "version_of", None)
-    platform: Any = SimpleNamespace(ledger=ledger())
-    assert challenger.opened(platform, PIPELINE, "1") is None
+def test_without_a_challenger_nothing_is_opened() -> None:
+    nothing: Any = None
+    assert challenger.opened(ledger(), nothing, PIPELINE, "1", nothing) is None
 
 
-@pytest.mark.parametrize("stage_of_fault", ["_begin", "version_of", "check_definitions"])
+@pytest.mark.parametrize("stage_of_fault", ["_begin", "load", "check_definitions"])
 def test_a_challenger_that_cannot_be_opened_has_a_reason_and_raises_nothing(
     stage_of_fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: Any) -> Any:
         raise (ObjectMissing if stage_of_fault == "_begin" else ModelRefused)("a file differs", "Roll back.")
 
-    for name in ("_begin", "version_of", "check_definitions"):
-        monkeypatch.setattr(challenger, name, refused if name == stage_of_fault else lambda *_: None)
-    platform: Any = SimpleNamespace(ledger=ledger(SECOND))
-    found = challenger.opened(platform, PIPELINE, "1")
+    answers = {name: refused if name == stage_of_fault else lambda *_: None for name in ("_begin", "check_definitions")}
+    for name, answer in answers.items():
+        monkeypatch.setattr(challenger, name, answer)
+    site: Any = None
+    load: Any = refused if stage_of_fault == "load" else lambda _: None
+    found = challenger.opened(ledger(SECOND), site, PIPELINE, "1", load)
     assert found is not None and (found.version, found.model, found.why) == ("2", None, "a file differs")
     told = challenger.compare(PIPELINE, found, Answered(ROWS, Off(3.0).predict(ROWS)))
     assert (told.why, told.better, told.challenger) == ("a file differs", None, None)

@@ -12,15 +12,15 @@ from rempart.settings.pipeline import ModelPipeline
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.messages import Moment, State, moment
 from rempart.web.read_models.models import champions
-from rempart.web.read_models.watched.beside import (
-    Beside,
+from rempart.web.read_models.watched.findings import (
+    ChallengerFigures,
     DataAge,
+    DomainFigures,
     PairedMetric,
-    ToldApart,
     ages,
-    beside,
+    challenger_of,
+    domain_of,
     paired,
-    told_apart,
 )
 from rempart.web.read_models.watched.retraining import AlarmChain, chains
 
@@ -92,8 +92,8 @@ class Watched:
     movements: tuple[tuple[datetime, float], ...] = ()
     chains: tuple[AlarmChain, ...] = ()
     ages: tuple[DataAge, ...] = ()
-    challenger: Beside | None = None
-    apart: ToldApart | None = None
+    challenger: ChallengerFigures | None = None
+    apart: DomainFigures | None = None
     pairs: tuple[PairedMetric, ...] = ()
 
     @property
@@ -163,8 +163,8 @@ def _watched(name: str, champion: str | None, records: Sequence[Evidence], now: 
         _over_time(history, _error),
         _over_time(history, _movement),
         ages=ages(body),
-        challenger=beside(body),
-        apart=told_apart(body),
+        challenger=challenger_of(body),
+        apart=domain_of(body),
         pairs=paired(history),
     )
 

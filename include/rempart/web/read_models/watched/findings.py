@@ -30,7 +30,7 @@ class DataAge:
 
 
 @dataclass(frozen=True)
-class Beside:
+class ChallengerFigures:
     """Challenger and champion on the same rows. None figures: not known; `why` then says why.
 
     `difference`: challenger minus champion, with its 95 % interval.
@@ -49,7 +49,7 @@ class Beside:
 
 
 @dataclass(frozen=True)
-class ToldApart:
+class DomainFigures:
     """How well a model tells the window from the training data. `columns`: by which it does."""
 
     area: float
@@ -79,19 +79,19 @@ def ages(body: Mapping[str, Any]) -> tuple[DataAge, ...]:
     )
 
 
-def beside(body: Mapping[str, Any]) -> Beside | None:
+def challenger_of(body: Mapping[str, Any]) -> ChallengerFigures | None:
     """Return the challenger of a verdict, or None without one."""
     if (found := body["challenger"]) is None:
         return None
-    return Beside(**{name: found[name] for name in Beside.__dataclass_fields__})
+    return ChallengerFigures(**{name: found[name] for name in ChallengerFigures.__dataclass_fields__})
 
 
-def told_apart(body: Mapping[str, Any]) -> ToldApart | None:
+def domain_of(body: Mapping[str, Any]) -> DomainFigures | None:
     """Return how well the window of a verdict is told apart, or None if no model was asked."""
     if (found := body["domain"]) is None:
         return None
     names = tuple(str(column["column"]) for column in found["columns"])
-    return ToldApart(
+    return DomainFigures(
         found["area"], found["low"], found["high"], found["allowed"], found["spans"], found["moved"], names
     )
 
