@@ -276,7 +276,7 @@ def fitted(
     try:
         offered = packages.load(use)
         function = offered.fit if offered else _custom(use)
-        given = {"run": run, "features": features, "task": task, "classes": classes}
+        given: dict[str, Any] = {"run": run, "features": features, "task": task, "classes": classes}
         more = {name: value for name, value in given.items() if value is not None and takes(function, name)}
         if takes(function, "group"):
             more["group"] = run.group if run is not None else Group()
