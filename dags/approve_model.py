@@ -53,10 +53,13 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
         @task
         def approve(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
             from rempart.flows.approval.approve import approve
+            from rempart.flows.training.explained.keep import keep
 
             platform, spec = runtime.platform(), runtime.model_pipeline(name)
             by, asked = runtime.person(platform, dag_run), dag_run.run_after
             done = approve(platform, spec, params["version"], by=by, dry_run=params["dry_run"], asked=asked)
+            if not params["dry_run"]:
+                keep(platform, spec, params["version"])
             return runtime.as_json(done)
 
         @task(outlets=[champion])

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from rempart.models.card import svg
 from rempart.models.card.facts import Card
-from rempart.models.explanations.figures import Dependence, Segment
+from rempart.models.explanations.figures import Dependence, ErrorSegment
 from rempart.web.read_models.messages import State, worst
 from rempart.web.read_models.model_versions import ModelVersion
 from rempart.web.read_models.models import Plot
@@ -222,7 +222,7 @@ def card_importance(card: Card, t: Texts) -> Markup:
     return Markup(svg.importance_chart(t("card.importance"), found.importance) if found else "")  # noqa: S704 # escaped there
 
 
-def card_errors(segment: Segment, overall: float, t: Texts) -> Markup:
+def card_errors(segment: ErrorSegment, overall: float, t: Texts) -> Markup:
     """Draw the error of each group of held-out rows, and that of all rows."""
     title = t("card.errors-by", by=segment.by)
     return Markup(svg.segment_chart(title, segment, overall, t("card.others")))  # noqa: S704 # escaped there

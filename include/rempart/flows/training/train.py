@@ -320,7 +320,7 @@ def _record(
     pipeline: ModelPipeline,
     spec: JobSpec,
     result: JobResult,
-    found: measured.Measured,
+    found: measured.HeldOutResult,
     figures: Mapping[str, float],
     version: str,
     classification: Classification,

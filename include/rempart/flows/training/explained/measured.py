@@ -18,7 +18,7 @@ from rempart.training.job import JobResult, JobSpec
 
 
 @dataclass(frozen=True)
-class Measured:
+class HeldOutResult:
     """Figures of a model on `rows` held-out rows. `kept`: SHA-256 of the explanations at the site, by key."""
 
     metrics: dict[str, float]
@@ -34,7 +34,7 @@ def verify(site: Site, spec: JobSpec, result: JobResult) -> None:
 
 def measure(
     known: erasures.Rewritten, tracking: Connection, site: Site, spec: JobSpec, result: JobResult, time: str | None
-) -> Measured:
+) -> HeldOutResult:
     """Measure a job's model on the held-out rows, and add the figures and files to its run in MLflow.
 
     `time`: column by which errors are told over time. The explanations also go to the site, under a key made of their
@@ -49,7 +49,7 @@ def measure(
     finally:
         model.close()
     experiment.log_held_out(tracking, result.run_id, result.model_id, found.metrics, found.files)
-    return Measured(found.metrics, found.rows, _keep(site, spec, found.files[evaluation.EXPLANATIONS]))
+    return HeldOutResult(found.metrics, found.rows, _keep(site, spec, found.files[evaluation.EXPLANATIONS]))
 
 
 def _keep(site: Site, spec: JobSpec, body: bytes) -> dict[str, str]:
