@@ -2,8 +2,8 @@
 
 **Input**: the newest candidate (or the version that the run names), its frozen held-out rows, the champion.
 **Output**: the alias `champion` on the candidate and the asset `champion_<pipeline>`, or the unchanged candidate with
-the gate's reasons; evidence in the ledger in both cases. With `gate: {approval: ...}` a candidate that passes waits,
-and the task `ask_person` starts `approve_model_<pipeline>`, which asks for a decision.
+the gate's reasons; evidence and the version's model card in both cases. With `gate: {approval: ...}` a candidate that
+passes waits, and the task `ask_person` starts `approve_model_<pipeline>`, which asks for a decision.
 
 Candidate, champion and naive baseline are measured on the same held-out rows. A model is opened only if each of its
 files has the recorded SHA-256. Loaders that the model's files name are never used.
@@ -54,9 +54,13 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
 
         @task
         def validate(params: Any = None) -> dict[str, Any]:
+            from rempart.flows.training.explained.keep import keep
             from rempart.flows.training.validate import validate
 
-            return runtime.as_json(validate(runtime.platform(), runtime.model_pipeline(name), params["version"]))
+            platform, spec = runtime.platform(), runtime.model_pipeline(name)
+            result = validate(platform, spec, params["version"])
+            keep(platform, spec, result.version)
+            return runtime.as_json(result)
 
         @task(outlets=[champion])
         def publish_champion(result: Any, outlet_events: Any = None) -> None:

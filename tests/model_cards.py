@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.explained.gather import gather
-from rempart.flows.training.explained.keep import kept
+from rempart.flows.training.explained.keep import keep, kept
 from rempart.models.card import facts
 from rempart.models.card.page import page
 from rempart.models.tracking import session
@@ -15,6 +15,9 @@ from rempart.models.tracking import session
 
 def check_card(platform, pipeline, result, standing, folder, canary):
     """The version's card is in the ledger, at the site and in MLflow, and can be made again; it has no rare value."""
+    keep(platform, pipeline, result.version)
+    assert keep(platform, pipeline, result.version).standing == standing
+    assert len(platform.ledger.find("model-card", f"{pipeline.name}/{result.version}")) == 1
     body = kept(platform.ledger, pipeline.name, result.version).body
     made = gather(platform, pipeline, result.version)
     assert made.standing == standing and facts.from_json(body["card"], "the record") == rounded(made)

@@ -99,10 +99,10 @@ def compare_models(
 
     json_documents.begin(as_json)
     state = names.model(name, facts.gather())
-    one, other = (names.version(state, asked) for asked in (first, second))
+    earlier, later = (names.version(state, asked) for asked in (first, second))
     ledger = open_platform().ledger
-    known = (importances(ledger, name, one.version), importances(ledger, name, other.version))
-    comparison = compared(name, one, other, known)
+    known = (importances(ledger, name, earlier.version), importances(ledger, name, later.version))
+    comparison = compared(name, earlier, later, known)
     if as_json:
         json_documents.show(comparison)
         return

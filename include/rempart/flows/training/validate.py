@@ -19,7 +19,6 @@ from rempart.flows.training import champions
 from rempart.flows.training.candidates import openings
 from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.champions import decisions_on, return_to, succession
-from rempart.flows.training.explained.keep import keep
 from rempart.ingestion import draft
 from rempart.ledger.port import Evidence, Ledger
 from rempart.models import loading, registry
@@ -72,16 +71,9 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
     """Judge a version (default: the newest candidate) on the held-out rows of its own frozen training set.
 
     The champion is measured on the same rows. No model of a pipeline file that is still a draft passes. The current
-    champion stays champion. The version's model card is kept afterwards. Raises TrainingError without a candidate,
-    ModelRefused if a model differs from its record, TrackingUnavailable, SiteError, IntegrityError, PlacementDenied,
-    DatabaseUnavailable, LedgerError.
+    champion stays champion. Raises TrainingError without a candidate, ModelRefused if a model differs from its record,
+    TrackingUnavailable, SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable, LedgerError.
     """
-    result = _judged(platform, pipeline, version)
-    keep(platform, pipeline, result.version)
-    return result
-
-
-def _judged(platform: Platform, pipeline: ModelPipeline, version: str | None) -> ValidationResult:
     active, name, tracking = platform.active(), pipeline.name, platform.tracking()
     removal, named = removals.check_open(platform.ledger, name), version is not None
     if (version := version or registry.candidate(tracking, name)) is None:

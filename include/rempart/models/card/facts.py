@@ -87,7 +87,7 @@ class CardDrift:
 
 
 @dataclass(frozen=True)
-class Limit:
+class CardLimit:
     """A limit of the model or of this card: `models.card.wording` has the text of its code."""
 
     code: str
@@ -134,7 +134,7 @@ class Card:
     model_sha256: str
     run_id: str
     job_id: str
-    limits: tuple[Limit, ...]
+    limits: tuple[CardLimit, ...]
 
 
 LEARNT = "train_"
@@ -255,32 +255,32 @@ def _with_limits(made: Card) -> Card:
     return replace(made, limits=tuple(limits(made)))
 
 
-def limits(made: Card) -> list[Limit]:
+def limits(made: Card) -> list[CardLimit]:
     """Return what the model is not good for, and what this card does not tell."""
-    found = list[Limit]()
+    found = list[CardLimit]()
     if made.standing in ("refused", "not judged", "awaits approval", "rolled back"):
-        found.append(Limit(f"standing.{made.standing.replace(' ', '-')}"))
+        found.append(CardLimit(f"standing.{made.standing.replace(' ', '-')}"))
     told = made.explanations
     if told is None:
-        found.append(Limit("not-explained"))
+        found.append(CardLimit("not-explained"))
     else:
         if told.over_time and (labels := [each.label for each in told.over_time.groups if each.label]):
-            found.append(Limit("period", {"first": labels[0], "last": labels[-1], "by": told.over_time.by}))
+            found.append(CardLimit("period", {"first": labels[0], "last": labels[-1], "by": told.over_time.by}))
         if told.sample < told.rows:
-            found.append(Limit("sample", {"sample": told.sample, "rows": told.rows}))
+            found.append(CardLimit("sample", {"sample": told.sample, "rows": told.rows}))
         groups = [each for each in (told.over_time, *told.segments) if each]
         if groups and not any(each.groups for each in groups):
-            found.append(Limit("few-rows", {"rows": told.rows}))
+            found.append(CardLimit("few-rows", {"rows": told.rows}))
         found += [
-            Limit("merged", {"by": each.by, "groups": each.merged})
+            CardLimit("merged", {"by": each.by, "groups": each.merged})
             for each in groups
             if each.merged and each.groups and each.groups[-1].label is None
         ]
     former = [each for each in made.features if not each.definition]
     if former:
-        found.append(Limit("former", {"features": len(former)}))
+        found.append(CardLimit("former", {"features": len(former)}))
     if made.drift is None:
-        found.append(Limit("unwatched"))
+        found.append(CardLimit("unwatched"))
     elif made.drift.outcome != "green":
-        found.append(Limit("drift", {"outcome": made.drift.outcome, "record": made.drift.seq}))
-    return [*found, Limit("groups"), Limit("cause")]
+        found.append(CardLimit("drift", {"outcome": made.drift.outcome, "record": made.drift.seq}))
+    return [*found, CardLimit("groups"), CardLimit("cause")]

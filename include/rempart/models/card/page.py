@@ -8,7 +8,7 @@ from html import escape
 from rempart.models.card import svg
 from rempart.models.card.facts import Card, CardPlace
 from rempart.models.card.wording import NOTES, told
-from rempart.models.explanations.figures import Explanations, Group, Importance, Segment
+from rempart.models.explanations.figures import ErrorGroup, ErrorSegment, Explanations, Importance
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """
@@ -116,8 +116,8 @@ def overall_error(found: Explanations) -> float:
     return 0.0
 
 
-def _groups(found: Explanations, segment: Segment) -> str:
-    def row(group: Group) -> tuple[str, ...]:
+def _groups(found: Explanations, segment: ErrorSegment) -> str:
+    def row(group: ErrorGroup) -> tuple[str, ...]:
         other = group.bias if group.accuracy is None else group.accuracy
         rises = ", ".join(f"{name} {svg.number(rise)}" for name, rise in group.rises.items())
         return group.label or OTHERS, f"{group.rows:,}", svg.number(group.error), svg.number(other), rises

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from rempart.models.explanations.figures import Dependence, Importance, Segment
+from rempart.models.explanations.figures import Dependence, ErrorSegment, Importance
 
 WIDTH = 720
 _ROW, _LEFT, _RIGHT = 22, 250, 110
@@ -38,7 +38,7 @@ def importance_chart(title: str, found: Sequence[Importance]) -> str:
     return _svg(title, len(shown) * _ROW + 8, body)
 
 
-def segment_chart(title: str, segment: Segment, overall: float, others: str) -> str:
+def segment_chart(title: str, segment: ErrorSegment, overall: float, others: str) -> str:
     """Draw the error of each group as a bar, with its rows, and the error of all rows as a dashed line."""
     top = max([overall, *(group.error for group in segment.groups)]) or 1.0
 
@@ -166,6 +166,6 @@ def _svg(title: str, height: float, body: str) -> str:
     )
 
 
-def groups_of(segments: Sequence[Segment | None]) -> Iterator[Segment]:
+def groups_of(segments: Sequence[ErrorSegment | None]) -> Iterator[ErrorSegment]:
     """Yield the segments that have groups."""
     yield from (each for each in segments if each and each.groups)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rempart.models.card.facts import Limit
+from rempart.models.card.facts import CardLimit
 from rempart.models.explanations.figures import LEAST_GROUP, LEAST_POINT
 
 LIMITS: Mapping[str, str] = {
@@ -36,6 +36,6 @@ NOTES: Mapping[str, str] = {
 }
 
 
-def told(limit: Limit) -> str:
+def told(limit: CardLimit) -> str:
     """Return the text of a limit."""
     return LIMITS[limit.code].format(**limit.params)

@@ -50,7 +50,7 @@ class Dependence:
 
 
 @dataclass(frozen=True)
-class Group:
+class ErrorGroup:
     """Errors of a model on a group of at least LEAST_GROUP held-out rows.
 
     `label`: None for the rest: groups that are too small, and those beyond the number told. `bias`: mean of prediction
@@ -67,14 +67,14 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Segment:
+class ErrorSegment:
     """The held-out rows by a feature's value, or by time. `merged`: groups within the rest.
 
     `groups` is empty if fewer than LEAST_GROUP rows are held out.
     """
 
     by: str
-    groups: tuple[Group, ...]
+    groups: tuple[ErrorGroup, ...]
     merged: int
 
 
@@ -91,8 +91,8 @@ class Explanations:
     classes: tuple[str, ...]
     importance: tuple[Importance, ...]
     dependence: tuple[Dependence, ...]
-    over_time: Segment | None
-    segments: tuple[Segment, ...]
+    over_time: ErrorSegment | None
+    segments: tuple[ErrorSegment, ...]
 
     def to_json(self) -> bytes:
         """Return the canonical bytes, with six significant digits: equal explanations, equal bytes."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from rempart.errors import TrainingError
 from rempart.models.encoding import Feature
 from rempart.models.explanations import dependence, segments
 from rempart.models.explanations.figures import Explanations
@@ -29,9 +31,10 @@ def explain(
 
     matrix: float32 [n, matrix columns], truth: [n] and predicted: [n] or [n, classes], of held-out rows; times: their
     dates or instants. The same seed gives the same numbers. Predicts at most about 100,000 rows with up to 250
-    features.
+    features. Raises TrainingError if the model predicts no finite number for a combination of their values.
     """
     task = "classification" if target.values else "regression"
+    predict = partial(_finite, predict)
     shuffled = shuffled_losses(predict, features, matrix, truth, task, seed)
     found = importance(features, shuffled)
     order = [each.feature for each in found]
@@ -47,3 +50,15 @@ def explain(
         None if times is None else segments.over_time(features, times, *given),
         segments.of_features(features, order, matrix, *given),
     )
+
+
+def _finite(predict: Predict, matrix: Any) -> Any:
+    import numpy as np
+
+    found = predict(matrix)
+    if not np.isfinite(found).all():
+        raise TrainingError(
+            "explain the model: it predicts no finite number for a combination of values of the held-out rows",
+            "Check trainer.params (the learning rate may be too high) and the trainer's code.",
+        )
+    return found

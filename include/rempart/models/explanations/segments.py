@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rempart.models.encoding import Feature
-from rempart.models.explanations.figures import LEAST_GROUP, Group, Segment
+from rempart.models.explanations.figures import LEAST_GROUP, ErrorGroup, ErrorSegment
 from rempart.models.explanations.importance import Shuffled
 from rempart.models.explanations.losses import blocks, losses
 
@@ -50,13 +50,13 @@ def of_features(
     predicted: Any,
     shuffled: Shuffled,
     order: Sequence[str],
-) -> tuple[Segment, ...]:
+) -> tuple[ErrorSegment, ...]:
     """Return the errors by the values of categories and booleans, at most SEGMENTS of the named features.
 
     `order`: features by importance. matrix: [n, matrix columns]; truth: [n]; predicted: [n] or [n, classes].
     """
     places = {feature.name: (feature, block) for feature, block in zip(features, blocks(features), strict=True)}
-    found = list[Segment]()
+    found = list[ErrorSegment]()
     for name in names:
         feature, block = places[name]
         if feature.type == "number" or len(found) == SEGMENTS:
@@ -74,7 +74,7 @@ def over_time(
     predicted: Any,
     shuffled: Shuffled,
     order: Sequence[str],
-) -> Segment | None:
+) -> ErrorSegment | None:
     """Return the errors by month, or by week if the rows span two months or less; None without a time of every row.
 
     times: dates or instants [n], in UTC.
@@ -115,12 +115,12 @@ def _segment(
     shuffled: Shuffled,
     order: Sequence[str],
     most: int = GROUPS,
-) -> Segment:
+) -> ErrorSegment:
     groups, rest = merged(codes, labels, most)
     each = losses(task, truth, predicted)
     rises = (shuffled.shuffled - shuffled.usual).mean(axis=1)  # [features, sampled rows]
     places = {feature.name: place for place, feature in enumerate(features)}
-    made = list[Group]()
+    made = list[ErrorGroup]()
     sampled = [mask[shuffled.chosen] for _, mask in groups]
     # of all groups or of none: the one left out could be computed from the others
     with_rises = all(mask.sum() >= LEAST_GROUP for mask in sampled)
@@ -128,7 +128,7 @@ def _segment(
         right = None if task == "regression" else predicted[mask].argmax(axis=1) == truth[mask]
         told = {name: float(rises[places[name]][some].mean()) for name in order[:RISES]} if with_rises else {}
         made.append(
-            Group(
+            ErrorGroup(
                 label,
                 int(mask.sum()),
                 float(each[mask].mean()),
@@ -137,4 +137,4 @@ def _segment(
                 told,
             )
         )
-    return Segment(by, tuple(made), rest)
+    return ErrorSegment(by, tuple(made), rest)

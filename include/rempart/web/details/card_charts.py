@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from rempart.models.card import svg
 from rempart.models.card.facts import Card
-from rempart.models.explanations.figures import Dependence, Segment
+from rempart.models.explanations.figures import Dependence, ErrorSegment
 from rempart.web.wording import Texts
 
 
@@ -16,7 +16,7 @@ def importance(card: Card, t: Texts) -> Markup:
     return Markup(svg.importance_chart(t("card.importance"), found.importance) if found else "")  # noqa: S704 # escaped there
 
 
-def errors(segment: Segment, overall: float, t: Texts) -> Markup:
+def errors(segment: ErrorSegment, overall: float, t: Texts) -> Markup:
     """Draw the error of each group of held-out rows, and that of all rows."""
     title = t("card.errors-by", by=segment.by)
     return Markup(svg.segment_chart(title, segment, overall, t("card.others")))  # noqa: S704 # escaped there

@@ -15,7 +15,7 @@ from rempart.models.card import facts
 from rempart.models.card.facts import Card
 from rempart.models.card.page import overall_error
 from rempart.models.card.svg import groups_of
-from rempart.models.explanations.figures import Segment
+from rempart.models.explanations.figures import ErrorSegment
 from rempart.web import sources
 from rempart.web.details import card_charts
 from rempart.web.details.rollback import ModelName
@@ -42,7 +42,7 @@ class KeptCard:
     key: str
     sha256: str
     overall: float
-    segments: tuple[Segment, ...]
+    segments: tuple[ErrorSegment, ...]
     card: Card
 
 

@@ -9,11 +9,11 @@ from rempart.ledger.port import Evidence
 from rempart.models.card import facts
 from rempart.models.explanations.figures import (
     Dependence,
+    ErrorGroup,
+    ErrorSegment,
     Explanations,
-    Group,
     Importance,
     Point,
-    Segment,
 )
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -39,15 +39,19 @@ EXPLAINED = Explanations(
         Dependence("stay__room", (Point("sea", (140.0,), (3.0,)), Point(None, (90.0,), (1.0,))), 1),
         Dependence("stay__lead", tuple(Point(float(at), (90.0 + at,), (2.0,)) for at in (5, 40, 80))),
     ),
-    Segment(
+    ErrorSegment(
         "month",
         (
-            Group("2017-06", 200, 21.0, 1.5, None, {"stay__room": 31.0}),
-            Group("2017-07", 200, 25.0, -2.0, None, {}),
+            ErrorGroup("2017-06", 200, 21.0, 1.5, None, {"stay__room": 31.0}),
+            ErrorGroup("2017-07", 200, 25.0, -2.0, None, {}),
         ),
         0,
     ),
-    (Segment("stay__room", (Group("sea", 300, 20.0, 0.0, None, {}), Group(None, 100, 32.0, 0.5, None, {})), 2),),
+    (
+        ErrorSegment(
+            "stay__room", (ErrorGroup("sea", 300, 20.0, 0.0, None, {}), ErrorGroup(None, 100, 32.0, 0.5, None, {})), 2
+        ),
+    ),
 )
 
 

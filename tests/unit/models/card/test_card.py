@@ -9,10 +9,10 @@ from rempart.errors import IntegrityError
 from rempart.models.card import facts, svg
 from rempart.models.card.page import page
 from rempart.models.card.wording import LIMITS, told
-from rempart.models.explanations.figures import Dependence, Explanations, Point, Segment
+from rempart.models.explanations.figures import Dependence, ErrorSegment, Explanations, Point
 from tests.unit.models.card import carded
 
-EMPTY = Explanations("mae", 20, 20, 3, (), (), (), Segment("month", (), 1), ())
+EMPTY = Explanations("mae", 20, 20, 3, (), (), (), ErrorSegment("month", (), 1), ())
 
 
 class Parsed(HTMLParser):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rempart.errors import IntegrityError
+from rempart.errors import IntegrityError, TrainingError
 from rempart.models.encoding import Feature, encode, matrix_columns
 from rempart.models.explanations import dependence, figures, importance, losses, measure, segments
 from rempart.models.explanations.contributions import contributions, references
@@ -74,10 +74,10 @@ def test_the_columns_of_a_category_are_shuffled_together():
 
 
 def test_the_same_seed_gives_the_same_bytes_and_they_are_read_again():
-    one, two = (explained(times=days()).to_json() for _ in range(2))
-    assert one == two
-    again = figures.read(one, "a file")
-    assert again.to_json() == one and again.over_time.by == "month"
+    body = explained(times=days()).to_json()
+    assert explained(times=days()).to_json() == body
+    again = figures.read(body, "a file")
+    assert again.to_json() == body and again.over_time.by == "month"
     assert [group.label for group in again.over_time.groups] == ["2026-01", "2026-02", "2026-03", "2026-04"]
     with pytest.raises(IntegrityError, match="a file is no explanation"):
         figures.read(b'{"metric": 3}', "a file")
@@ -218,3 +218,15 @@ def test_an_explanation_predicts_a_bounded_number_of_rows(features, rows_):
 def test_matrix_blocks_are_the_features_columns():
     assert [block.stop - block.start for block in losses.blocks(FEATURES)] == [1, 1, 3, 1]
     assert losses.blocks(FEATURES)[-1].stop == len(matrix_columns(FEATURES))
+
+
+def test_a_model_without_a_finite_answer_is_told():
+    def breaks(matrix):
+        return np.where(matrix[:, 0] > matrix[:, 5] * 1000, np.nan, 1.0)
+
+    table = rows(100).set_column(3, "noise", pa.array([1.0 if i % 2 else -1.0 for i in range(100)]))
+    table = table.set_column(0, "lead", pa.array([5 if i % 2 else -5000 for i in range(100)], pa.int64()))
+    matrix = encode(FEATURES, table)
+    assert np.isfinite(breaks(matrix)).all()
+    with pytest.raises(TrainingError, match="no finite number"):
+        measure.explain(breaks, FEATURES, PRICE, matrix, np.ones(100), breaks(matrix), None, 1)

@@ -20,6 +20,7 @@ from rempart.models.explanations.figures import Explanations
 from rempart.settings.config import Config
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.policy.rules import Place
+from rempart.sites.port import Site
 from rempart.training.evaluation import EXPLANATIONS
 
 ALL = 100_000
@@ -42,7 +43,11 @@ def gather(platform: Platform, pipeline: ModelPipeline, version: str) -> Card:
         decisions,
         _standing(version, succession(decisions_on(ledger, name)), decisions),
         _about(ledger, "monitoring", candidate),
-        explanations(platform, candidate),
+        explanations(
+            platform.site_to_read(is_open(platform.active()).site, candidate.body["classification"]),
+            config.buckets.artifacts,
+            candidate,
+        ),
         _intended(pipeline, candidate),
         tuple(_places(config, is_open(platform.active()).site, candidate)),
     )
@@ -60,16 +65,16 @@ def trained(ledger: Ledger, name: str, version: str) -> Evidence:
     )
 
 
-def explanations(platform: Platform, candidate: Evidence) -> Explanations | None:
-    """Return what explains a version, compared with its record; None if it was not measured. Raises as `gather`."""
+def explanations(site: Site, bucket: str, candidate: Evidence) -> Explanations | None:
+    """Return what explains a version, compared with its record; None if it was not measured.
+
+    Raises IntegrityError, ObjectMissing, SiteError.
+    """
     stem, _, ending = EXPLANATIONS.partition(".")
     for key, digest in sorted(candidate.body["outputs"].items()):
-        path = PurePosixPath(key).name
-        if path.startswith(f"{stem}-") and path.endswith(f".{ending}"):
-            classification = candidate.body["classification"]
-            site = platform.site_to_read(is_open(platform.active()).site, classification)
-            body = site.read(platform.config.buckets.artifacts, key, sha256=digest)
-            return figures.read(body, f"{platform.config.buckets.artifacts}/{key} at site '{site.name}'")
+        name = PurePosixPath(key).name
+        if name.startswith(f"{stem}-") and name.endswith(f".{ending}"):
+            return figures.read(site.read(bucket, key, sha256=digest), f"{bucket}/{key} at site '{site.name}'")
     return None
 
 

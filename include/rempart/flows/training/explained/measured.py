@@ -18,7 +18,7 @@ from rempart.training.job import JobResult, JobSpec
 
 
 @dataclass(frozen=True)
-class Measured:
+class HeldOutResult:
     """Figures of a model on `rows` held-out rows. `kept`: SHA-256 of the explanations at the site, by key."""
 
     metrics: dict[str, float]
@@ -39,7 +39,7 @@ def measure(
     spec: JobSpec,
     result: JobResult,
     pipeline: ModelPipeline,
-) -> Measured:
+) -> HeldOutResult:
     """Measure a job's model on the held-out rows, and add the figures and files to its run in MLflow.
 
     Errors over time are told by the column of `holdout`. The explanations also go to the site, under a key made of
@@ -61,7 +61,7 @@ def measure(
     finally:
         model.close()
     experiment.log_held_out(tracking, result.run_id, result.model_id, found.metrics, found.files)
-    return Measured(found.metrics, found.rows, _keep(site, spec, found.files[evaluation.EXPLANATIONS]))
+    return HeldOutResult(found.metrics, found.rows, _keep(site, spec, found.files[evaluation.EXPLANATIONS]))
 
 
 def _keep(site: Site, spec: JobSpec, body: bytes) -> dict[str, str]:
