@@ -84,8 +84,7 @@ def _decide(
         if not yes:
             rendering.tell("Nothing was changed. To decide, add --yes.")
     wanted = "promoted" if approves else "rejected"
-    settled = done.became == "settled before" and done.promoted and approves
-    raise typer.Exit(0 if done.became == wanted or settled else 1)
+    raise typer.Exit(0 if done.became == wanted or (approves and done.promoted) else 1)
 
 
 def _password(asked: bool, user: str) -> str:
