@@ -2,7 +2,8 @@
 
 For pipelines with `gate: {approval: {by: operator, four_eyes: true, within: 48h}}`. **Input**: a version that waits for
 an approval, the gate's judgement in the ledger. **Output**: the alias `champion` on the version and the asset
-`champion_<pipeline>`, or the version rejected; evidence of who decided, when and why.
+`champion_<pipeline>`, or the version rejected; evidence of who decided, when and why; the version's model card with the
+decision.
 
 `validate_model_<pipeline>` starts it when a candidate passed. It waits under *Required Actions* until somebody chooses
 *Approve* or *Reject* and gives a reason. An answer of somebody who may not decide, such as the author, does not count:
@@ -24,7 +25,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from rempart.orchestration import assets, dag_test, pages
+from rempart.orchestration import assets, dag_test, pages, runtime
 from rempart.orchestration.approval.operators import AskPerson, StartApproval, notified
 from rempart.orchestration.dags import model_dags, task_defaults
 from rempart.orchestration.links import linked
@@ -37,6 +38,7 @@ defaults = config.load().dags
 
 def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
     name, champion, rule = pipeline.name, assets.champion(pipeline.name), pipeline.gate.approval
+    assert rule is not None  # noqa: S101 - only such pipelines have this DAG
     version = Param(
         type="string", pattern=r"^[0-9]{1,9}\Z", description="Version of the registered model to ask about."
     )
@@ -64,8 +66,17 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
                 raise AirflowSkipException(result["told"])
             outlet_events[champion].extra = {"version": result["version"]}
 
+        @task
+        def keep_card(result: Any) -> None:
+            from rempart.flows.training.explained.keep import keep
+
+            if result["awaits"]:
+                raise AirflowSkipException(result["told"])
+            keep(runtime.platform(), runtime.model_pipeline(name), result["version"])
+
         decide = linked(AskPerson(task_id="decide", pipeline=name, within=rule.within), pages.MODEL_GATE)
         publish_champion(decide.output)
+        keep_card(decide.output)
         StartApproval(task_id="ask_again", trigger_dag_id=dag_id, result=decide.output)
         if rule.notify:
             notify()

@@ -186,7 +186,7 @@ def test_a_red_verdict_starts_a_training_where_the_pipeline_says_so(parsed: dict
 def test_a_candidate_is_asked_about_in_a_dag_of_its_own_which_waits_in_no_others_way(parsed: dict) -> None:
     dags = parsed["dags"]
     tasks = {task["id"]: task for task in dags["approve_model_learns_again"]["tasks"]}
-    assert tasks.keys() == {"decide", "notify", "publish_champion", "ask_again"}
+    assert tasks.keys() == {"decide", "notify", "publish_champion", "keep_card", "ask_again"}
     assert all(task["policy"] and task["owner"] == "mlops" and task["timeout"] == 3600 for task in tasks.values())
     assert dags["approve_model_learns_again"]["runs"] == 16 and dags["approve_model_learns_again"]["assets"] == []
     assert set(dags["approve_model_learns_again"]["links"]["decide"]) == {"Model gate"}

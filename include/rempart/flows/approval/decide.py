@@ -181,12 +181,12 @@ class Desk:
                 self._reject(judged, who, answer.words)
             return result("rejected", f"version {version} {'would be' if dry_run else 'was'} rejected by {who}")
         validate.check_files(platform.tracking(), ledger, name, version)
-        if why := outdated(judged.body, current, pipeline.gate.model_dump(mode="json")):
+        if stale := outdated(judged.body, current, pipeline.gate.model_dump(mode="json")):
             if dry_run:
-                return result("judged anew", f"would be judged anew: {why}", **numbers)
+                return result("judged anew", f"would be judged anew: {stale}", **numbers)
             anew = validate.validate(platform, pipeline, version)
             state = "It waits again: look at its figures, and answer again" if anew.awaits else "; ".join(anew.reasons)
-            told = f"was judged anew: {why}. {state}"
+            told = f"was judged anew: {stale}. {state}"
             again = approvals.on_record(ledger, name).get(version)
             number = again.seq if again else None
             champion = anew.champion
