@@ -46,6 +46,21 @@ class TlsListener(asyncio.AbstractServer):
         """Return once nothing is accepted any more, and no handshake is under way."""
         await asyncio.wait([self._task, *self.shaking])
 
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop that accepts."""
+        return self._task.get_loop()
+
+    def is_serving(self) -> bool:
+        """Return whether connections are accepted."""
+        return not self._task.done()
+
+    async def start_serving(self) -> None:
+        """Do nothing: connections are accepted from the begin."""
+
+    async def serve_forever(self) -> None:
+        """Accept connections until this is cancelled, or the listener closed."""
+        await self._task
+
     async def _accept(self) -> None:
         (listening,), loop = self.sockets, asyncio.get_running_loop()
         while True:
