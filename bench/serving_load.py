@@ -118,7 +118,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def disk_milliseconds(folder: Path) -> dict[str, float]:
-    """Return how long the disk takes to keep 1,500 bytes more of a file. The scorer's log waits for it, answers do not."""
+    """Return how long the disk takes to keep 1,500 bytes more of a file. The log waits for it, answers do not."""
     took = []
     with (folder / "disk").open("wb", buffering=0) as out:
         for _ in range(200):
