@@ -20,7 +20,7 @@ from rempart.errors import RempartError
 from rempart.serving.entries import PredictionGroup, PredictionLog, PrivatePart, PublicPart
 from rempart.serving.scorer import friendly, metrics, open_inference
 from rempart.serving.scorer.batches import BatchAnswer
-from rempart.serving.scorer.bodies import Body, BodiesUnderWay
+from rempart.serving.scorer.bodies import BodiesUnderWay, Body
 from rempart.serving.scorer.clients import Client, Clients, key_in
 from rempart.serving.scorer.deployments import Deployment, Deployments
 from rempart.serving.scorer.friendly import Question, RandomBytes
