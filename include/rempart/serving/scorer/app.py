@@ -20,7 +20,7 @@ from rempart.errors import RempartError
 from rempart.serving.entries import PredictionGroup, PredictionLog, PrivatePart, PublicPart
 from rempart.serving.scorer import friendly, metrics, open_inference
 from rempart.serving.scorer.batches import BatchAnswer
-from rempart.serving.scorer.bodies import Body, Held
+from rempart.serving.scorer.bodies import BodiesUnderWay, Body
 from rempart.serving.scorer.clients import Client, Clients, key_in
 from rempart.serving.scorer.deployments import Deployment, Deployments
 from rempart.serving.scorer.friendly import Question, RandomBytes
@@ -60,7 +60,7 @@ class Scorer:
 
     def __post_init__(self) -> None:
         self.shadows = Shadows(self.log, self.metrics)
-        self._held, self._patience, self._random = Held(), Patience(), RandomBytes()
+        self._held, self._patience, self._random = BodiesUnderWay(), Patience(), RandomBytes()
         self._unknown = 0
         self.deployments.on_swap = self._count_swap
 

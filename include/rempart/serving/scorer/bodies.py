@@ -20,7 +20,7 @@ BODY_SECONDS = 10.0
 
 
 @dataclass
-class Held:
+class BodiesUnderWay:
     """What the bodies of all requests under way take. `size`: in bytes."""
 
     size: int = 0
@@ -30,7 +30,7 @@ class Held:
 class Body:
     """The body of one request. `size`: what arrived so far; it counts in `held` until `forget`."""
 
-    held: Held
+    held: BodiesUnderWay
     size: int = 0
     _parts: list[bytes] = field(default_factory=list)
 

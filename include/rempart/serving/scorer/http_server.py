@@ -37,7 +37,7 @@ IDLE_SECONDS = 75.0
 """Seconds after which a connection without a request is closed."""
 STOP_SECONDS = 20
 """Seconds that requests in flight have to end when the server stops."""
-WHOLE_ANSWER = "rempart.whole_answer"
+WHOLE_ANSWER = "whole_answer"
 """The extension of ASGI that sends a whole answer at once."""
 Whole = Callable[[bytes], bool]
 """Sends a body of JSON with status 200. Returns False if the client does not read: then it is to be sent by parts."""

@@ -10,7 +10,7 @@ EVERY = 0.25
 """Seconds between two looks at what waits. So much later than its limit a wait may end."""
 
 
-class Limit:
+class TimeLimit:
     """Ends what the task waits for in the block once its seconds are over. Raises TimeoutError then."""
 
     __slots__ = ("_is_late", "_patience", "_task", "until")
@@ -39,14 +39,14 @@ class Patience:
     """The limits that count now. It is used in one event loop."""
 
     def __init__(self) -> None:
-        self.waits: set[Limit] = set()
+        self.waits: set[TimeLimit] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def limit(self, seconds: float) -> Limit:
+    def limit(self, seconds: float) -> TimeLimit:
         """Return a limit for the task that asks, to be used once in a `with` statement."""
-        return Limit(self, seconds)
+        return TimeLimit(self, seconds)
 
-    def add(self, limit: Limit) -> None:
+    def add(self, limit: TimeLimit) -> None:
         """Watch a limit until it is discarded."""
         self.waits.add(limit)
         if self._timer is None:
