@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rempart.errors import DatabaseUnavailable, ObjectMissing
 from rempart.models.gates import verdict
-from rempart.models.gates.shown import Shown
+from rempart.models.gates.candidate_figures import CandidateFigures
 from rempart.settings.pipeline import Gate
 from rempart.web import facts, sources
 from rempart.web.facts import CockpitFacts, Unknown
@@ -174,7 +174,7 @@ def test_the_margin_of_a_champion_is_positive_exactly_when_the_gate_passes_it(
     champion = {"mae": theirs} if theirs is not None else None
     watched.promotion(mae=value, baselines={"mae": base}, champion_metrics=champion)
     rules = Gate(baseline_by=["x"], **GATE)
-    passed = verdict.judge(Shown({"mae": value}, {"mae": base}, champion), rules).passed
+    passed = verdict.judge(CandidateFigures({"mae": value}, {"mae": base}, champion), rules).passed
     found = champions(watched.facts())[0]
     assert found.bound is not None
     assert (value <= found.bound) == passed

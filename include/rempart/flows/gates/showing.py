@@ -13,8 +13,8 @@ from rempart.features.catalogue import origins
 from rempart.models import metrics
 from rempart.models.encoding import Feature, encode, features_of
 from rempart.models.gates import groups, measures, noise, resampling
+from rempart.models.gates.candidate_figures import CandidateFigures, Reads, Subgroup
 from rempart.models.gates.measures import Measures
-from rempart.models.gates.shown import Reads, Shown, Subgroup
 from rempart.models.loading import LoadedModel
 from rempart.models.predictions import figures
 from rempart.settings.expressions import across
@@ -31,7 +31,7 @@ WARM, RUNS = 5, 51
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedCandidate:
     """A candidate with the rows on which it is judged. `champion`: the champion's figures of the same held-out rows."""
 
     pipeline: ModelPipeline
@@ -43,7 +43,7 @@ class Judged:
     champion: Any = None
 
 
-def show(judged: Judged) -> Shown:
+def show(judged: JudgedCandidate) -> CandidateFigures:
     """Return what a candidate shows. Raises TrainingError with the column at fault, ModelRefused."""
     gate, task, target = judged.pipeline.gate, judged.task, judged.target
     holdout = judged.holdout
@@ -59,7 +59,7 @@ def show(judged: Judged) -> Shown:
     names = [name for rule in sure if (name := gate.metric_of(rule))]
     is_run = _kinds(asked) & {"latency", "stability"}
     matrix = encode(judged.model.features, noise.sample(holdout)) if is_run else None
-    return Shown(
+    return CandidateFigures(
         candidate=score(truth, mine),
         baseline=metrics.baselines(truth, naive, score),
         champion=score(truth, judged.champion) if judged.champion is not None else None,
@@ -87,7 +87,7 @@ def _kinds(asked: tuple[rules.Rule, ...]) -> set[str]:
 
 
 def _subgroups(
-    judged: Judged, how: Measures, rule: rules.SubgroupsRule, truth: Any, mine: Any
+    judged: JudgedCandidate, how: Measures, rule: rules.SubgroupsRule, truth: Any, mine: Any
 ) -> tuple[Subgroup, ...] | str:
     holdout, columns = judged.holdout, judged.pipeline.columns
     if lacking := [column for column in rule.columns if column.split(".")[0] not in holdout.column_names]:

@@ -12,8 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import ModelRefused, TrainingError
+<<<<<<< HEAD
 from rempart.flows.gates.showing import Judged, show
 from rempart.flows.shared import approvals, authors, erasures, removals, retirements
+=======
+from rempart.flows.gates.showing import JudgedCandidate, show
+from rempart.flows.shared import approvals, erasures, removals, retirements
+>>>>>>> gate
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import champions
 from rempart.flows.training.candidates import openings
@@ -96,7 +101,7 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
     target = Feature.from_json(record["target"])
     model = loading.load(tracking, record)
     theirs, faults = _champions(ledger, tracking, record, current, holdout, named=named)
-    shown = show(Judged(pipeline, str(record["task"]), target, model, train, holdout, theirs))
+    shown = show(JudgedCandidate(pipeline, str(record["task"]), target, model, train, holdout, theirs))
     mine, naive = dict(shown.candidate), dict(shown.baseline)
     if not named and (undone := _undone(decisions, version) or _rejected(ledger, name, version)):
         faults = (*faults, undone)

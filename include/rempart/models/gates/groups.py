@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from rempart.models.gates.candidate_figures import Band, Subgroup
 from rempart.models.gates.measures import Measures, bands
-from rempart.models.gates.shown import Band, Subgroup
 from rempart.models.metrics import group_column
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def _partition(coded: Sequence[tuple[Codes, Sequence[str]]]) -> Iterator[tuple[t
     combined = np.ravel_multi_index([codes for codes, _ in coded], shape)
     order = np.argsort(combined, kind="stable")
     present, starts = np.unique(combined[order], return_index=True)
-    for one, rows in zip(present, np.split(order, starts[1:]), strict=True):
-        places = np.unravel_index(one, shape)
+    for number, rows in zip(present, np.split(order, starts[1:]), strict=True):
+        places = np.unravel_index(number, shape)
         yield tuple(names[place] for (_, names), place in zip(coded, places, strict=True)), rows
 
 

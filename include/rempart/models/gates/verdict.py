@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from rempart.models.gates.shown import Shown, Subgroup
+from rempart.models.gates.candidate_figures import CandidateFigures, Subgroup
 from rempart.settings.gates import rules
 from rempart.settings.gates.gate import Gate
 from rempart.settings.gates.metrics import LOWER_IS_BETTER
@@ -71,7 +71,7 @@ def is_kept(reason: str) -> bool:
     return reason.startswith("passed: ")
 
 
-def judge(shown: Shown, gate: Gate) -> GateVerdict:
+def judge(shown: CandidateFigures, gate: Gate) -> GateVerdict:
     """Ask every rule of a gate. All must pass; a figure that is missing or not finite, anyone's, refuses.
 
     Metrics are of the same held-out rows; those in the target's unit are named with the target.
@@ -87,20 +87,20 @@ def judge(shown: Shown, gate: Gate) -> GateVerdict:
         if not math.isfinite(value)
     ]
     for number, rule in enumerate(gate.all_rules()):
-        if (result := _JUDGES[type(rule)](_Asked(rule, number, gate, shown))) is not None:
+        if (result := _JUDGES[type(rule)](_Question(rule, number, gate, shown))) is not None:
             results.append(result)
     reasons = tuple(dict.fromkeys(result.reason for result in results))
     return GateVerdict(all(result.outcome == "passed" for result in results), reasons, tuple(results))
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Question:
     """One rule with what it is asked of."""
 
     rule: Any
     number: int
     gate: Gate
-    shown: Shown
+    shown: CandidateFigures
 
     @property
     def metric(self) -> str:
@@ -126,7 +126,7 @@ def champion_bound(theirs: Any, tolerance: float, *, lower: bool) -> Any:
     return theirs + abs(theirs) * tolerance if lower else theirs - abs(theirs) * tolerance
 
 
-def _compared(asked: _Asked, bound: float, what: str, wins: float | None = None) -> RuleResult:
+def _compared(asked: _Question, bound: float, what: str, wins: float | None = None) -> RuleResult:
     """Return the result of a metric against a bound. `wins`: share of the resamples that keep the rule."""
     rule, name, lower = asked.rule, asked.metric, asked.lower
     of = f" of {asked.shown.target}" if asked.shown.target else ""
@@ -148,7 +148,7 @@ def _compared(asked: _Asked, bound: float, what: str, wins: float | None = None)
     return RuleResult(rule.kind, "passed" if ok else "refused", told, name, mine, bound)
 
 
-def _wins(asked: _Asked, whose: str, bound: Callable[[Any], Any]) -> float | None:
+def _wins(asked: _Question, whose: str, bound: Callable[[Any], Any]) -> float | None:
     """Return the share of resamples in which the candidate keeps a bound made of another's metric; None: unknown."""
     import numpy as np
 
@@ -160,11 +160,11 @@ def _wins(asked: _Asked, whose: str, bound: Callable[[Any], Any]) -> float | Non
     return float(np.mean(kept & np.isfinite(bounds)))
 
 
-def _limit(asked: _Asked) -> RuleResult:
+def _limit(asked: _Question) -> RuleResult:
     return _compared(asked, asked.rule.limit, "the limit")
 
 
-def _beats_baseline(asked: _Asked) -> RuleResult:
+def _beats_baseline(asked: _Question) -> RuleResult:
     rule, lower = asked.rule, asked.lower
     if (base := asked.shown.baseline.get(asked.metric)) is None:
         return RuleResult(rule.kind, "unknown", f"the baseline's {asked.metric} is missing", asked.metric)
@@ -174,7 +174,7 @@ def _beats_baseline(asked: _Asked) -> RuleResult:
     return _compared(asked, bound, f"the naive baseline's {base:.4g} {less}", wins)
 
 
-def _beats_champion(asked: _Asked) -> RuleResult | None:
+def _beats_champion(asked: _Question) -> RuleResult | None:
     rule, lower, champion = asked.rule, asked.lower, asked.shown.champion
     if champion is None:
         return None
@@ -185,7 +185,7 @@ def _beats_champion(asked: _Asked) -> RuleResult | None:
     return _compared(asked, float(champion_bound(theirs, rule.tolerance, lower=lower)), what, wins)
 
 
-def _calibration(asked: _Asked) -> RuleResult:
+def _calibration(asked: _Question) -> RuleResult:
     limit, details = asked.rule.limit, tuple(asdict(band) for band in asked.shown.calibration)
     name = "calibration_error"
     found = asked.shown.candidate.get(name)
@@ -202,7 +202,7 @@ def _error(value: float, *, lower: bool) -> float:
     return value if lower else 1 - value
 
 
-def _subgroups(asked: _Asked) -> RuleResult:
+def _subgroups(asked: _Question) -> RuleResult:
     rule, name, lower = asked.rule, asked.metric, asked.lower
     found, whole = asked.shown.subgroups.get(asked.number), asked.shown.candidate.get(name)
     by = ", ".join(rule.columns)
@@ -259,12 +259,12 @@ def _at_most(kind: str, what: str, found: float | None, limit: float, written: C
     return RuleResult(kind, "passed" if ok else "refused", told, None, found, limit)
 
 
-def _size(asked: _Asked) -> RuleResult:
+def _size(asked: _Question) -> RuleResult:
     size = None if asked.shown.size is None else asked.shown.size / 1e6
     return _at_most("size", "the size of the model's file", size, asked.rule.limit_mb, lambda value: f"{value:.4g} MB")
 
 
-def _latency(asked: _Asked) -> RuleResult:
+def _latency(asked: _Question) -> RuleResult:
     found = None if asked.shown.latency is None else asked.shown.latency * 1000
     limit, what = asked.rule.limit_ms, "the median time to predict one row"
     if found is None or not math.isfinite(found):
@@ -274,13 +274,13 @@ def _latency(asked: _Asked) -> RuleResult:
     return RuleResult("latency", "passed" if found <= limit else "refused", told, None, found, limit)
 
 
-def _stability(asked: _Asked) -> RuleResult:
+def _stability(asked: _Question) -> RuleResult:
     rule = asked.rule
     what = f"with noise of {rule.noise:.1%} of each number's standard deviation, the mean change of a prediction"
     return _at_most("stability", what, asked.shown.changes.get(rule.noise), rule.limit, lambda value: f"{value:.2%}")
 
 
-def _excluded(asked: _Asked) -> RuleResult:
+def _excluded(asked: _Question) -> RuleResult:
     rule, reads = asked.rule, asked.shown.reads
     if reads is None:
         return RuleResult(rule.kind, "unknown", "the columns that the model reads are not known")
@@ -296,7 +296,7 @@ def _excluded(asked: _Asked) -> RuleResult:
     return RuleResult(rule.kind, "passed", f"the model reads nothing of {', '.join(rule.columns)}")
 
 
-_JUDGES: Mapping[type[Any], Callable[[_Asked], RuleResult | None]] = {
+_JUDGES: Mapping[type[Any], Callable[[_Question], RuleResult | None]] = {
     rules.LimitRule: _limit,
     rules.BaselineRule: _beats_baseline,
     rules.ChampionRule: _beats_champion,

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rempart.flows.gates.showing import Judged, reads, show
+from rempart.flows.gates.showing import JudgedCandidate, reads, show
 from rempart.flows.training import labelled
 from rempart.flows.training.train import target_feature
 from rempart.models import predictions
 from rempart.models.encoding import encode, features_of
-from rempart.models.gates.shown import Shown
+from rempart.models.gates.candidate_figures import CandidateFigures
 from rempart.models.gates.verdict import judge
 from rempart.settings.pipeline import Gate, ModelPipeline
 from tests.unit.training import late, stage
@@ -41,9 +41,9 @@ TARGET = target_feature(PIPELINE)
 MODEL: Any = Knows(features_of(PIPELINE))
 
 
-def shown(gate: Gate, holdout: pa.Table = ROWS.held_out, champion: Any = None) -> Shown:
+def shown(gate: Gate, holdout: pa.Table = ROWS.held_out, champion: Any = None) -> CandidateFigures:
     pipeline = PIPELINE.model_copy(update={"gate": gate})
-    return show(Judged(pipeline, "classification", TARGET, MODEL, ROWS.learn, holdout, champion))
+    return show(JudgedCandidate(pipeline, "classification", TARGET, MODEL, ROWS.learn, holdout, champion))
 
 
 def gate(**changes: Any) -> Gate:

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from rempart.models.encoding import Feature
 from rempart.models.gates import groups, noise
+from rempart.models.gates.candidate_figures import Band, CandidateFigures, Reads, Subgroup
 from rempart.models.gates.measures import Measures
-from rempart.models.gates.shown import Band, Reads, Shown, Subgroup
 from rempart.models.gates.verdict import RuleResult, judge
 from rempart.settings.pipeline import Gate
 
-WHOLE = Shown({"log_loss": 0.5, "calibration_error": 0.02}, {"log_loss": 0.7})
+WHOLE = CandidateFigures({"log_loss": 0.5, "calibration_error": 0.02}, {"log_loss": 0.7})
 NOW = {"size": 2_000_000, "latency": 0.002, "changes": {0.01: 0.03}}
 
 
@@ -150,7 +150,7 @@ def test_a_figure_that_is_no_number_refuses_whoever_has_it(whose, bad, name):
     shown[whose] = {**shown[whose], name: bad}
     rules = [{"kind": "calibration", "limit": 0.5}, {"kind": "beats_champion", "tolerance": 9, "confidence": None}]
     gate = Gate.model_validate({"metric": "log_loss", "limit": 9, "baseline_by": [], "rules": rules})
-    assert not judge(Shown(**shown), gate).passed
+    assert not judge(CandidateFigures(**shown), gate).passed
 
 
 @given(st.integers(1, 60), st.integers(1, 3), st.randoms(use_true_random=False))

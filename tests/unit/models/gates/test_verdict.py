@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.models.gates import verdict
-from rempart.models.gates.shown import Shown
+from rempart.models.gates.candidate_figures import CandidateFigures
 from rempart.settings.gates.metrics import LOWER_IS_BETTER
 from rempart.settings.pipeline import Gate
 
@@ -17,7 +17,7 @@ shares = st.floats(min_value=0, max_value=1)
 
 
 def judge(candidate, champion, baseline, gate, target=""):
-    return verdict.judge(Shown(candidate, baseline, champion, target), gate)
+    return verdict.judge(CandidateFigures(candidate, baseline, champion, target), gate)
 
 
 def rules(metric, limit, margin, tolerance):

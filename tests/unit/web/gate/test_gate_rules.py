@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree
 
-from rempart.models.gates.shown import Band, Shown, Subgroup
+from rempart.models.gates.candidate_figures import Band, CandidateFigures, Subgroup
 from rempart.models.gates.verdict import judge
 from rempart.settings.pipeline import Gate
 from rempart.web import charts, rendering
@@ -32,7 +32,7 @@ GROUPS = [("AA", 700, 0.45), ("EV", 200, 0.7), ("HA", 30, None)]
 
 def refusal(groups: Any = GROUPS) -> dict[str, Any]:
     figures = {"pr_auc": 0.5, "log_loss": 0.5, "calibration_error": 0.04}
-    shown = Shown(
+    shown = CandidateFigures(
         figures,
         {**figures, "pr_auc": 0.3},
         subgroups={4: tuple(Subgroup(("carrier",), (name,), rows, value) for name, rows, value in groups)},

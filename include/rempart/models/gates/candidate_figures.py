@@ -47,7 +47,7 @@ class Reads:
 
 
 @dataclass(frozen=True)
-class Shown:
+class CandidateFigures:
     """Figures of a candidate. Metrics are of the held-out rows, by name; `champion`: None if there is none.
 
     `samples`: metrics of `candidate`, `baseline` and `champion` on the same resamples. `subgroups`: by the number of
