@@ -12,13 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import ModelRefused, TrainingError
-<<<<<<< HEAD
-from rempart.flows.gates.showing import Judged, show
-from rempart.flows.shared import approvals, authors, erasures, removals, retirements
-=======
 from rempart.flows.gates.showing import JudgedCandidate, show
-from rempart.flows.shared import approvals, erasures, removals, retirements
->>>>>>> gate
+from rempart.flows.shared import approvals, authors, erasures, removals, retirements
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import champions
 from rempart.flows.training.candidates import openings
