@@ -37,7 +37,8 @@ def test_values_and_difference_are_those_of_the_gates_metric(metric: str, task: 
         truth = RANDOM.integers(0, 3, 900).astype(float)
         made = [np.eye(3)[truth.astype(int)] * share + RANDOM.dirichlet([1, 1, 1], 900) for share in (2.0, 0.1)]
     scores = [metrics.score(task, truth, each)[metric] for each in made]
-    found = compared(*(performance.losses(metric, truth, each) for each in made), metric)
+    first, second = (performance.losses(metric, truth, each) for each in made)
+    found = compared(first, second, metric)
     assert (found.champion, found.challenger) == (pytest.approx(scores[0]), pytest.approx(scores[1]))
     assert found.difference == pytest.approx(scores[1] - scores[0]) and found.better == "champion"
 
