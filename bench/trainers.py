@@ -24,9 +24,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import joblib  # noqa: F401 # imports are not counted
 import lightgbm
 import numpy as np
-import onnxruntime  # noqa: F401 # imports are not counted
+import onnxruntime  # noqa: F401
 import pyarrow as pa
 import pyarrow.parquet as pq
 
