@@ -73,8 +73,8 @@ def scale(feature: Feature, columns: Any) -> tuple[list[tuple[float | str | None
         values = columns[:, 0]
         told_numbers, few = _numbers(values[np.isfinite(values)])
         names = {0.0: "false", 1.0: "true"} if feature.type == "boolean" else {}
-        found = [(names.get(number, number), np.float32([number])) for number in told_numbers]
-        none, missing = np.float32([np.nan]), int(np.isnan(values).sum())
+        found = [(names.get(number, number), np.array([number], np.float32)) for number in told_numbers]
+        none, missing = np.array([np.nan], np.float32), int(np.isnan(values).sum())
     return [*found, *([(None, none)] if missing >= LEAST_POINT else [])], few
 
 
