@@ -35,12 +35,12 @@ def of_view(pipeline: ModelPipeline, name: str) -> Iterator[tuple[str, str]]:
         if view.since_last:
             yield SINCE_LAST, f"days since the last row with the same {by} before the moment '{view.at}'"
         return
-    told: Mapping[str, str] = {
+    own: Mapping[str, str] = {
         **{column: f"column {column}" for column in view.columns},
         **{f"{column}_{part}": f"{part} of {column}" for column, parts in view.calendar.items() for part in parts},
         **{feature: _without_texts(text) for feature, text in view.expressions.items()},
     }
-    yield from told.items()
+    yield from own.items()
 
 
 def _without_texts(expression: str) -> str:
