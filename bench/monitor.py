@@ -167,7 +167,7 @@ def apart(count: int) -> dict[str, float]:
 
     names = [f"c{place}" for place in range(COLUMNS)]
 
-    def side(made: pa.Table) -> domain.Rows:
+    def side(made: pa.Table) -> domain.WindowRows:
         def matrix(places: Any) -> Any:
             taken = made.take(places)
             places_of = pa.array(VALUES)
@@ -177,7 +177,7 @@ def apart(count: int) -> dict[str, float]:
             ]
             return np.column_stack([column.cast(pa.float32()).to_numpy() for column in numbers])
 
-        return domain.Rows(counting.months(made["day"]), matrix)
+        return domain.WindowRows(counting.months(made["day"]), matrix)
 
     def combined(made: pa.Table) -> pa.Table:
         first, second = (made[name].to_numpy() for name in ("c0", "c2"))

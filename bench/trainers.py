@@ -35,6 +35,7 @@ from bench.report import Row, write
 from rempart.training import datasets, experiment, outputs
 from rempart.training.entrypoint import World, run_job
 from rempart.training.job import Dataset, FeatureSpec, JobSite, JobSpec, Output, Permission, Tracking, TrainerSpec
+from rempart.training.protocol import learning
 from rempart.training.trainers import trainers
 from tests.memory_site import MemorySite
 
@@ -109,7 +110,7 @@ def script(file: Path) -> dict[str, float]:
     learnt = lightgbm.Dataset(inputs, rows["target"].to_numpy(), categorical_feature=[NUMBERS])
     settings = {name: value for name, value in PARAMS.items() if name != "num_iterations"}
     model = lightgbm.train({"objective": "regression", "verbosity": -1, **settings}, learnt, PARAMS["num_iterations"])
-    np.mean(np.abs(model.predict(inputs[:: -(-len(inputs) // outputs.CHECKED)])))
+    np.mean(np.abs(model.predict(inputs[:: -(-len(inputs) // learning.CHECKED)])))
     model.save_model(file.with_suffix(".txt"))
     took = {"job": time.perf_counter() - began, "job cpu": time.process_time() - worked}
     began = time.perf_counter()

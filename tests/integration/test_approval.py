@@ -9,7 +9,7 @@ from rempart.flows.approval.rules import Person, Reply
 from rempart.flows.training.validate import roll_back, validate
 from rempart.models import registry
 from rempart.models.tracking import session
-from tests.integration.test_training import fast, scratch  # noqa: F401 - fixtures
+from tests.integration.test_training import fast  # noqa: F401 - a fixture
 from tests.unit.training import stage
 
 pytestmark = pytest.mark.tracking

@@ -37,7 +37,7 @@ _BINS = 32
 
 
 @dataclass(frozen=True)
-class Rows:
+class WindowRows:
     """Rows of one side. `months`: of each row, as years * 12 + month from 0. `matrix`: columns of the rows at some
     places, [n, columns], NaN without a value.
     """
@@ -89,7 +89,7 @@ class Separation:
         )
 
 
-def separate(training: Rows, window: Rows, columns: Sequence[str], least: int) -> Separation | None:
+def separate(training: WindowRows, window: WindowRows, columns: Sequence[str], least: int) -> Separation | None:
     """Return how well the window is told apart; None if one side has fewer than `least` rows, or there is no column.
 
     `least`: rows below which a window or reference does not count. One thread; equal rows give equal results.
@@ -138,7 +138,7 @@ def interval(area: float, first: int, second: int) -> tuple[float, float]:
     return max(0.0, area - half), min(1.0, area + half)
 
 
-def _spans(training: Rows, window: Ints, least: int) -> list[Ints]:
+def _spans(training: WindowRows, window: Ints, least: int) -> list[Ints]:
     """Return the months of earlier windows: as many successive months of the training data as the window has."""
     import numpy as np
 
@@ -148,7 +148,7 @@ def _spans(training: Rows, window: Ints, least: int) -> list[Ints]:
     return [np.arange(end - len(window) + 1, end + 1) for end in ends[:SPANS]]
 
 
-def _smallest(training: Rows, side: Rows, places: Ints, months: Ints, least: int) -> _CrossFit | None:
+def _smallest(training: WindowRows, side: WindowRows, places: Ints, months: Ints, least: int) -> _CrossFit | None:
     """Return the smaller AUC of some rows of a side against their season, and against the months just before."""
     import numpy as np
 
@@ -190,7 +190,7 @@ class _CrossFit:
         return tuple(sorted(used, key=lambda column: -column.share)[:SHOWN])
 
 
-def _cross_fit(training: Rows, reference: Ints, side: Rows, places: Ints) -> _CrossFit:
+def _cross_fit(training: WindowRows, reference: Ints, side: WindowRows, places: Ints) -> _CrossFit:
     import numpy as np
     from sklearn.ensemble import HistGradientBoostingClassifier
 

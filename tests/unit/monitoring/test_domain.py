@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from rempart.monitoring import domain, verdict
-from rempart.monitoring.domain import Rows
+from rempart.monitoring.domain import WindowRows
 from rempart.monitoring.verdict import Window
 from rempart.settings.champions.monitoring import Monitoring
 
@@ -18,15 +18,15 @@ JANUARY = 2025 * 12
 NAMES = ["one", "other", "third"]
 
 
-def side(matrix: Any, months: Any) -> Rows:
-    return Rows(np.asarray(months), lambda places: np.asarray(matrix[places], np.float32))
+def side(matrix: Any, months: Any) -> WindowRows:
+    return WindowRows(np.asarray(months), lambda places: np.asarray(matrix[places], np.float32))
 
 
 def normal(rows: int, seed: int) -> Any:
     return np.random.default_rng(seed).normal(size=(rows, 3))
 
 
-def year(seed: int = 1) -> Rows:
+def year(seed: int = 1) -> WindowRows:
     return side(normal(4_800, seed), JANUARY + np.arange(4_800) % 12)
 
 

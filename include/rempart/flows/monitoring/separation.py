@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rempart.flows.monitoring.answered import row_time
 from rempart.models.encoding import Feature
 from rempart.monitoring import counting, domain
-from rempart.monitoring.domain import Rows, Separation
+from rempart.monitoring.domain import Separation, WindowRows
 from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def _calendar(pipeline: ModelPipeline) -> frozenset[str]:
     )
 
 
-def _rows(features: list[Feature], table: pa.Table, time: str) -> Rows:
+def _rows(features: list[Feature], table: pa.Table, time: str) -> WindowRows:
     read = table.select([feature.name for feature in features])
-    return Rows(counting.months(table[time]), lambda places: matrix(features, read.take(places)))
+    return WindowRows(counting.months(table[time]), lambda places: matrix(features, read.take(places)))
 
 
 def matrix(features: list[Feature], rows: pa.Table) -> domain.Floats:

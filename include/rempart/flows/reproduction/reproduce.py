@@ -11,7 +11,8 @@ import logging
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ from rempart.training.trainers import trainers
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from rempart.sites.port import Site
+
 logger = logging.getLogger(__name__)
 _ALL = 100_000
 """More records than a ledger holds of candidates."""
@@ -49,7 +52,8 @@ def reproduce(platform: Platform, pipeline: ModelPipeline, version: str, toleran
     """
     evidence = _evidence(platform.ledger, pipeline.name, version)
     record = evidence.body
-    spec = _order(platform, pipeline, record)
+    active = platform.active_site(pipeline.classification)
+    spec = _order(active, platform.config.buckets.artifacts, record)
     code = trainers.code_version(spec.trainer.use)
     if spec.nodes > 1:
         raise ModelRefused(
@@ -57,7 +61,10 @@ def reproduce(platform: Platform, pipeline: ModelPipeline, version: str, toleran
             "machine is one",
             f"Start the training again: `rempart pipeline run {pipeline.name} --follow`.",
         )
-    learn, held_out = (_rows(platform, pipeline, part) for part in (record["dataset"], record["dataset"]["held_out"]))
+    names = (active.name, *sorted(set(platform.config.sites) - {active.name}))
+    sites = {name: partial(platform.site_to_read, name, pipeline.classification) for name in names}
+    known, parts = erasures.rewritten(platform.ledger), (record["dataset"], record["dataset"]["held_out"])
+    learn, held_out = (_rows(sites, known, part) for part in parts)
     began = time.monotonic()
     body, own = _trained(pipeline, spec, learn)
     recorded = {str(name): float(value) for name, value in record["metrics"].items() if name != DIFFERENCE}
@@ -88,48 +95,44 @@ def _evidence(ledger: Ledger, name: str, version: str) -> Evidence:
     )
 
 
-def _order(platform: Platform, pipeline: ModelPipeline, record: Mapping[str, Any]) -> JobSpec:
+def _order(site: Site, bucket: str, record: Mapping[str, Any]) -> JobSpec:
     """Return the order of the job that made a version. Its id is derived from its content, and is on record."""
-    bucket, key = platform.config.buckets.artifacts, f"jobs/{record['job_id']}/spec.json"
-    site = platform.active_site(pipeline.classification)
+    key = f"jobs/{record['job_id']}/spec.json"
     try:
         spec = parse_spec(site.read(bucket, key))
     except ObjectMissing as missing:
         raise ObjectMissing(
-            f"reproduce model {pipeline.name} version {record['version']}: site '{site.name}' no longer has the order "
+            f"reproduce model {record['name']} version {record['version']}: site '{site.name}' no longer has the order "
             f"of its job, {bucket}/{key}",
             "Restore the objects of the site (docs/how-to/survive-a-loss.md), or train again.",
         ) from missing
     if spec.job_id != record["job_id"] or spec.dataset.sha256 != record["dataset"]["sha256"]:
         raise IntegrityError(
-            f"reproduce model {pipeline.name} version {record['version']}: {bucket}/{key} is the order of another job "
+            f"reproduce model {record['name']} version {record['version']}: {bucket}/{key} is the order of another job "
             f"than that on record",
             "Compare the object's versions at the site, and those at its replicas: somebody replaced it.",
         )
     return spec
 
 
-def _rows(platform: Platform, pipeline: ModelPipeline, part: Mapping[str, Any]) -> bytes:
-    """Return one part of a training set, from the active site or another one, by its recorded SHA-256."""
+def _rows(sites: Mapping[str, Callable[[], Site]], known: erasures.Rewritten, part: Mapping[str, Any]) -> bytes:
+    """Return one part of a training set by its recorded SHA-256, from the first of the sites that gives it."""
     bucket, key, sha256 = str(part["bucket"]), str(part["key"]), str(part["sha256"])
-    known = erasures.rewritten(platform.ledger)
     if (bucket, key) in known:
         raise ObjectMissing(
-            f"reproduce a model of {pipeline.name}: rows of its training set, {bucket}/{key}, were erased since",
+            f"reproduce a model: rows of its training set, {bucket}/{key}, were erased since",
             "Nobody can train it again, and nobody should: train a new version without these rows.",
         )
-    first = platform.active_site(pipeline.classification)
     silent = list[str]()
-    for name in (first.name, *sorted(set(platform.config.sites) - {first.name})):
+    for opened in sites.values():
         try:
-            return platform.site_to_read(name, pipeline.classification).read(bucket, key, sha256=sha256)
+            return opened().read(bucket, key, sha256=sha256)
         except ObjectMissing:
             continue
         except RempartError as error:  # one that does not answer, has no key, or is not allowed
             silent.append(error.what)
     raise ObjectMissing(
-        f"reproduce a model of {pipeline.name}: no site gives its training set, {bucket}/{key}"
-        + "".join(f"; {what}" for what in silent),
+        f"reproduce a model: no site gives its training set, {bucket}/{key}" + "".join(f"; {what}" for what in silent),
         "If retention took it, restore a point that has it into a sandbox (docs/how-to/restore-points.md), or train "
         "again.",
     )

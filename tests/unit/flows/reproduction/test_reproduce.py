@@ -54,6 +54,7 @@ def world(tmp_path: Path) -> World:
     scores = reproduce._scores(spec, datasets.decoded(site.read(place.bucket, held_out)), made.files[MODEL_FILE])
     site.write(spec.output.bucket, spec.key("spec.json"), spec.to_json())
     record = {
+        "name": PIPELINE.name,
         "version": "1",
         "job_id": spec.job_id,
         "files": {MODEL_FILE: hashlib.sha256(made.files[MODEL_FILE]).hexdigest()},
