@@ -26,7 +26,7 @@ each = pytest.mark.parametrize("use", list(SMALL))
 
 def fitted(use, params=None, task="regression", target=PRICE, classes=0, inputs=INPUTS, features=FEATURES):
     """A native model, and a function that predicts by ONNX."""
-    model = trainers.fitted(use, inputs, target, SMALL[use] | (params or {}), 1, task, classes, None, features)
+    model = trainers.fitted(use, inputs, target, SMALL[use] | (params or {}), 1, task, classes, None, features=features)
     session = onnx_format.open_session(model.to_onnx())
     return model, lambda rows: onnx_format.run(session, rows, task, classes)
 
