@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -259,12 +260,32 @@ def test_a_date_that_is_empty_in_some_rows_can_be_made_a_moment(tmp_path: Path) 
     text = draft_pipeline(write(tmp_path / "claims.csv", "\n".join(["claim,declared,closed,paid", *rows])))
     (line,) = [line for line in text.splitlines() if line.startswith("  closed: ")]
     told = "To use it as a moment, delete `nullable`: rows without it wait in quarantine until they are delivered again"
-    assert "nullable: true}" in line and line.endswith(told)
+    assert "nullable: true}" in line and line.endswith(f"{told}. If they are many, raise `max_quarantined`, too")
     data = yaml.safe_load(text)
     data["schema"]["closed"] = {"type": "date", "known": "closed"}
     data["schema"]["paid"]["known"] = "closed"
     data["moments"]["closed"] = {"column": "closed"}
     assert list(ModelPipeline.model_validate(data).moments) == ["event", "closed"]
+
+
+def test_moments_stand_in_the_order_that_the_dates_show(tmp_path: Path) -> None:
+    rows = [f"{n},2025-02-{n % 28 + 1:02},2025-03-{n % 28 + 1:02},2025-01-{n % 28 + 1:02},{n % 9}.5" for n in range(99)]
+    text = draft_pipeline(write(tmp_path / "loans.csv", "\n".join(["loan,lent,returned,member_since,fee", *rows])))
+    drafted = text.split("\nmoments:")[1].split("\npartition_by")[0].splitlines()[1:]
+    assert [line.strip() for line in drafted] == [
+        "# member_since: {column: member_since}",
+        "event: {column: lent}",
+        "# returned: {column: returned}",
+    ]
+
+
+def test_a_skewed_target_is_learned_with_the_absolute_error(tmp_path: Path) -> None:
+    def drafted(fees: Callable[[int], float]) -> ModelPipeline:
+        rows = "".join(f"{n},2025-01-{n % 28 + 1:02},{n % 5},{fees(n)}\n" for n in range(90))
+        return load(draft_pipeline(write(tmp_path / "loans.csv", f"loan,lent,days,fee\n{rows}"), target="fee"))
+
+    assert drafted(lambda n: 1.5 ** (n % 20)).trainer.params["loss"] == "absolute_error"
+    assert "loss" not in drafted(lambda n: 5.5 + n % 20).trainer.params
 
 
 def test_the_target_can_be_chosen(tmp_path: Path) -> None:
