@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rempart.errors import PipelineError
+from rempart.flows.ingestion import deliver
 from rempart.ingestion.draft import draft_pipeline, reminder, save_draft, undecided
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline
@@ -266,6 +267,17 @@ def test_a_date_that_is_empty_in_some_rows_can_be_made_a_moment(tmp_path: Path) 
     data["schema"]["paid"]["known"] = "closed"
     data["moments"]["closed"] = {"column": "closed"}
     assert list(ModelPipeline.model_validate(data).moments) == ["event", "closed"]
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".txt", ".TSV.gz"])
+def test_a_file_of_text_with_another_ending_is_drafted_as_csv(tmp_path: Path, ending: str) -> None:
+    text = "id\tlent\tfee\n" + "".join(f"{n}\t2025-01-{n:02}\t{n}.5\n" for n in range(1, 29))
+    (file := tmp_path / f"loans{ending}").write_bytes(
+        gzip.compress(text.encode()) if ending.endswith("gz") else text.encode()
+    )
+    pipeline = load(draft_pipeline(file))
+    assert (pipeline.name, pipeline.source.format, pipeline.source.delimiter) == ("loans", "csv", "\t")
+    assert deliver.file_fault(pipeline, file) is None
 
 
 def test_moments_stand_in_the_order_that_the_dates_show(tmp_path: Path) -> None:

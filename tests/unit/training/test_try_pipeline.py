@@ -228,7 +228,7 @@ def test_a_file_that_is_refused_as_a_whole_and_too_few_rows(tmp_path: Path) -> N
 
 
 def test_files_that_cannot_be_read_say_so(tmp_path: Path) -> None:
-    notes = tmp_path / "notes.txt"
+    notes = tmp_path / "notes.docx"
     notes.write_text("hello")
     for path in (notes, tmp_path / "none.csv"):
         with pytest.raises(IngestError) as error:

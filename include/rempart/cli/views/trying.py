@@ -97,9 +97,9 @@ def _file(file: TriedFile, pipeline: Pipeline) -> Iterator[str]:
     if file.held_back:
         yield (
             f"  It would be HELD BACK: {file.refused / file.read:.1%} of its rows are refused, and `max_quarantined`"
-            f" allows {pipeline.max_quarantined:.1%}. Decide the columns of the reasons above, or correct the file. Or, if "
-            "these rows shall wait in quarantine, raise `max_quarantined`."
+            f" allows {pipeline.max_quarantined:.1%}. Decide the columns of the reasons above, or correct the file."
         )
+        yield "  Or, if these rows shall wait in quarantine, raise `max_quarantined`."
 
 
 def _cell(value: Any) -> str:
