@@ -139,7 +139,7 @@ def test_a_model_is_trained_in_a_process_of_its_own_and_is_no_verdict(
         assert ("a column that tells the target" in "\n".join(trying.lines(other, spec))) is is_told
     worse = replace(found, model=replace(found.model, metrics={"mae": found.baseline.value * 1.1}))
     shown = "\n".join(trying.lines(worse, spec))
-    assert "It is worse than the baseline" in shown and "`loss: absolute_error`" in shown
+    assert "It is no better than the baseline" in shown and "`loss: absolute_error`" in shown
 
 
 def test_a_class_that_no_training_row_has_is_named_unless_rows_were_only_sampled(
@@ -318,4 +318,4 @@ def test_open_rows_wait_and_rows_that_were_closed_too_late_are_told(tmp_path: Pa
     )
     assert wrong == (moment_orders.Disorder("closed", "event", 1, 1),)
     shown = "\n".join(trying.lines(replace(found, disordered=wrong), spec))
-    assert "1 of 1 row have the moment 'event' before 'closed'." in shown
+    assert "In 1 of 1 rows with both, the moment 'event' is before 'closed'." in shown

@@ -42,7 +42,7 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
         yield f"{told_undated(tried.undated, pipeline.prediction.target)}."
     for pair in tried.disordered:
         yield (
-            f"{pair.broken:,} of {text.counted(pair.rows, 'row')} have the moment '{pair.then}' before '{pair.first}'. "
+            f"In {pair.broken:,} of {pair.rows:,} rows with both, the moment '{pair.then}' is before '{pair.first}'. "
             "Moments stand in order of time: correct their order, or add an expectation that refuses such rows."
         )
     if tried.baseline and isinstance(pipeline, ModelPipeline):
@@ -54,7 +54,7 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
             deciding = f"validation_{pipeline.gate.metric}"
             yield f"  On the validation part: {text.figures(tried.model.validation, deciding)}."
         if tried.baseline and _is_beaten(tried.model.metrics[pipeline.gate.metric], tried.baseline):
-            yield f"  It is worse than the baseline, so the gate would refuse it.{_other_loss(pipeline)}"
+            yield f"  It is no better than the baseline.{_other_loss(pipeline)}"
         if tried.baseline and _is_nearly_perfect(tried.model.metrics[pipeline.gate.metric], tried.baseline):
             yield "  It makes next to no error. Look for a column that tells the target because it is known later."
         yield "  This is no verdict of the gate. It is for the model of a run, by all rules and against the champion."

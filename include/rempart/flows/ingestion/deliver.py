@@ -10,6 +10,7 @@ import hashlib
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -172,11 +173,10 @@ def _remedy(pipeline: Pipeline, faults: Sequence[HeaderFault]) -> str:
     told = []
     missing = {name for fault in faults for name in fault.missing}
     given = pipeline.source.names(pipeline.columns)
-    if absent := [
-        given[name] for name, column in pipeline.columns.items() if column.nullable and given[name] in missing
-    ]:
+    empty = [given[name] for name, column in pipeline.columns.items() if column.nullable]
+    if absent := [name for name in empty if name in missing]:
         told.append(
-            f"{_columns(absent)} may be empty, but the header has to name {'it' if len(absent) == 1 else 'them'}: a "
+            f"C{_columns(absent)[1:]} may be empty, but the header has to name {'it' if len(absent) == 1 else 'them'}: a "
             "column that was renamed would become empty without a word. Add the name, and leave its cells empty."
         )
     file = f"include/pipelines/{pipeline.name}.yaml"
@@ -253,8 +253,8 @@ def _lone_return(start: bytes) -> bool:
 def plan(platform: Platform, pipeline: Pipeline, files: Sequence[Path]) -> tuple[PlannedFile, ...]:
     """Return what a delivery of these files would do. Nothing is written.
 
-    Raises IngestError if a file's header is wrong, another delivery waits under its name, or the pipeline's columns
-    changed in a way that the current snapshot does not allow; PlacementDenied,
+    Raises IngestError if a file's header is wrong, another delivery waits under its name, or the current snapshot does
+    not allow the change of the pipeline's columns; PlacementDenied,
     SiteFenced, SiteError, DatabaseUnavailable.
     """
     check(pipeline, files, platform.config.ingestion.largest_delivery << 20)
@@ -282,11 +282,8 @@ def _check_schema(site: Site, bucket: str, pipeline: Pipeline) -> None:
 
     Without an answer about the snapshot nothing is compared: the ingestion compares again.
     """
-    try:
-        current = snapshots.current(site, bucket, pipeline.name)
-    except (SiteError, IntegrityError):
-        return
-    evolution.check(current, pipeline)
+    with suppress(SiteError):
+        evolution.check(snapshots.current(site, bucket, pipeline.name), pipeline)
 
 
 def _occupied(pipeline: Pipeline, file: Path, stands: ObjectInfo) -> IngestError:

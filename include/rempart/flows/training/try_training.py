@@ -150,7 +150,8 @@ def too_short(pipeline: ModelPipeline, training: pa.Table) -> str:
     what = f"The rows of these files are judged. They cover {days} day{'' if days == 1 else 's'} of {holdout.column}"
     if start > newest:
         return f"{what}, all before the hold-out from {holdout.start}: pass files with newer rows to try a model."
-    span = f"takes the last {holdout.last.days} days" if holdout.last else f"takes all from {holdout.start} on"
+    last = holdout.last and (f"{holdout.last.days} days" if holdout.last.days else str(holdout.last))
+    span = f"takes the last {last}" if last else f"takes all from {holdout.start} on"
     return f"{what}, and the hold-out {span}: pass files with more history to try a model."
 
 

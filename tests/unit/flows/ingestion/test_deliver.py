@@ -101,7 +101,7 @@ def test_columns_may_come_in_any_order_and_packed(platform: Platform, make: Make
 def test_a_column_that_may_be_empty_has_to_be_named_and_the_remedy_says_why(platform: Platform, make: Make) -> None:
     nullable = [name for name, column in PIPELINE.columns.items() if column.nullable][:1]
     error = refused(platform, make(header=[name for name in HEADER if name not in nullable]))
-    assert f"column '{nullable[0]}' may be empty, but the header has to name it" in error.hint
+    assert f"Column '{nullable[0]}' may be empty, but the header has to name it" in error.hint
     assert "Add the name, and leave its cells empty." in error.hint
     assert "may be empty" not in refused(platform, make(header=HEADER[1:])).hint, "the first one may not"
 
