@@ -176,8 +176,8 @@ def _remedy(pipeline: Pipeline, faults: Sequence[HeaderFault]) -> str:
     empty = [given[name] for name, column in pipeline.columns.items() if column.nullable]
     if absent := [name for name in empty if name in missing]:
         told.append(
-            f"C{_columns(absent)[1:]} may be empty, but the header has to name {'it' if len(absent) == 1 else 'them'}: a "
-            "column that was renamed would become empty without a word. Add the name, and leave its cells empty."
+            f"C{_columns(absent)[1:]} may be empty, but the header has to name {'it' if len(absent) == 1 else 'them'}: "
+            "a column that was renamed would become empty without a word. Add the name, and leave its cells empty."
         )
     file = f"include/pipelines/{pipeline.name}.yaml"
     extra = dict.fromkeys(name for fault in faults for name in fault.extra)

@@ -31,7 +31,7 @@ NULL_TOKENS = ("NA", "N/A", "null", "NULL", "None", "NaN", "nan", "-")
 _WORSE = 1.25
 LAST_YEAR = 2100
 """Year of the row's time after which a draft accepts no row, unless all rows are later."""
-_SKEWED = 0.95
+_SKEWED = 0.9
 """Share of the mean's absolute error below which the median's shows a skewed target."""
 _LARGEST = 1e308
 """Largest limit of a draft."""
