@@ -63,6 +63,8 @@ def house(platform: Platform, capability_records: list[dict[str, object]]) -> It
     with tracking.session(platform.tracking()) as client:
         client.create_registered_model(mark)
     insert_version(mark, f"s3://{buckets.artifacts}/models/{mark}/1")
+    with tracking.session(platform.tracking()) as client:
+        client.set_model_version_tag(mark, "1", "rempart.job_id", "1")
     settings = platform.config.model_copy(update={"buckets": buckets})
     continuity = OwnContinuity(platform.database("continuity"))
     yield dataclasses.replace(platform, config=settings, ledger_=ledger, continuity_=continuity)
@@ -150,7 +152,7 @@ def test_one_part_is_restored_alone(stack: paths.Stack, house: Platform, point: 
         expected = {
             "dataset": {key for name, key in BODIES if "hotel_bookings" in key},
             "bucket": {"jobs/1/model.onnx", f"models/{name}/1/MLmodel"},
-            "model": {f"models/{name}/1/MLmodel"},
+            "model": {"jobs/1/model.onnx", f"models/{name}/1/MLmodel"},
         }
         assert keys == expected[kind] and not selection.databases
     finally:

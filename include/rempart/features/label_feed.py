@@ -73,6 +73,11 @@ def told_late(rows: int, target: str) -> str:
     return f"{rows:,} rows not used: {target} became known only after the hold-out began"
 
 
+def told_undated(rows: int, target: str) -> str:
+    """Return how many rows nobody learns from or is measured on, as a sentence without its point."""
+    return f"{rows:,} rows not used: nothing tells when {target} became known (the column of its moment is empty)"
+
+
 def feed_of(pipeline: ModelPipeline, loaded: Loaded | None = None) -> LabelFeed | None:
     """Return the pipeline that delivers the labels, or None if the target is a column of the pipeline's own rows.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from rempart.errors import PipelineError
 from rempart.ingestion.sampling.facts import LIKELY_YEARS, ColumnFacts
 from rempart.ingestion.sampling.files import of_file
+from rempart.ingestion.sampling.moment_orders import in_order
 from rempart.ingestion.sampling.names import header_entries, shown, yaml_word
 from rempart.ingestion.sampling.orders import Order
 from rempart.ingestion.sampling.ranges import Range
@@ -111,9 +112,10 @@ def _lines(s: Survey) -> Iterator[str]:
         yield f"on_conflict: refuse    # CHECK: {repeats}"
     yield ""
     yield "moments:                        # CHECK: in order of time; add each moment at which more becomes known"
-    yield f"  event: {{column: {yaml_word(s.time)}}}"
     dates = [c.name for c in s.columns if c.type in ("date", "timestamp") and c.name != s.time]
-    yield from (f"  # {yaml_word(name)}: {{column: {yaml_word(name)}}}" for name in dates)
+    for name in in_order(s.time, dates, s.orders, s.earlier):
+        moment = "event" if name == s.time else f"# {yaml_word(name)}"
+        yield f"  {moment}: {{column: {yaml_word(name)}}}"
     yield f"partition_by: {yaml_word(s.time)}" + (
         f"    # CHECK: snapshots are stored by its {s.every}s; other dates: {', '.join(dates)}" if dates else ""
     )
@@ -178,6 +180,7 @@ def _column(column: ColumnFacts, s: Survey) -> str:
         notes.append("empty in some rows, which go to quarantine")
     if "nullable: true" in parts and column.type in ("date", "timestamp"):
         quarantine = "rows without it wait in quarantine until they are delivered again"
+        quarantine += ". If they are many, raise `max_quarantined`, too"
         notes.append(f"empty in some rows. To use it as a moment, delete `nullable`: {quarantine}")
     if other := s.together.get(column.name):
         notes.append(f"empty in the same rows as {other}: known only with it?")
@@ -264,7 +267,7 @@ def _learning(s: Survey) -> Iterator[str]:
     fixed = "With `start: DATE`, no row from that date on is learned from, until you move it"
     yield f"holdout: {{column: {time}, last: {s.last_days}d}}    # CHECK: {tested}. {fixed}"
     yield ""
-    yield _trainer(s.sample.rows)
+    yield from _trainer(s.sample.rows, skewed=s.skewed and metric == "mae")
     yield ""
     yield "gate:"
     yield f"  metric: {metric}"
@@ -296,13 +299,15 @@ def _spans(s: Survey) -> Iterator[str]:
             yield f'{name}: "{span}"'
 
 
-def _trainer(rows: int) -> str:
-    if rows > _FEW_ROWS:
-        return "trainer: {use: gradient_boosting}"
-    small = "params: {max_iter: 150, learning_rate: 0.05, max_leaf_nodes: 6}"
-    return (
-        f"trainer: {{use: gradient_boosting, {small}}}    # small trees: of few rows, large trees learn each by heart"
-    )
+def _trainer(rows: int, *, skewed: bool) -> Iterator[str]:
+    few = rows <= _FEW_ROWS
+    params = ["max_iter: 150, learning_rate: 0.05, max_leaf_nodes: 6"] if few else []
+    notes = ["small trees: of few rows, large trees learn each by heart"] if few else []
+    if skewed:
+        params.append("loss: absolute_error")
+        notes.append("absolute_error: a few large values of the target would rule a squared one, and mae is measured")
+    some = f", params: {{{', '.join(params)}}}" if params else ""
+    yield f"trainer: {{use: gradient_boosting{some}}}" + (f"    # {'; '.join(notes)}" if notes else "")
 
 
 def _other_target(s: Survey) -> str:

@@ -5,7 +5,7 @@ A model's evidence records them, its MLflow version shows them as its signature,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -94,13 +94,15 @@ def _literal(value: Any) -> str:
 def typed(inputs: Sequence[Input], rows: pa.Table) -> pa.Table:
     """Return the inputs' columns of rows, each with its type; other columns are left out.
 
-    Raises PredictionError with the column and the number of rows at fault, never with a value: a column is missing, has
-    another type or more digits than a decimal has, is empty where it may not be, or holds a time outside the calendar
-    or a value outside its closed list.
+    A column that may be empty, and that the rows lack, is empty in all of them. Raises PredictionError with the column
+    and the number of rows at fault, never with a value: another column is missing, or all are; a column has another
+    type or more digits than a decimal has, is empty where it may not be, or holds a time outside the calendar or a
+    value outside its closed list.
     """
     import pyarrow as pa
 
-    if missing := [each.name for each in inputs if each.name not in rows.column_names]:
+    lacking = absent(inputs, rows.column_names)
+    if missing := [each.name for each in lacking if not each.nullable or len(lacking) == len(inputs)]:
         raise PredictionError(
             f"predict {rows.num_rows} rows: they lack {_columns(missing)}, which the model reads",
             "Pass these columns, with the names and types of the pipeline's schema.",
@@ -109,7 +111,23 @@ def typed(inputs: Sequence[Input], rows: pa.Table) -> pa.Table:
         raise PredictionError(
             f"predict {rows.num_rows} rows: they have {_columns(repeated)} more than once", "Pass each column once."
         )
-    return pa.table({each.name: _typed(each, rows[each.name].combine_chunks()) for each in inputs})
+    none, there = pa.nulls(rows.num_rows), set(rows.column_names)
+    return pa.table(
+        {each.name: _typed(each, rows[each.name].combine_chunks() if each.name in there else none) for each in inputs}
+    )
+
+
+def absent(inputs: Sequence[Input], columns: Collection[str]) -> list[Input]:
+    """Return the inputs that are not among the columns of some rows."""
+    return [each for each in inputs if each.name not in columns]
+
+
+def added_line(version: str, now: Sequence[Input], before: Sequence[Input]) -> str:
+    """Return which columns a version reads that the champion does not, as a reason of its verdict; empty if none."""
+    told = [
+        f"{each.name}{' (may be empty)' if each.nullable else ''}" for each in absent(now, [b.name for b in before])
+    ]
+    return f"version {version} also reads {', '.join(told)}, which the champion does not" if told else ""
 
 
 def _columns(names: Sequence[str]) -> str:

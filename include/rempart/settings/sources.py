@@ -6,12 +6,13 @@ section has a prefix. See docs/adr/0092.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from rempart.settings.clock import TimeZone
 from rempart.settings.columns import Name
@@ -21,6 +22,8 @@ PREFIX = r"[A-Za-z0-9_\-]+/([A-Za-z0-9_\-]+/)*"
 """A folder of the landing bucket, such as `hotel_bookings/` or `hotel/bookings/`."""
 COLUMN = r"^[a-z][a-z0-9_]{0,49}$"
 SQL_FILE = r"^include/sql/[a-z][a-z0-9_]*\.sql$"
+_ENCODINGS = {"utf-8": "utf-8", "iso8859-1": "latin-1", "cp1252": "cp1252"}
+"""Names of encodings in a pipeline, by Python's own."""
 Kind = Literal["files", "sql", "http", "site", "derived"]
 KINDS: tuple[Kind, ...] = ("files", "sql", "http", "site", "derived")
 Format = Literal["csv", "jsonl", "parquet"]
@@ -29,10 +32,24 @@ DateFormat = Literal[
 ]  # fmt: skip
 
 
+def _encoding(given: Any) -> Any:
+    """Return the one name that an encoding has in a pipeline, of any name that Python knows it by."""
+    try:
+        return _ENCODINGS.get(codecs.lookup(given).name, given) if isinstance(given, str) else given
+    except (LookupError, ValueError):
+        return given
+
+
 class Dialect(Strict):
     """How a source writes names of columns, text, numbers, dates and times. Declared once, for all columns."""
 
-    encoding: Literal["utf-8", "latin-1", "cp1252"] = Field(default="utf-8", description="Encoding of the text.")
+    encoding: Annotated[Literal["utf-8", "latin-1", "cp1252"], BeforeValidator(_encoding)] = Field(
+        default="utf-8",
+        description=(
+            "Encoding of the text. Other names of these three are read, too, such as `iso-8859-1` (latin-1) and "
+            "`windows-1252`."
+        ),
+    )
     delimiter: str = Field(default=",", min_length=1, max_length=1, description="Character between two values.")
     null_values: list[str] = Field(default_factory=lambda: [""], description="Texts that stand for no value.")
     decimal: Literal[".", ","] = Field(default=".", description="Decimal mark of numbers.")
@@ -90,7 +107,8 @@ class Source(Dialect):
     format: Format = Field(
         default="csv",
         description=(
-            "Format of the deliveries. Names end in .csv, .jsonl or .ndjson, plain or with .gz or .zst, or in .parquet."
+            "Format of the deliveries. Names end in .csv, .tsv or .txt (all three are `csv`), .jsonl or .ndjson, plain "
+            "or with .gz or .zst, or in .parquet."
         ),
     )
 

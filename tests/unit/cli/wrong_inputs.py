@@ -95,12 +95,12 @@ INPUTS = [
     Wrong("stack init --certificate chain.pem", 1, "Pass both: --certificate FILE --key FILE"),
     Wrong("stack init --certificate a.pem --key b.pem", 1, "Pass two PEM files that you may read"),
     Wrong("stack init --profiles nosuch", 1, "Choose among: celery, monitoring"),
-    Wrong("pipeline new nosuch.csv", 1, "Pass a .csv, .jsonl, .ndjson"),
-    Wrong("pipeline new folder", 1, "Pass a .csv, .jsonl, .ndjson"),
+    Wrong("pipeline new nosuch.csv", 1, "Pass a .csv, .tsv, .txt, .jsonl, .ndjson"),
+    Wrong("pipeline new folder", 1, "Pass a .csv, .tsv, .txt, .jsonl, .ndjson"),
     Wrong("pipeline new empty.csv", 1, "the file is empty"),
     Wrong("pipeline new header.csv", 1, "a header but no rows"),
     Wrong("pipeline new binary.csv", 1, "has a NUL character"),
-    Wrong("pipeline new notes.txt", 1, "does not end in .csv, .jsonl, .ndjson or .parquet"),
+    Wrong("pipeline new notes.docx", 1, "does not end in .csv, .tsv, .txt, .jsonl, .ndjson or .parquet"),
     Wrong('pipeline new sales.csv --name "Two Words"', 1, "--name"),
     Wrong("pipeline new sales.csv --table shop.orders", 2, "pass either a FILE, or --table"),
     Wrong("pipeline draft sales.csv", 2, "Did you mean `rempart pipeline new`"),
@@ -169,7 +169,13 @@ class Answer:
 def nowhere(folder: Path) -> Iterator[None]:
     """Stand in a folder with some wrong files, with this project's settings and no platform."""
     (folder / "folder").mkdir()
-    files = {"empty.csv": b"", "header.csv": b"id,price\n", "binary.csv": b"\x00\xff\xfe" * 50, "notes.txt": b"x\n"}
+    files = {
+        "empty.csv": b"",
+        "header.csv": b"id,price\n",
+        "binary.csv": b"\x00\xff\xfe" * 50,
+        "notes.txt": b"x\n",
+        "notes.docx": b"x\n",
+    }
     for name, body in {**files, "folder/file": b"x"}.items():
         (folder / name).write_bytes(body)
     before, at = dict(os.environ), Path.cwd()

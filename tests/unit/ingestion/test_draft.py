@@ -259,7 +259,7 @@ def test_a_date_that_is_empty_in_some_rows_can_be_made_a_moment(tmp_path: Path) 
     text = draft_pipeline(write(tmp_path / "claims.csv", "\n".join(["claim,declared,closed,paid", *rows])))
     (line,) = [line for line in text.splitlines() if line.startswith("  closed: ")]
     told = "To use it as a moment, delete `nullable`: rows without it wait in quarantine until they are delivered again"
-    assert "nullable: true}" in line and line.endswith(told)
+    assert "nullable: true}" in line and line.endswith(f"{told}. If they are many, raise `max_quarantined`, too")
     data = yaml.safe_load(text)
     data["schema"]["closed"] = {"type": "date", "known": "closed"}
     data["schema"]["paid"]["known"] = "closed"

@@ -105,7 +105,12 @@ def _sha256(platform: Platform) -> list[str]:
 @pytest.mark.parametrize(
     ("form", "name", "body", "fault"),
     [
-        ("csv", "a.jsonl", text("jsonl"), "the file's name ends in none of .csv, .csv.gz and .csv.zst"),
+        (
+            "csv",
+            "a.jsonl",
+            text("jsonl"),
+            "the file's name ends in none of .csv, .tsv and .txt, plain or with .gz or .zst",
+        ),
         ("jsonl", "a.csv", text("csv"), "the file's name ends in none of .jsonl"),
         ("parquet", "a.parquet.gz", gzip.compress(text("parquet")), "the file's name does not end in .parquet"),
         ("parquet", "a.parquet", text("csv"), "the file is not Parquet"),

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from rempart.errors import PredictionError
-from rempart.models.inputs import Input, examples, typed, usage
+from rempart.models.inputs import Input, added_line, examples, typed, usage
 from tests.unit.training import stage
 
 INPUTS = (
@@ -98,6 +98,13 @@ def test_a_column_that_is_there_twice_is_named():
 def test_all_missing_columns_are_named():
     with pytest.raises(PredictionError, match="they lack columns 'room', 'seen', which"):
         typed(INPUTS, rows().drop_columns(["room", "seen"]))
+
+
+def test_columns_that_a_version_reads_besides_those_of_the_champion_are_told():
+    channel = Input("channel", "string", nullable=True)
+    told = added_line("2", [*INPUTS, channel, Input("fee", "number")], INPUTS)
+    assert told == "version 2 also reads channel (may be empty), fee, which the champion does not"
+    assert added_line("3", INPUTS, [*INPUTS, channel]) == ""
 
 
 def test_the_python_in_a_description_makes_rows_that_are_accepted():

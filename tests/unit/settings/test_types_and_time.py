@@ -47,6 +47,17 @@ HTTP = {"kind": "http", "url": "https://api.acme.example/v1/orders"}
 
 
 @pytest.mark.parametrize(
+    ("given", "read"),
+    [("iso-8859-1", "latin-1"), ("ISO8859-1", "latin-1"), ("windows-1252", "cp1252"), ("UTF8", "utf-8")],
+)
+def test_an_encoding_has_one_name_whatever_the_file_calls_it(given: str, read: str) -> None:
+    assert load(source(encoding=given)).source.encoding == read
+    for wrong in ("utf-16", "nosuch", "a\0b", 7):
+        with pytest.raises(ValidationError, match="'utf-8', 'latin-1' or 'cp1252'"):
+            load(source(encoding=wrong))
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         [column(type="timestamp"), source(time_zone="Europe/Berlin")],

@@ -16,7 +16,7 @@ from rempart.cli.views import trying
 from rempart.errors import IngestError, PipelineError
 from rempart.flows.training import try_pipeline as flow
 from rempart.ingestion.draft import draft_pipeline
-from rempart.ingestion.sampling import extract, files
+from rempart.ingestion.sampling import extract, files, moment_orders
 from rempart.orchestration import run_notes
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.training import backends
@@ -137,6 +137,9 @@ def test_a_model_is_trained_in_a_process_of_its_own_and_is_no_verdict(
     for part, is_told in ((2, False), (60, True)):  # a model with this part of the baseline's error
         other = replace(found, model=replace(found.model, metrics={"mae": found.baseline.value / part}))
         assert ("a column that tells the target" in "\n".join(trying.lines(other, spec))) is is_told
+    worse = replace(found, model=replace(found.model, metrics={"mae": found.baseline.value * 1.1}))
+    shown = "\n".join(trying.lines(worse, spec))
+    assert "It is no better than the baseline" in shown and "`loss: absolute_error`" in shown
 
 
 def test_a_class_that_no_training_row_has_is_named_unless_rows_were_only_sampled(
@@ -201,7 +204,8 @@ def test_what_ingestion_would_hold_back_is_told_and_the_try_goes_on(tmp_path: Pa
     file.write_text(HEADER + "".join(line(i, price=-1 if i % 4 == 0 else 80) for i in range(400)))
     found = tried(pipeline(), file)
     assert found.files[0].held_back and found.training_rows == 300 and not found.good
-    assert "HELD BACK" in "\n".join(trying.lines(found, pipeline()))
+    shown = "\n".join(trying.lines(found, pipeline()))
+    assert "HELD BACK" in shown and "Or, if these rows shall wait in quarantine, raise `max_quarantined`." in shown
 
 
 def test_a_file_that_is_refused_as_a_whole_and_too_few_rows(tmp_path: Path) -> None:
@@ -215,12 +219,16 @@ def test_a_file_that_is_refused_as_a_whole_and_too_few_rows(tmp_path: Path) -> N
     (file,) = tried(pipeline(), wrong).files
     assert file.fault == "it lacks column 'nights'; column 'nigths' is not in the pipeline file"
     found = tried(pipeline(), few)
-    assert found.baseline is None and not found.good
-    assert any("No baseline" in line and "held-out" in line for line in trying.lines(found, pipeline()))
+    assert found.baseline is None and found.good, "the file is right, and only short"
+    shown = list(trying.lines(found, pipeline()))
+    assert "The rows of these files are judged. They cover 1 day of arrival, and the hold-out takes" in "".join(shown)
+    assert shown[-1].startswith("Next: try again with more files.") and "correct" not in "".join(shown)
+    left = flow.try_pipeline(pipeline(), [few], told()[1], train=True)
+    assert not left.good and left.open == ("No model: it needs held-out rows and rows before them.",)
 
 
 def test_files_that_cannot_be_read_say_so(tmp_path: Path) -> None:
-    notes = tmp_path / "notes.txt"
+    notes = tmp_path / "notes.docx"
     notes.write_text("hello")
     for path in (notes, tmp_path / "none.csv"):
         with pytest.raises(IngestError) as error:
@@ -294,3 +302,20 @@ def test_open_rows_wait_and_rows_that_were_closed_too_late_are_told(tmp_path: Pa
     assert found.late == 15, "claims of the days 145 to 159 were closed on day 160 or later"
     shown = list(trying.lines(found, spec))
     assert "15 rows not used: paid became known only after the hold-out began." in shown
+    assert not found.disordered and found.undated == 0
+
+    file.write_text("\n".join([*rows[:191], *(f"S{n},2026-07-{n - 180},2,,40" for n in range(190, 200)), ""]))
+    schema = draft["schema"] | {"closed_on": {"type": "date", "known": "closed", "nullable": True}}
+    spec = ModelPipeline.model_validate(draft | {"schema": schema})
+    found = tried(spec, file)
+    assert (found.undated, found.baseline and found.baseline.holdout_rows) == (10, 20)
+    told_so = "10 rows not used: nothing tells when paid became known (the column of its moment is empty)."
+    assert told_so in list(trying.lines(found, spec))
+    backwards = spec.model_copy(update={"moments": dict(reversed(spec.moments.items()))})
+    wrong = moment_orders.disorders(
+        backwards,
+        pa.table({"declared_on": [first, None], "closed_on": [first + timedelta(days=1)] * 2}),
+    )
+    assert wrong == (moment_orders.Disorder("closed", "event", 1, 1),)
+    shown = "\n".join(trying.lines(replace(found, disordered=wrong), spec))
+    assert "In 1 of 1 rows with both, the moment 'event' is before 'closed'." in shown

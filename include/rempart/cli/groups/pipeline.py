@@ -162,7 +162,7 @@ def run_pipeline(
 def pipeline_new(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="A delivery: .csv, .jsonl or .ndjson (plain, .gz or .zst), or .parquet."),
+        typer.Argument(help="A delivery: .csv, .tsv, .txt, .jsonl or .ndjson (plain, .gz or .zst), or .parquet."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the pipeline; default: name of the file or table.")] = None,
     target: Annotated[str | None, typer.Option(help="Column that the model shall predict; default: a guess.")] = None,

@@ -43,6 +43,12 @@ def written(rows: int, output: Path) -> str:
     return f"{text.counted(rows, 'prediction')} written to {output}" if rows else "No row can be predicted: no file."
 
 
+def absent(columns: Sequence[str]) -> Iterator[str]:
+    """Yield which columns the model reads that the file lacks, if there are any."""
+    if columns:
+        yield f"The file lacks columns that the model reads, which are taken as empty: {', '.join(columns)}."
+
+
 def refused(rows: Sequence[RefusedRow]) -> Iterator[str]:
     """Yield the reasons against rows with their first lines, the most frequent first."""
     lines: dict[str, list[int]] = {}

@@ -12,16 +12,19 @@ from rempart.cli import rendering
 
 def predict(
     name: Annotated[str, typer.Argument(help="Name of the model, which is the name of its pipeline.")],
-    file: Annotated[Path, typer.Argument(help="Rows with the columns of the source: a .csv, .jsonl or .parquet file.")],
+    file: Annotated[
+        Path, typer.Argument(help="Rows with the columns of the source: a .csv, .tsv, .txt, .jsonl or .parquet file.")
+    ],
     output: Annotated[
         Path | None, typer.Option(help="File for all predictions, ending in .parquet or .csv.", dir_okay=False)
     ] = None,
 ) -> None:
     """Predict the rows of a file with the champion, whose files are compared with their record first.
 
-    The file has the columns of the source, written as in a delivery; columns that the model does not read may be left
-    out. Features of trailing views come from the online store, as they are now. Without --output, the first predictions
-    are shown. Exit code 1: some rows cannot be predicted; each reason is listed with its lines.
+    The file has the columns of the source, written as in a delivery. Columns that the model does not read may be left
+    out, and those that may be empty. Features of trailing views come from the online store, as they are now. Without
+    --output, the first predictions are shown. Exit code 1: some rows cannot be predicted; each reason is listed with
+    its lines.
 
     Example:
 
@@ -41,7 +44,7 @@ def predict(
     pipeline = pipelines.with_model(pipelines.named(names.pipeline(name, pipelines.names())))
     champion = champion_of(open_platform(), pipeline)
     with files.scored(champion, pipeline, file) as found:
-        rendering.show(lines.answered_by(champion.model))
+        rendering.show([*lines.answered_by(champion.model), *lines.absent(found.absent)])
         if output is not None:
             rendering.show([lines.written(files.write(found.batches, output), output)])
         else:

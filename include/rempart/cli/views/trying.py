@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rempart.cli.views import text
-from rempart.features.label_feed import told, told_late
+from rempart.features.label_feed import told, told_late, told_undated
 from rempart.flows.training.try_pipeline import Tried, TriedFile
 from rempart.flows.training.try_training import Baseline
 from rempart.ingestion.acceptance import good
@@ -15,6 +15,8 @@ from rempart.settings.gates.metrics import LOWER_IS_BETTER
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 _WIDEST = 20
+_WITH_LOSS = ("gradient_boosting", "lightgbm", "xgboost")
+"""Trainers that take a `loss` and whose default is squared_error."""
 _NAMES = {"event_timestamp": "(moment of the row)", "_known_at": "(target known from)"}
 """Columns of a training set that are no columns of the pipeline."""
 
@@ -36,6 +38,13 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
         yield f"Labels: {told(pipeline.prediction.from_.pipeline, tried.labels)}."
     elif tried.late and isinstance(pipeline, ModelPipeline):
         yield f"{told_late(tried.late, pipeline.prediction.target)}."
+    if tried.undated and isinstance(pipeline, ModelPipeline):
+        yield f"{told_undated(tried.undated, pipeline.prediction.target)}."
+    for pair in tried.disordered:
+        yield (
+            f"In {pair.broken:,} of {pair.rows:,} rows with both, the moment '{pair.then}' is before '{pair.first}'. "
+            "Moments stand in order of time: correct their order, or add an expectation that refuses such rows."
+        )
     if tried.baseline and isinstance(pipeline, ModelPipeline):
         yield from _baseline(tried.baseline, pipeline)
     if tried.model and isinstance(pipeline, ModelPipeline):
@@ -44,14 +53,20 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
         if tried.model.validation:
             deciding = f"validation_{pipeline.gate.metric}"
             yield f"  On the validation part: {text.figures(tried.model.validation, deciding)}."
+        if tried.baseline and _is_beaten(tried.model.metrics[pipeline.gate.metric], tried.baseline):
+            yield f"  It is no better than the baseline.{_other_loss(pipeline)}"
         if tried.baseline and _is_nearly_perfect(tried.model.metrics[pipeline.gate.metric], tried.baseline):
             yield "  It makes next to no error. Look for a column that tells the target because it is known later."
         yield "  This is no verdict of the gate. It is for the model of a run, by all rules and against the champion."
+    if tried.short:
+        yield tried.short
     for reason in tried.open:
         yield from reason.split("\n")
     yield ""
     if draft:
         yield f"Next: finish include/pipelines/{pipeline.name}.yaml. {draft}"
+    elif tried.short and not any(file.fault or file.held_back for file in tried.files):
+        yield "Next: try again with more files. These can be delivered as they are."
     elif tried.good:
         yield "Next: deliver the data, unless it was delivered before, and run the pipeline."
         yield f"  rempart pipeline deliver {pipeline.name} FILE"
@@ -84,6 +99,7 @@ def _file(file: TriedFile, pipeline: Pipeline) -> Iterator[str]:
             f"  It would be HELD BACK: {file.refused / file.read:.1%} of its rows are refused, and `max_quarantined`"
             f" allows {pipeline.max_quarantined:.1%}. Decide the columns of the reasons above, or correct the file."
         )
+        yield "  Or, if these rows shall wait in quarantine, raise `max_quarantined`."
 
 
 def _cell(value: Any) -> str:
@@ -101,6 +117,21 @@ def _cell(value: Any) -> str:
 def _is_worse(found: Baseline) -> bool:
     lower = LOWER_IS_BETTER[found.metric]
     return found.value > found.overall if lower else found.value < found.overall
+
+
+def _is_beaten(value: float, found: Baseline) -> bool:
+    return value >= found.value if LOWER_IS_BETTER[found.metric] else value <= found.value
+
+
+def _other_loss(pipeline: ModelPipeline) -> str:
+    """Return a loss that fits the metric better than the trainer's, as a sentence after others; empty if none does."""
+    used = pipeline.trainer.params.get("loss", "squared_error")
+    if pipeline.gate.metric != "mae" or pipeline.trainer.use not in _WITH_LOSS or used != "squared_error":
+        return ""
+    return (
+        " Its loss is squared_error, which a few large values rule. With the metric mae, try `loss: absolute_error` in "
+        "`trainer.params`."
+    )
 
 
 def _is_nearly_perfect(value: float, found: Baseline) -> bool:

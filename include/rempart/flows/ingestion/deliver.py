@@ -7,23 +7,25 @@ name.
 from __future__ import annotations
 
 import hashlib
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from rempart.errors import IngestError, IntegrityError, ObjectMissing, SiteFenced
+from rempart.errors import IngestError, IntegrityError, ObjectMissing, SiteError, SiteFenced
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries, landing
-from rempart.ingestion.content import parquet_cut
+from rempart.ingestion import deliveries, landing, snapshots
+from rempart.ingestion.content import evolution, parquet_cut
 from rempart.ingestion.parsing import formats
 from rempart.ingestion.reading import check_format, header_of
 from rempart.ingestion.sampling.names import header_entries, plain_name, shown
 from rempart.ingestion.unpacking import MAX_BYTES, Unreadable, unpacked
 from rempart.settings.pipeline import Pipeline
-from rempart.settings.sources import DerivedSource
+from rempart.settings.sources import COLUMN, DerivedSource
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.s3.site import file_sha256
 
@@ -159,13 +161,36 @@ def check(pipeline: Pipeline, files: Sequence[Path], largest: int = MAX_BYTES) -
             f"deliver to '{pipeline.name}': its rows are derived from {', '.join(pipeline.source.inputs)}",
             f"Deliver to one of these. ingest_{pipeline.name} then derives the rows.",
         )
-    faults = [fault.line() for fault in _faults(pipeline, files, largest)]
-    if faults:
+    if faults := [*_faults(pipeline, files, largest)]:
         raise IngestError(
-            f"deliver to '{pipeline.name}': nothing was uploaded. " + "\n  ".join(faults),
-            f"Correct the file. If the file is right, correct include/pipelines/{pipeline.name}.yaml and run "
-            f"`rempart pipeline check {pipeline.name}`.",
+            f"deliver to '{pipeline.name}': nothing was uploaded. " + "\n  ".join(fault.line() for fault in faults),
+            _remedy(pipeline, faults),
         )
+
+
+def _remedy(pipeline: Pipeline, faults: Sequence[HeaderFault]) -> str:
+    """Return what to do about files that cannot be deliveries, with the lines for columns that were added. Pure."""
+    told = []
+    missing = {name for fault in faults for name in fault.missing}
+    given = pipeline.source.names(pipeline.columns)
+    empty = [given[name] for name, column in pipeline.columns.items() if column.nullable]
+    if absent := [name for name in empty if name in missing]:
+        told.append(
+            f"C{_columns(absent)[1:]} may be empty, but the header has to name {'it' if len(absent) == 1 else 'them'}: "
+            "a column that was renamed would become empty without a word. Add the name, and leave its cells empty."
+        )
+    file = f"include/pipelines/{pipeline.name}.yaml"
+    extra = dict.fromkeys(name for fault in faults for name in fault.extra)
+    added = [name for name in extra if re.fullmatch(COLUMN, name)]
+    if not added:
+        told.append(f"If the file is right, correct {file}")
+    else:
+        lines = ", ".join(f"`{name}: {{type: ..., known: ..., nullable: true}}`" for name in added[:3])
+        told.append(
+            f"If the file is right, add to `schema` of {file}: {lines}; or, if a column was renamed, `renamed_from` "
+            "(docs/how-to/rows-that-change.md#columns-that-change)"
+        )
+    return f"Correct the file. {' '.join(told)} and run `rempart pipeline check {pipeline.name}`."
 
 
 def _faults(pipeline: Pipeline, files: Sequence[Path], largest: int) -> Iterator[HeaderFault]:
@@ -228,11 +253,13 @@ def _lone_return(start: bytes) -> bool:
 def plan(platform: Platform, pipeline: Pipeline, files: Sequence[Path]) -> tuple[PlannedFile, ...]:
     """Return what a delivery of these files would do. Nothing is written.
 
-    Raises IngestError if a file's header is wrong, or another delivery waits under its name; PlacementDenied,
+    Raises IngestError if a file's header is wrong, another delivery waits under its name, or the current snapshot does
+    not allow the change of the pipeline's columns; PlacementDenied,
     SiteFenced, SiteError, DatabaseUnavailable.
     """
     check(pipeline, files, platform.config.ingestion.largest_delivery << 20)
     site, buckets = platform.active_site(pipeline.classification), platform.config.buckets
+    _check_schema(site, buckets.lake, pipeline)
     planned = []
     for file in files:
         key, size, sha256 = pipeline.source.prefix + file.name, file.stat().st_size, file_sha256(file)
@@ -248,6 +275,15 @@ def plan(platform: Platform, pipeline: Pipeline, files: Sequence[Path]) -> tuple
             state = "waiting"
         planned.append(PlannedFile(file, key, size, sha256, state))
     return tuple(planned)
+
+
+def _check_schema(site: Site, bucket: str, pipeline: Pipeline) -> None:
+    """Raise IngestError if the current snapshot's schema may not become the pipeline's: no delivery would be ingested.
+
+    Without an answer about the snapshot nothing is compared: the ingestion compares again.
+    """
+    with suppress(SiteError):
+        evolution.check(snapshots.current(site, bucket, pipeline.name), pipeline)
 
 
 def _occupied(pipeline: Pipeline, file: Path, stands: ObjectInfo) -> IngestError:

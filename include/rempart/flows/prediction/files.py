@@ -18,7 +18,7 @@ from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.parsing import formats
 from rempart.ingestion.reading import header_of
 from rempart.ingestion.unpacking import Unreadable
-from rempart.models.inputs import Input
+from rempart.models.inputs import Input, absent
 from rempart.settings.columns import Column
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.spool import spool_folder
@@ -39,12 +39,13 @@ class ScoredFile:
 
     `batches`: the line, the columns of the pipeline's key that the file has (see `key_column`), and the prediction.
     They are read once.
-    `rows`: how many these are.
+    `rows`: how many these are. `absent`: columns that the model reads and that the file lacks; they are empty.
     """
 
     batches: Iterator[pa.Table]
     rows: int
     refused: Sequence[RefusedRow]
+    absent: Sequence[str] = ()
 
 
 @contextmanager
@@ -52,8 +53,8 @@ def scored(champion: Champion, pipeline: Pipeline, file: Path) -> Iterator[Score
     """Predict the rows of a file (CSV, JSON Lines or Parquet by its name) while the context is open.
 
     The file is read as a delivery of the pipeline: its dialect, names of columns, types and declared values. Columns
-    that the model does not read may be left out. Raises PredictionError if the file as a whole cannot be read; then the
-    errors of `Champion.predict`.
+    that the model does not read may be left out, and those that may be empty. Raises PredictionError if the file as a
+    whole cannot be read; then the errors of `Champion.predict`.
     """
     with spool_folder() as folder:
         try:
@@ -74,7 +75,8 @@ def scored(champion: Champion, pipeline: Pipeline, file: Path) -> Iterator[Score
                 f"Correct the file. The model reads these columns of it: {needed}.",
             )
         key = [column for column in pipeline.key if column in read_as.columns]
-        yield ScoredFile(_batches(champion, staged.file, key), staged.good, staged.refused)
+        lacking = tuple(each.name for each in absent(champion.model.inputs, read_as.columns))
+        yield ScoredFile(_batches(champion, staged.file, key), staged.good, staged.refused, lacking)
 
 
 def _reading(pipeline: Pipeline, inputs: Sequence[Input], file: Path) -> Pipeline:
@@ -90,7 +92,8 @@ def _reading(pipeline: Pipeline, inputs: Sequence[Input], file: Path) -> Pipelin
             columns[name] = column.model_copy(update={"nullable": True})
         else:
             columns[name] = Column(type="string", known=column.known, nullable=True)
-    kept = {name: column for name, column in columns.items() if there is None or name in needed or name in there}
+    required = {name for name, column in needed.items() if not column.nullable}
+    kept = {name: column for name, column in columns.items() if there is None or name in required or name in there}
     return pipeline.model_copy(update={"schema_": kept, "key": [], "partition_by": ""})
 
 

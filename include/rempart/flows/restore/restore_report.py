@@ -39,8 +39,7 @@ def left_out(parts: Iterable[Part]) -> Iterator[str]:
     models = [part.name for part in parts if part.kind == "model"]
     if models and Part("bucket", "artifacts") not in parts:
         yield (
-            f"not included: plots and feature lists of the runs of {', '.join(models)}. They come back with "
-            "--only bucket:artifacts"
+            f"not included: plots in MLflow's runs of {', '.join(models)}. They come back with --only bucket:artifacts"
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,12 +33,14 @@ from rempart.flows.shared.replication_pairs import BUCKETS, physical_bucket
 from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.keys import key_id, parse_public
 from rempart.ledger.memory import MemoryLedger
+from rempart.models.registry import TAG
 from rempart.settings import config as configuration
 from rempart.settings.config import Connections
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 
+JOB_TAG = f"{TAG}job_id"
 _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.S)
 
 
@@ -287,7 +289,7 @@ def plan(point: OpenPoint, wish: Wish, tools: postgresql.Tools | None = None) ->
 
 
 def model_folders(point: OpenPoint, names: Sequence[str], tools: postgresql.Tools) -> dict[str, tuple[str, ...]]:
-    """Return the folders of the models' versions in the artifact bucket, from the dump of MLflow's database.
+    """Return the folders of the models' versions and of their jobs in the artifact bucket, from MLflow's dump.
 
     Raises BackupError for an unknown model.
     """
@@ -296,6 +298,7 @@ def model_folders(point: OpenPoint, names: Sequence[str], tools: postgresql.Tool
         file = folder / "mlflow.dump"
         point.repository(dump).dump_file(dump.snapshot, file_name("mlflow"), file)
         versions = dump_tables.rows(tools, file, "model_versions")
+        jobs = job_folders(dump_tables.rows(tools, file, "model_version_tags"))
     located = [
         (str(row["name"]), str(row["version"]), str(row.get("storage_location") or row["source"]))
         for row in versions
@@ -306,9 +309,23 @@ def model_folders(point: OpenPoint, names: Sequence[str], tools: postgresql.Tool
     for name in names:
         wanted = references.of_models((model for model in located if model[0] == name), logical)
         found[name] = tuple(model.key for model in wanted if model.bucket == "artifacts")
+        live = {version for model, version, _ in located if model == name}
+        found[name] += tuple(folder for version, folder in jobs.get(name, {}).items() if version in live)
         if not found[name]:
             known = ", ".join(sorted({model[0] for model in located})) or "none"
             raise BackupError(
                 f"Restore point {point.manifest.id} has no model '{name[:60]}'", f"Choose one of its models: {known}."
             )
+    return found
+
+
+def job_folders(tags: Iterable[Mapping[str, str | None]]) -> dict[str, dict[str, str]]:
+    """Return the folder of the training job of each model's versions, from the tags of MLflow's versions. Pure.
+
+    A champion needs the job's model, features and metrics as they are on record, besides the files that MLflow serves.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for tag in tags:
+        if tag["key"] == JOB_TAG and re.fullmatch(r"[0-9a-z]{1,64}", tag["value"] or ""):
+            found.setdefault(str(tag["name"]), {})[str(tag["version"])] = f"jobs/{tag['value']}/"
     return found

@@ -127,10 +127,10 @@ def held_out_from(pipeline: ModelPipeline, newest: date) -> date:
 def without_late(pipeline: ModelPipeline, table: pa.Table, start: date) -> pa.Table:
     """Return a training set without rows to learn from whose target became known only after the hold-out began.
 
-    A model that is trained when the hold-out begins could not have known them, and they may tell of its time. A row
-    does not count either if nothing tells when its target became known. `start`: result of `held_out_from`. A date
-    begins at midnight in the source's time zone; dates on which targets became known are compared as dates. Held-out
-    rows stay. A training set without KNOWN_AT is returned as it is.
+    A model that is trained when the hold-out begins could not have known them, and they may tell of its time. A row,
+    held out or not, does not count either if nothing tells when its target became known: the monitor does not count
+    it either. `start`: result of `held_out_from`. A date begins at midnight in the source's time zone; dates on which
+    targets became known are compared as dates. A training set without KNOWN_AT is returned as it is.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -143,7 +143,12 @@ def without_late(pipeline: ModelPipeline, table: pa.Table, start: date) -> pa.Ta
     instant = first if isinstance(first, datetime) else splits.midnight(first, zone)
     held = pc.greater_equal(dates, pa.scalar(start, dates.type))
     in_time = pc.less_equal(known, pa.scalar(instant, known.type))
-    return table.filter(pc.or_kleene(held, in_time))
+    return table.filter(pc.and_(pc.is_valid(known), pc.or_kleene(held, in_time)))
+
+
+def undated(table: pa.Table) -> int:
+    """Return the rows of a training set of which nothing tells when their target became known."""
+    return int(table.column(labels.KNOWN_AT).null_count) if labels.KNOWN_AT in table.column_names else 0
 
 
 def split(pipeline: ModelPipeline, table: pa.Table) -> datasets.TrainingRows:

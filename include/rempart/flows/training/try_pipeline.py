@@ -23,7 +23,7 @@ from rempart.features.label_feed import feed_of
 from rempart.features.labels import Received
 from rempart.features.used import sources
 from rempart.flows.ingestion import deliver
-from rempart.flows.training import check_pipeline, try_training
+from rempart.flows.training import check_pipeline, labelled, try_training
 from rempart.flows.training.labelled import split
 from rempart.flows.training.train import without_late
 from rempart.flows.training.try_training import Baseline, TriedModel
@@ -35,7 +35,8 @@ from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
 from rempart.ingestion.profiles.measures import profile
 from rempart.ingestion.profiles.page import page as profile_page
-from rempart.ingestion.sampling import extract
+from rempart.ingestion.sampling import extract, moment_orders
+from rempart.ingestion.sampling.moment_orders import Disorder
 from rempart.ingestion.sampling.names import shown
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline, Pipeline
@@ -106,7 +107,9 @@ class TriedFile:
 class Tried:
     """The result of a try. `head`: first rows of the training set, personal values hidden. `open`: why there is no
     baseline or model, and the remedy. `labels`: rows by the state of their label, if another pipeline delivers these.
-    `model`: if one was trained. `late`: rows before the hold-out whose target became known only after it began."""
+    `model`: if one was trained. `late`: rows before the hold-out whose target became known only after it began.
+    `undated`: rows of which nothing tells when their target became known. `short`: why the files, though right, cover
+    too short a time for a hold-out. `disordered`: of moments of the pipeline that are not in their order, how many."""
 
     pipeline: str
     files: Sequence[TriedFile]
@@ -118,6 +121,9 @@ class Tried:
     labels: Mapping[str, int] | None = None
     model: TriedModel | None = None
     late: int = 0
+    undated: int = 0
+    short: str = ""
+    disordered: Sequence[Disorder] = ()
 
     @property
     def good(self) -> bool:
@@ -196,23 +202,42 @@ def try_pipeline(
         return Tried(pipeline.name, tried, 0, (), (), None, ("No row was accepted: look at the reasons above.",))
     if not isinstance(pipeline, ModelPipeline):
         return Tried(pipeline.name, tried, 0, (), (), None, ())
+    disordered = moment_orders.disorders(pipeline, rows)
     told("build features", "")
     try:
         training, _, used, _ = in_memory.build(pipeline, rows, received, used_rows)
     except LabelsMissing as missing:
         return Tried(pipeline.name, tried, 0, (), (), None, (f"No example: {missing.what}.", missing.hint))
     learnable = without_late(pipeline, training)
-    late = training.num_rows - learnable.num_rows
+    undated = labelled.undated(training) - labelled.undated(learnable)
+    late = training.num_rows - learnable.num_rows - undated
+    short = "" if late or undated else try_training.too_short(pipeline, training)
     states = {**asdict(used.rows), "late": late} if used else None
     training = learnable
     empty = "".join(f"; pass {name}.csv for those of '{name}'" for name, of in used_rows.items() if not of.num_rows)
     told("build features", f"{len(pipeline.model_inputs())} features of {training.num_rows:,} rows{empty}")
     told("score baseline", "")
-    baseline, left = try_training.baseline(pipeline, training, whole=not any(file.sampled for file in tried))
+    baseline: Baseline | None = None
+    left: Sequence[str] = ()
+    if not short:
+        baseline, left = try_training.baseline(pipeline, training, whole=not any(file.sampled for file in tried))
+    elif train:
+        left = ("No model: it needs held-out rows and rows before them.",)
     told("score baseline", f"{baseline.metric} {baseline.value:.4g}" if baseline else "not possible on these rows")
     first = head(pipeline, training)
     found = Tried(
-        pipeline.name, tried, training.num_rows, training.column_names, first, baseline, left, states, late=late
+        pipeline.name,
+        tried,
+        training.num_rows,
+        training.column_names,
+        first,
+        baseline,
+        left,
+        states,
+        late=late,
+        undated=undated,
+        short=short,
+        disordered=disordered,
     )
     return _with_model(found, pipeline, training, told) if train and baseline else found
 

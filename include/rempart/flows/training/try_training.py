@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rempart.errors import RempartError, TrainingError
 from rempart.flows.training.candidates import orders
 from rempart.flows.training.check_pipeline import check_trainer
-from rempart.flows.training.labelled import split
+from rempart.flows.training.labelled import held_out_from, split
 from rempart.flows.training.train import target_feature
 from rempart.models import metrics
 from rempart.models.encoding import encode, features_of
@@ -133,6 +133,26 @@ def baseline(pipeline: ModelPipeline, training: pa.Table, *, whole: bool) -> tup
     return Baseline(
         metric, scores[metric], scores[f"overall_{metric}"], pipeline.gate.limit, train.num_rows, holdout.num_rows
     ), _unseen(pipeline, train) if whole else ()
+
+
+def too_short(pipeline: ModelPipeline, training: pa.Table) -> str:
+    """Return why rows cover too short a time to be split at the hold-out; empty if they do not. Pure."""
+    import pyarrow.compute as pc
+
+    holdout = pipeline.holdout
+    if holdout.column is None or not training.num_rows or (dates := training.column(holdout.column)).null_count:
+        return ""
+    first, newest = pc.min(dates).as_py(), pc.max(dates).as_py()
+    start = held_out_from(pipeline, newest)
+    if first < start <= newest:
+        return ""
+    days = (newest - first).days + 1
+    what = f"The rows of these files are judged. They cover {days} day{'' if days == 1 else 's'} of {holdout.column}"
+    if start > newest:
+        return f"{what}, all before the hold-out from {holdout.start}: pass files with newer rows to try a model."
+    last = holdout.last and (f"{holdout.last.days} days" if holdout.last.days else str(holdout.last))
+    span = f"takes the last {last}" if last else f"takes all from {holdout.start} on"
+    return f"{what}, and the hold-out {span}: pass files with more history to try a model."
 
 
 def _unseen(pipeline: ModelPipeline, train: pa.Table) -> Sequence[str]:

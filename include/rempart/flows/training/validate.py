@@ -24,6 +24,7 @@ from rempart.ledger.port import Evidence, Ledger
 from rempart.models import loading, registry
 from rempart.models.encoding import Feature
 from rempart.models.gates.verdict import judge
+from rempart.models.inputs import Input, added_line
 from rempart.models.predictions import figures
 from rempart.monitoring import retraining
 from rempart.settings import pipelines
@@ -104,8 +105,8 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
     verdict = judge(shown, pipeline.gate)
     if faults:
         verdict = replace(verdict, passed=False, reasons=(*verdict.reasons, *faults))
-    if told := model.ignored_line:
-        verdict = replace(verdict, reasons=(*verdict.reasons, told))
+    if told := [line for line in (model.ignored_line, _also_read(ledger, record, current)) if line]:
+        verdict = replace(verdict, reasons=(*verdict.reasons, *told))
     body = {
         "version": version,
         "previous": current,
@@ -244,6 +245,14 @@ def _record(ledger: Ledger, name: str, version: str) -> Mapping[str, Any]:
             f"Run train_{name}, and validate the version that it registers. Other versions are not opened.",
         )
     return found
+
+
+def _also_read(ledger: Ledger, record: Mapping[str, Any], current: str | None) -> str:
+    """Return which columns a candidate reads that the champion does not; empty without a champion on record."""
+    if current is None or (before := candidate_record(ledger, str(record["name"]), current)) is None:
+        return ""
+    mine, theirs = ([Input.from_json(each) for each in of["inputs"]] for of in (record, before))
+    return added_line(str(record["version"]), mine, theirs)
 
 
 def _rows(ledger: Ledger, site: Site, dataset: Mapping[str, Any]) -> tuple[pa.Table, pa.Table]:

@@ -171,7 +171,7 @@ def rows_of(file: Path, pipeline: Pipeline, limits: Limits, name: str | None = N
             with file.open("rb") as stream:
                 yield from json_rows.read(stream, size, pipeline.source, columns, limits, pipeline.columns)
         case None:
-            raise Unreadable(f"the file's name ends in none of {', '.join(formats.ALL_ENDINGS)}")
+            raise Unreadable(formats.UNKNOWN)
 
 
 @dataclass(frozen=True)

@@ -41,19 +41,25 @@ class RowTypes:
 
     def __init__(self, inputs: Sequence[Input]) -> None:
         self._inputs = inputs
+        self._none = (None,) * len(inputs)
         self._columns = [_Column(each.name, _converter(each), each.nullable, frozenset(each.values)) for each in inputs]
 
     def typed(self, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
         """Return the values of each row in the order of the inputs; other columns are passed over.
 
+        A column that may be null is null where a row lacks it, unless the row has none of the columns.
         Raises PredictionError with the column and the number of rows at fault, never with a value.
         """
         try:
             if len(rows) == 1 or not self._columns:
-                return [tuple(column.value(row) for column in self._columns) for row in rows]
-            return list(zip(*(column.values(rows) for column in self._columns), strict=True))
+                made = [tuple(column.value(row) for column in self._columns) for row in rows]
+            else:
+                made = list(zip(*(column.values(rows) for column in self._columns), strict=True))
         except _Unfit:
             raise _fault(self._inputs, rows) from None
+        if self._columns and self._none in made and any(_is_foreign(self._inputs, row) for row in rows):
+            raise _fault(self._inputs, rows)
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ class _Column:
 
     def value(self, row: Mapping[str, Any]) -> Any:
         given = row.get(self.name, _MISSING)
-        if given is None:
+        if given is None or given is _MISSING:
             if self.nullable:
                 return None
             raise _Unfit
@@ -81,7 +87,9 @@ class _Column:
         try:
             given = [row[name] for row in rows]
         except KeyError:
-            raise _Unfit from None
+            if not self.nullable:
+                raise _Unfit from None
+            given = [row.get(name) for row in rows]
         kinds, there = set(map(type, given)), given
         if type(None) in kinds:
             if not self.nullable:
@@ -184,13 +192,15 @@ def _fault(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]]) -> Predic
     for column in inputs:
         doing = f"predict {len(rows)} rows: column '{column.name}'"
         convert = _converter(column)
-        if missing := sum(column.name not in row for row in rows):
+        lacking = [row for row in rows if column.name not in row]
+        if missing := sum(not column.nullable or _is_foreign(inputs, row) for row in lacking):
+            optional = [each.name for each in inputs if each.nullable]
+            left_out = f"; {', '.join(optional)} may be left out where there is no value" if optional else ""
             return PredictionError(
                 f"{doing} is missing in {missing} rows, and the model reads it",
-                f"Pass the columns {', '.join(each.name for each in inputs)}"
-                f"{'; null where a value is missing' if column.nullable else ''}.",
+                f"Pass the columns {', '.join(each.name for each in inputs)}{left_out}.",
             )
-        given = [row[column.name] for row in rows]
+        given = [row.get(column.name) for row in rows]
         if not column.nullable and (empty := sum(value is None for value in given)):
             return PredictionError(
                 f"{doing} is null in {empty} rows, but it is not nullable",
@@ -208,6 +218,11 @@ def _fault(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]]) -> Predic
                 f"Correct the rows, or add the value to schema.{column.name}.values and train again.",
             )
     return PredictionError(f"predict {len(rows)} rows: they cannot be read", "Pass the columns of the model's inputs.")
+
+
+def _is_foreign(inputs: Sequence[Input], row: Mapping[str, Any]) -> bool:
+    """Return whether a row has none of the columns: it is no row of the model's."""
+    return not any(each.name in row for each in inputs)
 
 
 def _converter(column: Input) -> Callable[[Any], Any]:

@@ -20,7 +20,8 @@ from rempart.coordination.active import Active
 from rempart.errors import IngestError, IntegrityError, SiteFenced
 from rempart.flows.ingestion import deliver
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries, landing
+from rempart.ingestion import deliveries, landing, snapshots
+from rempart.ingestion.parsing.schema import snapshot_columns
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config, pipelines
@@ -85,11 +86,43 @@ def test_a_wrong_header_is_answered_with_the_columns_and_nothing_is_uploaded(
         f"wrong.csv: it lacks column '{HEADER[0]}'; columns 'colour', 'size' are not in the pipeline file" in error.what
     )
     assert "week.csv" not in error.what and "rempart pipeline check hotel_bookings" in error.hint
+    assert (
+        "add to `schema` of include/pipelines/hotel_bookings.yaml: `colour: {type: ..., known: ..., nullable: true}`"
+        in (error.hint)
+    )
+    assert "docs/how-to/rows-that-change.md#columns-that-change" in error.hint
     assert landed(site) == {}
 
 
 def test_columns_may_come_in_any_order_and_packed(platform: Platform, make: Make) -> None:
     assert deliver.plan(platform, PIPELINE, [make("w.csv.gz", HEADER[::-1])])[0].state == "new"
+
+
+def test_a_column_that_may_be_empty_has_to_be_named_and_the_remedy_says_why(platform: Platform, make: Make) -> None:
+    nullable = [name for name, column in PIPELINE.columns.items() if column.nullable][:1]
+    error = refused(platform, make(header=[name for name in HEADER if name not in nullable]))
+    assert f"Column '{nullable[0]}' may be empty, but the header has to name it" in error.hint
+    assert "Add the name, and leave its cells empty." in error.hint
+    assert "may be empty" not in refused(platform, make(header=HEADER[1:])).hint, "the first one may not"
+
+
+def test_a_change_of_the_schema_that_no_ingestion_would_accept_is_refused_before_the_upload(
+    platform: Platform, site: MemorySite, make: Make
+) -> None:
+    columns = {name: column for name, column in snapshot_columns(PIPELINE).items() if name != HEADER[1]}
+    key, day = tuple(PIPELINE.key), PIPELINE.partition_by
+    earlier = snapshots.Snapshot("s", PIPELINE.name, NOW, None, 0, (), columns, "personal", NOW.date(), key, day)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshots, "current", lambda *given: earlier)
+        error = refused(platform, make())
+        assert f"+ {HEADER[1]}: " in error.what and "not nullable" in error.what and "`nullable: true`" in error.hint
+        assert landed(site) == {}
+
+        def broken(*given: object) -> None:
+            raise IntegrityError("read the manifest: it is damaged", "Restore it.")
+
+        patch.setattr(snapshots, "current", broken)
+        assert deliver.plan(platform, PIPELINE, [make()])[0].state == "new"
 
 
 def test_a_column_that_occurs_twice_is_named(make: Make) -> None:
@@ -165,7 +198,7 @@ def test_another_delimiter_is_recognized(platform: Platform, make: Make) -> None
     ("name", "body", "why"),
     [
         ("empty.csv", b"", "the file is empty"),
-        ("table.xlsx", b"PK\x03\x04", "ends in none of .csv, .csv.gz and .csv.zst"),
+        ("table.xlsx", b"PK\x03\x04", "ends in none of .csv, .tsv and .txt, plain or with .gz or .zst"),
         ("table.csv", b"PAR1xxxx", "the file is Parquet, not CSV"),
         ("broken.csv.gz", b"\x1f\x8bnonsense", "the gzip file is damaged"),
     ],

@@ -168,6 +168,28 @@ def test_a_row_whose_moment_is_no_day_of_the_calendar_is_refused_alone(
         champion.predict(given)
 
 
+def test_a_column_that_may_be_empty_may_be_left_out_of_a_file_and_is_told(
+    champion: Champion, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    for row in rows:
+        row["nights"] = None
+    with files.scored(champion, PIPELINE, written(tmp_path, ".csv", rows)) as found:
+        wanted = [batch.to_pylist() for batch in found.batches]
+    for row in rows:
+        del row["nights"]
+    with files.scored(champion, PIPELINE, written(tmp_path, ".csv", rows)) as found:
+        assert [batch.to_pylist() for batch in found.batches] == wanted and wanted[0]
+        told = "The file lacks columns that the model reads, which are taken as empty: nights."
+        assert list(lines.absent(found.absent)) == [told]
+    for row in rows:
+        del row["lead"]
+    with (
+        pytest.raises(PredictionError, match="missing columns: lead"),
+        files.scored(champion, PIPELINE, written(tmp_path, ".csv", rows)),
+    ):
+        pass
+
+
 def test_predictions_are_shown_without_hidden_columns_and_written_as_csv(
     champion: Champion, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -197,7 +219,7 @@ def test_a_file_that_cannot_be_read_is_told_with_the_columns_that_the_model_need
     given = raw(TABLE.slice(0, 1)).append_column("price", times)
     pq.write_table(given, odd := tmp_path / "odd.parquet")
     for file, fault in (
-        (short, "missing columns: nights"),
+        (short, "missing columns: breakfast"),
         (tmp_path / "gone.csv", "it cannot be read"),
         (odd, r"it cannot be read \(ArrowInvalid\)"),
     ):

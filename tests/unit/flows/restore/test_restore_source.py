@@ -12,7 +12,7 @@ from rempart.backup.keys import age
 from rempart.backup.points import chain
 from rempart.errors import ConfigError, ConnectionMissing, DatabaseUnavailable, IntegrityError, KeyWrong, LedgerError
 from rempart.flows.restore import restore_report
-from rempart.flows.restore.restore_source import Wish, identity_of, plan, trusted_of, verified
+from rempart.flows.restore.restore_source import Wish, identity_of, job_folders, plan, trusted_of, verified
 from rempart.ledger.keys import signer, to_base64, to_pem
 from rempart.settings.config import Connection
 from tests.restorable import ESCROW, NOW, SECRETS, SIGNER, TRUSTED, house
@@ -78,6 +78,16 @@ def test_a_point_opens_with_an_escrow_identity_and_gives_its_secrets_to_nobody_e
     with pytest.raises(KeyWrong):
         plan(made.open(identity=age.new_identity()), Wish("haven"))
     assert ESCROW.secret not in repr(opened)
+
+
+def test_a_model_s_part_has_the_folders_of_its_jobs_and_no_other_folder() -> None:
+    tags = [
+        {"name": "bikes", "version": "1", "key": "rempart.job_id", "value": "0f" * 8},
+        {"name": "bikes", "version": "1", "key": "stage", "value": "candidate"},
+        {"name": "bikes", "version": "2", "key": "rempart.job_id", "value": "../keys"},
+        {"name": "trips", "version": "1", "key": "rempart.job_id", "value": None},
+    ]
+    assert job_folders(tags) == {"bikes": {"1": f"jobs/{'0f' * 8}/"}}
 
 
 def test_what_would_be_restored_is_explained() -> None:

@@ -98,7 +98,21 @@ def test_values_of_each_type(kind: ColumnType, good: list[Any], bad: list[Any]) 
             typed_rows([column(kind, nullable=False)], [{"x": value}])
     with pytest.raises(PredictionError, match="is missing in 1 rows"):
         typed_rows([column(kind, nullable=True)], [{"y": 1}])
+    with pytest.raises(PredictionError, match="is missing in 1 rows"):
+        typed_rows([column(kind, nullable=False), Input("y", "integer")], [{"y": 1}])
     assert typed_rows([column(kind, nullable=True)], [{"x": None}]) == [(None,)]
+
+
+def test_a_column_that_may_be_null_may_be_left_out_of_rows_and_of_tables_alike() -> None:
+    inputs = [Input("x", "integer", nullable=True), Input("y", "number", nullable=True), Input("z", "integer")]
+    assert typed_rows(inputs, [{"z": 1}]) == [(None, None, 1)]
+    assert typed_rows(inputs, [{"z": 1}, {"z": 2, "x": 3}]) == [(None, None, 1), (3, None, 2)]
+    assert typed(inputs, pa.table({"z": [1], "y": [2.5]})).to_pylist() == [{"x": None, "y": 2.5, "z": 1}]
+    for rows in ([{"colour": 1}], [{"x": None}, {"colour": 1}], [{"x": 1, "y": 2.0}, {}]):  # no row of this model
+        with pytest.raises(PredictionError, match="is missing in"):
+            typed_rows(inputs[:2], rows)
+    with pytest.raises(PredictionError, match="lack columns 'x', 'y'"):
+        typed(inputs[:2], pa.table({"colour": [1]}))
 
 
 FEATURES = (
