@@ -111,9 +111,10 @@ def _lines(s: Survey) -> Iterator[str]:
         yield f"on_conflict: refuse    # CHECK: {repeats}"
     yield ""
     yield "moments:                        # CHECK: in order of time; add each moment at which more becomes known"
-    yield f"  event: {{column: {yaml_word(s.time)}}}"
     dates = [c.name for c in s.columns if c.type in ("date", "timestamp") and c.name != s.time]
-    yield from (f"  # {yaml_word(name)}: {{column: {yaml_word(name)}}}" for name in dates)
+    for name in _in_time(s, dates):
+        moment = f"{{column: {yaml_word(name)}}}"
+        yield f"  event: {moment}" if name == s.time else f"  # {yaml_word(name)}: {moment}"
     yield f"partition_by: {yaml_word(s.time)}" + (
         f"    # CHECK: snapshots are stored by its {s.every}s; other dates: {', '.join(dates)}" if dates else ""
     )
@@ -127,6 +128,24 @@ def _lines(s: Survey) -> Iterator[str]:
     yield from _expectations(s)
     yield ""
     yield from _learning(s)
+
+
+def _in_time(s: Survey, dates: Sequence[str]) -> list[str]:
+    """Return the row's time and other dates in the order that the rows show; a date without one comes behind."""
+    before: dict[str, list[str]] = {s.time: [name for name in dates if name in s.earlier]}
+    for order in s.orders:
+        before.setdefault(order.then, []).append(order.first)
+    placed = dict[str, None]()
+
+    def place(name: str, within: Sequence[str]) -> None:
+        for first in dates if name not in within else ():
+            if first in before.get(name, ()) and first not in placed:
+                place(first, (*within, name))
+        placed.setdefault(name)
+
+    for name in (s.time, *dates):
+        place(name, ())
+    return list(placed)
 
 
 def _doubt(s: Survey) -> str:
@@ -233,7 +252,10 @@ def _unlikely(found: Range) -> str:
         told.append(
             f"{found.negative:,} of {found.cells:,} {'is' if found.negative == 1 else 'are'} negative: is that right?"
         )
-    return f"    # CHECK: {'; '.join(told)}" if told else ""
+    largest = f"{_number(found.high)} is the largest here: raise it if larger ones are right" if found.reached else ""
+    if told:
+        return f"    # CHECK: {'; '.join([*told, *filter(None, [largest])])}"
+    return f"    # {largest}" if largest else ""
 
 
 def _learning(s: Survey) -> Iterator[str]:

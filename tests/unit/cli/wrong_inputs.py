@@ -77,7 +77,8 @@ INPUTS = [
     Wrong("restore --wait -5", 2, "greater than or equal to 0"),
     Wrong("pitr restore", 2, "Missing option '--until'"),
     Wrong("keys destroy", 2, "Missing argument 'scope'"),
-    Wrong("ledger verify export", 2, "Missing option '--key'"),
+    Wrong("users client web-shop --pipelines a b", 2, "with commas and no spaces"),
+    Wrong("ledger verify export", 2, "writes it as public.pem into the folder"),
     Wrong("ledger show --limit 0", 2, "greater than or equal to 1"),
     Wrong("policy explain", 2, "Missing argument 'host'"),
     Wrong("policy lower-classification hotel_bookings --to internal", 2, "Missing option '--because'"),
@@ -95,12 +96,12 @@ INPUTS = [
     Wrong("stack init --certificate chain.pem", 1, "Pass both: --certificate FILE --key FILE"),
     Wrong("stack init --certificate a.pem --key b.pem", 1, "Pass two PEM files that you may read"),
     Wrong("stack init --profiles nosuch", 1, "Choose among: celery, monitoring"),
-    Wrong("pipeline new nosuch.csv", 1, "Pass a .csv, .jsonl, .ndjson"),
-    Wrong("pipeline new folder", 1, "Pass a .csv, .jsonl, .ndjson"),
+    Wrong("pipeline new nosuch.csv", 1, "Pass a .csv, .tsv, .txt, .jsonl, .ndjson"),
+    Wrong("pipeline new folder", 1, "Pass a .csv, .tsv, .txt, .jsonl, .ndjson"),
     Wrong("pipeline new empty.csv", 1, "the file is empty"),
     Wrong("pipeline new header.csv", 1, "a header but no rows"),
     Wrong("pipeline new binary.csv", 1, "has a NUL character"),
-    Wrong("pipeline new notes.txt", 1, "does not end in .csv, .jsonl, .ndjson or .parquet"),
+    Wrong("pipeline new notes.md", 1, "does not end in .csv, .tsv, .txt, .jsonl, .ndjson or .parquet"),
     Wrong('pipeline new sales.csv --name "Two Words"', 1, "--name"),
     Wrong("pipeline new sales.csv --table shop.orders", 2, "pass either a FILE, or --table"),
     Wrong("pipeline draft sales.csv", 2, "Did you mean `rempart pipeline new`"),
@@ -169,7 +170,7 @@ class Answer:
 def nowhere(folder: Path) -> Iterator[None]:
     """Stand in a folder with some wrong files, with this project's settings and no platform."""
     (folder / "folder").mkdir()
-    files = {"empty.csv": b"", "header.csv": b"id,price\n", "binary.csv": b"\x00\xff\xfe" * 50, "notes.txt": b"x\n"}
+    files = {"empty.csv": b"", "header.csv": b"id,price\n", "binary.csv": b"\x00\xff\xfe" * 50, "notes.txt": b"x\n", "notes.md": b"x\n"}
     for name, body in {**files, "folder/file": b"x"}.items():
         (folder / name).write_bytes(body)
     before, at = dict(os.environ), Path.cwd()

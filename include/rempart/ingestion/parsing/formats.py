@@ -9,7 +9,7 @@ from rempart.settings.sources import Format
 PACKED = ("", ".gz", ".zst")
 """Ends of a name that tell how a text file is packed."""
 ENDINGS: Mapping[Format, Sequence[str]] = {
-    "csv": tuple(f".csv{packed}" for packed in PACKED),
+    "csv": tuple(f"{end}{packed}" for end in (".csv", ".tsv", ".txt") for packed in PACKED),
     "jsonl": tuple(f"{end}{packed}" for end in (".jsonl", ".ndjson") for packed in PACKED),
     "parquet": (".parquet",),
 }
@@ -26,9 +26,7 @@ def wrong_name(name: str, declared: Format) -> str | None:
     """Return the fault of a delivery whose name tells another format than the pipeline declares."""
     if of_name(name) == declared:
         return None
-    *others, last = ENDINGS[declared]
-    return (
-        f"the file's name ends in none of {', '.join(others)} and {last}"
-        if others
-        else (f"the file's name does not end in {last}")
-    )
+    *others, last = [ending for ending in ENDINGS[declared] if not ending.endswith(PACKED[1:])]
+    if not others:
+        return f"the file's name does not end in {last}"
+    return f"the file's name ends in none of {', '.join(others)} and {last}, plain or with .gz or .zst"

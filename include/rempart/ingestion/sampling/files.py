@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rempart.errors import PipelineError
 from rempart.ingestion.engine import csv_rows
 from rempart.ingestion.engine.limits import Limits
+from rempart.ingestion.parsing import formats
 from rempart.ingestion.reading import check_format, header_of
 from rempart.ingestion.sampling import blocks
 from rempart.ingestion.sampling.names import columns_of, shown
@@ -27,13 +28,8 @@ _START = 1 << 20
 """Characters at the start of a CSV file in which its header and its first row are looked for."""
 _BATCH = 64
 """Rows of a Parquet file that are unpacked at once."""
-_PACKED = ("", ".gz", ".zst")
-CSV, JSONL, PARQUET = (
-    tuple(f".csv{packed}" for packed in _PACKED),
-    tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson") for packed in _PACKED),
-    (".parquet",),
-)
-ENDINGS = "Pass a .csv, .jsonl, .ndjson (plain, .gz or .zst) or .parquet file."
+CSV, JSONL, PARQUET = (tuple(formats.ENDINGS[kind]) for kind in ("csv", "jsonl", "parquet"))
+ENDINGS = "Pass a .csv, .tsv, .txt, .jsonl, .ndjson (plain, .gz or .zst) or .parquet file."
 _NAME = r"[a-z][a-z0-9_]{0,49}"
 _RENAME = "Rename them in the first line, such as booking_id."
 _MISSING = {"na", "nan", "null", "none", "nil"}
@@ -53,7 +49,7 @@ def of_file(file: Path) -> Sample:
         raise _refused(file, str(fault)) from None
     except OSError as cause:
         raise PipelineError(f"read {shown(file)}: {cause.strerror or 'it is damaged'}", ENDINGS) from cause
-    raise _refused(file, "its name does not end in .csv, .jsonl, .ndjson or .parquet", ENDINGS)
+    raise _refused(file, "its name does not end in .csv, .tsv, .txt, .jsonl, .ndjson or .parquet", ENDINGS)
 
 
 def _refused(

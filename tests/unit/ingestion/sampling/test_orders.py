@@ -68,3 +68,14 @@ def test_the_draft_has_the_order_with_the_rows_that_break_it_and_they_are_refuse
     )
     rules = [rule for rule in pipeline.expectations if "before" in rule.reason]
     assert broken(rules, table) == {7: ["end_day is before start_day"], 9: ["end_day is before start_day"]}
+
+
+def test_dates_are_proposed_as_moments_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    rows = zip(range(120), days(*range(9, 129)), days(*(n + 40 for n in range(120))), days(*(n % 9 for n in range(120))),
+               days(*(n + 20 for n in range(120))), strict=True)  # fmt: skip
+    cells = "".join(f"{n},{lent},{returned},{member},{due},{n % 7}\n" for n, lent, returned, member, due in rows)
+    (file := tmp_path / "loans.csv").write_text("loan,lent_on,returned_on,member_since,due_on,days\n" + cells)
+    text = draft_pipeline(file, target="days")
+    moments = text.split("\nmoments:")[1].split("\npartition_by")[0].splitlines()[1:]
+    assert [line.split(":")[0].strip("# ") for line in moments] == ["member_since", "event", "due_on", "returned_on"]
+    assert [line for line in moments if not line.startswith("  # ")] == ["  event: {column: lent_on}"]
