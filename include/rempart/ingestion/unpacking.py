@@ -142,7 +142,7 @@ def wrong_header(header: Sequence[str], columns: Sequence[str], delimiter: str) 
     unexpected = [str(i) for i, name in enumerate(header, 1) if name not in columns]
     twice = [column for column in columns if header.count(column) > 1]
     faults = [
-        len(header) == 1 < len(columns) and f"there is one column: columns must be separated by '{delimiter}' (key `delimiter` of a source with files)",
+        len(header) == 1 < len(columns) and f"there is one column: columns must be separated by '{delimiter}' (`source.delimiter` of a pipeline with files)",
         missing and f"missing columns: {', '.join(missing)}",
         unexpected and f"columns missing in the schema, at positions {', '.join(unexpected[:20])}",
         twice and f"columns that occur twice: {', '.join(twice)}",
