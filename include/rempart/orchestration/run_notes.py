@@ -86,7 +86,7 @@ def _ingest(task_result: TaskResult) -> str:
 
 
 def pace(rows: int, seconds: float | None) -> str:
-    """Return how long a task computed with rows, without its start, with a leading space; empty if the duration is unknown. Pure."""
+    """Return how long a task computed with rows, after a space; empty if the duration is unknown. Pure."""
     if not seconds or seconds <= 0:
         return ""
     took = f" Computing took {seconds:,.{1 if seconds < 10 else 0}f} s"

@@ -170,7 +170,13 @@ class Answer:
 def nowhere(folder: Path) -> Iterator[None]:
     """Stand in a folder with some wrong files, with this project's settings and no platform."""
     (folder / "folder").mkdir()
-    files = {"empty.csv": b"", "header.csv": b"id,price\n", "binary.csv": b"\x00\xff\xfe" * 50, "notes.txt": b"x\n", "notes.md": b"x\n"}
+    files = {
+        "empty.csv": b"",
+        "header.csv": b"id,price\n",
+        "binary.csv": b"\x00\xff\xfe" * 50,
+        "notes.txt": b"x\n",
+        "notes.md": b"x\n",
+    }
     for name, body in {**files, "folder/file": b"x"}.items():
         (folder / name).write_bytes(body)
     before, at = dict(os.environ), Path.cwd()

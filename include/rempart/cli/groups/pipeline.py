@@ -62,7 +62,12 @@ group.command("show")(show.show)
 @group.command("deliver")
 def deliver_files(
     name: PipelineName,
-    files: Annotated[list[Path], typer.Argument(help="Deliveries: files with the ending of the pipeline's format, such as .csv, .tsv or .csv.gz.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Deliveries: files with the ending of the pipeline's format, such as .csv, .tsv or .csv.gz."
+        ),
+    ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the files and show what would be uploaded. Nothing is changed.")
     ] = False,

@@ -131,7 +131,9 @@ def change_role(name: Name, role: Annotated[str, typer.Argument(help=ROLES)]) ->
 @group.command("client")
 def issue_key(
     name: Annotated[str, typer.Argument(help="Name of the program, not of a person: evidence holds it for years.")],
-    pipelines: Annotated[str, typer.Option(help="Pipelines whose champions it may ask, with commas and no spaces: loans,returns.")] = "",
+    pipelines: Annotated[
+        str, typer.Option(help="Pipelines whose champions it may ask, with commas and no spaces: loans,returns.")
+    ] = "",
     per_minute: Annotated[int, typer.Option(help="Requests a minute, for each scorer process.")] = 600,
     metrics: Annotated[
         bool, typer.Option("--metrics", help="It may read the scorer's metrics, for Prometheus.")

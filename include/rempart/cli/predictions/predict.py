@@ -12,7 +12,9 @@ from rempart.cli import rendering
 
 def predict(
     name: Annotated[str, typer.Argument(help="Name of the model, which is the name of its pipeline.")],
-    file: Annotated[Path, typer.Argument(help="Rows with the columns of the source: a .csv, .tsv, .txt, .jsonl or .parquet file.")],
+    file: Annotated[
+        Path, typer.Argument(help="Rows with the columns of the source: a .csv, .tsv, .txt, .jsonl or .parquet file.")
+    ],
     output: Annotated[
         Path | None, typer.Option(help="File for all predictions, ending in .parquet or .csv.", dir_okay=False)
     ] = None,

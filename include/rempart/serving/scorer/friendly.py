@@ -83,9 +83,7 @@ def new_ids(number: int, random: RandomBytes) -> list[str]:
     return entries.new_ids(datetime.now(UTC), random.take(10 * number))
 
 
-def answer(
-    pipeline: str, version: str, sha256: str, ids: Sequence[str], answered: BatchAnswer
-) -> dict[str, Any]:
+def answer(pipeline: str, version: str, sha256: str, ids: Sequence[str], answered: BatchAnswer) -> dict[str, Any]:
     """Return the answer's content. A prediction names the views that had no value for its row, in `without`."""
     predictions: list[dict[str, Any]] = [
         {"id": id_, **output} for id_, output in zip(ids, answered.outputs, strict=True)

@@ -71,9 +71,8 @@ def test_the_draft_has_the_order_with_the_rows_that_break_it_and_they_are_refuse
 
 
 def test_dates_are_proposed_as_moments_in_the_order_of_the_rows(tmp_path: Path) -> None:
-    rows = zip(range(120), days(*range(9, 129)), days(*(n + 40 for n in range(120))), days(*(n % 9 for n in range(120))),
-               days(*(n + 20 for n in range(120))), strict=True)  # fmt: skip
-    cells = "".join(f"{n},{lent},{returned},{member},{due},{n % 7}\n" for n, lent, returned, member, due in rows)
+    columns = [days(*(n + later for n in range(120))) for later in (9, 40, 0, 20)]
+    cells = "".join(f"{n},{','.join(row)},{n % 7}\n" for n, row in enumerate(zip(*columns, strict=True)))
     (file := tmp_path / "loans.csv").write_text("loan,lent_on,returned_on,member_since,due_on,days\n" + cells)
     text = draft_pipeline(file, target="days")
     moments = text.split("\nmoments:")[1].split("\npartition_by")[0].splitlines()[1:]
