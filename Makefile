@@ -48,7 +48,7 @@ setup-docs: ## install .venv-docs, which builds the documentation's site
 demo: ## from nothing to a promoted, replicated, restorable model; leaves the stack up
 	@began=$$(date +%s); $(MAKE) preflight setup; REMPART_DEMO_BEGAN=$$began $(BIN)/rempart demo $(ARGS)
 
-up: setup ## start the embedded stack: PostgreSQL, two S3 sites, MLflow, Airflow
+up: setup ## start the embedded stack: PostgreSQL, two S3 sites, MLflow, Airflow, the scorer
 	@$(BIN)/rempart up
 
 down: ## stop the embedded stack; no process is left

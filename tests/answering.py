@@ -84,6 +84,7 @@ class ScriptedVersion:
     def __init__(self, version: str = "1") -> None:
         self.version, self.sha256 = version, version.zfill(64)
         self.closed = False
+        self.without: Sequence[str] = ()
         self.fails: Exception | None = None
         self.batches: list[int] = []
 
@@ -92,7 +93,8 @@ class ScriptedVersion:
         if self.fails:
             raise self.fails
         self.batches.append(len(rows))
-        return BatchAnswer(["lead"], [(1.0,)] * len(rows), [{"prediction": float(self.version)}] * len(rows))
+        outputs = [{"prediction": float(self.version)}] * len(rows)
+        return BatchAnswer(["lead"], [(1.0,)] * len(rows), outputs, [self.without] * len(rows))
 
     def close(self) -> None:
         self.closed = True

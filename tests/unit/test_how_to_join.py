@@ -15,6 +15,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion.derived import inputs
 from rempart.settings import pipelines
 from rempart.settings.config import project_root
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sources import DerivedSource
 from tests.derived_project import NOW, TRIPS, WEATHER, World, trip, weather, write_project
 from tests.unit.ingestion.conftest import make_platform
@@ -77,6 +78,15 @@ def test_a_draft_is_made_from_the_query_and_a_file_of_each_input(project: Path) 
         "hour": "timestamp", "rain": "number", "km": "number", "trips": "integer",
     }  # fmt: skip
     inputs.check(spec)
+
+
+def test_the_target_of_a_derived_draft_can_be_chosen(project: Path) -> None:
+    files_of(project)
+    for target in ("rain", "trips"):
+        (project / "include/pipelines/wet_trips.yaml").unlink()
+        run(f"{block('console', 'pipeline new').splitlines()[0]} --target {target}")
+        spec = pipelines.named("wet_trips")
+        assert isinstance(spec, ModelPipeline) and spec.prediction.target == target
 
 
 def test_a_file_cannot_be_delivered(project: Path) -> None:

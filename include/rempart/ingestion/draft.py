@@ -131,6 +131,24 @@ def _lines(s: Survey) -> Iterator[str]:
     yield from _learning(s)
 
 
+def _in_time(s: Survey, dates: Sequence[str]) -> list[str]:
+    """Return the row's time and other dates in the order that the rows show; a date without one comes behind."""
+    before: dict[str, list[str]] = {s.time: [name for name in dates if name in s.earlier]}
+    for order in s.orders:
+        before.setdefault(order.then, []).append(order.first)
+    placed = dict[str, None]()
+
+    def place(name: str, within: Sequence[str]) -> None:
+        for first in dates if name not in within else ():
+            if first in before.get(name, ()) and first not in placed:
+                place(first, (*within, name))
+        placed.setdefault(name)
+
+    for name in (s.time, *dates):
+        place(name, ())
+    return list(placed)
+
+
 def _doubt(s: Survey) -> str:
     """Return why the key may be another one."""
     doubts = ["does it identify a row in all deliveries?"]
@@ -236,7 +254,10 @@ def _unlikely(found: Range) -> str:
         told.append(
             f"{found.negative:,} of {found.cells:,} {'is' if found.negative == 1 else 'are'} negative: is that right?"
         )
-    return f"    # CHECK: {'; '.join(told)}" if told else ""
+    largest = f"{_number(found.high)} is the largest here: raise it if larger ones are right" if found.reached else ""
+    if told:
+        return f"    # CHECK: {'; '.join([*told, *filter(None, [largest])])}"
+    return f"    # {largest}" if largest else ""
 
 
 def _learning(s: Survey) -> Iterator[str]:

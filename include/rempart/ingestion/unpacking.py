@@ -141,8 +141,9 @@ def wrong_header(header: Sequence[str], columns: Sequence[str], delimiter: str) 
     missing = [column for column in columns if column not in header]
     unexpected = [str(i) for i, name in enumerate(header, 1) if name not in columns]
     twice = [column for column in columns if header.count(column) > 1]
+    separated = f"columns must be separated by '{delimiter}' (`source.delimiter` of a pipeline with files)"
     faults = [
-        len(header) == 1 < len(columns) and f"there is one column (does source.delimiter '{delimiter}' separate them?)",
+        len(header) == 1 < len(columns) and f"there is one column: {separated}",
         missing and f"missing columns: {', '.join(missing)}",
         unexpected and f"columns missing in the schema, at positions {', '.join(unexpected[:20])}",
         twice and f"columns that occur twice: {', '.join(twice)}",

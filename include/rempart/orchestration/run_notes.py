@@ -86,10 +86,10 @@ def _ingest(task_result: TaskResult) -> str:
 
 
 def pace(rows: int, seconds: float | None) -> str:
-    """Return how long a task worked on rows, with a leading space; empty if the duration is unknown. Pure."""
+    """Return how long a task computed with rows, after a space; empty if the duration is unknown. Pure."""
     if not seconds or seconds <= 0:
         return ""
-    took = f" It took {seconds:,.{1 if seconds < 10 else 0}f} s"
+    took = f" Computing took {seconds:,.{1 if seconds < 10 else 0}f} s"
     return f"{took}, {rows / seconds:,.0f} rows/s." if rows >= seconds else f"{took}."
 
 

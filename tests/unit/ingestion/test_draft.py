@@ -168,6 +168,10 @@ def test_delimiter_encoding_and_gzip_are_found(tmp_path: Path) -> None:
     pipeline = load(draft_pipeline(file))
     assert (pipeline.source.delimiter, pipeline.source.encoding) == (";", "cp1252")
     assert pipeline.columns["kind"].values == ["a", "é"]
+    for ending in ("tsv", "TXT.gz"):
+        body = file.read_bytes() if ending.endswith("gz") else gzip.decompress(file.read_bytes())
+        (other := tmp_path / f"x.{ending}").write_bytes(body)
+        assert load(draft_pipeline(other)) == pipeline
 
 
 def test_a_german_export_is_recognised(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
             INGESTED | {"seconds": 4.25},
             (
                 "15,402 rows delivered, 15,389 accepted, 13 in quarantine; snapshot 0a1b has 15,389 rows. "
-                "It took 4.2 s, 3,624 rows/s."
+                "Computing took 4.2 s, 3,624 rows/s."
             ),
         ),
         (
@@ -89,18 +89,21 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
             MATERIALIZED,
             (
                 "3 feature views of snapshot 0a1b: 45,000 rows online, one for each key or group in each of 3 views; "
-                "30,000 rows written. It took 12 s, 2,500 rows/s."
+                "30,000 rows written. Computing took 12 s, 2,500 rows/s."
             ),
         ),
         (
             "materialize",
             MATERIALIZED | {"rows_written": 0, "seconds": 0.2, "views": 1},
-            "1 feature view of snapshot 0a1b: 45,000 rows online, one for each key; 0 rows written. It took 0.2 s.",
+            (
+                "1 feature view of snapshot 0a1b: 45,000 rows online, one for each key; 0 rows written. "
+                "Computing took 0.2 s."
+            ),
         ),
         (
             "train",
             TRAINED,
-            "Version 4 was trained on 800 rows, 180 held out; snapshot 0a1b. It took 2.0 s, 400 rows/s.",
+            "Version 4 was trained on 800 rows, 180 held out; snapshot 0a1b. Computing took 2.0 s, 400 rows/s.",
         ),
         (
             "train",
@@ -109,8 +112,8 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
                 "metrics": {"validation_mae": 23.25, "backtest_mae_mean": 22.5, "backtest_mae_spread": 0.7071, "mae": 9}
             },
             (
-                "Version 4 was trained on 800 rows, 180 held out; snapshot 0a1b. It took 2.0 s, 400 rows/s. On the "
-                "validation part: mae 23.25. Trained from the past: mae 22.5 with a spread of 0.7071."
+                "Version 4 was trained on 800 rows, 180 held out; snapshot 0a1b. Computing took 2.0 s, 400 rows/s. "
+                "On the validation part: mae 23.25. Trained from the past: mae 22.5 with a spread of 0.7071."
             ),
         ),
         ("compare_features", COMPARED, "2,000 online entities of 3 feature views have the values of their snapshots."),

@@ -20,7 +20,9 @@ group = typer.Typer(
 @group.command("verify")
 def ledger_verify(
     place: Annotated[Path, typer.Argument(help="Folder of an export, or one .jsonl file.")],
-    key: Annotated[list[str], typer.Option(help="Public key with which the ledger starts: a .pem file, or hex.")],
+    key: Annotated[
+        list[str] | None, typer.Option(help="Public key with which the ledger starts: a .pem file, or hex. Required.")
+    ] = None,
     checkpoints: Annotated[Path | None, typer.Option(help="Folder of the second operator's checkpoints.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -31,6 +33,12 @@ def ledger_verify(
     """
     from rempart.ledger import files
 
+    if not key:
+        raise typer.BadParameter(
+            "pass the ledger's first public key: `rempart ledger export` writes it as public.pem into the folder. Who "
+            "changed the folder may have changed that copy, too, so prefer one that you kept elsewhere",
+            param_hint="--key",
+        )
     verdict = files.verify_files(place, key, checkpoints)
     if as_json:
         broken = verdict.broken.error() if verdict.broken else None

@@ -62,7 +62,12 @@ group.command("show")(show.show)
 @group.command("deliver")
 def deliver_files(
     name: PipelineName,
-    files: Annotated[list[Path], typer.Argument(help="Deliveries: .csv or .csv.gz files with the pipeline's header.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Deliveries: files with the ending of the pipeline's format, such as .csv, .tsv or .csv.gz."
+        ),
+    ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the files and show what would be uploaded. Nothing is changed.")
     ] = False,
@@ -199,12 +204,10 @@ def pipeline_new(
         )
     if (table is None) != (connection is None):
         raise typer.BadParameter("--table and --connection belong together")
-    if target is not None and sql is not None:
-        raise typer.BadParameter("--target belongs to a FILE or a --table, and not to --sql")
     if sql is not None:
         from rempart.flows.training.draft_derived import save_derived_draft
 
-        draft = save_derived_draft(sql, inputs or [], files or [], name)
+        draft = save_derived_draft(sql, inputs or [], files or [], name, target=target)
     elif table is not None and connection is not None:
         draft = save_draft(of_table(table, connection, config.environment_connections(connection)), name, target=target)
     else:

@@ -131,12 +131,15 @@ def change_role(name: Name, role: Annotated[str, typer.Argument(help=ROLES)]) ->
 @group.command("client")
 def issue_key(
     name: Annotated[str, typer.Argument(help="Name of the program, not of a person: evidence holds it for years.")],
-    pipelines: Annotated[str, typer.Option(help="Pipelines whose champions it may ask: a,b.")] = "",
+    pipelines: Annotated[
+        str, typer.Option(help="Pipelines whose champions it may ask, with commas and no spaces: loans,returns.")
+    ] = "",
     per_minute: Annotated[int, typer.Option(help="Requests a minute, for each scorer process.")] = 600,
     metrics: Annotated[
         bool, typer.Option("--metrics", help="It may read the scorer's metrics, for Prometheus.")
     ] = False,
     revoke: Annotated[bool, typer.Option("--revoke", help="Revoke the key of the program.")] = False,
+    more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="")] = None,
 ) -> None:
     """Issue a key for a program that asks the scorer for predictions, or revoke it. The key is shown once.
 
@@ -154,6 +157,11 @@ def issue_key(
     from rempart.settings.pipeline import ModelPipeline
     from rempart.settings.pipelines import load_all
 
+    if more:
+        raise typer.BadParameter(
+            "write several pipelines with commas and no spaces, such as --pipelines loans,returns",
+            param_hint="--pipelines",
+        )
     platform = open_platform()
     if revoke:
         clients.revoke(platform.ledger, name)

@@ -12,7 +12,7 @@ from rempart.flows.ingestion.deliver import Delivered, PlannedFile, Progress, St
 from rempart.flows.ingestion.first_rows import MOST, FirstRows
 from rempart.settings.pipeline import Pipeline
 
-CHECKED = f"Only the header and the types of the first {MOST:,} rows were checked."
+CHECKED = f"Only the header was checked, and the types and empty cells of the first {MOST:,} rows."
 WORDS: dict[Step, str] = {"upload": "uploading", "check": "reading back"}
 
 
@@ -76,6 +76,8 @@ def warnings(looked: Sequence[FirstRows], pipeline: Pipeline) -> Iterator[str]:
             yield f"WARNING: {file.file}: {file.refused:,} of its {of} would go to quarantine:"
             for reason, lines in file.reasons.items():
                 yield f"  {len(lines):>7,} x {reason}{text.places(lines[:_SHOWN], len(lines))}"
+            if sum(map(len, file.reasons.values())) > file.refused:
+                yield "  (a row may have several reasons)"
             if file.refused > pipeline.max_quarantined * file.rows:
                 share = f"{100 * pipeline.max_quarantined:g} %"
                 yield f"  If all its rows are like these, it will be held back: more than {share} (`max_quarantined`)."

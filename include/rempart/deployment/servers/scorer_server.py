@@ -19,7 +19,9 @@ def check(stack: Stack) -> str:
         return "it answers, and no pipeline has a champion yet"
     known = "" if told["ledger_answers"] else f"; nothing new is known since {told['ledger_known_at']}"
     failing = f"; {told['failing']} champions cannot be opened" if told["failing"] else ""
-    return f"champions of {told['models']} pipelines answer{failing}{known}"
+    several = f"the champions of {told['models']} pipelines answer"
+    answering = "the champion of 1 pipeline answers" if told["models"] == 1 else several
+    return f"{answering}{failing}{known}"
 
 
 def line(stack: Stack) -> str:

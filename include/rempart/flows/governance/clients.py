@@ -58,7 +58,8 @@ def issue(
         raise AccessError(
             f"issue a key for client '{name}': it needs a pipeline or the metrics, and 1 to {MOST_PER_MINUTE:,} "
             "requests a minute",
-            "Pass --pipelines a,b or --metrics, and --per-minute 600.",
+            "Pass --pipelines with commas and no spaces, such as --pipelines loans,returns, or --metrics, and "
+            "--per-minute 600.",
         )
     key = new_key()
     body = {"change": "issued", "sha256": digest(key), "pipelines": list(pipelines), "per_minute": per_minute}

@@ -41,7 +41,8 @@ def grades(platform: Platform) -> Iterator[str]:
             told = "never measured"
             if last is not None:
                 grade = last.body.get("grade", "grade unknown")
-                told = f"{last.body['verified']} of {last.body['objects']} objects verified: {grade}"
+                verified, objects = last.body["verified"], last.body["objects"]
+                told = f"{verified} of the {objects} objects that {pair.source} holds are verified: {grade}"
             yield f"replica {pair.source} -> {pair.target}: {told}"
     except RempartError as error:
         yield f"replicas unknown: {error.what}"

@@ -59,7 +59,7 @@ class AnsweringVersion:
             self.is_broken = True
             raise
         outputs = predictions.named_rows(self._model.task, self._model.target, figures)
-        return BatchAnswer(self._names, made, outputs)
+        return BatchAnswer(self._names, made, outputs, self._features.without(made))
 
     def close(self) -> None:
         """End the model's process, and close the connections."""

@@ -47,6 +47,9 @@ class RowFeatures:
         self._row_sql = RowSql(kinds, made, f"make the features of '{pipeline.name}'") if made else None
         self._across = _Across(self._plan) if self._plan.pipeline.expressions else None
         self._by_key = _stored_rows(self._plan)
+        places = {name: place for place, name in enumerate(names)}
+        read = [(view.table.view, [places[n] for n in _features(view) if n in places]) for view in self._plan.stored]
+        self._looked_up = [(view, found) for view, found in read if found]
 
     def _is_plain(self, view: StoredView) -> bool:
         """Return whether Python makes a view's key: of another pipeline's view, columns have other names here."""
@@ -114,6 +117,15 @@ class RowFeatures:
                 )
             _add(made, view, found)
         return self._finished(made)
+
+    def without(self, made: Sequence[tuple[Any, ...]]) -> list[tuple[str, ...]]:
+        """Return for each row the views that are looked up by a key and gave none of its features; `made` by `of`."""
+        if not self._looked_up:
+            return []
+        return [
+            tuple(view for view, places in self._looked_up if all(row[place] is None for place in places))
+            for row in made
+        ]
 
     def close(self) -> None:
         """Close the databases."""

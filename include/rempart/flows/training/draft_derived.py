@@ -16,10 +16,13 @@ from rempart.ingestion.sampling.files import check_names, of_file
 from rempart.settings.pipelines import named
 
 
-def save_derived_draft(sql: str, inputs: Sequence[str], files: Sequence[Path], name: str | None = None) -> Path:
+def save_derived_draft(
+    sql: str, inputs: Sequence[str], files: Sequence[Path], name: str | None = None, *, target: str | None = None
+) -> Path:
     """Write the draft of a pipeline that is derived from `inputs` by the SQL file `sql`, and return its path.
 
     `files`: one for each input, named after it; by default the project's own. `name`: by default that of the SQL file.
+    `target`: the column of the query that the model predicts; without it, the draft guesses.
     Raises PipelineError naming each fault of the query with its line, IngestError.
     """
     specs = {input_name: named(input_name) for input_name in inputs}
@@ -31,4 +34,4 @@ def save_derived_draft(sql: str, inputs: Sequence[str], files: Sequence[Path], n
         sample = of_file(out)
     check_names(sql, list(sample.header), "Name them in the SQL file, such as `AS booking_id`.")
     source = {"kind": "derived", "inputs": f"[{', '.join(inputs)}]", "sql": sql}
-    return save_draft(replace(sample, name=sql, source=source), called)
+    return save_draft(replace(sample, name=sql, source=source), called, target=target)

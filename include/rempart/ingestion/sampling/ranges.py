@@ -31,7 +31,8 @@ class Range:
     """A proposed range. `outside`: how many of the `cells` with a number are outside.
 
     `far`: the number farthest outside, rounded outwards: an exact number may tell of one person. `negative`: cells
-    below 0 within the range, where they are few.
+    below 0 within the range, where they are few. `reached`: whether the largest number is the limit itself: it
+    was round, and none is far above it.
     """
 
     low: float
@@ -40,6 +41,7 @@ class Range:
     outside: int = 0
     far: float = 0
     negative: int = 0
+    reached: bool = False
 
 
 def proposed(counted: Mapping[float, int]) -> Range | None:
@@ -67,6 +69,7 @@ def proposed(counted: Mapping[float, int]) -> Range | None:
         sum(counted[number] for number in far),
         outwards(farthest, up=farthest > high),
         negative if rare else 0,
+        reached=high == largest != 0 and last + 1 == len(numbers),
     )
 
 

@@ -178,7 +178,7 @@ class Scorer:
             )
         opened = deployment.opened
         if question.named:
-            return _encoded(friendly.answer(pipeline, opened.version, opened.sha256, ids, answer.outputs))
+            return _encoded(friendly.answer(pipeline, opened.version, opened.sha256, ids, answer))
         return _encoded(
             open_inference.answer(
                 pipeline, opened.version, question.id, opened.sha256, ids, answer.outputs, opened.outputs

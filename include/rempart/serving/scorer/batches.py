@@ -25,15 +25,19 @@ MOST_WAITING = 20_000
 
 @dataclass(frozen=True)
 class BatchAnswer:
-    """What the model saw and what it predicted, each by row. `names`: of the features, in the order of their values."""
+    """What the model saw and what it predicted, each by row. `names`: of the features, in the order of their values.
+
+    `without`: for each row the views of which the online store had no value; empty if no view is looked up.
+    """
 
     names: Sequence[str]
     features: Sequence[Sequence[Any]]
     outputs: Sequence[Mapping[str, Any]]
+    without: Sequence[Sequence[str]] = ()
 
     def part(self, start: int, rows: int) -> BatchAnswer:
         end = start + rows
-        return BatchAnswer(self.names, self.features[start:end], self.outputs[start:end])
+        return BatchAnswer(self.names, self.features[start:end], self.outputs[start:end], self.without[start:end])
 
 
 @dataclass(frozen=True)

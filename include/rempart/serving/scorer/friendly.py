@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from rempart.serving import entries
+from rempart.serving.scorer.batches import BatchAnswer
 from rempart.serving.scorer.refusals import Refused
 
 MOST_ROWS = 1000
@@ -82,9 +83,12 @@ def new_ids(number: int, random: RandomBytes) -> list[str]:
     return entries.new_ids(datetime.now(UTC), random.take(10 * number))
 
 
-def answer(
-    pipeline: str, version: str, sha256: str, ids: Sequence[str], outputs: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Return the answer's content."""
-    predictions = [{"id": id_, **output} for id_, output in zip(ids, outputs, strict=True)]
+def answer(pipeline: str, version: str, sha256: str, ids: Sequence[str], answered: BatchAnswer) -> dict[str, Any]:
+    """Return the answer's content. A prediction names the views that had no value for its row, in `without`."""
+    predictions: list[dict[str, Any]] = [
+        {"id": id_, **output} for id_, output in zip(ids, answered.outputs, strict=True)
+    ]
+    for prediction, views in zip(predictions, answered.without, strict=False):
+        if views:
+            prediction["without"] = list(views)
     return {"pipeline": pipeline, "version": version, "sha256": sha256, "predictions": predictions}

@@ -299,7 +299,7 @@ def test_what_happens_next_names_the_dag_and_its_hour_or_the_command() -> None:
     assert scheduled == (datetime(2026, 1, 6, 4, tzinfo=UTC), timedelta(hours=16))
     checked, first, command = view.following(PIPELINE.name, 2, scheduled)
     assert "The DAG ingest_hotel_bookings ingests at 2026-01-06 04:00 UTC (in 16 h)" in first
-    assert checked.startswith("Only the header and the types of the first 1,000 rows were checked.")
+    assert checked.startswith("Only the header was checked, and the types and empty cells of the first 1,000 rows.")
     assert command == "  rempart pipeline run hotel_bookings --follow"
     by_hand = PIPELINE.model_copy(update={"schedules": PIPELINE.schedules.model_copy(update={"ingest": None})})
     assert deliver.next_ingestion(by_hand, NOW) is None

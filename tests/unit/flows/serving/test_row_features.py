@@ -109,8 +109,10 @@ def test_trailing_features_are_those_of_a_table() -> None:
     wanted = features(planned, table.select(planned.columns), AT, lookup).select(names).to_pylist()
     made = RowFeatures(pipeline, names, inputs, stored, lambda: AT)
     rows = [tuple(row[each.name] for each in inputs) for row in table.to_pylist()]
-    assert [dict(zip(names, values, strict=True)) for values in made.of(rows)] == wanted
+    found = made.of(rows)
+    assert [dict(zip(names, values, strict=True)) for values in found] == wanted
     assert asked == [houses]
+    assert made.without(found) == [(), ("trend",), (), ("trend",), ()]
     made.close()
 
 

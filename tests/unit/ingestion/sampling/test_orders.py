@@ -68,3 +68,13 @@ def test_the_draft_has_the_order_with_the_rows_that_break_it_and_they_are_refuse
     )
     rules = [rule for rule in pipeline.expectations if "before" in rule.reason]
     assert broken(rules, table) == {7: ["end_day is before start_day"], 9: ["end_day is before start_day"]}
+
+
+def test_dates_are_proposed_as_moments_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    columns = [days(*(n + later for n in range(120))) for later in (9, 40, 0, 20)]
+    cells = "".join(f"{n},{','.join(row)},{n % 7}\n" for n, row in enumerate(zip(*columns, strict=True)))
+    (file := tmp_path / "loans.csv").write_text("loan,lent_on,returned_on,member_since,due_on,days\n" + cells)
+    text = draft_pipeline(file, target="days")
+    moments = text.split("\nmoments:")[1].split("\npartition_by")[0].splitlines()[1:]
+    assert [line.split(":")[0].strip("# ") for line in moments] == ["member_since", "event", "due_on", "returned_on"]
+    assert [line for line in moments if not line.startswith("  # ")] == ["  event: {column: lent_on}"]

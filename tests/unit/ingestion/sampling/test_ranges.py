@@ -79,3 +79,7 @@ def test_nearly_all_cells_lie_within(numbers: list[float], times: int) -> None:
 def test_a_range_holds_the_numbers_that_are_not_far_however_alike_they_are(first: int, spread: int) -> None:
     found = of(*(first + number % spread for number in range(2 * spread)), 10**15 - 1)
     assert found.low <= first and first + spread - 1 <= found.high
+
+
+def test_a_limit_that_is_the_largest_number_says_so() -> None:
+    assert [found.reached for found in (of(0, 1, 2, 3, 4), of(0, 1, 103), of(0))] == [True, False, False]

@@ -98,6 +98,18 @@ def test_rows_are_answered_and_logged_with_who_asked() -> None:
     in_loop(check)
 
 
+def test_a_prediction_names_the_views_that_had_no_value() -> None:
+    (version := ScriptedVersion()).without = ("trend",)
+
+    async def check(found: Running) -> None:
+        for without in (("trend",), ()):
+            version.without = without
+            (told,) = (await found.client.post("/predict/stays", json=ROW)).json()["predictions"]
+            assert told.get("without", []) == list(without) and ("without" in told) == bool(without)
+
+    in_loop(check, version)
+
+
 def test_the_key_is_logged_in_one_form_and_other_columns_are_not() -> None:
     async def check(found: Running) -> None:
         for given in (7, 7.0):
