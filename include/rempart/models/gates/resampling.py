@@ -63,6 +63,8 @@ def resampled(
 
 def statistic(measures: Measures, name: str, truth: Floats, predicted: Floats) -> Statistic:
     """Return a function from weights [resamples, n] to the metric on each resample."""
+    import numpy as np
+
     if name in ("roc_auc", "pr_auc"):
         curve = _roc if name == "roc_auc" else _average_precision
         ranked = [curve(truth == each, predicted[:, each]) for each in measures.looked_for()]
