@@ -32,7 +32,7 @@ class LimitRule(Strict):
 
 
 class BaselineRule(Strict):
-    """A metric beats that of the naive baseline of `gate.baseline_by`."""
+    """A metric beats that of the naive baseline of `gate.baseline_by`, and that of no groups."""
 
     kind: Literal["beats_baseline"] = "beats_baseline"
     metric: Chosen = None

@@ -16,7 +16,7 @@ from rempart.models.gates.measures import Measures
 from rempart.models.gates.verdict import RuleResult, judge
 from rempart.settings.pipeline import Gate
 
-WHOLE = CandidateFigures({"log_loss": 0.5, "calibration_error": 0.02}, {"log_loss": 0.7})
+WHOLE = CandidateFigures({"log_loss": 0.5, "calibration_error": 0.02}, {"log_loss": 0.7, "overall_log_loss": 0.7})
 NOW = {"size": 2_000_000, "latency": 0.002, "changes": {0.01: 0.03}}
 
 
@@ -51,10 +51,14 @@ def test_a_champion_is_beaten_only_if_enough_resamples_say_so(worse, outcome):
 
 def test_a_resample_without_a_figure_is_none_that_holds():
     rule = {"kind": "beats_baseline", "margin": 0, "confidence": 0.95}
-    figures = samples(candidate=[0.5] * 90 + [math.nan] * 10, baseline=[0.7] * 100)
+    same = {"baseline": [0.7] * 100, "overall": [0.7] * 100}
+    figures = samples(candidate=[0.5] * 90 + [math.nan] * 10, **same)
     assert asked(rule, samples=figures).outcome == "refused"
     assert asked(rule).outcome == "unknown"
     assert asked({**rule, "confidence": None}).outcome == "passed"
+    assert asked(rule, samples=samples(candidate=[0.5] * 100, **same)).outcome == "passed"
+    better = {"baseline": [0.7] * 100, "overall": [0.4] * 10 + [0.7] * 90}
+    assert asked(rule, samples=samples(candidate=[0.5] * 100, **better)).outcome == "refused"
 
 
 def test_without_a_champion_none_has_to_be_beaten():
@@ -146,7 +150,7 @@ def test_an_excluded_column_refuses_through_whatever_feature_it_comes(excluded):
 )
 def test_a_figure_that_is_no_number_refuses_whoever_has_it(whose, bad, name):
     fine = {"log_loss": 0.5, "calibration_error": 0.01}
-    shown = {"candidate": fine, "baseline": {**fine, "log_loss": 0.7}, "champion": {**fine}}
+    shown = {"candidate": fine, "baseline": {**fine, "log_loss": 0.7, "overall_log_loss": 0.7}, "champion": {**fine}}
     shown[whose] = {**shown[whose], name: bad}
     rules = [{"kind": "calibration", "limit": 0.5}, {"kind": "beats_champion", "tolerance": 9, "confidence": None}]
     gate = Gate.model_validate({"metric": "log_loss", "limit": 9, "baseline_by": [], "rules": rules})
