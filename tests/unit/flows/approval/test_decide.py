@@ -249,10 +249,12 @@ def test_a_version_is_judged_anew_if_the_champion_is_another_one(
 ) -> None:
     waits(platform, "2", "1")
     result = ValidationResult("2", False, ("passed: 9",), {}, {}, None, None, awaits=True)
-    monkeypatch.setattr(flow.validate, "validate", lambda *given: result)
+    seen = dict[str, bool]()
+    monkeypatch.setattr(flow.validate, "validate", lambda *given, **more: seen.update(more) or result)
     done = decide(platform, BOB)
     assert not done.promoted and "was judged anew" in done.told and "It waits again" in done.told and done.awaits
     assert not platform.ledger.find("promotion") and "alias" not in tracked
+    assert seen == {"anew": True}, "an answer names no version to skip the comparison with the champion"
 
 
 def test_an_answer_to_an_older_judgement_promotes_nothing(
@@ -260,7 +262,7 @@ def test_an_answer_to_an_older_judgement_promotes_nothing(
 ) -> None:
     seen = waits(platform, "2", "1")
 
-    def breaks_off(*given: object) -> None:
+    def breaks_off(*given: object, anew: bool) -> None:
         clock.now += timedelta(seconds=9)
         waits(platform, "2", None)
         raise TrackingUnavailable("MLflow does not answer", "Try again.")
