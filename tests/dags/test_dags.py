@@ -278,7 +278,11 @@ def test_tasks_link_to_pages_of_the_cockpit(parsed: dict) -> None:
     assert dags["ingest_hotel_bookings"]["links"]["ingest"] == report
     assert set(dags["train_hotel_bookings"]["links"]["train"]) == {"MLflow run", "Placement"}
     gate = {"Model gate": "_link_rempart_model_gate"}
-    assert dags["validate_model_hotel_bookings"]["links"] == {"validate": gate, "publish_champion": {}}
+    assert dags["validate_model_hotel_bookings"]["links"] == {
+        "validate": gate,
+        "publish_champion": {},
+        "keep_card": {},
+    }
     assert set(dags["backup_platform"]["links"]["back_up"]) == {"Placement", "Restore point"}
     assert set(dags["replicate_primary_to_haven"]["links"]["conclude"]) == {"Placement"}
 
