@@ -165,6 +165,7 @@ def test_an_answer_of_the_author_is_evidence_and_the_candidate_waits_on(
     asked = ask(flow.Desk(platform, PIPELINE), "2")
     assert asked.waits and "user 3 is an author" in asked.body and "**Until:** 2026-01-03 00:00 UTC" in asked.body
     assert "operators and admins, but not the author, user 3." in asked.body
+    assert f"`rempart model card {NAME} 2`" in asked.body
     clock.now += timedelta(hours=47)
     assert ask(flow.Desk(platform, PIPELINE), "2").seconds == 3605
     assert decide(platform, BOB, judgement=seq).promoted
