@@ -177,21 +177,31 @@ def test_every_row_is_in_exactly_one_subgroup_of_each_set_of_columns(rows, inter
 
 
 def test_calendar_parts_are_subgroups_and_a_missing_column_is_an_error():
-    days = pa.array([0, 31 * 86_400_000_000, 32 * 86_400_000_000], pa.timestamp("us", "UTC"))
+    day = 86_400_000_000
+    days = pa.array([0] * 30 + [31 * day] * 40 + [60 * day] * 29, pa.timestamp("us", "UTC"))
     how = Measures("regression"), "mae"
-    found = groups.subgroups(pa.table({"at": days}), ["at.month"], 1, 2, {}, how, np.ones(3), np.zeros(3))
-    assert [(group.name, group.rows, group.value) for group in found] == [("at.month=1", 1, None), ("at.month=2", 2, 1)]
+    found = groups.subgroups(pa.table({"at": days}), ["at.month"], 1, 40, {}, how, np.ones(99), np.zeros(99))
+    told = [(group.name, group.rows, group.value) for group in found]
+    assert told == [("at.month=1", 30, None), ("at.month=2", 40, 1)]  # and nothing of the 29 rows of March
     with pytest.raises(KeyError):
-        groups.subgroups(pa.table({"at": days}), ["room"], 1, 2, {}, how, np.ones(3), np.zeros(3))
+        groups.subgroups(pa.table({"at": days}), ["room"], 1, 2, {}, how, np.ones(99), np.zeros(99))
+
+
+def test_a_band_of_few_rows_is_not_told():
+    chance = np.array([0.1] * 99 + [0.9])
+    made = groups.calibration(
+        Measures("classification", 2, 1), ("no", "yes"), (chance > 0.5) * 1.0, np.column_stack([1 - chance, chance])
+    )
+    assert [band.rows for band in made] == [99]
 
 
 def test_the_bands_of_a_calibration_hold_every_row():
-    chance = np.linspace(0, 1, 95)
+    chance = np.linspace(0, 1, 195)
     truth = (chance > 0.5).astype(float)
     made = groups.calibration(
         Measures("classification", 2, 1), ("no", "yes"), truth, np.column_stack([1 - chance, chance])
     )
-    assert sum(band.rows for band in made) == 95 and {band.of for band in made} == {"yes"}
+    assert sum(band.rows for band in made) == 195 and {band.of for band in made} == {"yes"}
     assert made[0].share == 0 and made[-1].share == 1
 
 
