@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from rempart.models.gates.candidate_figures import Band, Subgroup
 from rempart.models.explanations.figures import LEAST_GROUP, LEAST_POINT
+from rempart.models.gates.candidate_figures import Band, Subgroup
 from rempart.models.gates.measures import Measures, bands
 from rempart.models.metrics import group_column
 

@@ -36,7 +36,8 @@ def resampled(
 ) -> Samples:
     """Return metrics of several predictions of the same rows on the same resamples; NaN where one is undefined.
 
-    Nothing is returned of fewer than FEWEST_ROWS rows. truth: [n]; predicted: [n], or [n, classes] probabilities, for each set. Equal arguments give equal numbers.
+    Nothing is returned of fewer than FEWEST_ROWS rows. truth: [n]; predicted: [n], or [n, classes] probabilities, for
+    each set. Equal arguments give equal numbers.
     """
     import numpy as np
 
