@@ -10,9 +10,11 @@ import pytest
 from rempart.errors import ModelRefused
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import validate as flow
+from rempart.flows.training.explained.gather import rule_of
 from rempart.models.encoding import Feature
 from rempart.models.gates.verdict import GateVerdict
 from rempart.settings import pipelines
+from rempart.settings.evaluation.splits import Holdout
 from tests.switchovers import in_memory
 
 NAME = "hotel_bookings"
@@ -81,3 +83,17 @@ def test_only_a_person_who_names_a_version_waives_the_comparison_and_the_reasons
     assert named.promoted and named.reasons[-1] == (
         "not compared with the champion, version 1, which predicts another target: a person named this version"
     )
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ({"column": "day", "start": "2026-01-01"}, "from 2026-01-01 of day"),
+        ({"column": "day", "last": "90d"}, "the last 90 days of day"),
+        ({"column": "day", "last": "36h"}, "the last 36 hours of day"),
+        ({"share": 0.2, "by": ["hotel", "room"]}, "20% of the groups by hotel, room"),
+        ({"share": 0.15, "stratify": "target"}, "15% of the rows of each class"),
+    ],
+)
+def test_a_model_card_tells_which_rows_were_held_out_whatever_the_rule(rule: dict[str, Any], told: str) -> None:
+    assert rule_of(Holdout.model_validate(rule)) == told
