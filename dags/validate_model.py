@@ -11,7 +11,8 @@ files has the recorded SHA-256. Loaders that the model's files name are never us
 **Run again** at any time: a version that is already champion stays champion.
 
 **When it fails**: a refused candidate is no failure (read `reasons` in the XCom of `validate`, or `gate_reasons` in
-MLflow). A failure means that the model could not be checked: it was altered, or a service did not answer.
+MLflow). A failure means that the model could not be checked: it was altered, or a service did not answer. If only
+`keep_card` failed, the decision holds, and the version lacks its newest model card: clear that task.
 """
 
 from typing import Any
@@ -54,13 +55,15 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
 
         @task
         def validate(params: Any = None) -> dict[str, Any]:
-            from rempart.flows.training.explained.keep import keep
             from rempart.flows.training.validate import validate
 
-            platform, spec = runtime.platform(), runtime.model_pipeline(name)
-            result = validate(platform, spec, params["version"])
-            keep(platform, spec, result.version)
-            return runtime.as_json(result)
+            return runtime.as_json(validate(runtime.platform(), runtime.model_pipeline(name), params["version"]))
+
+        @task
+        def keep_card(result: Any) -> None:
+            from rempart.flows.training.explained.keep import keep
+
+            keep(runtime.platform(), runtime.model_pipeline(name), result["version"])
 
         @task(outlets=[champion])
         def publish_champion(result: Any, outlet_events: Any = None) -> None:
@@ -71,6 +74,7 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
 
         result = linked(validate(), pages.MODEL_GATE)
         publish_champion(result)
+        keep_card(result)
         if pipeline.gate.approval:
             StartApproval(task_id="ask_person", trigger_dag_id=f"approve_model_{name}", result=result)
     return dag

@@ -190,7 +190,8 @@ def test_a_candidate_is_asked_about_in_a_dag_of_its_own_which_waits_in_no_others
     assert all(task["policy"] and task["owner"] == "mlops" and task["timeout"] == 3600 for task in tasks.values())
     assert dags["approve_model_learns_again"]["runs"] == 16 and dags["approve_model_learns_again"]["assets"] == []
     assert set(dags["approve_model_learns_again"]["links"]["decide"]) == {"Model gate"}
-    assert "ask_person" in {task["id"] for task in dags["validate_model_learns_again"]["tasks"]}
+    judges = {task["id"] for task in dags["validate_model_learns_again"]["tasks"]}
+    assert judges == {"validate", "publish_champion", "keep_card", "ask_person"}  # without a card it is asked, too
     assert "approve_model_hotel_bookings" not in dags  # its gate promotes at once
 
 
@@ -277,7 +278,11 @@ def test_tasks_link_to_pages_of_the_cockpit(parsed: dict) -> None:
     assert dags["ingest_hotel_bookings"]["links"]["ingest"] == report
     assert set(dags["train_hotel_bookings"]["links"]["train"]) == {"MLflow run", "Placement"}
     gate = {"Model gate": "_link_rempart_model_gate"}
-    assert dags["validate_model_hotel_bookings"]["links"] == {"validate": gate, "publish_champion": {}}
+    assert dags["validate_model_hotel_bookings"]["links"] == {
+        "validate": gate,
+        "publish_champion": {},
+        "keep_card": {},
+    }
     assert set(dags["backup_platform"]["links"]["back_up"]) == {"Placement", "Restore point"}
     assert set(dags["replicate_primary_to_haven"]["links"]["conclude"]) == {"Placement"}
 

@@ -131,24 +131,6 @@ def _lines(s: Survey) -> Iterator[str]:
     yield from _learning(s)
 
 
-def _in_time(s: Survey, dates: Sequence[str]) -> list[str]:
-    """Return the row's time and other dates in the order that the rows show; a date without one comes behind."""
-    before: dict[str, list[str]] = {s.time: [name for name in dates if name in s.earlier]}
-    for order in s.orders:
-        before.setdefault(order.then, []).append(order.first)
-    placed = dict[str, None]()
-
-    def place(name: str, within: Sequence[str]) -> None:
-        for first in dates if name not in within else ():
-            if first in before.get(name, ()) and first not in placed:
-                place(first, (*within, name))
-        placed.setdefault(name)
-
-    for name in (s.time, *dates):
-        place(name, ())
-    return list(placed)
-
-
 def _doubt(s: Survey) -> str:
     """Return why the key may be another one."""
     doubts = ["does it identify a row in all deliveries?"]

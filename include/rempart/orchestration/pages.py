@@ -39,6 +39,11 @@ def _cockpit(at: At, path: str) -> str:
     return f"{urlsplit(at.airflow).path.rstrip('/')}/{COCKPIT}/{path}"
 
 
+def model_card(airflow: str, model: str, version: str) -> str:
+    """Return the address of the page with a version's model card, from the address of Airflow."""
+    return f"{models(airflow)}/{quote(model, safe='')}/{quote(version, safe='')}/card"
+
+
 def models(airflow: str) -> str:
     """Return the path of the cockpit's page *Models*. `airflow`: where people reach Airflow."""
     return f"{urlsplit(airflow).path.rstrip('/')}/{COCKPIT}/models"

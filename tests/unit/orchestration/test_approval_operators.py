@@ -65,6 +65,7 @@ def test_a_question_waits_for_the_time_that_is_left_and_is_rejected_by_default(w
     assert parked.value.timeout == timedelta(seconds=90)
     assert parked.value.kwargs == {"version": "3", "judgement": 17}
     assert world["body"].startswith("- passed") and "/rempart/models)" in world["body"]
+    assert "/rempart/models/m/3/card)" in world["body"]
     assert world["subject"] == "Version 3?" and world["defaults"] == ["Reject"] and not world["assigned_users"]
     assert world["options"] == ["Approve", "Reject"] and world["params"]["reason"]["schema"]["type"] == "string"
 

@@ -139,8 +139,8 @@ def _is_nearly_perfect(value: float, found: Baseline) -> bool:
     at 1.
     """
     if LOWER_IS_BETTER[found.metric]:
-        return value < found.value / 50
-    return 1 - value < (1 - found.value) / 50
+        return value < min(found.value, found.overall) / 50
+    return 1 - value < (1 - max(found.value, found.overall)) / 50
 
 
 def _baseline(found: Baseline, pipeline: ModelPipeline) -> Iterator[str]:
@@ -153,7 +153,7 @@ def _baseline(found: Baseline, pipeline: ModelPipeline) -> Iterator[str]:
     )
     if pipeline.gate.baseline_by and _is_worse(found):
         yield (
-            f"  `baseline_by` makes the baseline worse than the {word} of all, so a model beats it too easily: "
+            f"  `baseline_by` makes the baseline worse than the {word} of all, so a model must beat the latter: "
             "write `baseline_by: []`."
         )
     yield (

@@ -69,6 +69,7 @@ def body_of(name: str, version: str, judged: Mapping[str, Any], wait: Wait, numb
         f"**Until:** {moment(wait.deadline)}. Without a decision the version is rejected.",
         "",
         f"All figures: `rempart model show {name}`, or the cockpit's page *Models*.",
+        f"What the version reads, where it errs, its limits: its model card, or `rempart model card {name} {version}`.",
         "Your reason goes into the evidence: write no names.",
     ]
     if answers:

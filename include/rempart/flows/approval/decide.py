@@ -184,7 +184,7 @@ class Desk:
         if stale := outdated(judged.body, current, pipeline.gate.model_dump(mode="json")):
             if dry_run:
                 return result("judged anew", f"would be judged anew: {stale}", **numbers)
-            anew = validate.validate(platform, pipeline, version)
+            anew = validate.validate(platform, pipeline, version, anew=True)
             state = "It waits again: look at its figures, and answer again" if anew.awaits else "; ".join(anew.reasons)
             told = f"was judged anew: {stale}. {state}"
             again = approvals.on_record(ledger, name).get(version)

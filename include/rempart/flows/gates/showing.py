@@ -51,7 +51,7 @@ def show(judged: JudgedCandidate) -> CandidateFigures:
     truth, mine = metrics.target_values(target, holdout), figures(judged.model.predict(holdout))
     naive = metrics.naive_predictions(task, target, gate.baseline_by, judged.train, holdout)
     score = partial(measures.score, how, gate.metrics())
-    made = {"candidate": mine, "baseline": naive[0]}
+    made = {"candidate": mine, "baseline": naive[0], "overall": naive[1]}
     if judged.champion is not None:
         made["champion"] = judged.champion
     asked = gate.all_rules()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sections import Access
 
 FILE = "include/authors.json"
-BY_HAND = "manual"
-"""Airflow's type of a run that a person or a program started."""
+BY_HAND = ("manual", "backfill", "asset_materialization")
+"""Airflow's types of a run that a person or a program started."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,15 @@ def files_of(pipeline: ModelPipeline) -> list[str]:
     return [f"include/pipelines/{pipeline.name}.yaml", *([own] if function else [])]
 
 
+def started(kind: str, name: str | None, known: Mapping[str, int], own: Collection[str]) -> Started:
+    """Return how a run began, by its type and the name of who triggered it. Pure.
+
+    `known`: numbers of people by name; `own`: accounts of Rempart's own. A run that a DAG started has the name of the
+    person who started that DAG, so a name counts whatever the type is.
+    """
+    return Started(kind in BY_HAND or (name is not None and name not in own), known.get(name or ""))
+
+
 def committers(root: Path, files: Sequence[str]) -> dict[str, int | None]:
     """Return the last committer of each file by FILE; None if the file was changed since, or FILE does not name it."""
     try:
@@ -142,5 +151,5 @@ def _started(connections: Connections, airflow: Callable[[], Connection], writte
         return None
     for run, kind, name in rows:
         if run_name(str(run)) == written["run"]:
-            return Started(str(kind) == BY_HAND, known.get(str(name)))
+            return started(str(kind), None if name is None else str(name), known, own)
     return None

@@ -68,12 +68,15 @@ class RollbackResult:
     plan: str
 
 
-def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = None) -> ValidationResult:
+def validate(
+    platform: Platform, pipeline: ModelPipeline, version: str | None = None, *, anew: bool = False
+) -> ValidationResult:
     """Judge a version (default: the newest candidate) on the held-out rows of its own frozen training set.
 
     The champion is measured on the same rows. No model of a pipeline file that is still a draft passes. The current
-    champion stays champion. Raises TrainingError without a candidate, ModelRefused if a model differs from its record,
-    TrackingUnavailable, SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable, LedgerError.
+    champion stays champion. `anew`: nobody named the version to promote it without a comparison with the champion.
+    Raises TrainingError without a candidate, ModelRefused if a model differs from its record or another decision was
+    made meanwhile, TrackingUnavailable, SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable, LedgerError.
     """
     active, name, tracking = platform.active(), pipeline.name, platform.tracking()
     removal, named = removals.check_open(platform.ledger, name), version is not None
@@ -96,7 +99,8 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
     train, holdout = _rows(ledger, site, record["dataset"])
     target = Feature.from_json(record["target"])
     model = loading.load(tracking, record)
-    theirs, faults = _champions(ledger, tracking, record, current, holdout, named=named)
+    theirs, incomparable = _champions(ledger, tracking, record, current, holdout)
+    faults = (_incomparable(record, str(current), incomparable),) if incomparable and (anew or not named) else ()
     shown = show(JudgedCandidate(pipeline, str(record["task"]), target, model, train, holdout, theirs))
     mine, naive = dict(shown.candidate), dict(shown.baseline)
     if not named and (undone := _undone(decisions, version) or _rejected(ledger, name, version)):
@@ -105,8 +109,11 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
     verdict = judge(shown, pipeline.gate)
     if faults:
         verdict = replace(verdict, passed=False, reasons=(*verdict.reasons, *faults))
-    if told := [line for line in (model.ignored_line, _also_read(ledger, record, current)) if line]:
-        verdict = replace(verdict, reasons=(*verdict.reasons, *told))
+    if incomparable and not faults:
+        told = f"not compared with the champion, version {current}, which {incomparable}: a person named this version"
+        verdict = replace(verdict, reasons=(*verdict.reasons, told))
+    if lines := [line for line in (model.ignored_line, _also_read(ledger, record, current)) if line]:
+        verdict = replace(verdict, reasons=(*verdict.reasons, *lines))
     body = {
         "version": version,
         "previous": current,
@@ -141,6 +148,7 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
         with platform.committing(active):
             removals.check_same(ledger, name, removal)
             retirements.check_kept(ledger, name, version, "promote")
+            _check_same(ledger, name, version, decisions)
             ledger.append("promotion", name, body)
             registry.promote(tracking, name, version, current, verdict.reasons)
         return ValidationResult(version, True, verdict.reasons, mine, naive, version, current)
@@ -163,6 +171,15 @@ def _await_approval(ledger: Ledger, name: str, body: Mapping[str, Any], makers: 
     return waits.seq
 
 
+def _check_same(ledger: Ledger, name: str, version: str, decisions: Sequence[Evidence]) -> None:
+    """Check that no decision was made while a version was measured. Raises ModelRefused."""
+    if [seen.seq for seen in decisions_on(ledger, name)] != [made.seq for made in decisions]:
+        raise ModelRefused(
+            f"Model {name}: another decision was made while version {version} was judged: nothing was promoted",
+            f"Run validate_model_{name} again: it compares with the champion of now.",
+        )
+
+
 def draft_faults(name: str) -> tuple[str, ...]:
     """Return why the file of a pipeline promotes no model: nobody decided what its draft only guessed."""
     told = draft.reminder(pipelines.text_of(name)) if name in pipelines.names() else None
@@ -175,25 +192,23 @@ def _champions(
     record: Mapping[str, Any],
     version: str | None,
     holdout: pa.Table,
-    *,
-    named: bool,
-) -> tuple[Any, tuple[str, ...]]:
+) -> tuple[Any, str]:
     """Return the champion's figures of the candidate's held-out rows, or None and why it cannot be measured.
 
-    The reason refuses a candidate unless a person named its version.
+    The reason refuses a candidate unless a person named its version; without a champion it is empty.
     """
     if version in (None, record["version"]):
-        return None, ()
+        return None, ""
     assert version is not None  # noqa: S101 - None is among the values above
     theirs = _record(ledger, str(record["name"]), version)
     if theirs["task"] != record["task"] or theirs["target"] != record["target"]:
-        return None, () if named else _incomparable(record, version, "predicts another target")
+        return None, "predicts another target"
     if why := loading.lacks(theirs):
-        return None, () if named else _incomparable(record, version, f"has evidence without {why}")
+        return None, f"has evidence without {why}"
     model = loading.load(tracking, theirs)
     if why := _differing_inputs(model.features, holdout.column_names, record["dataset"]["definitions"]):
-        return None, () if named else _incomparable(record, version, why)
-    return figures(model.predict(holdout)), ()
+        return None, why
+    return figures(model.predict(holdout)), ""
 
 
 def _differing_inputs(features: Iterable[Feature], columns: Collection[str], definitions: Mapping[str, str]) -> str:
@@ -206,12 +221,11 @@ def _differing_inputs(features: Iterable[Feature], columns: Collection[str], def
     return ""
 
 
-def _incomparable(record: Mapping[str, Any], version: str, why: str) -> tuple[str, ...]:
-    reason = (
+def _incomparable(record: Mapping[str, Any], version: str, why: str) -> str:
+    return (
         f"refused: the champion, version {version}, {why}, so the two cannot be compared; validate version "
         f"{record['version']} by naming it to promote it without that comparison"
     )
-    return (reason,)
 
 
 def _undone(decisions: Sequence[Evidence], version: str) -> str:

@@ -63,7 +63,7 @@ def scale(feature: Feature, columns: Any) -> tuple[list[tuple[float | str | None
         counts = columns.sum(axis=0)
         told = [place for place, count in enumerate(counts) if count >= LEAST_POINT]
         found: list[tuple[float | str | None, Any]] = [
-            (feature.values[place], np.eye(len(feature.values), dtype=np.float32)[place])
+            (feature.values[place], (np.arange(len(feature.values)) == place).astype(np.float32))
             for place in sorted(told, key=lambda place: -counts[place])[:POINTS]
         ]
         none = np.zeros(len(feature.values), np.float32)

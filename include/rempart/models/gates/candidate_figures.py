@@ -50,7 +50,8 @@ class Reads:
 class CandidateFigures:
     """Figures of a candidate. Metrics are of the held-out rows, by name; `champion`: None if there is none.
 
-    `samples`: metrics of `candidate`, `baseline` and `champion` on the same resamples. `subgroups`: by the number of
+    `baseline`: also as `overall_<metric>`, of the mean of all rows. `samples`: metrics of `candidate`, `baseline`,
+    `overall` and `champion` on the same resamples. `subgroups`: by the number of
     the rule among all rules, or why they could not be measured. `size`: bytes of the model's file. `latency`: seconds.
     `changes`: mean change of a prediction, by the noise. `reads`: None where nobody asked. A figure that is missing is
     unknown, and refuses.

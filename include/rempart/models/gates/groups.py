@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from rempart.models.explanations.figures import LEAST_GROUP, LEAST_POINT
 from rempart.models.gates.candidate_figures import Band, Subgroup
 from rempart.models.gates.measures import Measures, bands
 from rempart.models.metrics import group_column
@@ -35,16 +36,19 @@ def subgroups(
 ) -> tuple[Subgroup, ...]:
     """Return the subgroups by each column, and by each combination of up to `intersections` columns.
 
-    For each set of columns every row is in exactly one subgroup. `listed`: values of the columns that list them.
-    `measured`: how, and the metric; it is None of a subgroup with fewer than `min_rows` rows. Raises KeyError if the
-    table lacks a column.
+    For each set of columns every row is in at most one subgroup. `listed`: values of the columns that list them.
+    `measured`: how, and the metric; it is None of a subgroup with fewer than `min_rows` rows. One with fewer than
+    LEAST_GROUP rows is left out, unless `min_rows` asks for it: evidence never tells that a rare person exists. Raises
+    KeyError if the table lacks a column.
     """
     coded = {column: _codes(table, column, listed.get(column)) for column in columns}
     measures, metric = measured
-    found = []
+    found, least = [], min(min_rows, LEAST_GROUP)
     for size in range(1, intersections + 1):
         for chosen in combinations(columns, size):
             for values, rows in _partition([coded[column] for column in chosen]):
+                if len(rows) < least:
+                    continue
                 value = measures.value(metric, truth[rows], predicted[rows]) if len(rows) >= min_rows else None
                 found.append(Subgroup(chosen, values, len(rows), value))
     return tuple(found)
@@ -77,7 +81,10 @@ def _partition(coded: Sequence[tuple[Codes, Sequence[str]]]) -> Iterator[tuple[t
 
 
 def calibration(measures: Measures, classes: Sequence[str], truth: Floats, predicted: Floats) -> tuple[Band, ...]:
-    """Return the bands of each class that is looked for; none if a chance is no finite number."""
+    """Return the bands of each class that is looked for; none if a chance is no finite number.
+
+    A band of fewer than LEAST_POINT rows is not told: its share would be the outcome of single rows.
+    """
     import numpy as np
 
     if not np.isfinite(predicted).all() or not len(truth):
@@ -91,6 +98,6 @@ def calibration(measures: Measures, classes: Sequence[str], truth: Floats, predi
         found += [
             Band(classes[each], int(n), float(c / n), float(share / n))
             for n, c, share in zip(rows, chances, came_true, strict=True)
-            if n
+            if n >= LEAST_POINT
         ]
     return tuple(found)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     Statistic = Callable[[Floats], Floats]
 
 RESAMPLES = 1000
+FEWEST_ROWS = 30
+"""Of fewer rows nothing is resampled: few rows resemble each other, and one row would always be sure."""
 MOST_ROWS = 50_000
 """Of more rows, so many are chosen by chance: fewer rows make a rule stricter, never easier."""
 _BYTES = 16 << 20
@@ -34,17 +36,19 @@ def resampled(
 ) -> Samples:
     """Return metrics of several predictions of the same rows on the same resamples; NaN where one is undefined.
 
-    truth: [n]; predicted: [n], or [n, classes] probabilities, for each set. Equal arguments give equal numbers.
+    Nothing is returned of fewer than FEWEST_ROWS rows. truth: [n]; predicted: [n], or [n, classes] probabilities, for
+    each set. Equal arguments give equal numbers.
     """
     import numpy as np
 
+    if len(truth) < FEWEST_ROWS:
+        return {}
     random, wanted = np.random.default_rng(seed), list(dict.fromkeys(names))
     if len(truth) > MOST_ROWS:
         rows = np.sort(random.permutation(len(truth))[:MOST_ROWS])
         truth, predicted = truth[rows], {whose: made[rows] for whose, made in predicted.items()}
     found = {whose: {name: np.full(RESAMPLES, np.nan) for name in wanted} for whose in predicted}
-    if not (n := len(truth)):
-        return found
+    n = len(truth)
     usable = {
         whose: {name: statistic(measures, name, truth, made) for name in wanted}
         for whose, made in predicted.items()

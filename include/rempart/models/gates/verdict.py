@@ -148,14 +148,14 @@ def _compared(asked: _Question, bound: float, what: str, wins: float | None = No
     return RuleResult(rule.kind, "passed" if ok else "refused", told, name, mine, bound)
 
 
-def _wins(asked: _Question, whose: str, bound: Callable[[Any], Any]) -> float | None:
-    """Return the share of resamples in which the candidate keeps a bound made of another's metric; None: unknown."""
+def _wins(asked: _Question, others: tuple[str, ...], bound: Callable[[Any], Any]) -> float | None:
+    """Return the share of resamples in which the candidate keeps a bound made of the best of others; None: unknown."""
     import numpy as np
 
-    mine, theirs = (asked.shown.samples.get(side, {}).get(asked.metric) for side in ("candidate", whose))
-    if mine is None or theirs is None or not len(mine):
+    mine, *theirs = (asked.shown.samples.get(side, {}).get(asked.metric) for side in ("candidate", *others))
+    if mine is None or not len(mine) or any(each is None for each in theirs):
         return None
-    bounds = bound(theirs)
+    bounds = bound((np.min if asked.lower else np.max)(theirs, axis=0))
     kept = mine <= bounds if asked.lower else mine >= bounds  # false for NaN
     return float(np.mean(kept & np.isfinite(bounds)))
 
@@ -166,12 +166,16 @@ def _limit(asked: _Question) -> RuleResult:
 
 def _beats_baseline(asked: _Question) -> RuleResult:
     rule, lower = asked.rule, asked.lower
-    if (base := asked.shown.baseline.get(asked.metric)) is None:
+    base, overall = (asked.shown.baseline.get(name) for name in (asked.metric, f"overall_{asked.metric}"))
+    if base is None or overall is None:
         return RuleResult(rule.kind, "unknown", f"the baseline's {asked.metric} is missing", asked.metric)
     less = f"less {rule.margin:.0%}" if lower else f"with {rule.margin:.0%} of its error gone"
-    wins = _wins(asked, "baseline", lambda value: baseline_bound(value, rule.margin, lower=lower))
-    bound = float(baseline_bound(base, rule.margin, lower=lower))
-    return _compared(asked, bound, f"the naive baseline's {base:.4g} {less}", wins)
+    # groups of few rows may be worse than none: the candidate must beat the better one
+    best = min(base, overall) if lower else max(base, overall)
+    told = f"{best:.4g}" if best == base else f"{best:.4g} of all rows, better than {base:.4g} by groups,"
+    wins = _wins(asked, ("baseline", "overall"), lambda value: baseline_bound(value, rule.margin, lower=lower))
+    bound = float(baseline_bound(best, rule.margin, lower=lower))
+    return _compared(asked, bound, f"the naive baseline's {told} {less}", wins)
 
 
 def _beats_champion(asked: _Question) -> RuleResult | None:
@@ -180,7 +184,7 @@ def _beats_champion(asked: _Question) -> RuleResult | None:
         return None
     if (theirs := champion.get(asked.metric)) is None:
         return RuleResult(rule.kind, "unknown", f"the champion's {asked.metric} is missing", asked.metric)
-    wins = _wins(asked, "champion", lambda value: champion_bound(value, rule.tolerance, lower=lower))
+    wins = _wins(asked, ("champion",), lambda value: champion_bound(value, rule.tolerance, lower=lower))
     what = f"the champion's {theirs:.4g} on the same rows, with a tolerance of {rule.tolerance:.0%}"
     return _compared(asked, float(champion_bound(theirs, rule.tolerance, lower=lower)), what, wins)
 

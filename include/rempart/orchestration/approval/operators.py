@@ -47,7 +47,9 @@ class AskPerson(HITLOperator):
         question = ask(self._desk(), version)
         if not question.waits:
             raise AirflowSkipException(question.told)
-        self.subject, self.body = question.subject, f"{question.body}\n\n[Page *Models*]({pages.models(_airflow())})"
+        card = pages.model_card(_airflow(), self.pipeline, version)
+        links = f"[Model card]({card}) · [Page *Models*]({pages.models(_airflow())})"
+        self.subject, self.body = question.subject, f"{question.body}\n\n{links}"
         self.response_timeout = timedelta(seconds=max(question.seconds, 1.0))
         try:
             return super().execute(context)

@@ -67,7 +67,10 @@ class Gate(Strict):
     metric: Metric
     limit: float = Field(description="Worst value of the metric that passes.")
     baseline_by: list[str] = Field(
-        description=("Columns of the naive baseline, which predicts the training mean of each group.")
+        description=(
+            "Columns of the naive baseline, which predicts the training mean of each group. A candidate must also beat "
+            "the mean of all rows."
+        )
     )
     baseline_margin: float = Field(
         default=0.1, ge=0, lt=1, description=("Share by which the candidate must beat the baseline.")

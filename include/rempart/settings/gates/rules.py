@@ -32,7 +32,7 @@ class LimitRule(Strict):
 
 
 class BaselineRule(Strict):
-    """A metric beats that of the naive baseline of `gate.baseline_by`."""
+    """A metric beats that of the naive baseline of `gate.baseline_by`, and that of no groups."""
 
     kind: Literal["beats_baseline"] = "beats_baseline"
     metric: Chosen = None
@@ -68,7 +68,11 @@ class SubgroupsRule(Strict):
     intersections: int = Field(
         default=1, ge=1, le=3, description="Number of columns whose values make up one subgroup, at most."
     )
-    min_rows: int = Field(default=200, ge=20, description="Rows below which a subgroup is shown and not judged.")
+    min_rows: int = Field(
+        default=200,
+        ge=20,
+        description="Rows below which a subgroup is not judged. One of at least 30 rows is shown.",
+    )
     ratio: float = Field(
         gt=1,
         description=(

@@ -165,6 +165,7 @@ def test_an_answer_of_the_author_is_evidence_and_the_candidate_waits_on(
     asked = ask(flow.Desk(platform, PIPELINE), "2")
     assert asked.waits and "user 3 is an author" in asked.body and "**Until:** 2026-01-03 00:00 UTC" in asked.body
     assert "operators and admins, but not the author, user 3." in asked.body
+    assert f"`rempart model card {NAME} 2`" in asked.body
     clock.now += timedelta(hours=47)
     assert ask(flow.Desk(platform, PIPELINE), "2").seconds == 3605
     assert decide(platform, BOB, judgement=seq).promoted
@@ -249,10 +250,12 @@ def test_a_version_is_judged_anew_if_the_champion_is_another_one(
 ) -> None:
     waits(platform, "2", "1")
     result = ValidationResult("2", False, ("passed: 9",), {}, {}, None, None, awaits=True)
-    monkeypatch.setattr(flow.validate, "validate", lambda *given: result)
+    seen = dict[str, bool]()
+    monkeypatch.setattr(flow.validate, "validate", lambda *given, **more: seen.update(more) or result)
     done = decide(platform, BOB)
     assert not done.promoted and "was judged anew" in done.told and "It waits again" in done.told and done.awaits
     assert not platform.ledger.find("promotion") and "alias" not in tracked
+    assert seen == {"anew": True}, "an answer names no version to skip the comparison with the champion"
 
 
 def test_an_answer_to_an_older_judgement_promotes_nothing(
@@ -260,7 +263,7 @@ def test_an_answer_to_an_older_judgement_promotes_nothing(
 ) -> None:
     seen = waits(platform, "2", "1")
 
-    def breaks_off(*given: object) -> None:
+    def breaks_off(*given: object, anew: bool) -> None:
         clock.now += timedelta(seconds=9)
         waits(platform, "2", None)
         raise TrackingUnavailable("MLflow does not answer", "Try again.")

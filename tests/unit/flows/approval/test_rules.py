@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.flows.approval.rules import Counted, Person, Reply, Ruling, Wait, by_right, rule_on
-from rempart.flows.shared.authors import Authors, Started, made_by
+from rempart.flows.shared.authors import Authors, Started, made_by, started
 from rempart.settings.approval.delegation import Delegation
 from rempart.settings.approval.rule import Approval
 
@@ -180,3 +180,22 @@ def test_a_rule_that_nobody_can_meet_is_refused(wrong: Any) -> None:
 def test_a_rule_is_read_back_from_the_ledger() -> None:
     rule = Approval.model_validate({"by": [3, 5], "within": "36h", "notify": ["chat"]})
     assert Approval.recorded(rule.model_dump(mode="json")) == rule
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "begun"),
+    [
+        ("manual", "ada", Started(True, 3)),
+        ("backfill", "ada", Started(True, 3)),
+        ("asset_materialization", "ada", Started(True, 3)),
+        ("operator_triggered", "ada", Started(True, 3)),
+        ("asset_triggered", None, Started(False)),
+        ("scheduled", None, Started(False)),
+        ("operator_triggered", "rempart", Started(False)),
+        ("manual", "rempart", Started(True)),
+        ("backfill", None, Started(True)),
+        ("operator_triggered", "somebody who left", Started(True)),
+    ],
+)
+def test_who_starts_a_training_by_any_button_is_its_author(kind: str, name: str | None, begun: Started) -> None:
+    assert started(kind, name, {"ada": 3}, {"rempart"}) == begun

@@ -114,6 +114,13 @@ def test_of_very_many_rows_some_are_chosen_and_a_prediction_that_is_no_number_ha
     assert np.isnan(sure["champion"]["mae"]).all()
 
 
+@pytest.mark.parametrize("n", [0, 1, resampling.FEWEST_ROWS - 1])
+def test_few_rows_are_never_sure(n):
+    truth, predicted = rows(NUMBERS, n=resampling.FEWEST_ROWS)
+    assert resampling.resampled(NUMBERS, ["mae"], truth[:n], {"candidate": predicted[:n]}) == {}
+    assert resampling.resampled(NUMBERS, ["mae"], truth, {"candidate": predicted})
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=200))
 def test_bands_keep_the_order_and_never_part_equal_chances(chances):
     chance = np.array(chances)

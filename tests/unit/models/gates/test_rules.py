@@ -16,7 +16,7 @@ from rempart.models.gates.measures import Measures
 from rempart.models.gates.verdict import RuleResult, judge
 from rempart.settings.pipeline import Gate
 
-WHOLE = CandidateFigures({"log_loss": 0.5, "calibration_error": 0.02}, {"log_loss": 0.7})
+WHOLE = CandidateFigures({"log_loss": 0.5, "calibration_error": 0.02}, {"log_loss": 0.7, "overall_log_loss": 0.7})
 NOW = {"size": 2_000_000, "latency": 0.002, "changes": {0.01: 0.03}}
 
 
@@ -51,10 +51,14 @@ def test_a_champion_is_beaten_only_if_enough_resamples_say_so(worse, outcome):
 
 def test_a_resample_without_a_figure_is_none_that_holds():
     rule = {"kind": "beats_baseline", "margin": 0, "confidence": 0.95}
-    figures = samples(candidate=[0.5] * 90 + [math.nan] * 10, baseline=[0.7] * 100)
+    same = {"baseline": [0.7] * 100, "overall": [0.7] * 100}
+    figures = samples(candidate=[0.5] * 90 + [math.nan] * 10, **same)
     assert asked(rule, samples=figures).outcome == "refused"
     assert asked(rule).outcome == "unknown"
     assert asked({**rule, "confidence": None}).outcome == "passed"
+    assert asked(rule, samples=samples(candidate=[0.5] * 100, **same)).outcome == "passed"
+    better = {"baseline": [0.7] * 100, "overall": [0.4] * 10 + [0.7] * 90}
+    assert asked(rule, samples=samples(candidate=[0.5] * 100, **better)).outcome == "refused"
 
 
 def test_without_a_champion_none_has_to_be_beaten():
@@ -146,7 +150,7 @@ def test_an_excluded_column_refuses_through_whatever_feature_it_comes(excluded):
 )
 def test_a_figure_that_is_no_number_refuses_whoever_has_it(whose, bad, name):
     fine = {"log_loss": 0.5, "calibration_error": 0.01}
-    shown = {"candidate": fine, "baseline": {**fine, "log_loss": 0.7}, "champion": {**fine}}
+    shown = {"candidate": fine, "baseline": {**fine, "log_loss": 0.7, "overall_log_loss": 0.7}, "champion": {**fine}}
     shown[whose] = {**shown[whose], name: bad}
     rules = [{"kind": "calibration", "limit": 0.5}, {"kind": "beats_champion", "tolerance": 9, "confidence": None}]
     gate = Gate.model_validate({"metric": "log_loss", "limit": 9, "baseline_by": [], "rules": rules})
@@ -173,21 +177,31 @@ def test_every_row_is_in_exactly_one_subgroup_of_each_set_of_columns(rows, inter
 
 
 def test_calendar_parts_are_subgroups_and_a_missing_column_is_an_error():
-    days = pa.array([0, 31 * 86_400_000_000, 32 * 86_400_000_000], pa.timestamp("us", "UTC"))
+    day = 86_400_000_000
+    days = pa.array([0] * 30 + [31 * day] * 40 + [60 * day] * 29, pa.timestamp("us", "UTC"))
     how = Measures("regression"), "mae"
-    found = groups.subgroups(pa.table({"at": days}), ["at.month"], 1, 2, {}, how, np.ones(3), np.zeros(3))
-    assert [(group.name, group.rows, group.value) for group in found] == [("at.month=1", 1, None), ("at.month=2", 2, 1)]
+    found = groups.subgroups(pa.table({"at": days}), ["at.month"], 1, 40, {}, how, np.ones(99), np.zeros(99))
+    told = [(group.name, group.rows, group.value) for group in found]
+    assert told == [("at.month=1", 30, None), ("at.month=2", 40, 1)]  # and nothing of the 29 rows of March
     with pytest.raises(KeyError):
-        groups.subgroups(pa.table({"at": days}), ["room"], 1, 2, {}, how, np.ones(3), np.zeros(3))
+        groups.subgroups(pa.table({"at": days}), ["room"], 1, 2, {}, how, np.ones(99), np.zeros(99))
+
+
+def test_a_band_of_few_rows_is_not_told():
+    chance = np.array([0.1] * 99 + [0.9])
+    made = groups.calibration(
+        Measures("classification", 2, 1), ("no", "yes"), (chance > 0.5) * 1.0, np.column_stack([1 - chance, chance])
+    )
+    assert [band.rows for band in made] == [99]
 
 
 def test_the_bands_of_a_calibration_hold_every_row():
-    chance = np.linspace(0, 1, 95)
+    chance = np.linspace(0, 1, 195)
     truth = (chance > 0.5).astype(float)
     made = groups.calibration(
         Measures("classification", 2, 1), ("no", "yes"), truth, np.column_stack([1 - chance, chance])
     )
-    assert sum(band.rows for band in made) == 95 and {band.of for band in made} == {"yes"}
+    assert sum(band.rows for band in made) == 195 and {band.of for band in made} == {"yes"}
     assert made[0].share == 0 and made[-1].share == 1
 
 

@@ -17,7 +17,9 @@ shares = st.floats(min_value=0, max_value=1)
 
 
 def judge(candidate, champion, baseline, gate, target=""):
-    return verdict.judge(CandidateFigures(candidate, baseline, champion, target), gate)
+    """A verdict by baselines of which that of all rows is the same, unless it is given."""
+    overall = {f"overall_{name}": value for name, value in baseline.items() if not name.startswith("overall_")}
+    return verdict.judge(CandidateFigures(candidate, {**overall, **baseline}, champion, target), gate)
 
 
 def rules(metric, limit, margin, tolerance):
@@ -99,3 +101,18 @@ def test_worse_never_turns_a_refusal_into_a_pass(metric, mine, worse_by, champio
 def test_a_champion_never_makes_it_easier(mine, champion, baseline):
     if judge({"mae": mine}, {"mae": champion}, {"mae": baseline}, RULES).passed:
         assert judge({"mae": mine}, None, {"mae": baseline}, RULES).passed
+
+
+def test_groups_that_are_worse_than_none_make_the_gate_no_easier():
+    accuracy = rules("accuracy", 0.5, 0.1, 0.02)
+    for gate, mine, grouped, overall in (
+        (RULES, {"mae": 20.0}, {"mae": 40.0}, {"overall_mae": 24.0}),
+        (accuracy, {"accuracy": 0.85}, {"accuracy": 0.8}, {"overall_accuracy": 0.9}),
+    ):
+        assert judge(mine, None, grouped, gate).passed
+        refused = judge(mine, None, grouped | overall, gate)
+        assert not refused.passed and "of all rows, better than" in refused.reasons[-1]
+    better = judge({"mae": 20.0}, None, {"mae": 26.0, "overall_mae": 40.0}, RULES)
+    assert better.passed and "(the naive baseline's 26 less 20%)" in better.reasons[-1]
+    unknown = verdict.judge(CandidateFigures({"mae": 20.0}, {"mae": 40.0}), RULES)
+    assert not unknown.passed and "the baseline's mae is missing" in unknown.reasons[-1]

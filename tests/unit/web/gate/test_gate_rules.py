@@ -34,7 +34,7 @@ def refusal(groups: Any = GROUPS) -> dict[str, Any]:
     figures = {"pr_auc": 0.5, "log_loss": 0.5, "calibration_error": 0.04}
     shown = CandidateFigures(
         figures,
-        {**figures, "pr_auc": 0.3},
+        {**figures, "pr_auc": 0.3, "overall_pr_auc": 0.3},
         subgroups={4: tuple(Subgroup(("carrier",), (name,), rows, value) for name, rows, value in groups)},
         calibration=(Band("true", 400, 0.2, 0.25), Band("true", 530, 0.6, 0.57)),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import PurePosixPath
 
 from rempart.coordination.active import is_open
@@ -18,6 +19,7 @@ from rempart.models.card.facts import Card, CardPlace, Intended, Standing
 from rempart.models.explanations import figures
 from rempart.models.explanations.figures import Explanations
 from rempart.settings.config import Config
+from rempart.settings.evaluation.splits import Holdout
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.policy.rules import Place
 from rempart.sites.port import Site
@@ -103,15 +105,28 @@ def _standing(version: str, champions: list[str], decisions: list[Evidence]) -> 
 def _intended(pipeline: ModelPipeline, candidate: Evidence) -> Intended:
     digests, texts = definitions.of_pipeline(pipeline), told.definitions(pipeline)
     known = {str(each["name"]): each.get("definition") for each in candidate.body["features"]}
-    holdout = pipeline.holdout
-    since = f"from {holdout.start}" if holdout.start else f"the last {(holdout.last.days if holdout.last else 0)} days"
     return Intended(
         pipeline.description,
         pipeline.owner or "",
         pipeline.prediction.at,
-        f"{since} of {holdout.column}",
+        rule_of(pipeline.holdout),
         {name: texts[name] for name, digest in known.items() if name in texts and digests.get(name) == digest},
     )
+
+
+def rule_of(holdout: Holdout) -> str:
+    """Return in words which rows are held out. Pure."""
+    if holdout.column is None:
+        which = f"the groups by {', '.join(holdout.by)}" if holdout.by else "the rows of each class"
+        return f"{holdout.share or 0:.0%} of {which}"
+    if holdout.start:
+        return f"from {holdout.start} of {holdout.column}"
+    return f"the last {_told_time(holdout.last or timedelta())} of {holdout.column}"
+
+
+def _told_time(time: timedelta) -> str:
+    """Return a duration in words: days, or hours if it is no number of whole days."""
+    return f"{time.days} days" if time == timedelta(time.days) else f"{time / timedelta(hours=1):g} hours"
 
 
 def _places(config: Config, active: str, candidate: Evidence) -> Iterator[CardPlace]:

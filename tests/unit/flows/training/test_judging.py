@@ -1,0 +1,99 @@
+"""What a judgement takes into account besides the gate's rules: other decisions, and a champion of another kind."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rempart.errors import ModelRefused
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training import validate as flow
+from rempart.flows.training.explained.gather import rule_of
+from rempart.models.encoding import Feature
+from rempart.models.gates.verdict import GateVerdict
+from rempart.settings import pipelines
+from rempart.settings.evaluation.splits import Holdout
+from tests.switchovers import in_memory
+
+NAME = "hotel_bookings"
+PIPELINE = pipelines.with_model(pipelines.named(NAME))
+
+
+class Judging:
+    """A platform in memory with champion 1, on which version 2 passes. `measured`: called while it is measured."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.platform, self.targets, self.measured = in_memory(), {"1": "a", "2": "a"}, lambda: None
+        self.promoted = list[str]()
+        self.decide("1")
+        shown = SimpleNamespace(candidate={"mae": 9.0}, baseline={"mae": 19.0}, champion=None)
+        stands_in: dict[tuple[Any, str], Any] = {
+            (Platform, "tracking"): lambda own: None,
+            (Platform, "active_site"): lambda own, *given: None,
+            (flow.champions, "settle"): lambda tracking, ledger, name, decisions, now: flow.succession(decisions)[-1],
+            (flow.openings, "record"): lambda *given: None,
+            (flow, "_record"): lambda ledger, name, version: self.record(version),
+            (flow, "_rows"): lambda *given: (None, None),
+            (flow.loading, "load"): lambda *given: SimpleNamespace(ignored_line="", features=(), predict=None),
+            (flow, "show"): lambda judged: self.measured() or shown,
+            (flow, "judge"): lambda shown, gate: GateVerdict(True, ("passed: mae",)),
+            (flow, "_cause"): lambda *given: None,
+            (flow, "draft_faults"): lambda name: (),
+            (flow.registry, "promote"): lambda tracking, name, version, *given: self.promoted.append(version),
+            (flow.registry, "refuse"): lambda *given: None,
+        }
+        for (where, name), double in stands_in.items():
+            monkeypatch.setattr(where, name, double)
+
+    def record(self, version: str) -> dict[str, Any]:
+        dataset = {"sha256": "d", "held_out": {"sha256": "h"}, "definitions": {}}
+        target = Feature(self.targets[version], "number").as_json()
+        made = {"name": NAME, "version": version, "job_id": "j", "model_id": "m", "task": "regression"}
+        return {**made, "dataset": dataset, "target": target}
+
+    def decide(self, version: str) -> None:
+        self.platform.ledger.append("promotion", NAME, {"version": version, "previous": None, "reasons": []})
+
+
+@pytest.fixture
+def judging(monkeypatch: pytest.MonkeyPatch) -> Judging:
+    return Judging(monkeypatch)
+
+
+def test_a_candidate_is_not_promoted_over_a_champion_that_it_was_not_compared_with(
+    judging: Judging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "_champions", lambda *given: (None, ""))
+    judging.measured = lambda: judging.decide("3")
+    with pytest.raises(ModelRefused, match="another decision was made while version 2 was judged"):
+        flow.validate(judging.platform, PIPELINE, "2")
+    assert not judging.promoted and len(judging.platform.ledger.find("promotion", NAME)) == 2
+    judging.measured = lambda: None
+    assert flow.validate(judging.platform, PIPELINE, "2").previous == "3"
+    assert judging.promoted == ["2"]
+
+
+def test_only_a_person_who_names_a_version_waives_the_comparison_and_the_reasons_say_so(judging: Judging) -> None:
+    judging.targets["2"] = "b"
+    refused = flow.validate(judging.platform, PIPELINE, "2", anew=True)
+    assert not refused.promoted and "predicts another target, so the two cannot be compared" in refused.reasons[-1]
+    named = flow.validate(judging.platform, PIPELINE, "2")
+    assert named.promoted and named.reasons[-1] == (
+        "not compared with the champion, version 1, which predicts another target: a person named this version"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ({"column": "day", "start": "2026-01-01"}, "from 2026-01-01 of day"),
+        ({"column": "day", "last": "90d"}, "the last 90 days of day"),
+        ({"column": "day", "last": "36h"}, "the last 36 hours of day"),
+        ({"share": 0.2, "by": ["hotel", "room"]}, "20% of the groups by hotel, room"),
+        ({"share": 0.15, "stratify": "target"}, "15% of the rows of each class"),
+    ],
+)
+def test_a_model_card_tells_which_rows_were_held_out_whatever_the_rule(rule: dict[str, Any], told: str) -> None:
+    assert rule_of(Holdout.model_validate(rule)) == told
