@@ -29,8 +29,9 @@ def check(params: Mapping[str, Any], features: Sequence[Feature], classes: int) 
 def directions(params: Mapping[str, Any], features: Sequence[Feature], classes: int) -> dict[str, int]:
     """Return 1 or -1 for each feature that has a direction. `classes`: of the target, 0 for a regression.
 
-    Raises TrainingError if a pattern matches nothing or a category, a feature has both directions, or the target has
-    more than two classes.
+    Raises TrainingError if a pattern matches nothing or a category, a feature has both directions, the target has more
+    than two classes, or the loss is one whose leaves are set anew after the tree has grown: directions hold for the
+    values before that.
     """
     found: dict[str, int] = {}
     for name, sign in _SIGNS.items():
@@ -43,6 +44,11 @@ def directions(params: Mapping[str, Any], features: Sequence[Feature], classes: 
                     raise _refused(name, f"'{feature.name}' is a category, whose values have no order", features)
                 if found.setdefault(feature.name, sign) != sign:
                     raise _refused(name, f"'{feature.name}' is in increasing and in decreasing", features)
+    if found and (loss := params.get("loss", "squared_error")) != "squared_error":
+        raise TrainingError(
+            f"trainer.params: directions of features do not hold with the loss '{loss}'",
+            "Use the loss squared_error, or remove increasing and decreasing from trainer.params.",
+        )
     if found and classes > 2:
         raise TrainingError(
             f"trainer.params: directions of features are for two classes, but the target has {classes}",
