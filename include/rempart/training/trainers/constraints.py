@@ -85,10 +85,11 @@ def class_weights(params: Mapping[str, Any], classes: int) -> list[float] | None
     return weights
 
 
-def row_weights(params: Mapping[str, Any], target: Any, classes: int) -> Any:
+def row_weights(params: Mapping[str, Any], target: Any, classes: int, of: Any = None) -> Any:
     """Return the weight of each row [n], or None. target: positions of classes.
 
-    Balanced weights give each class the same sum, and all rows the sum n, as scikit-learn defines it.
+    Balanced weights give each class the same sum, and all rows the sum n, as scikit-learn defines it. With `of`,
+    classes of other rows, return the weights of these: each class as among the rows of `target`.
     """
     import numpy as np
 
@@ -98,7 +99,7 @@ def row_weights(params: Mapping[str, Any], target: Any, classes: int) -> Any:
     if not weights:
         counts = np.bincount(positions, minlength=classes)
         weights = (len(positions) / (classes * np.maximum(counts, 1))).tolist()
-    return np.asarray(weights)[positions]
+    return np.asarray(weights)[positions if of is None else np.asarray(of, np.int64)]
 
 
 def require_classes(target: Any, classes: int) -> None:
