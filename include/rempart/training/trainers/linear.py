@@ -137,6 +137,6 @@ TRAINER = BuiltIn(
     check,
     lambda task: parameters.schema(RULES[task]),
     modules=("constraints.py", "linear.py", "network_conversion.py", "parameters.py"),
-    libraries=("numpy", "scikit-learn", "onnx"),
+    libraries=("numpy", "scipy", "scikit-learn", "onnx"),
     check_features=constraints.check,
 )

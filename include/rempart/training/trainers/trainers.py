@@ -63,6 +63,7 @@ _CODE = (
     "training/outputs.py",
     "training/protocol/learning.py",
     "training/protocol/splits.py",
+    "training/trainers/built_in.py",
     "training/trainers/trainers.py",
 )
 _MODULES_OF_CUSTOM = ("tree_conversion.py",)
