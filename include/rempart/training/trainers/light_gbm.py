@@ -68,8 +68,8 @@ def fit(
 
     `features`: whose columns the matrix has. The model is the same with any number of threads. With `run`, the training
     continues from the job's checkpoint, with the same model as without interruption. With `validation` and
-    early_stopping_rounds it has the iterations with the smallest loss on these rows, and chooses their number; it stores
-    no checkpoint then. Raises TrainingError.
+    early_stopping_rounds it has the iterations with the smallest loss on these rows, and chooses their number; it
+    stores no checkpoint then. Raises TrainingError.
     """
     check(params, task)
     lightgbm = _library()

@@ -48,14 +48,16 @@ def test_it_keeps_the_iterations_with_the_smallest_loss_and_chooses_their_number
 @each
 def test_classes_weigh_in_validation_what_they_weigh_in_the_fit(use):
     """Six of seven rows are of the first class: unweighted, the loss would only grow while the other is learned."""
-    target = (NOISY > np.quantile(NOISY, 0.86)).astype(float)
+    target = (np.quantile(NOISY, 0.86) < NOISY).astype(float)
     params = {COUNT[use]: 100, "learning_rate": 0.1, "class_weight": "balanced", "early_stopping_rounds": 5}
     given = Validation(INPUTS[300:], target[300:])
     trainers.fitted(use, INPUTS[:300], target[:300], params, 1, "classification", 2, None, given)
     weights = constraints.row_weights(params, target[:300], 2, target[300:])
     losses = []
     for number in range(1, given.chosen[COUNT[use]] + 6):
-        tried = {name: value for name, value in params.items() if name != "early_stopping_rounds"} | {COUNT[use]: number}
+        tried = {name: value for name, value in params.items() if name != "early_stopping_rounds"} | {
+            COUNT[use]: number
+        }
         model = trainers.fitted(use, INPUTS[:300], target[:300], tried, 1, "classification", 2, None)
         chances = model.predict(INPUTS[300:])[np.arange(200), target[300:].astype(int)]
         losses.append(-(weights * np.log(chances)).sum())
