@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +21,16 @@ from pydantic import ValidationError
 
 from rempart.errors import IntegrityError, ModelRefused, ObjectMissing, RempartError, TrainingError
 from rempart.flows.reproduction.comparison import TOLERANCE, Reproduction, figures
-from rempart.flows.shared import erasures
+from rempart.flows.shared import erasures, retirements
 from rempart.flows.shared.platform import Platform
+from rempart.flows.training.candidates import openings
 from rempart.ledger.port import Evidence, Ledger
 from rempart.models import metrics
 from rempart.models.encoding import encode
+from rempart.models.gates import measures
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.onnx_format import MODEL_FILE
+from rempart.settings.gates.metrics import FACTS
 from rempart.settings.pipeline import ModelPipeline
 from rempart.training import backends, datasets, outputs
 from rempart.training.job import DIFFERENCE, JobSpec, parse_spec
@@ -46,10 +50,11 @@ _ALL = 100_000
 def reproduce(platform: Platform, pipeline: ModelPipeline, version: str, tolerance: float = TOLERANCE) -> Reproduction:
     """Train a version again on this machine, and compare its figures with the recorded ones.
 
-    Takes as long as the training did, at most `trainer.timeout`. Raises ModelRefused without evidence or if the code
-    cannot be compared, ObjectMissing if retention or an erasure took its rows, IntegrityError, TrainingError,
-    PlacementDenied, SiteError.
+    Takes as long as the training did, at most `trainer.timeout`. It opens the held-out rows, which is evidence of its
+    own. Raises ModelRefused without evidence, of a retired version, or if the code cannot be compared, ObjectMissing if
+    retention or an erasure took its rows, IntegrityError, TrainingError, PlacementDenied, SiteError.
     """
+    retirements.check_kept(platform.ledger, pipeline.name, version, "reproduce")
     evidence = _evidence(platform.ledger, pipeline.name, version)
     record = evidence.body
     active = platform.active_site(pipeline.classification)
@@ -63,12 +68,14 @@ def reproduce(platform: Platform, pipeline: ModelPipeline, version: str, toleran
         )
     names = (active.name, *sorted(set(platform.config.sites) - {active.name}))
     sites = {name: partial(platform.site_to_read, name, pipeline.classification) for name in names}
-    known, parts = erasures.rewritten(platform.ledger), (record["dataset"], record["dataset"]["held_out"])
-    learn, held_out = (_rows(sites, known, part) for part in parts)
+    known, ledger = erasures.rewritten(platform.ledger), platform.ledger
+    learn = _rows(sites, known, record["dataset"])
+    openings.record(ledger, pipeline.name, spec.dataset.held_out, "reproduction", spec.job_id, (record["version"],))
+    held_out = _rows(sites, known, record["dataset"]["held_out"])
     began = time.monotonic()
     body, own = _trained(pipeline, spec, learn)
     recorded = {str(name): float(value) for name, value in record["metrics"].items() if name != DIFFERENCE}
-    again = {**own, **_scores(spec, datasets.decoded(held_out), body)}
+    again = {**own, **_scores(pipeline, spec, datasets.decoded(held_out), body, recorded)}
     again.pop(DIFFERENCE, None)  # it tells of the conversion, and of the processor
     found = Reproduction(
         pipeline.name,
@@ -171,15 +178,23 @@ def _trained(pipeline: ModelPipeline, spec: JobSpec, rows: bytes) -> tuple[bytes
         return model.read_bytes(), answer.metrics
 
 
-def _scores(spec: JobSpec, rows: pa.Table, body: bytes) -> dict[str, float]:
-    """Return the platform's own figures of a model on the held-out rows."""
+def _scores(
+    pipeline: ModelPipeline, spec: JobSpec, rows: pa.Table, body: bytes, recorded: Collection[str]
+) -> dict[str, float]:
+    """Return the platform's own figures of a model on the held-out rows: those always computed, and those on record.
+
+    Costs, quantile and positive class are of the gate as it is now.
+    """
     target, classes = spec.target.feature(), len(spec.target.values)
     model = IsolatedModel(body)
     try:
         predicted = model.run(encode(outputs.seen(spec)[0], rows), spec.task, classes)
     finally:
         model.close()
-    return metrics.score(spec.task, metrics.target_values(target, rows), predicted)
+    how = measures.of_gate(pipeline.gate, spec.task, spec.target.values)
+    names = [name for name, facts in FACTS.items() if name in recorded and spec.task in facts.tasks]
+    found = measures.score(how, names, metrics.target_values(target, rows), predicted)
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def _body(found: Reproduction, tolerance: float) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def hashed(table: pa.Table, by: Sequence[str], share: float, *, key: str, within
 
     A group's place follows from `key` and its values alone, so that it stays on its side when other rows come. `within`
     takes the share of the rows of each value of that column, those with the smallest hash: only rows at the edge move
-    when others come.
+    when others come. At least one row of each value stays: a class without a row to learn from cannot be trained.
     """
     import numpy as np
 
@@ -118,7 +118,7 @@ def hashed(table: pa.Table, by: Sequence[str], share: float, *, key: str, within
     for code in np.unique(classes):
         of_class = np.flatnonzero(classes == code)
         order = of_class[np.argsort(drawn[of_class], kind="stable")]
-        held[order[: int(np.ceil(share * len(order)))]] = True
+        held[order[: min(int(np.ceil(share * len(order))), len(order) - 1)]] = True
     return held
 
 

@@ -5,6 +5,7 @@ Each trainer's module describes itself as one; `trainers.BUILT_IN` lists all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,21 @@ class Validation:
         """Say with which parameters the model is to be trained on all rows."""
         # NumPy's scalars become Python's, which JSON holds
         self.chosen |= {name: value.item() if hasattr(value, "item") else value for name, value in params.items()}
+
+
+class Patience:
+    """Losses of a growing model on the validation part, one an iteration; `best`: the first with the smallest."""
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds, self._done, self._least = rounds, 0, math.inf
+        self.best = 1
+
+    def over(self, loss: float) -> bool:
+        """Note the loss after one more iteration; return whether the smallest is `rounds` iterations ago."""
+        self._done += 1
+        if loss < self._least:
+            self._least, self.best = loss, self._done
+        return self._done - self.best >= self._rounds
 
 
 @dataclass(frozen=True)

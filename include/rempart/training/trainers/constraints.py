@@ -29,8 +29,9 @@ def check(params: Mapping[str, Any], features: Sequence[Feature], classes: int) 
 def directions(params: Mapping[str, Any], features: Sequence[Feature], classes: int) -> dict[str, int]:
     """Return 1 or -1 for each feature that has a direction. `classes`: of the target, 0 for a regression.
 
-    Raises TrainingError if a pattern matches nothing or a category, a feature has both directions, or the target has
-    more than two classes.
+    Raises TrainingError if a pattern matches nothing or a category, a feature has both directions, the target has more
+    than two classes, or the loss is one whose leaves are set anew after the tree has grown: directions hold for the
+    values before that.
     """
     found: dict[str, int] = {}
     for name, sign in _SIGNS.items():
@@ -43,6 +44,11 @@ def directions(params: Mapping[str, Any], features: Sequence[Feature], classes: 
                     raise _refused(name, f"'{feature.name}' is a category, whose values have no order", features)
                 if found.setdefault(feature.name, sign) != sign:
                     raise _refused(name, f"'{feature.name}' is in increasing and in decreasing", features)
+    if found and (loss := params.get("loss", "squared_error")) != "squared_error":
+        raise TrainingError(
+            f"trainer.params: directions of features do not hold with the loss '{loss}'",
+            "Use the loss squared_error, or remove increasing and decreasing from trainer.params.",
+        )
     if found and classes > 2:
         raise TrainingError(
             f"trainer.params: directions of features are for two classes, but the target has {classes}",
@@ -79,10 +85,11 @@ def class_weights(params: Mapping[str, Any], classes: int) -> list[float] | None
     return weights
 
 
-def row_weights(params: Mapping[str, Any], target: Any, classes: int) -> Any:
+def row_weights(params: Mapping[str, Any], target: Any, classes: int, of: Any = None) -> Any:
     """Return the weight of each row [n], or None. target: positions of classes.
 
-    Balanced weights give each class the same sum, and all rows the sum n, as scikit-learn defines it.
+    Balanced weights give each class the same sum, and all rows the sum n, as scikit-learn defines it. With `of`,
+    classes of other rows, return the weights of these: each class as among the rows of `target`.
     """
     import numpy as np
 
@@ -92,7 +99,7 @@ def row_weights(params: Mapping[str, Any], target: Any, classes: int) -> Any:
     if not weights:
         counts = np.bincount(positions, minlength=classes)
         weights = (len(positions) / (classes * np.maximum(counts, 1))).tolist()
-    return np.asarray(weights)[positions]
+    return np.asarray(weights)[positions if of is None else np.asarray(of, np.int64)]
 
 
 def require_classes(target: Any, classes: int) -> None:

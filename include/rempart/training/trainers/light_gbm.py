@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
 from rempart.models.encoding import Feature
+from rempart.settings.evaluation.splits import EARLY_STOPPING
 from rempart.training.trainers import constraints, light_gbm_model, parameters, tree_conversion
-from rempart.training.trainers.built_in import BuiltIn
+from rempart.training.trainers.built_in import BuiltIn, Patience, Validation
 from rempart.training.trainers.light_gbm_model import LightGBM
 from rempart.training.trainers.parameters import Number, Rule, Word
 
@@ -31,6 +32,7 @@ _SHARED: dict[str, Rule] = {
     "categories": Word(("native", "columns")),
     "min_data_per_group": Number(1, 1_000_000_000, whole=True),
     "cat_smooth": Number(0, 1e12),
+    EARLY_STOPPING: Number(1, _MOST_ITERATIONS, whole=True),
     **constraints.DIRECTIONS,
 }
 RULES: dict[str, dict[str, Rule]] = {
@@ -40,7 +42,7 @@ RULES: dict[str, dict[str, Rule]] = {
 """Parameters of each task, as LightGBM names them; `loss` and `quantile` as gradient_boosting does."""
 ITERATIONS = 100
 _OBJECTIVES = {"squared_error": "regression", "absolute_error": "regression_l1", "quantile": "quantile"}
-_OURS = ("loss", "quantile", "categories", "class_weight", "increasing", "decreasing", _ITERATIONS)
+_OURS = ("loss", "quantile", "categories", "class_weight", "increasing", "decreasing", _ITERATIONS, EARLY_STOPPING)
 """Parameters that LightGBM does not get as they are."""
 _SEEDS = 1 << 31
 
@@ -59,12 +61,15 @@ def fit(
     task: str,
     classes: int,
     run: TrainingRun | None = None,
+    validation: Validation | None = None,
     features: Sequence[Feature] = (),
 ) -> LightGBM:
     """Return a fitted model. inputs: float32 [n, k], NaN for null; target: [n], class positions for a classification.
 
     `features`: whose columns the matrix has. The model is the same with any number of threads. With `run`, the training
-    continues from the job's checkpoint, with the same model as without interruption. Raises TrainingError.
+    continues from the job's checkpoint, with the same model as without interruption. With `validation` and
+    early_stopping_rounds it has the iterations with the smallest loss on these rows, and chooses their number; it
+    stores no checkpoint then. Raises TrainingError.
     """
     check(params, task)
     lightgbm = _library()
@@ -83,8 +88,16 @@ def fit(
         categorical_feature=[len(seen.numbers) + place for place in range(len(seen.categories))],
         params=settings,
     )
+    steps = int(params.get(_ITERATIONS, ITERATIONS))
     try:
-        booster = _train(lightgbm, rows, settings, int(params.get(_ITERATIONS, ITERATIONS)), seed, run)
+        if validation is not None and EARLY_STOPPING in params:
+            truth = validation.target
+            weights = constraints.row_weights(params, target, classes, truth) if classes else None
+            held = rows.create_valid(seen.matrix(validation.inputs), truth, weight=weights)
+            booster = _stopped(lightgbm, (rows, held), settings, steps, Patience(params[EARLY_STOPPING]), seed, run)
+            validation.choose(num_iterations=booster.num_trees() // booster.num_model_per_iteration())
+        else:
+            booster = _train(lightgbm, rows, settings, steps, seed, run)
     except lightgbm.basic.LightGBMError as cause:
         raise TrainingError(
             f"fit lightgbm: {type(cause).__name__}", "Correct trainer.params, and check the features."
@@ -138,6 +151,33 @@ def _train(lightgbm: Any, rows: Any, settings: dict[str, Any], steps: int, seed:
         if _continues(settings):
             run.checkpoint(steps, lambda: _state(booster, steps))
     return booster
+
+
+def _stopped(
+    lightgbm: Any,
+    parts: tuple[Any, Any],
+    settings: dict[str, Any],
+    steps: int,
+    patience: Patience,
+    seed: int,
+    run: TrainingRun | None,
+) -> Any:
+    """Return the booster up to the iteration with the smallest loss on the second of two parts.
+
+    After an interruption it starts anew: figures of validation are sums over all iterations, and are not stored.
+    """
+    rows, held = parts
+
+    def watch(env: Any) -> None:
+        loss = float(env.evaluation_result_list[0][2])
+        if run is not None:
+            run.progress(env.iteration + 1, steps, loss)
+        if patience.over(loss):
+            raise lightgbm.callback.EarlyStopException(env.iteration, env.evaluation_result_list)
+
+    callbacks = [watch, *([_draw(seed, 0)] if settings.get("feature_fraction", 1) < 1 else [])]
+    whole = lightgbm.train(settings, rows, steps, valid_sets=[held], callbacks=callbacks, keep_training_booster=True)
+    return lightgbm.Booster(model_str=whole.model_to_string(num_iteration=patience.best))
 
 
 def _continues(settings: Mapping[str, Any]) -> bool:

@@ -71,11 +71,17 @@ def fit(
 ) -> Linear:
     """Return a fitted model. inputs: float32 [n, k], NaN for null; target: [n], class positions for a classification.
 
-    Nothing is drawn at random. Raises TrainingError if a class has no row, or the fit does not converge.
+    Nothing is drawn at random. Raises TrainingError if a class has no row, a feature is infinite, or the fit does not
+    converge.
     """
     import numpy as np
 
     check(params, task)
+    if np.isinf(inputs).any():
+        raise TrainingError(
+            "fit linear: a feature is infinite, or too large for float32",
+            "Add an expectation that quarantines such rows, or leave the feature out.",
+        )
     statistics = conversion.scaling(inputs, target, task)
     scaled = conversion.standardised(inputs, statistics).astype(np.float64)
     made = _regression if task == "regression" else _classification
@@ -131,6 +137,6 @@ TRAINER = BuiltIn(
     check,
     lambda task: parameters.schema(RULES[task]),
     modules=("constraints.py", "linear.py", "network_conversion.py", "parameters.py"),
-    libraries=("numpy", "scikit-learn", "onnx"),
+    libraries=("numpy", "scipy", "scikit-learn", "onnx"),
     check_features=constraints.check,
 )

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import Distribution, EntryPoint
+from importlib.metadata import Distribution, EntryPoint, PackagePath
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,8 @@ def checked(package: Package, params: Mapping[str, Any], task: str) -> None:
 def digest(package: Package) -> str:
     """Return a hash of the distribution's files, and of the versions of its requirements.
 
-    Raises TrainingError if its code is not among its files, such as of an editable installation.
+    Raises TrainingError if its code is not among its files, such as of an editable installation, or something that it
+    names is not installed.
     """
     files = sorted(package.distribution.files or (), key=str)
     module = Path(sys.modules[package.fit.__module__].__file__ or "").resolve()
@@ -142,10 +143,32 @@ def digest(package: Package) -> str:
     for file in files:
         if file.name in _NOT_HASHED or file.suffix == ".pyc" or ".." in file.parts:
             continue
-        made.update(str(file).encode() + b"\0" + hashlib.sha256(file.read_binary()).digest())
+        made.update(str(file).encode() + b"\0" + _digest_of(package, file))
     for name in sorted(_requirements(package.distribution)):
-        made.update(f"{name}=={importlib.metadata.version(name)}\n".encode())
+        made.update(f"{name}=={_version(package, name)}\n".encode())
     return made.hexdigest()
+
+
+def _digest_of(package: Package, file: PackagePath) -> bytes:
+    """Return the SHA-256 of a file of a distribution, which may be large. Raises TrainingError if it is gone."""
+    try:
+        with Path(str(file.locate())).open("rb") as body:
+            return hashlib.file_digest(body, "sha256").digest()
+    except OSError as cause:
+        raise TrainingError(
+            f"trainer '{package.use}': package {package.told} lacks its file {file} ({type(cause).__name__})",
+            "Install the package again.",
+        ) from cause
+
+
+def _version(package: Package, requirement: str) -> str:
+    try:
+        return importlib.metadata.version(requirement)
+    except importlib.metadata.PackageNotFoundError:
+        raise TrainingError(
+            f"trainer '{package.use}': package {package.told} requires {requirement}, which is not installed",
+            "Install the package with its requirements, here and in the trainer's environment or image.",
+        ) from None
 
 
 def _requirements(distribution: Distribution) -> set[str]:

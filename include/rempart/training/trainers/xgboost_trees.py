@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
 from rempart.models.encoding import Feature
+from rempart.settings.evaluation.splits import EARLY_STOPPING
 from rempart.training.trainers import constraints, parameters, tree_conversion
-from rempart.training.trainers.built_in import BuiltIn
+from rempart.training.trainers.built_in import BuiltIn, Patience, Validation
 from rempart.training.trainers.parameters import Number, Rule, Word
 from rempart.training.trainers.tree_conversion import Ensemble, Tree
 
@@ -32,6 +33,7 @@ _SHARED: dict[str, Rule] = {
     "colsample_bytree": Number(1e-9, 1),
     "max_bin": Number(2, 65_535, whole=True),
     "device": Word(("cpu", "cuda")),
+    EARLY_STOPPING: Number(1, 1_000_000, whole=True),
     **constraints.DIRECTIONS,
 }
 RULES: dict[str, dict[str, Rule]] = {
@@ -45,7 +47,7 @@ _OBJECTIVES = {
     "absolute_error": "reg:absoluteerror",
     "quantile": "reg:quantileerror",
 }
-_OURS = ("loss", "quantile", "class_weight", "increasing", "decreasing", _ROUNDS)
+_OURS = ("loss", "quantile", "class_weight", "increasing", "decreasing", _ROUNDS, EARLY_STOPPING)
 """Parameters that XGBoost does not get as they are."""
 _SEEDS = 1 << 31
 
@@ -113,12 +115,14 @@ def fit(
     task: str,
     classes: int,
     run: TrainingRun | None = None,
+    validation: Validation | None = None,
     features: Sequence[Feature] = (),
 ) -> XGBoost:
     """Return a fitted model. inputs: float32 [n, k], NaN for null; target: [n], class positions for a classification.
 
     `features`: whose columns the matrix has. With `run`, the training continues from the job's checkpoint, with the
-    same model as without interruption. Raises TrainingError.
+    same model as without interruption. With `validation` and early_stopping_rounds it has the rounds with the smallest
+    loss on these rows, and chooses their number; it stores no checkpoint then. Raises TrainingError.
     """
     import xgboost
 
@@ -135,7 +139,17 @@ def fit(
     bins = {"max_bin": params["max_bin"]} if "max_bin" in params else {}
     try:
         rows = xgboost.QuantileDMatrix(inputs, target, weight=weights, nthread=settings["nthread"], **bins)
-        booster = _train(xgboost, rows, settings, int(params.get(_ROUNDS, ROUNDS)), run)
+        steps = int(params.get(_ROUNDS, ROUNDS))
+        if validation is not None and EARLY_STOPPING in params:
+            truth = validation.target
+            weights = constraints.row_weights(params, target, classes, truth) if classes else None
+            held = xgboost.QuantileDMatrix(
+                validation.inputs, truth, weight=weights, ref=rows, nthread=settings["nthread"], **bins
+            )
+            booster = _stopped(xgboost, (rows, held), settings, steps, Patience(params[EARLY_STOPPING]), run)
+            validation.choose(num_boost_round=booster.num_boosted_rounds())
+        else:
+            booster = _train(xgboost, rows, settings, steps, run)
     except (xgboost.core.XGBoostError, ValueError) as cause:
         raise TrainingError(
             f"fit xgboost: {type(cause).__name__}",
@@ -189,6 +203,30 @@ def _train(xgboost: Any, rows: Any, settings: dict[str, Any], steps: int, run: T
             if stores:
                 run.checkpoint(step, lambda step=step: _state(booster, step))  # type: ignore[misc]
     return booster
+
+
+def _stopped(
+    xgboost: Any,
+    parts: tuple[Any, Any],
+    settings: dict[str, Any],
+    steps: int,
+    patience: Patience,
+    run: TrainingRun | None,
+) -> Any:
+    """Return the booster up to the round with the smallest loss on the second of two parts.
+
+    After an interruption it starts anew: figures of validation are sums over all rounds, and are not stored.
+    """
+    rows, held = parts
+    booster = xgboost.Booster(settings, [rows, held])
+    for step in range(1, steps + 1):
+        booster.update(rows, step - 1)
+        loss = float(booster.eval(held).rsplit(":", 1)[1])
+        if run is not None:
+            run.progress(step, steps, loss)
+        if patience.over(loss):
+            break
+    return booster[: patience.best]
 
 
 def _state(booster: Any, step: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,20 @@ from hypothesis import strategies as st
 from rempart.cli.lifecycle import reproduce as command
 from rempart.errors import IntegrityError, ModelRefused, ObjectMissing
 from rempart.flows.reproduction import comparison, reproduce
+from rempart.flows.shared import retirements
 from rempart.flows.shared.platform import Platform
+from rempart.models import onnx_format
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings import config
-from rempart.training import datasets, reproduction
+from rempart.training import datasets, evaluation, outputs, reproduction
 from rempart.training.job import JobSpec
 from tests.erasable import secrets_in_memory
 from tests.unit.training import stage
 
-PIPELINE = stage.pipeline(trainer={"params": {"max_iter": 5}, "seed": 3, "timeout": "3m"})
+PIPELINE = stage.pipeline(
+    trainer={"params": {"max_iter": 5}, "seed": 3, "timeout": "3m"},
+    gate={"metric": "smape", "limit": 1.0, "baseline_by": ["agent"], "baseline_margin": 0.1},
+)
 
 
 @dataclass
@@ -41,6 +47,11 @@ class World:
         return reproduce.reproduce(self.platform, PIPELINE, version)
 
 
+def predicting(spec: JobSpec, made: outputs.Outputs) -> Callable[[Any], Any]:
+    session = onnx_format.open_session(made.files[MODEL_FILE])
+    return lambda matrix: onnx_format.run(session, matrix, spec.task, len(spec.target.values))
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     platform = stage.platform_in_memory(config.load(), secrets_in_memory)
@@ -51,14 +62,15 @@ def world(tmp_path: Path) -> World:
     rows.write_bytes(site.read(place.bucket, place.key))
     made = reproduction.make(reproduction.ReproductionOrder(spec=spec, rows=str(rows), model=""))
     held_out = datasets.held_out_key(PIPELINE.name, place.held_out)
-    scores = reproduce._scores(spec, datasets.decoded(site.read(place.bucket, held_out)), made.files[MODEL_FILE])
+    rows_held_out = datasets.decoded(site.read(place.bucket, held_out))
+    found = evaluation.measure(spec, outputs.seen(spec)[0], predicting(spec, made), rows_held_out, PIPELINE.gate)
     site.write(spec.output.bucket, spec.key("spec.json"), spec.to_json())
     record = {
         "name": PIPELINE.name,
         "version": "1",
         "job_id": spec.job_id,
         "files": {MODEL_FILE: hashlib.sha256(made.files[MODEL_FILE]).hexdigest()},
-        "metrics": {**made.metrics, **scores},
+        "metrics": {**made.metrics, **found.metrics},
         "dataset": {
             "bucket": place.bucket,
             "key": place.key,
@@ -73,7 +85,7 @@ def test_the_same_rows_seed_and_code_give_the_same_model(world: World) -> None:
     world.recorded()
     found = world.again()
     assert found.reproduced and found.identical and found.same_code
-    assert {"mae", "rmse", "train_mae", "train_rmse"} == {figure.name for figure in found.figures}
+    assert {"mae", "rmse", "smape", "train_mae", "train_rmse"} == {figure.name for figure in found.figures}
     (kept,) = world.platform.ledger.find("reproduction", PIPELINE.name)
     assert kept.body["reproduced"] and kept.body["candidate"] == found.record_seq
     assert list(command.lines(found))[-1] == "model.onnx is the same, byte by byte"
@@ -102,6 +114,22 @@ def test_rows_that_an_erasure_replaced_are_not_trained_again(world: World) -> No
     with pytest.raises(ObjectMissing, match="were erased since"):
         world.again()
     assert not world.platform.ledger.find("reproduction", PIPELINE.name)
+
+
+def test_each_look_at_the_held_out_rows_is_evidence(world: World) -> None:
+    world.recorded()
+    world.again()
+    (opening,) = world.platform.ledger.find("opening", PIPELINE.name)
+    told = (opening.body["why"], opening.body["held_out"], opening.body["job_id"], opening.body["versions"])
+    assert told == ("reproduction", world.spec.dataset.held_out, world.spec.job_id, ["1"])
+
+
+def test_a_retired_version_is_not_made_again(world: World) -> None:
+    world.recorded()
+    world.platform.ledger.append("retirement", PIPELINE.name, retirements.body("1", "began", why="not needed"))
+    with pytest.raises(ModelRefused, match="reproduce: version 1 of model stays_test was retired"):
+        world.again()
+    assert not world.platform.ledger.find("opening", PIPELINE.name)
 
 
 def test_what_is_missing_or_replaced_is_named(world: World) -> None:

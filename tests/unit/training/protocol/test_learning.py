@@ -8,7 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from rempart.errors import TrainingError
+from rempart.errors import IntegrityError, TrainingError
+from rempart.flows.training.explained import measured
 from rempart.training import datasets, experiment
 from rempart.training.attempts.interruption import Interrupted
 from rempart.training.job import LEARNT, VALIDATED, Split
@@ -102,10 +103,10 @@ def test_without_a_refit_the_model_that_was_validated_is_the_candidate(spied):
 
 
 def test_the_figures_of_validation_are_of_the_model_that_did_not_learn_from_it():
-    measured = Job(stage.pipeline(validation=VALIDATION)).attempt().metrics
+    figures = Job(stage.pipeline(validation=VALIDATION)).attempt().metrics
     again = Job(stage.pipeline(validation={**VALIDATION, "refit": False})).attempt().metrics
-    assert {name for name in measured if name.startswith(VALIDATED)} == {"validation_mae", "validation_rmse"}
-    assert measured["validation_mae"] == again["validation_mae"] > measured[f"{LEARNT}mae"]
+    assert {name for name in figures if name.startswith(VALIDATED)} == {"validation_mae", "validation_rmse"}
+    assert figures["validation_mae"] == again["validation_mae"] > figures[f"{LEARNT}mae"]
 
 
 def test_a_pipeline_without_validation_gives_no_such_figure():
@@ -211,6 +212,22 @@ def test_what_was_measured_is_found_again_by_an_attempt_that_only_logs():
     job.site.delete("artifacts", job.spec.key("result.json"))
     again = job.attempt()
     assert (again.validation, again.backtest, again.metrics) == (first.validation, first.backtest, first.metrics)
+
+
+def test_a_result_that_tells_of_other_rows_than_its_order_is_not_registered():
+    job = Job(stage.pipeline(validation={**VALIDATION, "refit": False}, backtest={"origins": 2, "every": "30d"}))
+    honest = job.attempt()
+    measured.verify(job.site, job.spec, honest)
+    told = honest.validation
+    for lie in (
+        {"rows": honest.rows + 1},
+        {"validation": None},
+        {"validation": told.model_copy(update={"refit": True})},
+        {"validation": told.model_copy(update={"rows": job.spec.dataset.rows})},
+        {"backtest": honest.backtest[:1]},
+    ):
+        with pytest.raises(IntegrityError, match="tells of other rows, or another way to measure itself"):
+            measured.verify(job.site, job.spec, honest.model_copy(update=lie))
 
 
 def test_parts_without_rows_are_refused_before_a_job_starts():

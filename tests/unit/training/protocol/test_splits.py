@@ -138,7 +138,13 @@ def test_stratified_has_the_share_of_each_class(classes, share):
     held = splits.hashed(table, ["number"], share, key="holdout", within="label")
     for label in set(classes):
         of_class = np.array(classes) == label
-        assert held[of_class].sum() == int(np.ceil(share * of_class.sum()))
+        assert held[of_class].sum() == min(int(np.ceil(share * of_class.sum())), of_class.sum() - 1)
+
+
+def test_a_class_of_one_row_keeps_it_to_learn_from():
+    table = pa.table({"number": pa.array(range(11), pa.int64()), "label": ["common"] * 10 + ["rare"]})
+    held = splits.hashed(table, ["number"], 0.2, key="holdout", within="label")
+    assert held.tolist()[-1] is False and held.sum() == 2
 
 
 def test_a_part_without_rows_is_refused():

@@ -75,6 +75,13 @@ def test_a_fit_that_does_not_converge_is_an_error_and_no_model():
         linear.fit(INPUTS, SEASON, {"max_iter": 1}, 0, "classification", 3)
 
 
+def test_an_infinite_feature_is_named_as_such():
+    inputs = INPUTS.copy()
+    inputs[3, 0] = np.inf
+    with pytest.raises(TrainingError, match="a feature is infinite"):
+        linear.fit(inputs, SEASON, {}, 0, "classification", 3)
+
+
 def test_class_weights_are_for_each_class_and_balanced_ones_give_each_the_same_sum():
     assert constraints.row_weights({}, SEASON, 3) is None
     weights = constraints.row_weights({"class_weight": "balanced"}, SEASON, 3)

@@ -90,6 +90,21 @@ def test_a_job_is_another_one_when_a_file_of_the_package_changes(installed, on_p
     assert trainers.code_version("poisson") != before
 
 
+def test_a_package_that_is_not_whole_is_named(installed, on_path):
+    (folder,) = on_path(installed)
+    (metadata,) = folder.glob("*.dist-info/METADATA")
+    whole = metadata.read_text()
+    metadata.write_text(whole.replace("Requires-Dist: skl2onnx", "Requires-Dist: absent-here"))
+    with pytest.raises(TrainingError, match=r"rempart-poisson 1.0.0 requires absent-here, which is not installed"):
+        trainers.code_version("poisson")
+    metadata.write_text(whole)
+    (wheel,) = folder.glob("*.dist-info/WHEEL")
+    wheel.unlink()
+    wheel.mkdir()  # some versions of Python leave out a file that is not there at all
+    with pytest.raises(TrainingError, match=r"lacks its file .*WHEEL"):
+        trainers.code_version("poisson")
+
+
 def test_two_packages_with_one_name_are_refused_by_name(installed, on_path):
     first, _ = on_path(installed, installed)
     renamed(first, "other-poisson")

@@ -146,6 +146,8 @@ def test_with_a_direction_the_prediction_never_turns(use):
         ({"decreasing": "stay__room"}, "regression", 0, "'stay__room' is a category"),
         ({"increasing": "stay__lead", "decreasing": "stay__l*"}, "regression", 0, "in increasing and in decreasing"),
         ({"increasing": "stay__lead"}, "classification", 3, "for two classes, but the target has 3"),
+        ({"increasing": "stay__lead", "loss": "absolute_error"}, "regression", 0, "not hold with the loss 'abs"),
+        ({"decreasing": "stay__lead", "loss": "quantile", "quantile": 0.5}, "regression", 0, "the loss 'quantile'"),
         ({"class_weight": "1,2"}, "classification", 3, "and the target has 3"),
         ({"class_weight": "balanced"}, "regression", 0, "no parameter 'class_weight' for a regression"),
         ({"learning_rate": 0}, "regression", 0, "'learning_rate' must be from"),
@@ -178,3 +180,11 @@ def test_a_class_without_rows_is_an_error(use):
 def test_rows_of_one_value_give_that_value(use):
     _, onnx = fitted(use, target=np.full(len(PRICE), 7.5))
     np.testing.assert_allclose(onnx(INPUTS), 7.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("use", [*SMALL, "linear", "gradient_boosting"])
+def test_features_that_tell_nothing_give_one_value_and_no_fault_of_the_conversion(use):
+    nothing, target = np.ones((60, INPUTS.shape[1]), np.float32), PRICE[:60] * 1000 / 3
+    made = trainers.train(use, nothing, target, {}, 1, "regression", nothing, 0, features=FEATURES)
+    predicted = onnx_format.run(onnx_format.open_session(made.body), nothing, "regression", 0)
+    np.testing.assert_allclose(predicted, target.mean(), rtol=1e-6)

@@ -8,8 +8,10 @@ from typing import Any, Literal
 from rempart.ledger.port import Ledger
 
 ALL = 100_000
-Reason = Literal["registration", "gate"]
-"""Why held-out rows are opened: to measure a new version, or to judge one beside the champion."""
+Reason = Literal["registration", "gate", "reproduction"]
+"""Why held-out rows are opened: to measure a new version, to judge one beside the champion, or to train one again and
+compare.
+"""
 
 
 def record(ledger: Ledger, pipeline: str, held_out: str, why: Reason, job: str, versions: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from rempart.errors import IntegrityError
 from rempart.flows.shared import erasures
 from rempart.flows.training.candidates.record import rows_on_record
 from rempart.models.isolated_model import IsolatedModel
@@ -27,9 +28,31 @@ class HeldOutResult:
 
 
 def verify(site: Site, spec: JobSpec, result: JobResult) -> None:
-    """Read every output of the job back from the site. Raises IntegrityError, ObjectMissing with the object."""
+    """Read every output of the job back from the site, and compare what it tells of its rows with its order.
+
+    Raises IntegrityError, ObjectMissing with the object.
+    """
+    if not _told_as_ordered(spec, result):
+        raise IntegrityError(
+            f"register job {spec.job_id}: its result tells of other rows, or another way to measure itself, than its "
+            "order",
+            "Read the job's log and its image: somebody changed the program or its result. Then train again.",
+        )
     for name, digest in sorted(result.files.items()):
         site.read(spec.output.bucket, spec.key(name), sha256=digest)
+
+
+def _told_as_ordered(spec: JobSpec, result: JobResult) -> bool:
+    """Return whether numbers of rows, validation and back-test are those that the order allows."""
+    told, wanted = result.validation, spec.validation
+    if (told is None) != (wanted is None):
+        return False
+    learned = spec.dataset.rows
+    if told is not None and wanted is not None:
+        if told.refit != wanted.refit or told.rows_fit + told.rows > spec.dataset.rows:
+            return False
+        learned = spec.dataset.rows if wanted.refit else told.rows_fit
+    return result.rows == learned and len(result.backtest) == (spec.backtest.origins if spec.backtest else 0)
 
 
 def measure(
