@@ -51,6 +51,16 @@ def test_a_combination_that_no_column_shows_is_found_and_named() -> None:
     assert domain.separate(year(), side(seen, np.full(1_000, JANUARY + 12)), NAMES, 200) == found  # the same again
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 5.0])
+def test_a_column_without_a_usable_value_tells_nothing_and_hides_nothing(value: float) -> None:
+    learned, seen = normal(4_800, 1), normal(400, 2)
+    learned[:, 2] = seen[:, 2] = value
+    seen[:, 0] += 2
+    months = JANUARY + np.arange(4_800) % 12
+    found = domain.separate(side(learned, months), side(seen, np.full(400, JANUARY + 12)), NAMES, 200)
+    assert found is not None and found.moved and [column.column for column in found.columns] == ["one"]
+
+
 def test_months_that_always_differ_are_usual() -> None:
     months = JANUARY + np.arange(4_800) % 12
     drifting = normal(4_800, 1)
