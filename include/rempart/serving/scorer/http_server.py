@@ -144,7 +144,8 @@ class PatientProtocol(HttpToolsProtocol):
         if cycle.disconnected or self.flow.write_paused:
             return False
         close = b"" if cycle.keep_alive else b"connection: close\r\n"
-        self.transport.write(_WHOLE % (len(body), close, body))
+        date = b"".join(b"%b: %b\r\n" % header for header in cycle.default_headers)
+        self.transport.write(_WHOLE % (date, len(body), close, body))
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()
         if close:
@@ -198,7 +199,7 @@ class PatientProtocol(HttpToolsProtocol):
             self._unread = None
 
 
-_WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\ncontent-type: application/json\r\n%b\r\n%b"
+_WHOLE = b"HTTP/1.1 200 OK\r\n%bcontent-length: %d\r\ncontent-type: application/json\r\n%b\r\n%b"
 
 
 def _full() -> bytes:
