@@ -83,6 +83,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._late: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._read, self._most, self._is_awaited = 0, MOST_HEADER, False
+        self._answering: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -138,6 +139,7 @@ class PatientProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         extensions: Any = {WHOLE_ANSWER: partial(self._send_whole, cycle)}
         cycle.scope["extensions"] = extensions
+        self._answering = cycle
         super()._start_asgi_task(cycle, app)
 
     def _send_whole(self, cycle: RequestResponseCycle, body: bytes) -> bool:
@@ -165,11 +167,13 @@ class PatientProtocol(HttpToolsProtocol):
         self.leave()
         self._arrived()
         self._taken()
+        self._disconnect()
         super().connection_lost(exc)
 
     def end(self) -> None:
         """End the connection at once: one that is closed would wait until its client read everything."""
         self.leave()
+        self._disconnect()
         self.transport.abort()
 
     def leave(self) -> None:
@@ -177,6 +181,12 @@ class PatientProtocol(HttpToolsProtocol):
         self._room.open -= self._is_open
         self._is_open = False
         self._room.forget(self)
+
+    def _disconnect(self) -> None:
+        """Let nothing be written any more. uvicorn tells only the newest of several requests, which waits."""
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def _expect(self, most: int) -> None:
         self._arrived()
