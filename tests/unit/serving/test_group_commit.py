@@ -119,9 +119,7 @@ def test_while_the_disk_refuses_nothing_is_answered_and_what_was_is_kept(tmp_pat
     assert logged(tmp_path) == {MANY[0].id, MANY[2].id}
 
 
-def test_what_is_at_risk_stays_so_until_a_segment_that_holds_it_is_on_disk(
-    tmp_path: Path, disk: Disk
-) -> None:
+def test_what_is_at_risk_stays_so_until_a_segment_that_holds_it_is_on_disk(tmp_path: Path, disk: Disk) -> None:
     async def run() -> None:
         log, disk.faults = Journal(tmp_path), 3  # of the group, of the segment's end, and of the segment after it
         await log.write(grouped(MANY[0]))

@@ -80,7 +80,9 @@ def test_a_challenger_that_cannot_be_opened_has_a_reason_and_raises_nothing(
     def refused(*_: Any) -> Any:
         raise (ObjectMissing if stage_of_fault == "_unseen" else ModelRefused)("a file differs", "Roll back.")
 
-    answers = {name: refused if name == stage_of_fault else lambda *_: None for name in ("_unseen", "check_definitions")}
+    answers = {
+        name: refused if name == stage_of_fault else lambda *_: None for name in ("_unseen", "check_definitions")
+    }
     for name, answer in answers.items():
         monkeypatch.setattr(challenger, name, answer)
     site: Any = None

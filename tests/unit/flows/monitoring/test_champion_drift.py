@@ -125,7 +125,9 @@ def test_what_stands_beside_the_verdict(bookings: pa.Table, reference: Reference
         now, rows = TODAY + datetime.timedelta(days=days), ObservedRows(bookings, "s1", NEWEST)
         return champion_drift.judge(pipeline, model, reference, rows, "snapshot", now, other)
 
-    found = judge(SHIPPED, 0, Challenger("4", "refused", model, Unseen(reference.holdout[DAY][0].as_py(), learned=False)))
+    found = judge(
+        SHIPPED, 0, Challenger("4", "refused", model, Unseen(reference.holdout[DAY][0].as_py(), learned=False))
+    )
     assert [age.state for age in found.ages] == ["fresh"] * 3
     assert found.challenger is not None and found.challenger.better == "neither" and found.challenger.rows > 3_000
     assert found.domain is not None and 0.9 < found.domain.area <= (found.domain.allowed or 0) < 1
