@@ -200,14 +200,17 @@ def _cross_fit(training: WindowRows, reference: Ints, side: WindowRows, places: 
         rows.matrix(np.sort(random.choice(chosen, size, replace=False)))
         for rows, chosen in ((training, reference), (side, places))
     ]
-    matrix, is_window = np.vstack(parts), np.repeat(np.array([0, 1]), size)
+    finite = np.finfo(np.float32).max
+    matrix, is_window = np.clip(np.vstack(parts), -finite, finite), np.repeat(np.array([0, 1]), size)
     half = random.permutation(np.arange(2 * size) % 2)
     made = []
     for asked in (0, 1):
         model = HistGradientBoostingClassifier(
             max_iter=20, learning_rate=0.2, max_leaf_nodes=8, max_bins=_BINS, early_stopping=False, random_state=_SEED
         )
-        made.append((model.fit(matrix[half != asked], is_window[half != asked]), np.flatnonzero(half == asked)))
+        learned = matrix[half != asked]
+        learned[:, np.isnan(learned).all(axis=0)] = 0  # scikit-learn fails on a column without a value
+        made.append((model.fit(learned, is_window[half != asked]), np.flatnonzero(half == asked)))
     areas = [_area(is_window[rows], model.decision_function(matrix[rows])) for model, rows in made]
     return _CrossFit(sum(areas) / 2, matrix, is_window, tuple(made))
 

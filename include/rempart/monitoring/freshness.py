@@ -21,6 +21,8 @@ State = Literal["fresh", "late", "no limit", "unknown"]
 """State of an age. Without a limit it is not judged; an age that is not known is never fresh."""
 LEAST = timedelta(days=1)
 """The shortest derived limit."""
+LOOK_AHEAD, EVERY = timedelta(days=35), timedelta(hours=12)
+"""How far the longest time between two starts of a schedule is looked for, and in which steps."""
 YEAR = timedelta(days=365)
 CLOCKS_DIFFER = timedelta(minutes=2)
 """A time that is further in the future than this is of another clock: the age is then unknown."""
@@ -88,14 +90,23 @@ def _judged(what: What, at: datetime | None, limit: timedelta | None, now: datet
 
 
 def interval(cron: str | None, now: datetime) -> timedelta | None:
-    """Return the longest time between two starts of a schedule within the next eight; None without a schedule."""
+    """Return the longest time between two starts of a schedule; None without a schedule.
+
+    It is that of the next eight, and of the nights, weekends and parts of a month without a start until LOOK_AHEAD.
+    """
     if cron is None:
         return None
     from croniter import croniter
 
-    times = croniter(cron, now.astimezone(UTC))
+    now = now.astimezone(UTC)
+    times = croniter(cron, now)
     starts: list[datetime] = [times.get_next(datetime) for _ in range(9)]
-    return max(later - earlier for earlier, later in pairwise(starts))
+    found = max(later - earlier for earlier, later in pairwise(starts))
+    for step in range(LOOK_AHEAD // EVERY):  # a shorter time than LEAST does not count, so nothing is missed
+        start: datetime = croniter(cron, now + step * EVERY).get_prev(datetime)
+        following: datetime = croniter(cron, start).get_next(datetime)
+        found = max(found, following - start)
+    return found
 
 
 def pause(moments: Any) -> timedelta:

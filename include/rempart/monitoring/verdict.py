@@ -87,6 +87,10 @@ def conclude(
     if domain is not None and domain_alarms and domain.moved:
         faults.append(domain.told())
     unknown = [*_unknown(window, columns, performance, least), *freshness.told(ages)]
+    if domain_alarms and (domain is None or domain.allowed is None):
+        unknown.append(
+            "what a model tells by all columns at once is not known: the training data has too few earlier windows"
+        )
     outcome: Outcome = "red" if faults else "unknown" if unknown else "green"
     return ChampionVerdict(
         version, outcome, (*faults, *unknown), window, columns, performance, ages, challenger, domain

@@ -111,7 +111,7 @@ class Journal:
 
     def _close_old(self) -> None:
         self._closing = None
-        self._disk.submit(self._close)
+        self._disk.submit(self._close_all)
 
     def _append(self, groups: Sequence[PredictionGroup]) -> list[ServingError | None]:
         """Write a batch. Return the error of each writer, or None. The disk's own thread calls it."""
@@ -166,14 +166,18 @@ class Journal:
             segment.close()
         except OSError:
             took = False
-        if took:
+        if took and segment.size:  # one without a record holds nothing of what was at risk before it
             self._commit.at_risk = []
 
-    def _end(self) -> None:
+    def _close_all(self) -> None:
+        """End the segment, and the one that holds again what the disk did not take with it."""
         self._close()
         if self._commit.at_risk:
             self._append([])
             self._close()
+
+    def _end(self) -> None:
+        self._close_all()
         self._commit.close()
 
     def _failure(self, cause: Exception) -> ServingError:

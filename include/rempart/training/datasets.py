@@ -6,6 +6,7 @@ A job gets the first, and no right to read the second: what it learned is measur
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +73,8 @@ def encoded(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def decoded(body: bytes) -> pa.Table:
-    """Return the table of Parquet bytes."""
+def decoded(body: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the table of Parquet bytes, or only some of its columns."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(io.BytesIO(body))
+    return pq.read_table(io.BytesIO(body), columns=columns)

@@ -51,6 +51,29 @@ def test_a_combination_that_no_column_shows_is_found_and_named() -> None:
     assert domain.separate(year(), side(seen, np.full(1_000, JANUARY + 12)), NAMES, 200) == found  # the same again
 
 
+def test_an_alarm_that_could_not_be_judged_is_told() -> None:
+    window, short = Window("snapshot", "s1", None, None, 1_000), side(normal(400, 1), np.full(400, JANUARY))
+    unjudged = domain.separate(short, side(normal(400, 2), np.full(400, JANUARY + 1)), NAMES, 200)
+    assert unjudged is not None and unjudged.allowed is None
+    for found in (unjudged, None):
+        told, quiet = (
+            verdict.conclude("3", window, (), None, 30, domain=found, domain_alarms=alarms) for alarms in (True, False)
+        )
+        assert set(told.reasons) - set(quiet.reasons) == {
+            "what a model tells by all columns at once is not known: the training data has too few earlier windows"
+        }
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 5.0])
+def test_a_column_without_a_usable_value_tells_nothing_and_hides_nothing(value: float) -> None:
+    learned, seen = normal(4_800, 1), normal(400, 2)
+    learned[:, 2] = seen[:, 2] = value
+    seen[:, 0] += 2
+    months = JANUARY + np.arange(4_800) % 12
+    found = domain.separate(side(learned, months), side(seen, np.full(400, JANUARY + 12)), NAMES, 200)
+    assert found is not None and found.moved and [column.column for column in found.columns] == ["one"]
+
+
 def test_months_that_always_differ_are_usual() -> None:
     months = JANUARY + np.arange(4_800) % 12
     drifting = normal(4_800, 1)

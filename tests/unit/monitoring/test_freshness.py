@@ -67,6 +67,13 @@ def test_the_longest_time_between_ingestions_counts() -> None:
     assert freshness.interval(None, NOW) is None
 
 
+@pytest.mark.parametrize("day", range(7))
+def test_a_weekend_without_an_ingestion_counts_whenever_it_is_looked_at(day: int) -> None:
+    at = NOW + day * DAY
+    assert freshness.interval("0 * * * 1-5", at) == timedelta(days=2, hours=1)
+    assert freshness.interval("*/5 8-18 * * 1-5", at) == timedelta(days=2, hours=13, minutes=5)
+
+
 def test_the_longest_pause_is_that_of_the_last_year() -> None:
     days = [0, 400, 401, 404, 405, 600]
     moments = np.array([np.datetime64("2024-01-01", "us") + np.timedelta64(day, "D") for day in days])

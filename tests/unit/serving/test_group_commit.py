@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rempart.errors import ServingError
-from rempart.serving import group_commit, segments
+from rempart.serving import group_commit, records, segments
 from rempart.serving.journal import Journal
 from tests.logged import entry, grouped, opened
 
@@ -117,3 +117,60 @@ def test_while_the_disk_refuses_nothing_is_answered_and_what_was_is_kept(tmp_pat
 
     asyncio.run(run())
     assert logged(tmp_path) == {MANY[0].id, MANY[2].id}
+
+
+def test_what_is_at_risk_stays_so_until_a_segment_that_holds_it_is_on_disk(tmp_path: Path, disk: Disk) -> None:
+    async def run() -> None:
+        log, disk.faults = Journal(tmp_path), 3  # of the group, of the segment's end, and of the segment after it
+        await log.write(grouped(MANY[0]))
+        (first,) = segments.all_in(tmp_path)
+        while disk.faults:
+            await asyncio.sleep(0.001)
+        await log.close()
+        first.unlink()  # the disk never had it
+
+    asyncio.run(run())
+    assert MANY[0].id in logged(tmp_path)
+
+
+def test_a_full_disk_after_a_failed_flush_forgets_nothing(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, body: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def run() -> None:
+        log, disk.faults = Journal(tmp_path), 1
+        disk.goes_on.clear()
+        await log.write(grouped(MANY[0]))
+        (first,) = segments.all_in(tmp_path)
+        with monkeypatch.context() as broken:
+            broken.setattr(segments.os, "write", full)
+            disk.goes_on.set()
+            while disk.faults:
+                await asyncio.sleep(0.001)
+            with pytest.raises(ServingError, match="No space left"):
+                await log.write(grouped(MANY[1]))
+        await log.write(grouped(MANY[2]))
+        await log.close()
+        first.unlink()  # the disk never had it
+
+    asyncio.run(run())
+    assert logged(tmp_path) == {MANY[0].id, MANY[2].id}
+
+
+def test_what_the_disk_refuses_of_a_segment_that_grew_old_is_in_another_without_a_further_write(
+    tmp_path: Path, disk: Disk
+) -> None:
+    async def run() -> None:
+        log = Journal(tmp_path, segment_seconds=0.05)
+        await log.write(grouped(MANY[0]))
+        while log._commit.at_risk:
+            await asyncio.sleep(0.001)
+        disk.faults, log._commit.at_risk = 1, [records.encode(grouped(MANY[1]))]  # as if written a moment ago
+        while disk.faults or len(segments.closed_in(tmp_path)) < 2:
+            await asyncio.sleep(0.001)
+        await log.close()
+
+    asyncio.run(run())
+    assert logged(tmp_path) == {MANY[0].id, MANY[1].id}

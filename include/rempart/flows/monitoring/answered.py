@@ -51,26 +51,38 @@ def row_metric(pipeline: ModelPipeline) -> str:
     return by_row(pipeline.gate.metric, pipeline.prediction.task)
 
 
-def first_unseen(pipeline: ModelPipeline, holdout: pa.Table) -> date | None:
-    """Return the time from which a model learned from no row, None if its hold-out has none left: the hold-out's begin.
+@dataclass(frozen=True)
+class Unseen:
+    """The times from which a model did not learn: from `first` on, or after it if it `learned` from that time too."""
 
-    A hold-out of groups or classes is of all times: then its newest, which `is_unseen` leaves out.
+    first: date
+    learned: bool
+
+
+def unseen(pipeline: ModelPipeline, holdout: pa.Table, learned: pa.Table) -> Unseen | None:
+    """Return the times from which a model learned from no row; None if its hold-out has none left.
+
+    Those from the hold-out's begin on if all rows that it `learned` from are before. A hold-out of groups or classes is
+    of all times: then those after the newest row of both.
     """
     import pyarrow.compute as pc
 
-    times = holdout[row_time(pipeline)]
-    found: date | None = (pc.max(times) if pipeline.holdout.column is None else pc.min(times)).as_py()
-    return found
+    held, known = (pc.min_max(rows[row_time(pipeline)]).as_py() for rows in (holdout, learned))
+    if held["min"] is None:
+        return None
+    if known["max"] is None or known["max"] < held["min"]:
+        return Unseen(held["min"], learned=False)
+    return Unseen(max(held["max"], known["max"]), learned=True)
 
 
-def is_unseen(pipeline: ModelPipeline, rows: pa.Table, first: date) -> pa.ChunkedArray:
-    """Return for each row whether a model did not learn from its time. `first`: that of `first_unseen`."""
+def is_unseen(pipeline: ModelPipeline, rows: pa.Table, given: Unseen) -> pa.ChunkedArray:
+    """Return for each row whether a model did not learn from its time."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     times = rows[row_time(pipeline)]
-    begin = pa.scalar(first, times.type)
-    return pc.greater(times, begin) if pipeline.holdout.column is None else pc.greater_equal(times, begin)
+    first = pa.scalar(given.first, times.type)
+    return pc.greater(times, first) if given.learned else pc.greater_equal(times, first)
 
 
 def known(pipeline: ModelPipeline, given: Answered, now: datetime) -> Answered:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from typing import TYPE_CHECKING
 
 from rempart.errors import RempartError
-from rempart.flows.monitoring.answered import Answered, answered, first_unseen, is_unseen, row_metric
+from rempart.flows.monitoring.answered import Answered, Unseen, answered, is_unseen, row_metric, row_time, unseen
 from rempart.flows.prediction.champion import check_definitions
 from rempart.flows.shared import erasures, removals, retirements
 from rempart.flows.training.train import target_feature
@@ -39,7 +38,7 @@ _DECISIONS: tuple[tuple[Kind, Standing], ...] = (
 
 @dataclass(frozen=True)
 class Challenger:
-    """A version beside the champion. `begin`: of its hold-out; rows before it may be those that it learned from.
+    """A version beside the champion. `unseen`: times from which it learned from no row, None without a hold-out.
 
     `why`: it cannot be asked; then there is no model.
     """
@@ -47,7 +46,7 @@ class Challenger:
     version: str
     standing: Standing
     model: LoadedModel | None
-    begin: date | None
+    unseen: Unseen | None
     why: str = ""
 
 
@@ -81,7 +80,7 @@ def opened(
     record, standing = found
     version = str(record.body["version"])
     try:
-        begin, model = _begin(ledger, site, pipeline, record), load(version)
+        begin, model = _unseen(ledger, site, pipeline, record), load(version)
         check_definitions(pipeline, model)
     except RempartError as error:  # the verdict is on the champion: it does not wait for a challenger
         logger.warning("challenger %s of %s is not compared: %s", version, pipeline.name, error.what)
@@ -89,11 +88,11 @@ def opened(
     return Challenger(version, standing, model, begin)
 
 
-def _begin(ledger: Ledger, site: Site, pipeline: ModelPipeline, record: Evidence) -> date | None:
-    """Return the time from which a candidate learned from no row, None if its hold-out has no row."""
-    known = erasures.rewritten(ledger)
-    holdout = datasets.decoded(erasures.read_dataset(known, site, record.body["dataset"]["held_out"]))
-    return first_unseen(pipeline, holdout)
+def _unseen(ledger: Ledger, site: Site, pipeline: ModelPipeline, record: Evidence) -> Unseen | None:
+    """Return the times from which a candidate learned from no row, None if its hold-out has no row."""
+    known, dataset = erasures.rewritten(ledger), record.body["dataset"]
+    bodies = (erasures.read_dataset(known, site, part) for part in (dataset["held_out"], dataset))
+    return unseen(pipeline, *(datasets.decoded(body, [row_time(pipeline)]) for body in bodies))
 
 
 def compare(pipeline: ModelPipeline, given: Challenger, window: Answered) -> PairedComparison:
@@ -102,10 +101,10 @@ def compare(pipeline: ModelPipeline, given: Challenger, window: Answered) -> Pai
     Only rows that neither learned from count. A challenger that fails on them is not known.
     """
     metric = row_metric(pipeline)
-    if given.model is None or given.begin is None:
+    if given.model is None or given.unseen is None:
         why = given.why or "its hold-out has no row left"
         return standings.unknown(given.version, given.standing, metric, why)
-    shared = window.only(is_unseen(pipeline, window.rows, given.begin))
+    shared = window.only(is_unseen(pipeline, window.rows, given.unseen))
     target = target_feature(pipeline)
     if given.model.target is not None and given.model.target.values != target.values:
         return standings.unknown(given.version, given.standing, metric, "it knows other classes than the pipeline file")

@@ -19,12 +19,12 @@ from rempart.flows.monitoring import challenger, separation
 from rempart.flows.monitoring.answered import (
     Answered,
     answered,
-    first_unseen,
     is_unseen,
     known,
     losses,
     row_metric,
     row_time,
+    unseen,
 )
 from rempart.flows.monitoring.challenger import Challenger
 from rempart.flows.prediction.champion import champion_of, version_of
@@ -133,7 +133,7 @@ def judge(
 ) -> ChampionVerdict:
     """Return the verdict on a champion. Reads no store. Raises TrainingError, ModelRefused, FeatureError."""
     rules = pipeline.monitoring
-    rows = since_training(pipeline, reference.holdout, observed.table)
+    rows = since_training(pipeline, reference.holdout, reference.train, observed.table)
     window = Window(source, observed.snapshot, *_span(rows[row_time(pipeline)]), rows.num_rows)
     ages = freshness.judge(observed.newest, expected(pipeline, reference, now), rules.late, now)
     if rows.num_rows < rules.least_rows:
@@ -191,11 +191,10 @@ def _moments(column: pa.ChunkedArray) -> Any:
     return pc.drop_null(column).cast(pa.timestamp("us")).to_numpy()
 
 
-def since_training(pipeline: ModelPipeline, holdout: pa.Table, rows: pa.Table) -> pa.Table:
-    """Return the rows of the window: those from the hold-out's begin on, back to `window` before the newest.
+def since_training(pipeline: ModelPipeline, holdout: pa.Table, learned: pa.Table, rows: pa.Table) -> pa.Table:
+    """Return the rows of the window: those of `answered.unseen`, back to `window` before the newest.
 
-    A hold-out of groups or classes is of all times: then the rows after its newest. Raises TrainingError if the
-    hold-out has no row, because all were erased.
+    Raises TrainingError if the hold-out has no row, because all were erased.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -203,14 +202,14 @@ def since_training(pipeline: ModelPipeline, holdout: pa.Table, rows: pa.Table) -
     dates = rows[row_time(pipeline)]
     if not rows.num_rows:
         return rows
-    if (begin := first_unseen(pipeline, holdout)) is None:
+    if (since := unseen(pipeline, holdout, learned)) is None:
         raise TrainingError(
             f"watch the champion of {pipeline.name}: its hold-out has no row with a date left",
             f"Train again: `rempart pipeline run {pipeline.name} --follow`.",
         )
     first = pc.max(dates).as_py() - pipeline.monitoring.window
-    recent = pc.greater_equal(dates, pa.scalar(max(begin, first), dates.type))
-    return rows.filter(pc.and_(recent, is_unseen(pipeline, rows, begin)))
+    recent = pc.greater_equal(dates, pa.scalar(first, dates.type))
+    return rows.filter(pc.and_(recent, is_unseen(pipeline, rows, since)))
 
 
 def profiles(

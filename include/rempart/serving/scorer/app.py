@@ -73,8 +73,11 @@ class Scorer:
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             prefix, _, pipeline = scope.get("path", "").rpartition("/")
-            if prefix != "/predict" or not pipeline or scope["type"] != "http" or scope["method"] != "POST":
+            if prefix != "/predict" or not pipeline or scope["type"] != "http":
                 await routed(scope, receive, send)
+                return
+            if scope["method"] != "POST":
+                await _refusal(_misdirected(405))(scope, receive, send)
                 return
             try:
                 body = await self._answered(pipeline, scope, receive, self._predict)
@@ -326,7 +329,10 @@ def _failure(cause: Exception) -> Response:
 
 
 async def _no_route(request: Request, cause: Exception) -> Response:
-    status = cause.status_code if isinstance(cause, HTTPException) else 404
+    return _refusal(_misdirected(cause.status_code if isinstance(cause, HTTPException) else 404))
+
+
+def _misdirected(status: int) -> Refused:
     what = {404: "there is no such address", 405: "the address has no such method"}.get(status, "it is not understood")
     hint = "Send POST /predict/PIPELINE, or use the Open Inference Protocol below /v2."
-    return _refusal(Refused(status, f"answer the request: {what}", hint))
+    return Refused(status, f"answer the request: {what}", hint)

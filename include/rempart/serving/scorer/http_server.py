@@ -83,6 +83,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._late: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._read, self._most, self._is_awaited = 0, MOST_HEADER, False
+        self._answering: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -138,13 +139,15 @@ class PatientProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         extensions: Any = {WHOLE_ANSWER: partial(self._send_whole, cycle)}
         cycle.scope["extensions"] = extensions
+        self._answering = cycle
         super()._start_asgi_task(cycle, app)
 
     def _send_whole(self, cycle: RequestResponseCycle, body: bytes) -> bool:
         if cycle.disconnected or self.flow.write_paused:
             return False
         close = b"" if cycle.keep_alive else b"connection: close\r\n"
-        self.transport.write(_WHOLE % (len(body), close, body))
+        date = b"".join(b"%b: %b\r\n" % header for header in cycle.default_headers)
+        self.transport.write(_WHOLE % (date, len(body), close, body))
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()
         if close:
@@ -164,11 +167,13 @@ class PatientProtocol(HttpToolsProtocol):
         self.leave()
         self._arrived()
         self._taken()
+        self._disconnect()
         super().connection_lost(exc)
 
     def end(self) -> None:
         """End the connection at once: one that is closed would wait until its client read everything."""
         self.leave()
+        self._disconnect()
         self.transport.abort()
 
     def leave(self) -> None:
@@ -176,6 +181,12 @@ class PatientProtocol(HttpToolsProtocol):
         self._room.open -= self._is_open
         self._is_open = False
         self._room.forget(self)
+
+    def _disconnect(self) -> None:
+        """Let nothing be written any more. uvicorn tells only the newest of several requests, which waits."""
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def _expect(self, most: int) -> None:
         self._arrived()
@@ -198,7 +209,7 @@ class PatientProtocol(HttpToolsProtocol):
             self._unread = None
 
 
-_WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\ncontent-type: application/json\r\n%b\r\n%b"
+_WHOLE = b"HTTP/1.1 200 OK\r\n%bcontent-length: %d\r\ncontent-type: application/json\r\n%b\r\n%b"
 
 
 def _full() -> bytes:

@@ -11,7 +11,7 @@ import pytest
 
 from rempart.errors import ModelRefused, ObjectMissing
 from rempart.flows.monitoring import challenger
-from rempart.flows.monitoring.answered import Answered
+from rempart.flows.monitoring.answered import Answered, Unseen
 from rempart.flows.monitoring.challenger import Challenger
 from rempart.ledger.memory import MemoryLedger
 from rempart.models.predictions import PREDICTION
@@ -73,14 +73,16 @@ def test_without_a_challenger_nothing_is_opened() -> None:
     assert challenger.opened(ledger(), nothing, PIPELINE, "1", nothing) is None
 
 
-@pytest.mark.parametrize("stage_of_fault", ["_begin", "load", "check_definitions"])
+@pytest.mark.parametrize("stage_of_fault", ["_unseen", "load", "check_definitions"])
 def test_a_challenger_that_cannot_be_opened_has_a_reason_and_raises_nothing(
     stage_of_fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: Any) -> Any:
-        raise (ObjectMissing if stage_of_fault == "_begin" else ModelRefused)("a file differs", "Roll back.")
+        raise (ObjectMissing if stage_of_fault == "_unseen" else ModelRefused)("a file differs", "Roll back.")
 
-    answers = {name: refused if name == stage_of_fault else lambda *_: None for name in ("_begin", "check_definitions")}
+    answers = {
+        name: refused if name == stage_of_fault else lambda *_: None for name in ("_unseen", "check_definitions")
+    }
     for name, answer in answers.items():
         monkeypatch.setattr(challenger, name, answer)
     site: Any = None
@@ -94,7 +96,7 @@ def test_a_challenger_that_cannot_be_opened_has_a_reason_and_raises_nothing(
 def compared(by: float, begin: datetime.date = datetime.date(2026, 1, 1)) -> Any:
     model: Any = Off(by)
     window = Answered(ROWS, Off(3.0).predict(ROWS))
-    return challenger.compare(PIPELINE, Challenger("2", "refused", model, begin), window)
+    return challenger.compare(PIPELINE, Challenger("2", "refused", model, Unseen(begin, learned=False)), window)
 
 
 def test_both_are_measured_on_the_same_rows() -> None:

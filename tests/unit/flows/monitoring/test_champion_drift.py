@@ -16,6 +16,7 @@ from pyarrow import csv
 from rempart.errors import IntegrityError, ModelRefused, TrainingError
 from rempart.features import in_memory
 from rempart.flows.monitoring import champion_drift
+from rempart.flows.monitoring.answered import Unseen
 from rempart.flows.monitoring.challenger import Challenger
 from rempart.flows.monitoring.champion_drift import Reference
 from rempart.flows.training.labelled import split
@@ -124,7 +125,9 @@ def test_what_stands_beside_the_verdict(bookings: pa.Table, reference: Reference
         now, rows = TODAY + datetime.timedelta(days=days), ObservedRows(bookings, "s1", NEWEST)
         return champion_drift.judge(pipeline, model, reference, rows, "snapshot", now, other)
 
-    found = judge(SHIPPED, 0, Challenger("4", "refused", model, reference.holdout[DAY][0].as_py()))
+    found = judge(
+        SHIPPED, 0, Challenger("4", "refused", model, Unseen(reference.holdout[DAY][0].as_py(), learned=False))
+    )
     assert [age.state for age in found.ages] == ["fresh"] * 3
     assert found.challenger is not None and found.challenger.better == "neither" and found.challenger.rows > 3_000
     assert found.domain is not None and 0.9 < found.domain.area <= (found.domain.allowed or 0) < 1
@@ -151,7 +154,7 @@ def test_few_rows_since_the_training_are_unknown(judged: Callable[..., ChampionV
 def test_a_hold_out_whose_rows_were_all_erased_is_told() -> None:
     rows = pa.table({DAY: [JULY]})
     with pytest.raises(TrainingError, match="its hold-out has no row"):
-        champion_drift.since_training(PIPELINE, rows.slice(1), rows)
+        champion_drift.since_training(PIPELINE, rows.slice(1), rows, rows)
 
 
 def test_only_known_targets_are_measured(judged: Callable[..., ChampionVerdict], bookings: pa.Table) -> None:

@@ -51,13 +51,31 @@ def test_a_hold_out_that_takes_every_group_is_refused() -> None:
         split(BY_AGENT, only)
 
 
+def later(rows: pa.Table, days: int) -> pa.Table:
+    """Return rows as of so many days later."""
+    moved = [at + timedelta(days=days) for at in rows["event_timestamp"].to_pylist()]
+    return rows.set_column(1, "event_timestamp", pa.array(moved, rows.schema.field(1).type))
+
+
 def test_the_watch_takes_rows_after_those_that_were_there_for_the_training() -> None:
-    trained, later = split(BY_AGENT, stage.table()), stage.table()
-    moved = [at + timedelta(days=200) for at in later["event_timestamp"].to_pylist()]
-    later = later.set_column(1, "event_timestamp", pa.array(moved, later.schema.field(1).type))
-    rows = since_training(BY_AGENT, trained.held_out, pa.concat_tables([stage.table(), later]))
-    newest = max(trained.held_out["event_timestamp"].to_pylist())
+    trained = split(BY_AGENT, stage.table())
+    rows = since_training(
+        BY_AGENT, trained.held_out, trained.learn, pa.concat_tables([stage.table(), later(stage.table(), 200)])
+    )
+    newest = max(stage.table()["event_timestamp"].to_pylist())
     assert rows.num_rows and min(rows["event_timestamp"].to_pylist()) > newest
+
+
+def test_the_watch_takes_no_row_that_the_champion_learned_from_after_the_newest_held_out_one() -> None:
+    trained = split(BY_AGENT, stage.table())  # the agents that are held out leave then, the others stay
+    learned, after = pa.concat_tables([trained.learn, later(trained.learn, 300)]), later(trained.learn, 320)
+    rows = since_training(BY_AGENT, trained.held_out, learned, pa.concat_tables([learned, after]))
+    assert rows.num_rows and min(rows["event_timestamp"].to_pylist()) > max(learned["event_timestamp"].to_pylist())
+
+
+def test_the_watch_takes_no_row_that_the_champion_learned_from_if_the_file_has_another_hold_out_by_now() -> None:
+    trained = split(BY_AGENT, stage.table())
+    assert not since_training(stage.pipeline(), trained.held_out, trained.learn, stage.table()).num_rows
 
 
 def test_openings_are_counted_by_the_held_out_rows() -> None:

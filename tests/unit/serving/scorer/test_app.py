@@ -236,6 +236,9 @@ def test_wrong_requests_are_told_what_is_wrong_and_never_fail_the_scorer(caplog:
         ):
             answer = await found.client.post("/predict/stays", content=json.dumps(ROW), headers=headers)
             assert answer.status_code == status and set(answer.json()) == {"error", "remedy"}
+        for method in ("GET", "PUT", "DELETE"):
+            answer = await found.client.request(method, "/predict/stays")
+            assert answer.status_code == 405 and "no such method" in answer.json()["error"]
 
     in_loop(check)
     assert SECRET not in caplog.text

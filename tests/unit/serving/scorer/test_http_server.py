@@ -40,6 +40,7 @@ def test_a_slow_client_is_dropped_and_a_signal_ends_the_server_after_its_answers
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(head.encode() + body)
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            assert (await reader.readline()).startswith(b"date: "), "every answer has its time"
             writer.close()
             refused, rest = await asyncio.open_connection("127.0.0.1", port)
             rest.write(head.replace(KEY, "none").replace(str(len(body)), "99999999").encode() + b"{")

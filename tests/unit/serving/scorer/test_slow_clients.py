@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 import uvicorn
+import uvloop
 
 from rempart.errors import ServingError
 from rempart.serving.scorer import bodies, http_server
@@ -123,6 +124,29 @@ class Stuck(ScriptedVersion):
     def answer(self, rows: Sequence[Row | Key]) -> BatchAnswer:
         assert self.may.wait(30)
         return super().answer(rows)
+
+
+def test_a_client_that_goes_while_several_of_its_requests_are_under_way_fails_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    version = Stuck()
+
+    async def main() -> None:
+        async with served(version=version) as found:
+            gone = await found.open()
+            gone.writer.write((head() + BODY) * 3)
+            while not found.server.server_state.tasks:
+                await asyncio.sleep(0.01)
+            gone.writer.transport.abort()
+            while found.server.server_state.connections:
+                await asyncio.sleep(0.01)
+            version.may.set()
+            while found.server.server_state.tasks:
+                await asyncio.sleep(0.01)
+            assert await (await found.open()).ask() == 200
+
+    uvloop.run(main())
+    assert "Exception" not in caplog.text
 
 
 def test_while_every_connection_has_a_request_under_way_a_further_one_is_told_so() -> None:
