@@ -152,10 +152,12 @@ def _wins(asked: _Question, others: tuple[str, ...], bound: Callable[[Any], Any]
     """Return the share of resamples in which the candidate keeps a bound made of the best of others; None: unknown."""
     import numpy as np
 
-    mine, *theirs = (asked.shown.samples.get(side, {}).get(asked.metric) for side in ("candidate", *others))
-    if mine is None or not len(mine) or any(each is None for each in theirs):
+    found = [asked.shown.samples.get(side, {}).get(asked.metric) for side in ("candidate", *others)]
+    known = [values for values in found if values is not None and len(values)]
+    if len(known) < len(found):
         return None
-    bounds = bound((np.min if asked.lower else np.max)(theirs, axis=0))
+    mine, *theirs = known
+    bounds = bound(np.min(theirs, axis=0) if asked.lower else np.max(theirs, axis=0))
     kept = mine <= bounds if asked.lower else mine >= bounds  # false for NaN
     return float(np.mean(kept & np.isfinite(bounds)))
 

@@ -251,7 +251,12 @@ def test_a_version_is_judged_anew_if_the_champion_is_another_one(
     waits(platform, "2", "1")
     result = ValidationResult("2", False, ("passed: 9",), {}, {}, None, None, awaits=True)
     seen = dict[str, bool]()
-    monkeypatch.setattr(flow.validate, "validate", lambda *given, **more: seen.update(more) or result)
+
+    def judged(*given: object, **more: bool) -> ValidationResult:
+        seen.update(more)
+        return result
+
+    monkeypatch.setattr(flow.validate, "validate", judged)
     done = decide(platform, BOB)
     assert not done.promoted and "was judged anew" in done.told and "It waits again" in done.told and done.awaits
     assert not platform.ledger.find("promotion") and "alias" not in tracked

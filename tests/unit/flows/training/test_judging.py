@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +26,8 @@ class Judging:
     """A platform in memory with champion 1, on which version 2 passes. `measured`: called while it is measured."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.platform, self.targets, self.measured = in_memory(), {"1": "a", "2": "a"}, lambda: None
+        self.platform, self.targets = in_memory(), {"1": "a", "2": "a"}
+        self.measured: Callable[[], object] = object
         self.promoted = list[str]()
         self.decide("1")
         shown = SimpleNamespace(candidate={"mae": 9.0}, baseline={"mae": 19.0}, champion=None)
@@ -37,7 +39,7 @@ class Judging:
             (flow, "_record"): lambda ledger, name, version: self.record(version),
             (flow, "_rows"): lambda *given: (None, None),
             (flow.loading, "load"): lambda *given: SimpleNamespace(ignored_line="", features=(), predict=None),
-            (flow, "show"): lambda judged: self.measured() or shown,
+            (flow, "show"): lambda judged: [self.measured(), shown][1],
             (flow, "judge"): lambda shown, gate: GateVerdict(True, ("passed: mae",)),
             (flow, "_cause"): lambda *given: None,
             (flow, "draft_faults"): lambda name: (),
@@ -66,11 +68,15 @@ def test_a_candidate_is_not_promoted_over_a_champion_that_it_was_not_compared_wi
     judging: Judging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flow, "_champions", lambda *given: (None, ""))
-    judging.measured = lambda: judging.decide("3")
+
+    def promotes_another() -> None:
+        judging.decide("3")
+
+    judging.measured = promotes_another
     with pytest.raises(ModelRefused, match="another decision was made while version 2 was judged"):
         flow.validate(judging.platform, PIPELINE, "2")
     assert not judging.promoted and len(judging.platform.ledger.find("promotion", NAME)) == 2
-    judging.measured = lambda: None
+    judging.measured = object
     assert flow.validate(judging.platform, PIPELINE, "2").previous == "3"
     assert judging.promoted == ["2"]
 
