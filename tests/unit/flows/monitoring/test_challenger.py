@@ -124,3 +124,12 @@ def test_a_challenger_that_fails_on_the_rows_is_not_known(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(challenger, "answered", fails)
     assert (compared(2.0).why, compared(2.0).better) == ("the model ended", None)
+
+
+def test_a_challenger_that_predicts_a_number_is_not_compared_where_the_file_has_classes_by_now() -> None:
+    model: Any = Off(2.0)
+    classes = stage.pipeline(task="classification")
+    given = Challenger("2", "refused", model, Unseen(datetime.date(2026, 1, 1), learned=False))
+    window = Answered(ROWS, Off(3.0).predict(ROWS))
+    found = challenger.compare(classes, given, window)
+    assert (found.why, found.better) == ("it knows other classes than the pipeline file", None)
