@@ -90,8 +90,8 @@ class Source(Dialect):
     format: Format = Field(
         default="csv",
         description=(
-            "Format of the deliveries. Names end in .csv, .tsv or .txt (all three are CSV), .jsonl or .ndjson, plain or "
-            "with .gz or .zst, or in .parquet."
+            "Format of the deliveries. Names end in .csv, .tsv or .txt (all three are CSV), .jsonl or .ndjson, plain "
+            "or with .gz or .zst, or in .parquet."
         ),
     )
 
