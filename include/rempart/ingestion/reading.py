@@ -179,8 +179,7 @@ def read(name: str, body: bytes, source: Source, columns: Sequence[str]) -> Rows
 def scan(name: str, stream: BinaryIO, size: int, source: Source, columns: Sequence[str]) -> Iterator[Batch]:
     """Yield the rows of a file of `size` bytes, in batches. Raises Unreadable.
 
-    Accepts .csv, .tsv and .txt, plain or with .gz or .zst, a byte order mark, any line ends, columns in any order.
-    Blank lines are skipped.
+    Accepts .csv, .tsv and .txt, also packed, a byte order mark, any line ends, columns in any order; skips blank lines.
     """
     lines = _opened(name, stream, size, source)
     records = _records(lines, source.delimiter, len(columns))

@@ -165,16 +165,18 @@ def test_a_denial_is_open_until_the_same_is_allowed(watched: Watched) -> None:
 @given(
     value=st.floats(1, 60),
     base=st.floats(1, 60),
+    overall=st.floats(1, 60),
     theirs=st.none() | st.floats(1, 60),
 )
 def test_the_margin_of_a_champion_is_positive_exactly_when_the_gate_passes_it(
-    value: float, base: float, theirs: float | None
+    value: float, base: float, overall: float, theirs: float | None
 ) -> None:
     watched = Watched()
     champion = {"mae": theirs} if theirs is not None else None
-    watched.promotion(mae=value, baselines={"mae": base}, champion_metrics=champion)
+    naive = {"mae": base, "overall_mae": overall}
+    watched.promotion(mae=value, baselines=naive, champion_metrics=champion)
     rules = Gate(baseline_by=["x"], **GATE)
-    passed = verdict.judge(CandidateFigures({"mae": value}, {"mae": base}, champion), rules).passed
+    passed = verdict.judge(CandidateFigures({"mae": value}, naive, champion), rules).passed
     found = champions(watched.facts())[0]
     assert found.bound is not None
     assert (value <= found.bound) == passed

@@ -182,9 +182,10 @@ def bounds(
         return {}
     lower, found = LOWER_IS_BETTER[metric], dict[Literal["limit", "baseline", "champion"], float]()
     found["limit"] = float(gate["limit"])
-    if (base := baselines.get(metric)) is not None:
+    known = [base for name in (metric, f"overall_{metric}") if (base := baselines.get(name)) is not None]
+    if baselines.get(metric) is not None:
         margin = float(gate["baseline_margin"])
-        found["baseline"] = float(baseline_bound(base, margin, lower=lower))
+        found["baseline"] = float(baseline_bound(min(known) if lower else max(known), margin, lower=lower))
     if champion and (theirs := champion.get(metric)) is not None:
         tolerance = float(gate["champion_tolerance"])
         found["champion"] = float(champion_bound(theirs, tolerance, lower=lower))
