@@ -70,7 +70,7 @@ class SubgroupsRule(Strict):
     )
     min_rows: int = Field(
         default=200,
-        ge=20,
+        ge=30,
         description="Rows below which a subgroup is not judged. One of at least 30 rows is shown.",
     )
     ratio: float = Field(
