@@ -123,15 +123,6 @@ def drill_id(dag_run: Any) -> str:
     return id_of_run(dag_run.run_after, dag_run.run_id)
 
 
-def person(platform: Platform, dag_run: Any) -> str:
-    """Return who started a run, for evidence: the number of the Airflow user, never the name."""
-    from functools import partial
-
-    from rempart.flows.ingestion.quarantine import user_number
-
-    return user_number(platform.config.access, partial(platform.database, "airflow"), dag_run.triggering_user_name)
-
-
 def as_json(result: Any) -> dict[str, Any]:
     """Return a flow's result as plain JSON for REST callers (Airflow wraps tuples in type information)."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(result)))

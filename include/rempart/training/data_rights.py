@@ -1,7 +1,8 @@
 """Compute what a job needs of its sites, as rights and as a session policy. Pure.
 
 A job reads its training set, and reads, writes and lists below `jobs/<id>/`. It deletes only its checkpoints, and
-cannot write its own record (`order.json`, `attempts/`), on which the platform relies.
+cannot write its own record (`order.json`, `attempts/`), on which the platform relies, nor what the platform tells of
+its model.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from rempart.training.job import JobSite, JobSpec
 
 LONGEST_POLICY = 2048
 """Characters of a session's policy. Source: AWS STS, AssumeRole, parameter Policy; SeaweedFS 4.48 holds to it too."""
+_TOLD = ("explanations-", "model-card-")
+"""Begin the names of what the platform writes beside a job's files."""
 _WIDENS = "*?$"
 """Characters that mean a pattern or a variable in a policy's resource: in a key they would match more than the key."""
 
@@ -48,7 +51,7 @@ def policy(given: Rights) -> dict[str, Any]:
     if given.own:
         bucket, prefix = given.own
         whole, checkpoints = _arn(bucket, prefix) + "*", _arn(bucket, prefix + FOLDER) + "*"
-        record = [_arn(bucket, prefix + ORDER), _arn(bucket, prefix + ATTEMPTS) + "*"]
+        record = [_arn(bucket, prefix + ORDER), *(_arn(bucket, prefix + name) + "*" for name in (ATTEMPTS, *_TOLD))]
         statements += [
             _allow(["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"], [whole]),
             _allow(["s3:DeleteObject", "s3:DeleteObjectVersion"], [checkpoints, _arn(bucket, prefix + MANIFEST)]),

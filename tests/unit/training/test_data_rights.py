@@ -69,7 +69,9 @@ def test_a_job_may_do_what_it_needs() -> None:
 def test_it_cannot_write_its_own_record_nor_delete_what_it_left() -> None:
     job = spec()
     policy, bucket = only(job), job.output.bucket
-    for name in ("order.json", "attempts/000001.json", "attempts/000001.node.json", "attempts/000001.end.json"):
+    told = ("explanations-0123456789abcdef.json", "model-card-0123456789abcdef.html")
+    attempts = ("attempts/000001.json", "attempts/000001.node.json", "attempts/000001.end.json")
+    for name in ("order.json", *attempts, *told):
         assert not may(policy, "s3:PutObject", arn(bucket, job.key(name)))
         assert not may(policy, "s3:DeleteObject", arn(bucket, job.key(name)))
     for name in ("result.json", "metrics.json", "model.onnx"):

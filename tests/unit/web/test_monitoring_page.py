@@ -246,7 +246,7 @@ def test_a_chain_waits_where_a_person_approves() -> None:
     moved.decided("approval")
     assert (moved.chain().state, moved.chain().judgement, moved.chain().served) == ("unknown", "approval", None)
     assert "awaits approval" in moved.page() and "not yet" in moved.page()
-    assert f"`rempart model approve {NAME} 2`" in "\n".join(lines.verdict(seen(moved)))
+    assert f"awaits approval: `rempart model show {NAME}` tells whose" in "\n".join(lines.verdict(seen(moved)))
 
 
 def test_a_further_alarm_says_why_it_starts_no_training() -> None:

@@ -106,7 +106,7 @@ def _led_to(found: Watched) -> Iterator[str]:
         until = f", until {text.moment(again.served.until)}" if again.served.until else ""
         yield f"  version {again.version} became champion {text.moment(again.served.since)}{until}"
     elif again.judgement == "approval":
-        yield f"  it passed the gate and awaits approval: `rempart model approve {found.pipeline} {again.version}`"
+        yield f"  it passed the gate and awaits approval: `rempart model show {found.pipeline}` tells whose"
     if again.refused:
         yield "  NO BETTER CHAMPION:"
         yield from (f"    {reason}" for reason in again.refused)

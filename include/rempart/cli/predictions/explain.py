@@ -56,8 +56,12 @@ def explain(
     json_documents.begin(as_json)
     pipeline = pipelines.with_model(pipelines.named(names.pipeline(name, pipelines.names())))
     if prediction is None:
+        if label is not None or values or identity is not None:
+            raise typer.BadParameter("--class, --values and --identity belong to --prediction")
         _show_model(name, version, as_json)
         return
+    if version is not None:
+        raise typer.BadParameter("--version does not go with --prediction: the log tells which version answered")
     found = flow.explain(
         open_platform(),
         pipeline,

@@ -157,6 +157,8 @@ def _code(version: str) -> str:
 
 
 def _told(decision: Decision) -> str:
+    if decision.rejected:
+        return "passed the gate, rejected"
     return {
         "approval": "passed the gate, awaits approval,",
         "promotion": "promoted",

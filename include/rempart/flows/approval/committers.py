@@ -31,7 +31,7 @@ def write(committers: Mapping[str, int]) -> dict[str, int | None]:
     root = project_root()
     files = sorted(
         path.relative_to(root).as_posix()
-        for folder, ending in (("pipelines", "*.yaml"), ("trainers", "*.py"))
+        for folder, ending in (("pipelines", "*.yaml"), ("trainers", "**/*.py"))
         for path in (root / "include" / folder).glob(ending)
     )
     found = {file: committers.get(_committer(root, file)) for file in files}

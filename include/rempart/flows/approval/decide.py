@@ -168,7 +168,7 @@ class Desk:
                 self._reject(judged, PLATFORM, why)
             return result("rejected", f"version {version} {'would be' if dry_run else 'was'} rejected: {why}")
         if answer.by is None:
-            return result("waits", f"version {version} waits on: {ruling.why}", **numbers)
+            return result("waits", f"version {version} still waits: {ruling.why}", **numbers)
         if ruling.outcome in ("not counted", "first of two"):
             if not dry_run:
                 self._record(judged, answer, ruling)
@@ -203,7 +203,7 @@ class Desk:
             if [seen.seq for seen in decisions_on(ledger, name)] != [made.seq for made in decisions]:
                 raise ModelRefused(
                     f"Model {name}: another decision was made meanwhile: nothing was promoted",
-                    f"Reply again: `rempart model approve {name} {version}` shows whether it is judged anew.",
+                    f"Look at it, `rempart model show {name}`, and answer again.",
                 )
             self._check_waits(judged)
             decided = {"approved_by": " and ".join(by), "reason": answer.words, "answered_at": _iso(answer.at)}

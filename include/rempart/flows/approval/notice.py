@@ -15,7 +15,7 @@ from rempart import __version__
 from rempart.errors import ConfigError, RempartError
 from rempart.flows.approval.ask import Question
 from rempart.flows.monitoring import alerts
-from rempart.flows.monitoring.watch_file import Mail, Webhook
+from rempart.flows.monitoring.watch_file import Mail, Webhook, checked_webhook
 from rempart.settings.config import Connection, Connections
 
 _URL, _TOKEN, _PASSWORD = "URL", "TOKEN", "PASSWORD"
@@ -64,6 +64,7 @@ def recipient(connection: Connection) -> tuple[Webhook | Mail, dict[str, str]]:
             secrets[_URL] = f"{scheme}://{host}{at_port}/{str(extra.get('path', '')).lstrip('/')}"
             if connection.password:
                 secrets[_TOKEN] = connection.password
+            checked_webhook(secrets[_URL])
             return Webhook(by="webhook", url_env=_URL, token_env=_TOKEN if connection.password else None), secrets
         if connection.conn_type == "smtp":
             if connection.password:
@@ -78,6 +79,10 @@ def recipient(connection: Connection) -> tuple[Webhook | Mail, dict[str, str]]:
         raise ConfigError(
             f"connection '{connection.name}' cannot receive notes: {fields or 'its values'} missing or not valid",
             "See docs/how-to/approve-a-model.md for the fields of a webhook and of a mailbox.",
+        ) from None
+    except ValueError as cause:
+        raise ConfigError(
+            f"connection '{connection.name}' cannot receive notes: {cause}", "Set its schema to https, or correct it."
         ) from None
     raise ConfigError(
         f"connection '{connection.name}' cannot receive notes: its type is '{connection.conn_type}'",

@@ -133,7 +133,7 @@ def _url_in(environment: Mapping[str, str], variable: str) -> str:
 
 
 def _mail(name: str, mail: Mail, alert: Message, environment: Mapping[str, str]) -> None:
-    where = f"alert '{name}': mail to {mail.to} by {mail.host}:{mail.port}"
+    where = f"alert '{name}': mail by {mail.host}:{mail.port}"
     password = secret(environment, mail.password_env) if mail.password_env else ""
     message = EmailMessage()
     message["Subject"], message["From"], message["To"] = alert.subject, mail.sender, mail.to

@@ -54,7 +54,7 @@ def explain(
     another prediction now, or if its training rows are gone; PredictionError for an unknown class.
     """
     logged, model = answer_of(platform, pipeline, entry_id, journal, identity, "explain")
-    row = seen_features(model.features, logged)
+    row = seen_features(model.features, logged, "explain")
     (predicted,) = model.predict(row).to_pylist()
     if not equal(logged.output, predicted):
         raise ServingError(

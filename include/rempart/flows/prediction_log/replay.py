@@ -229,15 +229,15 @@ def _predicted(model: LoadedModel, features: pa.Table) -> dict[str, Any]:
     return dict(row)
 
 
-def seen_features(wanted: Sequence[Feature], logged: Logged) -> pa.Table:
-    """Return the logged features as a table of one row. Raises ServingError if one is missing."""
+def seen_features(wanted: Sequence[Feature], logged: Logged, doing: str = "replay") -> pa.Table:
+    """Return the logged features as a table of one row. `doing`: what for. Raises ServingError if one is missing."""
     import pyarrow as pa
 
     types = {"number": pa.float64(), "boolean": pa.bool_(), "category": pa.string()}
     values = logged.private.features
     if missing := [feature.name for feature in wanted if feature.name not in values]:
         raise ServingError(
-            f"replay prediction {logged.id}: its entry lacks feature '{missing[0]}' of version {logged.version}",
+            f"{doing} prediction {logged.id}: its entry lacks feature '{missing[0]}' of version {logged.version}",
             "The scorer logs every feature that the model saw: find out which program wrote the entry.",
         )
     return pa.table({each.name: pa.array([values[each.name]], types[each.type]) for each in wanted})

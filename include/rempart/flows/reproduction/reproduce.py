@@ -51,7 +51,7 @@ def reproduce(platform: Platform, pipeline: ModelPipeline, version: str, toleran
     """Train a version again on this machine, and compare its figures with the recorded ones.
 
     Takes as long as the training did, at most `trainer.timeout`. It opens the held-out rows, which is evidence of its
-    own. Raises ModelRefused without evidence, of a retired version, or if the code cannot be compared, ObjectMissing if
+    own. Raises ModelRefused without evidence, of a retired version, or of one from several nodes, ObjectMissing if
     retention or an erasure took its rows, IntegrityError, TrainingError, PlacementDenied, SiteError.
     """
     retirements.check_kept(platform.ledger, pipeline.name, version, "reproduce")

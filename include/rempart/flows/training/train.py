@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rempart.features.label_feed import LabelsUsed, target_column, told, told_late
+from rempart.features.label_feed import LabelsUsed, target_column, told, told_late, told_undated
 from rempart.features.prediction.plan import inputs_of
 from rempart.flows.shared import erasures, removals, used_views
 from rempart.flows.shared.platform import Platform
@@ -153,7 +153,10 @@ def order(
         feed = JobLabels(pipeline=labels.pipeline, snapshot=labels.snapshot, rows=counts)
         logger.info("%s", told(feed.pipeline, feed.rows))
     elif late:
-        logger.info("%s", told_late(late, pipeline.prediction.target))
+        undated = labelled.undated(table) - labelled.undated(learnable)
+        logger.info("%s", told_late(late - undated, pipeline.prediction.target))
+        if undated:
+            logger.info("%s", told_undated(undated, pipeline.prediction.target))
     made_of = {"snapshot": snapshot, **({"labels": f"{feed.pipeline}/{feed.snapshot}"} if feed else {})}
     if used:  # in the file as well, so that equal rows of other snapshots are another training set
         made_of["used"] = used_views.told(used)

@@ -14,7 +14,7 @@ from rempart.models.explanations.figures import Explanations
 from rempart.models.onnx_format import MODEL_FILE
 
 What = Literal["data", "training"]
-Standing = Literal["not judged", "passed", "refused", "awaits approval", "champion", "champion before", "rolled back"]
+Standing = Literal["not judged", "refused", "awaits approval", "champion", "champion before", "rolled back"]
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,8 @@ class Card:
 
 
 LEARNT = "train_"
+_OF_JOB = (LEARNT, "validation_", "backtest_", "onnx_difference")
+"""Begin the names of figures that the job measured, not the platform on held-out rows."""
 """Beginning of the names of metrics that the job measured on rows that the model learned from."""
 
 
@@ -214,12 +216,11 @@ def _texts(found: Any) -> tuple[str, ...]:
 
 def _metrics(body: Mapping[str, Any], judged: Mapping[str, Any]) -> tuple[CardMetric, ...]:
     """Return the metrics on held-out rows: those of the gate if it judged, because it measured again."""
-    measured = judged.get("metrics") or {n: v for n, v in body["metrics"].items() if not n.startswith(LEARNT)}
+    measured = judged.get("metrics") or {n: v for n, v in body["metrics"].items() if not n.startswith(_OF_JOB)}
     baselines, champion = judged.get("baselines") or {}, judged.get("champion_metrics") or {}
     return tuple(
         CardMetric(name, value, baselines.get(name), baselines.get(f"overall_{name}"), champion.get(name))
         for name, value in measured.items()
-        if name in ("mae", "rmse", "log_loss", "accuracy") or name in baselines
     )
 
 

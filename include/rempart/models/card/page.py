@@ -139,9 +139,7 @@ def _features(card: Card) -> Iterator[str]:
             each.name,
             each.type,
             each.definition or "defined in another way today",
-            f"{svg.number(rises[each.name].rise)} ± {svg.number(rises[each.name].spread)}"
-            if each.name in rises
-            else "",
+            _risen(rises.get(each.name)),
         )
         for each in sorted(card.features, key=lambda each: order.get(each.name, len(order)))
     )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from rempart.features.label_feed import told
 from rempart.flows.approval.told import reasons
-from rempart.flows.shared import retirements
+from rempart.flows.shared import approvals, retirements
 from rempart.flows.training.champions import TimeAsChampion, champion_times, succession
 from rempart.ledger.attributed import Writer, writer
 from rempart.ledger.port import Evidence, Kind
@@ -27,7 +27,10 @@ _ANSWER: Kind = "answer"
 
 @dataclass(frozen=True)
 class Decision:
-    """A recorded decision about a version, of a kind of JUDGEMENTS. `by`: the task that wrote it, if any."""
+    """A recorded decision about a version, of a kind of JUDGEMENTS. `by`: the task that wrote it, if any.
+
+    `rejected`: it passed the gate, and a person or the end of the time refused it.
+    """
 
     seq: int
     at: datetime
@@ -38,6 +41,7 @@ class Decision:
     reasons: tuple[str, ...]
     plot: Plot | None
     by: Writer | None
+    rejected: bool = False
 
 
 @dataclass(frozen=True)
@@ -308,6 +312,7 @@ def _decision(record: Evidence, answers: Sequence[Evidence]) -> Decision:
         reasons(record, answers),
         None if record.kind == "rollback" else plot(body),
         writer(record),
+        approvals.REJECTED in body,
     )
 
 
