@@ -242,8 +242,8 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     configuration.check()
     draft = reminder(pipelines.text_of(name))
     rendering.tell(f"pipeline {name}: valid" + (f", but {draft}" if draft else ""))
-    if (package := check_pipeline.trainer_of(pipeline)) is not None:
-        rendering.tell(f"trainer: {pipeline.trainer.use}, of package {package}")
+    if (trainer := check_pipeline.trainer_of(pipeline)) is not None:
+        rendering.tell(f"trainer: {trainer}")
     for line in check_pipeline.warnings(pipeline):
         rendering.tell(f"warning: {line}", err=True)
     rendering.show([*derivations.all_lines(pipeline)])

@@ -63,9 +63,10 @@ def check_retraining(pipeline: ModelPipeline) -> None:
 
 
 def trainer_of(pipeline: Pipeline) -> str | None:
-    """Return the trainer of another package that a pipeline uses, with the package's version; None of any other."""
+    """Return the trainer of another package that a pipeline uses, with package and version; None of any other."""
     use = pipeline.trainer.use if isinstance(pipeline, ModelPipeline) else ""
-    return trainers.package_of(use)
+    package = trainers.package_of(use)
+    return None if package is None else f"{use}, of package {package}"
 
 
 def warnings(pipeline: Pipeline) -> list[str]:
