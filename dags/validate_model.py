@@ -21,7 +21,6 @@ from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from rempart.orchestration import assets, dag_test, pages, runtime
-from rempart.orchestration.approval.operators import StartApproval
 from rempart.orchestration.dags import model_dags, parameter, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
@@ -76,6 +75,8 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
         publish_champion(result)
         keep_card(result)
         if pipeline.gate.approval:
+            from rempart.orchestration.approval.operators import StartApproval
+
             StartApproval(task_id="ask_person", trigger_dag_id=f"approve_model_{name}", result=result)
     return dag
 
