@@ -234,7 +234,7 @@ def test_evidence_is_filtered_and_a_record_verifies_in_its_place(page: Page, poi
 def test_a_refused_model_says_why(page: Page, point: str) -> None:
     wait_for(page, "/rempart/models", "refused")
     row = page.locator("#judgements tbody tr", has_text="refused").first
-    row.locator("summary").click()
+    row.locator("summary").first.click()
     expect(row.locator("li").first).to_be_visible()
     expect(row.locator("li").first).to_contain_text("refused:")
 

@@ -62,7 +62,10 @@ def mentions() -> list[tuple[str, str]]:
     for file in files:
         if file.suffix not in (".py", ".yaml", ".yml", ".sql", ".html", ".cfg", ".toml", ".txt", ".sh", "", ".service"):
             continue
-        text = file.read_text(encoding="utf-8", errors="replace")
+        try:
+            text = file.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:  # a test that runs beside this one puts DAG files there, and takes them away
+            continue
         named = re.findall(r"(?<![\w/.-])docs/[\w/-]+\.md(?:#[\w-]+)?", text)
         found += [(str(file.relative_to(ROOT)), target) for target in dict.fromkeys(named)]
     return found

@@ -88,4 +88,4 @@ def table(rows: int = 3000, seed: int = 4) -> pa.Table:
 def page(body: Mapping[str, Any]) -> str:
     """The rules of a judgement as the page *Model gate* shows them."""
     made: Any = rendering._templates().get_template("gate.html").module
-    return str(made.rules(rules(body), Texts("en")))
+    return str(made.rules(rules(body), Texts("en"), 7))

@@ -99,6 +99,6 @@ def test_the_pages_of_the_run_and_of_the_models_show_the_subgroup_that_refused()
     assert section.topic == "gate" and section.records[0].rules == models.models(facts, NOW).judgements[0].rules
     for language in LANGUAGES:
         texts = Texts(language)
-        page = str(rendering._templates().get_template("gate.html").module.rules(section.records[0].rules, texts))  # type: ignore[attr-defined] # a macro
+        page = str(rendering._templates().get_template("gate.html").module.rules(section.records[0].rules, texts, 7))  # type: ignore[attr-defined] # a macro
         assert "carrier=EV (200 rows) with log_loss 0.7" in page and page.count("<svg") == 2
         assert all(texts(f"rule.{row.rule}") in page for row in section.records[0].rules)
