@@ -40,7 +40,6 @@ class ReproductionAnswer(Strict):
     """The job's own figures, if a model was written; or `fault` and `hint`, why not."""
 
     metrics: dict[str, float] = Field(default_factory=dict)
-    made_with: dict[str, str] = Field(default_factory=dict)
     fault: str = ""
     hint: str = ""
 
@@ -89,7 +88,7 @@ def main() -> None:
     try:
         made = make(order)
         Path(order.model).write_bytes(made.files[onnx_format.MODEL_FILE])
-        answer = ReproductionAnswer(metrics=made.metrics, made_with=made.made_with)
+        answer = ReproductionAnswer(metrics=made.metrics)
     except RempartError as error:
         answer = ReproductionAnswer(fault=error.what, hint=error.hint)
     sys.stdout.buffer.write(canonical_json.encode(answer.model_dump(mode="json")) + b"\n")

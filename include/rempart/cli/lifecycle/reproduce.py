@@ -10,6 +10,7 @@ import typer
 
 from rempart.cli import json_documents, rendering
 from rempart.cli.json_documents import AsJson
+from rempart.flows.reproduction.comparison import TOLERANCE
 
 if TYPE_CHECKING:
     from rempart.flows.reproduction.comparison import Reproduction
@@ -20,7 +21,7 @@ def reproduce(
     version: Annotated[str, typer.Argument(help="Version to train again: `rempart model show` lists them.")],
     tolerance: Annotated[
         float, typer.Option(min=0, max=1, help="Relative difference of a figure that counts as none.")
-    ] = 1e-6,
+    ] = TOLERANCE,
     as_json: AsJson = False,
 ) -> None:
     """Train a version again from its evidence, and compare its figures with the recorded ones.
