@@ -75,6 +75,7 @@ def encoded(table: pa.Table) -> bytes:
 
 def decoded(body: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the table of Parquet bytes, or only some of its columns."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.read_table(io.BytesIO(body), columns=columns)
+    return pq.read_table(pa.BufferReader(body), columns=columns)
