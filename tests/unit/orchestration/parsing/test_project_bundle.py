@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import time
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from rempart.deployment.setup import environment, paths
+from rempart.settings import config
 
 pytestmark = pytest.mark.airflow
 PAST = 1_700_000_000.0
@@ -122,3 +126,20 @@ def test_dag_files_as_new_as_the_newest_time_are_not_outdated(
     newest = max([*dags, *inputs, now])
     assert not are_outdated([newest] * len(dags), inputs)
     assert not dags or are_outdated([*dags, min(dags)], [newest + 1000])
+
+
+def test_airflow_gets_this_bundle_where_the_folder_can_be_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+
+    from rempart.orchestration.parsing.project_bundle import ProjectBundle
+
+    root = config.project_root()
+    stack = paths.Stack(root, tmp_path, config.load(root / "rempart.yaml"))
+    for name, value in (environment.readings(stack) | {"CORE__LOAD_EXAMPLES": "False"}).items():
+        monkeypatch.setenv(f"AIRFLOW__{name}", value)
+    (bundle,) = DagBundlesManager().get_all_dag_bundles()
+    assert isinstance(bundle, ProjectBundle) and bundle.name == "dags-folder"
+    in_containers = environment.readings(dataclasses.replace(stack, containers=True))
+    assert in_containers == {"DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30"}
