@@ -51,9 +51,13 @@ def _changed(paths: Iterable[Path]) -> list[float]:
 
 
 def renew(dags: Path, project: Path, now: float) -> bool:
-    """Give every DAG file the time `now` if one is older than what it reads. Return whether one was. Raises OSError."""
+    """Give every DAG file the time `now` if one is older than what it reads. Return whether one was. Raises OSError.
+
+    A time ahead of `now` does not count: the clock was set back since, and each look would find a change.
+    """
     files = [file for file in dags.rglob("*.py") if file.is_file()]
-    if not are_outdated([file.stat().st_mtime for file in files], _changed(read_by_dags(project))):
+    inputs = [changed for changed in _changed(read_by_dags(project)) if changed <= now]
+    if not are_outdated([file.stat().st_mtime for file in files], inputs):
         return False
     for file in files:
         os.utime(file, (now, now))

@@ -97,6 +97,15 @@ def test_code_that_airflow_loads_at_its_start_has_no_dag_read_again(project: Pat
     assert not renew(project / "dags", project, time.time())
 
 
+def test_a_change_ahead_of_the_clock_is_none(project: Path) -> None:
+    from rempart.orchestration.parsing.project_bundle import renew
+
+    for file in (project / "dags").rglob("*.py"):
+        os.utime(file, (PAST, PAST))
+    assert not renew(project / "dags", project, PAST + 60)
+    assert renew(project / "dags", project, time.time() + 60)
+
+
 def test_a_folder_that_may_not_be_changed_is_told_and_airflow_goes_on(
     project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
