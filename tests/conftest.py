@@ -52,6 +52,7 @@ from rempart.replication.continuity import PostgresqlContinuity  # noqa: E402
 from rempart.settings.config import Connection  # noqa: E402
 from rempart.sites.port import Site  # noqa: E402
 from tests.levels import LEVELS, Levels  # noqa: E402
+from tests.quick_repositories import quick_repositories  # noqa: E402
 
 lifecycle.adopt_environment()
 
@@ -75,15 +76,17 @@ def group(nodeid: str) -> str:
     if path.startswith("tests/unit/"):
         room = re.match(r"tests/unit/\w+/", path)
         return IMPORTED if uses(path, "airflow") else room.group() if room else path
-    if uses(path, "kills_processes") and path.startswith("tests/e2e/"):
-        return PROJECT
-    return "airflow" if uses(path, "stack") else path
+    if uses(path, "stack"):
+        return "airflow"
+    return PROJECT if path.startswith("tests/e2e/") else path
 
 
 IMPORTED = "airflow imported"
 """Unit tests that import Airflow in their own process."""
 PROJECT = "a project of their own"
-"""Tests whose stack belongs to a copy of the project."""
+"""Tests whose stack belongs to a copy of the project, which they share: those of the tutorial come first."""
+READER = "tests/e2e/test_tutorial.py"
+"""Its reader's platform is new."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -112,12 +115,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def rank(item: pytest.Item) -> int:
         level = _level(item)
         if group(item.nodeid) == PROJECT:
-            return 3
+            return 3 if item.nodeid.startswith(READER) else 4
         if level == "stack":
             return 2 if "kills_processes" in item.keywords else int("switches_site" in item.keywords)
         if item.nodeid.startswith(("tests/unit/", "tests/dags/", "tests/plugins/")):
-            return 5 if group(item.nodeid) == IMPORTED else 4
-        return 7 if level == "stores" else 6
+            return 6 if group(item.nodeid) == IMPORTED else 5
+        return 8 if level == "stores" else 7
 
     items.sort(key=rank)
 
@@ -161,6 +164,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Everything is stopped; its state stays for a look when the tests are over."""
     with _shown(session):
         session.stash[SERVERS].end()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _repositories_open_at_once() -> Iterator[None]:
+    with quick_repositories():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,7 @@ from rempart.settings.config import project_root
 from tests.e2e.projects import Project
 from tests.tutorial_pages import Block, blocks, unlike
 
-pytestmark = [pytest.mark.full, pytest.mark.kills_processes]
-"""It needs no server of the test stack, and runs among the last tests, when the test stack's Airflow is done."""
+pytestmark = pytest.mark.full
 
 PAGES = ("first-pipeline.md", "break-and-restore.md")
 PREDICT = "../how-to/predict.md"

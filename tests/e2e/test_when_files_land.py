@@ -23,7 +23,7 @@ from rempart.ingestion import snapshots
 from rempart.sites.port import Site
 from tests.e2e.projects import Project
 
-pytestmark = [pytest.mark.full, pytest.mark.kills_processes]
+pytestmark = pytest.mark.full
 
 NAME, DAG = "meter_readings", "ingest_meter_readings"
 PIPELINE = """

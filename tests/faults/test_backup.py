@@ -155,9 +155,8 @@ def test_i11_a_bit_that_flips_in_a_link_turns_the_drill_red_and_the_next_backup_
     assert json.loads(site.read(bucket, link))["link"]["point"] == point.id
     first = site.head(bucket, link)
     on_top = site.write(bucket, link, site.read(bucket, link).replace(b'"consistent":', b'"consistent" :'))
-    drill(standing)  # what lies on top, and a marker, displace nothing
     site.delete(bucket, link)
-    drill(standing)
+    drill(standing)  # neither what lies on top nor the marker above it displaces the link
     broken = dataclasses.replace(standing, sites={**standing.sites, "haven": Flipped(site, link, first.version_id)})
     with pytest.raises(DrillFailed, match="chain of restore points: it is broken at link 1"):
         drill(broken)

@@ -39,25 +39,19 @@ def is_back(stack: paths.Stack, service: str, old: int) -> bool:
     return state.state == "RUNNING" and state.pid != old
 
 
-def test_a_killed_scheduler_returns_and_its_orphans_are_gone(stack: paths.Stack) -> None:
-    old = Supervisor(stack).states()["airflow-scheduler"].pid
-    wait_for("workers of the scheduler", lambda: bool(psutil.Process(old).children(recursive=True)), 120)
-    orphans = psutil.Process(old).children(recursive=True)
-    os.kill(old, 9)
-    wait_for("scheduler", lambda: is_back(stack, "airflow-scheduler", old), 60)
-    wait_for("end of the orphans", lambda: not any(is_alive(process) for process in orphans), 30)
-    lifecycle.up(stack)
-    new = psutil.Process(Supervisor(stack).states()["airflow-scheduler"].pid)
-    wait_for("workers of the new scheduler", lambda: bool(new.children(recursive=True)), 120)  # it loads packages first
-
-
-def test_every_killed_process_returns(stack: paths.Stack) -> None:
+def test_every_killed_process_returns_and_the_schedulers_orphans_are_gone(stack: paths.Stack) -> None:
     states = Supervisor(stack).states()
+    scheduler = psutil.Process(states["airflow-scheduler"].pid)
+    wait_for("workers of the scheduler", lambda: bool(scheduler.children(recursive=True)), 120)
+    orphans = scheduler.children(recursive=True)
     for name in (*stack.services, "watchdog"):
         os.kill(states[name].pid, 9)
     for name in (*stack.services, "watchdog"):
         wait_for(name, lambda name=name: is_back(stack, name, states[name].pid), 90)
+    wait_for("end of the orphans", lambda: not any(is_alive(process) for process in orphans), 30)
     lifecycle.up(stack)  # every health gate passes
+    new = psutil.Process(Supervisor(stack).states()["airflow-scheduler"].pid)
+    wait_for("workers of the new scheduler", lambda: bool(new.children(recursive=True)), 120)  # it loads packages first
 
 
 def test_a_killed_supervisor_returns_with_everything(stack: paths.Stack) -> None:

@@ -21,6 +21,7 @@ from rempart.deployment.setup import credentials, paths
 from rempart.errors import BackupError, IntegrityError, SiteError, SiteUnavailable
 from rempart.settings.config import read_env_file
 from rempart.sites.s3.client import open_client
+from tests.quick_repositories import by_restic
 from tests.repositories import contents, repository_at, scratch_database, store
 
 pytestmark = pytest.mark.tracking
@@ -125,7 +126,7 @@ def test_a_bucket_whose_objects_are_locked_takes_backups_and_prunes(platform, fi
     client = open_client("haven", made.connection, "eu")
     rule = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 1}}}
     client.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration=rule)
-    assert made.init_if_missing() is True
+    assert by_restic(made) is True
     first, _ = store(platform, made, filled_database)
     with psycopg.connect(filled_database.postgresql_url(), autocommit=True) as session:
         session.execute("UPDATE bookings SET guest = md5(guest)")

@@ -91,6 +91,8 @@ def test_nothing_was_started_so_nothing_is_stopped(recorded: Recorded) -> None:
         ("tests/integration/test_stack.py", "airflow"),
         ("tests/integration/test_killed_processes.py", "airflow"),
         ("tests/e2e/test_tutorial.py", "a project of their own"),
+        ("tests/e2e/test_people_approve.py", "a project of their own"),
+        ("tests/e2e/test_when_files_land.py", "a project of their own"),
         ("tests/faults/test_backup.py", "tests/faults/test_backup.py"),
         ("tests/unit/sites/test_endless_listings.py", "tests/unit/sites/"),
         ("tests/unit/orchestration/training/test_pool_watch.py", "airflow imported"),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.errors import PipelineError
-from rempart.settings import pipeline, pipelines
+from rempart.settings import pipeline, pipelines, schema
 from rempart.settings.config import project_root
 
 SHIPPED = project_root() / "include" / "pipelines" / "hotel_bookings.yaml"
@@ -279,8 +279,8 @@ def test_a_pipeline_file_is_read_once_and_again_only_when_it_changed(
     for name in ("one", "two"):
         (tmp_path / f"{name}.yaml").write_text(shipped.replace("hotel_bookings", name), encoding="utf-8")
     read: list[str] = []
-    read_yaml = pipelines.read_yaml
-    monkeypatch.setattr(pipelines, "read_yaml", lambda file, error: read.append(file.stem) or read_yaml(file, error))
+    real = schema.read_yaml
+    monkeypatch.setattr(pipelines, "read_yaml", lambda file, error: read.append(file.stem) or real(file, error))
     first = pipelines.load_all(tmp_path)
     assert pipelines.load_all(tmp_path) == first
     assert read == ["one", "two"]

@@ -26,7 +26,8 @@ from rempart.sites.capabilities import (
     missing,
     undecided,
 )
-from rempart.sites.probes.run import PROBES
+from rempart.sites.probes import run  # noqa: F401 # it brings the probes of every module
+from rempart.sites.probes.scratch import PROBES
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)

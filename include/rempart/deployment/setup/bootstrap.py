@@ -284,18 +284,20 @@ def _project_again(root: Path, target: Environment, python: Path, tools: Path) -
         return False
     install: list[str | Path] = [uv, "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
     install += ["--editable", root]
-    return subprocess.run(install, env=environment | {"PYTHONPATH": str(tools)}, check=False).returncode == 0
+    with alone(root):
+        return subprocess.run(install, env=environment | {"PYTHONPATH": str(tools)}, check=False).returncode == 0
 
 
 @contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """Allow one set-up of a clone at a time: a second one waits, because each begins with an empty environment."""
-    folder = os.open(root, os.O_RDONLY)
+def alone(place: Path) -> Iterator[None]:
+    """Allow one set-up in a folder at a time: a second one waits, because each begins with an empty environment."""
+    place.mkdir(exist_ok=True)
+    folder = os.open(place, os.O_RDONLY)
     try:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.stdout.write("setup: another set-up of this clone runs; waiting for its end\n")
+            sys.stdout.write(f"setup: another set-up of {place.name} runs; waiting for its end\n")
             sys.stdout.flush()
             fcntl.flock(folder, fcntl.LOCK_EX)
         except OSError:
@@ -306,9 +308,9 @@ def alone(root: Path) -> Iterator[None]:
 
 
 def main(arguments: list[str]) -> int:
-    root = Path(__file__).resolve().parents[4]
-    with alone(root):
-        return set_up(root, ENVIRONMENTS[arguments[0] if arguments else "rempart"])
+    root, target = Path(__file__).resolve().parents[4], ENVIRONMENTS[arguments[0] if arguments else "rempart"]
+    with alone(root / target.folder):
+        return set_up(root, target)
 
 
 def set_up(root: Path, target: Environment) -> int:
@@ -376,10 +378,9 @@ def _install(root: Path, target: Environment, venv: Path, counter: Counter) -> N
     uv = tools / "bin" / "uv"
     sync: list[str | Path] = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode"]
     _sync([*sync, *uv_options(settings), root / target.lock], environment, venv, counter)
-    _run(
-        [uv, "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--editable", root],
-        environment | {"PYTHONPATH": str(tools)},
-    )
+    ours: list[str | Path] = [uv, "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    with alone(root):  # it writes metadata beside the code
+        _run([*ours, "--editable", root], environment | {"PYTHONPATH": str(tools)})
     if target.chosen:
         counter.update("installing the packages that pip chooses")
         if target.replaced:

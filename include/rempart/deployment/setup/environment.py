@@ -4,6 +4,7 @@ place.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 
@@ -19,6 +20,9 @@ from rempart.tracking_access.app import READER, READER_PASSWORD
 
 MODEL_SOURCE = r"\Amodels:/m-[0-9a-f]{32}\Z"
 """The only source that a version of a registered model may have: a model that was logged to this server."""
+
+BUNDLE = "rempart.orchestration.parsing.project_bundle.ProjectBundle"
+"""Airflow's view of the folder of DAG files, which it imports by this name."""
 
 MARKER = "REMPART_SERVICE"
 """Environment variable that every process of a service and its descendants carry: `<stack id>:<service>`."""
@@ -161,7 +165,7 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
         "API__ENABLE_SWAGGER_UI": "False",  # its pages load scripts and fonts from other companies' hosts
         "API_AUTH__JWT_ISSUER": f"rempart-{stack.id}",
         "DAG_PROCESSOR__REFRESH_INTERVAL": "10",
-        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
+        **readings(stack),
         "DAG_PROCESSOR__PARSING_PROCESSES": "2",
         # A task that died with its scheduler is retried after a minute, not after five.
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
@@ -190,6 +194,22 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
         # the gate says that it was asked by TLS, and nobody else reaches the API server from outside
         | ({"FORWARDED_ALLOW_IPS": "*"} if inherited.get("REMPART_AIRFLOW_URL", "").startswith("https:") else {})
     )
+
+
+def readings(stack: Stack) -> dict[str, str]:
+    """Return how often Airflow reads DAG files again that did not change.
+
+    In containers their folder is read-only. Elsewhere the bundle notices changed pipelines, and a reading of all files
+    takes seconds of processor time.
+    """
+    if stack.containers:
+        return {"DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30"}
+    return {
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "120",
+        "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
+            [{"name": "dags-folder", "classpath": BUNDLE, "kwargs": {}}]
+        ),
+    }
 
 
 def tracking(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:

@@ -151,18 +151,22 @@ def test_where_every_package_is_the_lock_s_the_project_alone_is_installed_anew()
     assert not bootstrap.only_the_project(" - rempart==0.1.0\n - uvicorn==1.0\n + uvicorn==1.1\n")
 
 
-def test_a_second_set_up_of_a_clone_waits_for_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_set_up_of_an_environment_waits_for_the_first_and_no_other_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     entered = list[str]()
 
     def second() -> None:
-        with bootstrap.alone(tmp_path):
+        with bootstrap.alone(tmp_path / ".venv"):
             entered.append("second")
 
     thread, told = threading.Thread(target=second), ""
-    with bootstrap.alone(tmp_path):
+    with bootstrap.alone(tmp_path / ".venv"):
+        with bootstrap.alone(tmp_path / ".venv-docs"):
+            entered.append("another")
         thread.start()
         while thread.is_alive() and "waiting for its end" not in (told := told + capsys.readouterr().out):
             time.sleep(0.01)
         entered.append("first ends")
     thread.join(60)
-    assert entered == ["first ends", "second"]
+    assert entered == ["another", "first ends", "second"]

@@ -1,0 +1,1 @@
+"""What makes Airflow read DAG files again."""
