@@ -42,7 +42,7 @@ class Outputs:
     work: Work = field(default_factory=Work)
     made_with: dict[str, str] = field(default_factory=dict)
     measured: Measurements = Measurements()
-    gpus: GpusUse = GpusUse()
+    gpus: GpusUse = field(default_factory=GpusUse)
 
 
 def seen(spec: JobSpec) -> tuple[tuple[Feature, ...], dict[str, Any]]:

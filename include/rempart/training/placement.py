@@ -15,7 +15,6 @@ from rempart.settings.config import Config
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sections import Classification, Pool
 from rempart.sovereignty.places import decide_image, decide_pool, full_image
-from rempart.training.trainers import trainers
 from rempart.training.waiting import Waiting
 
 Outcome = Literal["succeeded", "capacity", "interrupted", "unreachable", "denied", "failed", "ended"]
@@ -113,12 +112,6 @@ def request_of(config: Config, pipeline: ModelPipeline) -> Request:
     order = trainer.gpu_pools or settings.gpu_pools or list(config.gpu_pools)
     gpus = settings.gpus if trainer.gpus is None else trainer.gpus
     return Request(pipeline.classification, gpus, trainer.timeout, tuple(order), trainer.nodes)
-
-
-def processes_of(config: Config, pipeline: ModelPipeline) -> int:
-    """Return a job's processes on each node: one for each GPU, if its trainer can share its work, else one."""
-    gpus = request_of(config, pipeline).gpus
-    return gpus if gpus > 1 and trainers.shares_work(pipeline.trainer.use) else 1
 
 
 def plan(

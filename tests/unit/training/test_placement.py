@@ -22,10 +22,8 @@ from rempart.training.placement import (
     Wait,
     next_step,
     plan,
-    processes_of,
 )
 from rempart.training.waiting import Waiting
-from tests.unit.training import stage
 
 TODAY = date(2026, 11, 1)
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -229,17 +227,3 @@ def test_within_a_round_no_pool_is_asked_twice(outcomes: list[Outcome]) -> None:
 def test_pools_that_the_policy_excludes_are_excluded_whatever_is_free() -> None:
     found = planned(config(a={}, x={"operator": "us"}), x=100, a=0)
     assert [option.pool for option in found.options] == ["a"]
-
-
-@pytest.mark.parametrize(
-    ("trainer", "processes"),
-    [
-        ({"use": "tabular_network", "gpus": 2}, 2),
-        ({"use": "tabular_network", "gpus": 2, "nodes": 3}, 2),
-        ({"use": "tabular_network", "gpus": 0}, 1),
-        ({"use": "tabular_network"}, 1),
-        ({"use": "xgboost", "gpus": 2}, 1),
-    ],
-)
-def test_a_trainer_that_shares_its_work_runs_a_process_for_each_gpu(trainer: dict[str, Any], processes: int) -> None:
-    assert processes_of(config(a={}), stage.pipeline(trainer=trainer)) == processes

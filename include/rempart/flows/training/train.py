@@ -40,7 +40,6 @@ from rempart.training.job import (
     Tracking,
     TrainerSpec,
 )
-from rempart.training.placement import processes_of
 from rempart.training.trainers import trainers
 
 if TYPE_CHECKING:
@@ -322,7 +321,7 @@ def job_spec(
         validation=how.validation,
         backtest=how.backtest,
         nodes=pipeline.trainer.nodes,
-        processes=processes_of(config, pipeline),
+        processes=orders.processes(config, pipeline),
         tracking=Tracking(connection="mlflow", experiment=pipeline.name),
         output=Output(site=dataset.site, bucket=config.buckets.artifacts, prefix="jobs/"),
         snapshot=snapshot,

@@ -1,7 +1,7 @@
-"""Read NVIDIA's GPUs by NVML, which the driver brings and `nvidia-ml-py` calls. Nothing of it is loaded before a job asks.
+"""Read NVIDIA's GPUs by NVML, which the driver brings and `nvidia-ml-py` calls. It is loaded when a job asks.
 
 NVML knows every GPU of a machine (in a container: those that it was given). CUDA_VISIBLE_DEVICES says which of them a
-process uses, by number or UUID; the numbers are NVML's where CUDA_DEVICE_ORDER is PCI_BUS_ID, as the entry point sets it.
+process uses, by number or UUID. The numbers are NVML's where CUDA_DEVICE_ORDER is PCI_BUS_ID; the entry point sets it.
 """
 
 from __future__ import annotations

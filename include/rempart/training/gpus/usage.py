@@ -133,8 +133,8 @@ def together(first: GpusUse, others: Iterable[str]) -> GpusUse:
 def figures(use: GpusUse) -> dict[str, float]:
     """Return the figures for MLflow by name; none that is unknown of one of the GPUs.
 
-    `gpu_count`; `gpu_utilisation_mean` over all GPUs; `gpu_utilisation_peak` and `gpu_memory_peak_bytes` of the GPU with
-    the highest; `gpu_energy_joules` of all together.
+    `gpu_count`; `gpu_utilisation_mean` over all GPUs; `gpu_utilisation_peak` and `gpu_memory_peak_bytes`: the highest
+    of a GPU; `gpu_energy_joules` of all together.
     """
     devices = use.devices
     if not devices:
