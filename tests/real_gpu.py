@@ -80,8 +80,8 @@ class Bench:
     def error(self, predicted: Any) -> float:
         return float(abs(predicted - self.target).mean())
 
-    def apart(self, one: Any, other: Any) -> float:
-        return float(abs(one - other).mean() / self.target.std())
+    def apart(self, predicted: Any, expected: Any) -> float:
+        return float(abs(predicted - expected).mean() / self.target.std())
 
 
 def devices(bench: Bench) -> Iterator[Check]:
@@ -104,11 +104,11 @@ def devices(bench: Bench) -> Iterator[Check]:
     yield Check("PyTorch", passed, f"{torch.__version__} for CUDA {torch.version.cuda}, sees {named}")
 
 
-def same(one: Any, other: Any) -> bool:
+def same(first: Any, second: Any) -> bool:
     """Whether two networks have the same weights and biases to the bit."""
     import numpy as np
 
-    pairs = (pair for layers in zip(one.layers, other.layers, strict=True) for pair in zip(*layers, strict=True))
+    pairs = (pair for layers in zip(first.layers, second.layers, strict=True) for pair in zip(*layers, strict=True))
     return all(np.array_equal(*pair) for pair in pairs)
 
 
@@ -122,9 +122,9 @@ def network(bench: Bench) -> Iterator[Check]:
     apart = bench.apart(plain.predict(some), cpu.predict(some))
     yield Check("network on the device as on the CPU", apart < CLOSE, f"{apart:.2e} of the target's spread apart")
     mixed = bench.network(bench.device, "bfloat16")
-    one, other = (bench.error(made.predict(bench.inputs)) for made in (plain, mixed))
-    passed = other < WORSE * one and not same(plain, mixed)
-    yield Check("mixed precision learns as float32", passed, f"error {other:.4f} with bfloat16, {one:.4f} without")
+    without, error = (bench.error(made.predict(bench.inputs)) for made in (plain, mixed))
+    passed = error < WORSE * without and not same(plain, mixed)
+    yield Check("mixed precision learns as float32", passed, f"error {error:.4f} with bfloat16, {without:.4f} without")
     for name, made in (("float32", plain), ("bfloat16", mixed)):
         session = onnx_format.open_session(made.to_onnx())
         apart = bench.apart(onnx_format.run(session, some, "regression", 0), made.predict(some))

@@ -138,20 +138,14 @@ def test_two_nodes_learn_what_one_learns_from_the_same_batches(order, whole, tmp
         np.testing.assert_allclose(two, weight, rtol=1e-4, atol=2e-5)
 
 
-def test_two_processes_on_one_node_make_the_model_of_two_nodes(order, whole, tmp_path):
-    job = Job(tmp_path, *order, nodes=1, processes=2)
-    result = job.train()
-    assert job.model() == whole[0] and result.made_with["nodes"] == "2"
-    assert result.seconds["wait_for_data"] < result.seconds["train"]
-
-
-def test_asked_to_end_the_processes_of_a_node_end_together_and_go_on_from_their_step(order, whole, tmp_path):
+def test_two_processes_on_one_node_end_together_and_make_the_model_of_two_nodes(order, whole, tmp_path):
     job = Job(tmp_path, *order, nodes=1, processes=2)
     (ended,) = job.attempt(DISTURBED_NODE=0, DISTURBED_AT=AT, DISTURBED_BY=int(signal.SIGTERM), OF_PARENT=1)
-    message = ended.message("interrupted")
-    assert ended.status == 143 and message["step"] == message["saved_step"] >= AT
+    message = {line["node"]: line for line in ended.lines if line["stage"] == "interrupted"}
+    assert ended.status == 143 and message[0]["saved_step"] == message[0]["step"] == message[1]["step"] >= AT
     result = job.train()
-    assert job.model() == whole[0] and result.work.resumed_from == message["saved_step"]
+    assert job.model() == whole[0] and result.work.resumed_from == message[0]["saved_step"]
+    assert result.made_with["nodes"] == "2" and result.seconds["wait_for_data"] < result.seconds["train"]
 
 
 def test_so_do_three_with_shares_of_two_rows_one_or_none(order, tmp_path):
