@@ -295,7 +295,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault(nvml.ORDER, "PCI_BUS_ID")  # so that CUDA and NVML give a GPU the same number
     try:
         spec = read_spec(given.spec)
-    except RempartError as error:
+    except Exception as error:
         return _failed(Group(), error)
     alone = spec.processes == 1 or PROCESS in os.environ
     if not alone and (status := processes.start(spec.processes, spec.nodes)) is not None:

@@ -82,6 +82,7 @@ def environment(spec: JobSpec) -> list[dict[str, str]]:
         "OMP_WAIT_POLICY": "PASSIVE",
         "MPLBACKEND": "Agg",
         "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108 - in the pod
+        "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",  # CUDA, and NVML for the GPU's use
     }
     return [{"name": name, "value": value} for name, value in values.items()]
 
