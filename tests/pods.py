@@ -77,6 +77,7 @@ def project(home: Path, declared: Mapping[str, Mapping[str, Any]] | None = None,
             "namespace": f"training-{name}",
             "tolerations": [{"key": GPU}],
             "max_pending": scaled(8),
+            "price_per_gpu_hour": 3.6,
             **(declared or {}).get(name, {}),
         }
         for name, (operator, region) in POOLS.items()

@@ -68,10 +68,15 @@ def test_a_job_runs_in_the_first_pool_and_its_evidence_says_where(trial: pods.Tr
     with session(trial.platform.tracking()) as client:
         assert client.get_run(result.run_id).data.tags["rempart.placement.pool"] == "gpu-a"
         assert client.get_model_version(trial.pipeline.name, result.version).tags["rempart.placement.region"] == "par"
+        assert client.get_run(result.run_id).data.metrics["gpu_seconds"] == ran["seconds"] * ran["gpus"]
     placed = trial.platform.ledger.find("placement")[0].body
     assert placed["ran"]["node"] == node and placed["outcome"] == "succeeded"
-    known = trial.platform.ledger.find("candidate")[0].body["placement"]
+    candidate = trial.platform.ledger.find("candidate")[0].body
+    known, cost = candidate["placement"], candidate["cost"]
     assert (known["pool"], known["pod"]) == ("gpu-a", ran["pod"])
+    assert cost["complete"] and cost["attempts"] == 1 and cost["gpu_seconds"] == ran["seconds"] * ran["gpus"]
+    assert cost["euros"] == pytest.approx(3.6 / 3600 * cost["gpu_seconds"]) and candidate["carbon"] is None
+    assert candidate["gpus"]["devices"] == [] and candidate["gpus"]["why"].startswith("none seen")
     assert not trial.pods("gpu-b") and not trial.pods("gpu-us")
 
 

@@ -114,6 +114,9 @@ class Pool(Place):
     quota: int | None = Field(default=None, ge=0, description="GPUs that the contract grants at a time.")
     elastic: bool = Field(default=False, description="True if the operator adds nodes on demand.")
     price_per_gpu_hour: float | None = Field(default=None, ge=0, description="Contract price in EUR per GPU hour.")
+    carbon_grams_per_kwh: float | None = Field(
+        default=None, ge=0, description="Grams of CO2 per kWh by the contract. Without it no carbon is told."
+    )
     priority_class: str | None = None
     queue: str | None = Field(default=None, description="Name of Kueue's LocalQueue in the namespace.")
     runtime: str | None = Field(

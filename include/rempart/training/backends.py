@@ -22,7 +22,7 @@ from rempart.settings.config import Connection, Connections, project_root
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.port import Site
 from rempart.training.attempts.interruption import INTERRUPTED
-from rempart.training.attempts.process_group import LISTENING
+from rempart.training.attempts.process_group import LISTENING, loopback
 from rempart.training.entrypoint import TRY_AGAIN
 from rempart.training.job import JobResult, JobSpec, parse_result
 from rempart.training.trainers import trainers
@@ -189,13 +189,12 @@ def places(nodes: int) -> Iterator[list[Place]]:
         yield [Place({})]
         return
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
         shared = {
             "PET_NNODES": str(nodes),
             "PET_NPROC_PER_NODE": "1",
             "PET_MASTER_ADDR": "127.0.0.1",
             "PET_MASTER_PORT": str(listening.getsockname()[1]),
-            "GLOO_SOCKET_IFNAME": loopback,
+            "GLOO_SOCKET_IFNAME": loopback(),
             "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // nodes)),
         }
         first = Place({**shared, "PET_NODE_RANK": "0", LISTENING: str(listening.fileno())}, (listening.fileno(),))
@@ -203,13 +202,13 @@ def places(nodes: int) -> Iterator[list[Place]]:
 
 
 def _entry_point(spec: JobSpec) -> tuple[str, ...]:
-    return python_of(spec.trainer.use, spec.nodes), "-m", "rempart.training.entrypoint"
+    return python_of(spec.trainer.use, spec.size), "-m", "rempart.training.entrypoint"
 
 
-def python_of(use: str, nodes: int = 1) -> str:
+def python_of(use: str, processes: int = 1) -> str:
     """Return this Python; for a PyTorch trainer that of the trainer's own environment, if there is one."""
     built_in = trainers.BUILT_IN.get(use)
-    needs_torch = nodes > 1 or (built_in is not None and built_in.needs_torch)
+    needs_torch = processes > 1 or (built_in is not None and built_in.needs_torch)
     own = project_root() / ".venv-trainer" / "bin" / "python"
     return str(own) if needs_torch and own.is_file() else sys.executable
 

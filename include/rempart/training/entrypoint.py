@@ -8,8 +8,9 @@ again with a new one), 143 asked to end by SIGTERM or Ctrl-C (run again), 1 anyt
 
 `--probe URL...` stops at the point before data, and says whether each address answers (`rempart pool doctor --probe`).
 
-A job on several nodes is this command once on each (see `process_group`). The first one does all of the above; the
-others share the training, and end as the first does. 75 also means that the nodes did not meet, 143 that one is gone.
+A job on several nodes is this command once on each (see `process_group`); where a node has several GPUs, it starts a
+process for each (see `processes`). The first one does all of the above; the others share the training, and end as the
+first does. 75 also means that they did not meet, 143 that one is gone.
 """
 
 from __future__ import annotations
@@ -41,11 +42,13 @@ from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.port import Site
 from rempart.training import experiment, outputs
 from rempart.training.addresses import reach
-from rempart.training.attempts import process_group
+from rempart.training.attempts import process_group, processes
 from rempart.training.attempts.checkpoints import Checkpoints
 from rempart.training.attempts.interruption import INTERRUPTED, Interrupted, Interruption
-from rempart.training.attempts.process_group import Group, PeerLost
+from rempart.training.attempts.process_group import PROCESS, Group, PeerLost
 from rempart.training.attempts.progress import EVERY_SECONDS, Progress, TrainingRun
+from rempart.training.gpus import nvml, usage
+from rempart.training.gpus.watch import Gpus
 from rempart.training.job import PYTHON, JobResult, JobSite, JobSpec, Origin, Validated, Work, parse_result, parse_spec
 from rempart.training.outputs import Measurements, Outputs
 from rempart.training.permission import decide, permission_of
@@ -64,7 +67,7 @@ TRAIN, NOTHING = b"train", b"nothing"
 
 @dataclass(frozen=True)
 class World:
-    """Environment of a job: sites, interruption, and seconds between two checkpoints (0: after each step)."""
+    """Environment of a job: sites, interruption, GPUs, and seconds between two checkpoints (0: after each step)."""
 
     site: Callable[[JobSite], Site]
     connections: Connections
@@ -73,6 +76,7 @@ class World:
     checkpoint_every: float = EVERY_SECONDS
     interruption: Interruption = field(default_factory=Interruption)
     group: Group = field(default_factory=Group)
+    gpus: Callable[[], Gpus] = nvml.opened
 
 
 def run_job(spec: JobSpec, world: World) -> JobResult:
@@ -95,7 +99,8 @@ def run_job(spec: JobSpec, world: World) -> JobResult:
     features = outputs.seen(spec)[0]
     logged_files = {name: body for name, body in outcome.files.items() if name != "metrics.json"}
     connection = world.connections(spec.tracking.connection)
-    logged = _retried(lambda: experiment.log(connection, spec, features, outcome.metrics, logged_files), world)
+    shown = outcome.metrics | usage.figures(outcome.gpus)
+    logged = _retried(lambda: experiment.log(connection, spec, features, shown, logged_files), world)
     seconds = {**outcome.seconds, "log": round(time.monotonic() - began, 3)}
     world.progress("logged", run_id=logged.run_id, seconds=seconds["log"])
     result = JobResult(
@@ -110,6 +115,7 @@ def run_job(spec: JobSpec, world: World) -> JobResult:
         rows=outcome.rows,
         work=work,
         made_with=outcome.made_with,
+        gpus=outcome.gpus,
         validation=outcome.measured.validation,
         backtest=outcome.measured.backtest,
         decision=permission_of(spec).decision,
@@ -129,7 +135,7 @@ def share_job(spec: JobSpec, world: World) -> None:
     if world.group.broadcast() == TRAIN:
         checkpoints = Checkpoints(world.site(spec.output.site), spec, world.progress)
         run = TrainingRun(checkpoints, world.progress, world.interruption, world.checkpoint_every, group=world.group)
-        outputs.share(spec, world.site, run)
+        outputs.share(spec, world.site, run, world.gpus)
     world.group.await_first()
 
 
@@ -150,10 +156,10 @@ def _check(spec: JobSpec, group: Group) -> None:
                 f"{PYTHON} where jobs are ordered (`make setup PYTHON=python{PYTHON}`)."
             )
         raise TrainingError(what, hint)
-    if group.size != spec.nodes:
+    if group.size != spec.size:
         raise TrainingError(
-            f"run the job: it is for {spec.nodes} nodes, but was started on {group.size}",
-            "Start one process for each node.",
+            f"run the job: it is for {spec.size} processes on {spec.nodes} nodes, but was started as {group.size}",
+            "Start this command once on each node.",
         )
 
 
@@ -165,7 +171,7 @@ def _made(spec: JobSpec, site: Site, checkpoints: Checkpoints, world: World) -> 
         return before, before.work.model_copy(update={"done_here": 0, "resumed_from": before.work.steps})
     world.group.broadcast(TRAIN)
     run = TrainingRun(checkpoints, world.progress, world.interruption, world.checkpoint_every, group=world.group)
-    outcome = outputs.make(spec, world.site, world.progress, run)
+    outcome = outputs.make(spec, world.site, world.progress, run, world.gpus)
     site.write(spec.output.bucket, spec.key("spec.json"), spec.to_json(), content_type="application/json")
     # metrics.json names the others and their hashes: with it, the outputs are complete
     for name, body in sorted(outcome.files.items(), key=lambda item: item[0] == "metrics.json"):
@@ -207,7 +213,8 @@ def _trained_before(spec: JobSpec, site: Site) -> Outputs | None:
     of = Measurements(
         Validated.model_validate(validation) if validation else None, tuple(map(Origin.model_validate, backtest))
     )
-    return Outputs(files, facts["metrics"], facts["rows"], facts["seconds"], work, facts.get("made_with", {}), of)
+    made_with, gpus = facts.get("made_with", {}), usage.GpusUse.model_validate(facts["gpus"])
+    return Outputs(files, facts["metrics"], facts["rows"], facts["seconds"], work, made_with, of, gpus)
 
 
 def _print(stage: str, **facts: Any) -> None:
@@ -285,10 +292,18 @@ def main(arguments: list[str] | None = None) -> int:
     # threads that spin while they wait stall each other on a busy machine: ten times slower was seen
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.update(TELEMETRY_OFF)  # before a library is loaded that looks
+    os.environ.setdefault(nvml.ORDER, "PCI_BUS_ID")  # so that CUDA and NVML give a GPU the same number
+    try:
+        spec = read_spec(given.spec)
+    except Exception as error:
+        return _failed(Group(), error)
+    alone = spec.processes == 1 or PROCESS in os.environ
+    if not alone and (status := processes.start(spec.processes, spec.nodes)) is not None:
+        return status
     interruption = Interruption()
     try:
         with interruption.listening(lambda: _print("interrupted", **interruption.facts, in_time=False)):
-            return _run(given.spec, given.checkpoint_every, interruption, given.probe)
+            return _run(spec, given.checkpoint_every, interruption, given.probe)
     except Interrupted:  # the request came between two of the lines above
         return INTERRUPTED
 
@@ -305,11 +320,10 @@ def _probed(spec: JobSpec, group: Group, targets: Sequence[str]) -> int:
     return 0 if all(ok for _, ok, _ in answers) else 1
 
 
-def _run(named: str, checkpoint_every: float, interruption: Interruption, probe: Sequence[str] | None) -> int:
+def _run(spec: JobSpec, checkpoint_every: float, interruption: Interruption, probe: Sequence[str] | None) -> int:
     group = Group()
     try:
-        spec = read_spec(named)
-        if (seat := process_group.seat(spec.nodes, os.environ)) is not None:
+        if (seat := process_group.seat(spec.nodes, os.environ, spec.processes)) is not None:
             _print("joining", node=seat.rank, nodes=seat.size)
             group = process_group.join(seat, spec.job_id)
             _print("joined", node=group.rank, nodes=group.size)
@@ -331,12 +345,16 @@ def _run(named: str, checkpoint_every: float, interruption: Interruption, probe:
         return group.leave(0)
     except Interrupted as end:
         return _interrupted(end, group, interruption)
-    except RempartError as error:
+    except Exception as error:
+        return _failed(group, error)
+
+
+def _failed(group: Group, error: Exception) -> int:
+    """Say why the job failed, and leave; the exit status."""
+    if isinstance(error, RempartError):
         report = {"error": type(error).__name__, "what": error.what, "hint": error.hint}
-        status = TRY_AGAIN if error.transient else 1
-        if isinstance(error, SessionExpired):
-            status = SESSION_OVER
-    except Exception as error:  # its message may quote data, so only its kind and place are said
+        status = SESSION_OVER if isinstance(error, SessionExpired) else TRY_AGAIN if error.transient else 1
+    else:  # its message may quote data, so only its kind and place are said
         what = f"unexpected, {trainers.place_of(error)}"
         report, status = {"error": type(error).__name__, "what": what, "hint": "Report it."}, 1
     _print("failed", **_node(group), **report)

@@ -24,8 +24,9 @@ from rempart.models.inputs import Input
 from rempart.settings.columns import ColumnType
 from rempart.settings.schema import Strict
 from rempart.settings.sections import Classification
+from rempart.training.gpus.usage import GpusUse
 
-VERSION: Literal[4] = 4
+VERSION: Literal[5] = 5
 """Version of the contract. The orderer of a job and the image that runs it must agree on it."""
 SHA256 = r"^[0-9a-f]{64}$"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -169,15 +170,15 @@ class JobLabels(Strict):
 
 
 class JobSpec(Strict):
-    """One training job, version 4 of the contract. `nodes`: its processes, one on each node. `used`: snapshot of each
-    pipeline whose feature views the training set has.
+    """One training job, version 5 of the contract. `processes`: on each of its `nodes`, one for each GPU, which share
+    the training. `used`: snapshot of each pipeline whose feature views the training set has.
 
     `permission` is written for each attempt (rempart.training.permission) and is no part of the job's identity. Neither
     is `python`, the orderer's version: where it matters, the code's version differs too. `inputs` only describe the
     model.
     """
 
-    version: Literal[4] = VERSION
+    version: Literal[5] = VERSION
     job_id: str = ""
     pipeline: str
     classification: Classification
@@ -190,6 +191,7 @@ class JobSpec(Strict):
     validation: Split | None = None
     backtest: Origins | None = None
     nodes: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1, le=64)
     tracking: Tracking
     output: Output
     snapshot: str
@@ -224,9 +226,14 @@ class JobSpec(Strict):
         for name in ("validation", "backtest"):
             if (how := getattr(self, name)) is not None:
                 determining[name] = how.model_dump()
-        if self.nodes > 1:  # sums over nodes round otherwise than one node's
-            determining["nodes"] = self.nodes
+        if self.size > 1:  # sums over processes round otherwise than one process's, wherever they run
+            determining["nodes"] = self.size
         return hashlib.sha256(canonical_json.encode(determining)).hexdigest()[:16]
+
+    @property
+    def size(self) -> int:
+        """Return the number of processes on all nodes together."""
+        return self.nodes * self.processes
 
     def key(self, name: str) -> str:
         """Return the object key of one of the job's files."""
@@ -286,11 +293,11 @@ class JobResult(Strict):
 
     `metrics`: on rows that it learned from (`train_mae`), or was given to validate on (`validation_mae`), and over
     back-tests; the platform measures the held-out rows. `rows`: those that it learned from.
-    `made_with`: what the trainer ran on, if reported (PyTorch: version, device, precision). `decision`: the digest of
-    the policy's decision in the job's spec.
+    `made_with`: what the trainer ran on, if reported (PyTorch: version, device, precision). `gpus`: those that its
+    processes saw, and their use while it trained. `decision`: the digest of the policy's decision in the job's spec.
     """
 
-    version: Literal[4] = VERSION
+    version: Literal[5] = VERSION
     job_id: str
     status: Literal["succeeded"]
     metrics: dict[str, float] = Field(min_length=1)
@@ -302,6 +309,7 @@ class JobResult(Strict):
     rows: int = Field(ge=1)
     work: Work = Field(default_factory=Work)
     made_with: dict[str, str] = Field(default_factory=dict)
+    gpus: GpusUse = GpusUse()
     validation: Validated | None = None
     backtest: tuple[Origin, ...] = ()
     decision: str = Field(pattern=SHA256)
@@ -346,7 +354,7 @@ def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
 
 def parse_spec(body: bytes | str) -> JobSpec:
     """Return a spec from JSON. Raises TrainingError with each fault."""
-    spec: JobSpec = _parse("the job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 4.")
+    spec: JobSpec = _parse("the job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 5.")
     return spec
 
 

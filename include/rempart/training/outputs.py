@@ -11,12 +11,15 @@ from typing import Any
 from rempart import canonical_json
 from rempart.errors import TrainingError
 from rempart.models import metrics, onnx_format
-from rempart.models.encoding import Feature, encode
+from rempart.models.encoding import Feature
 from rempart.sites.port import Site
-from rempart.training import datasets, plots
+from rempart.training import plots
 from rempart.training.attempts.progress import Progress, TrainingRun
+from rempart.training.gpus import nvml, usage
+from rempart.training.gpus.usage import GpusUse
+from rempart.training.gpus.watch import Gpus, Watch
 from rempart.training.job import BACKTEST_FILE, DIFFERENCE, LEARNT, JobSite, JobSpec, Origin, Validated, Work
-from rempart.training.protocol import learning
+from rempart.training.protocol import learning, reading
 from rempart.training.trainers import trainers
 
 
@@ -39,6 +42,7 @@ class Outputs:
     work: Work = field(default_factory=Work)
     made_with: dict[str, str] = field(default_factory=dict)
     measured: Measurements = Measurements()
+    gpus: GpusUse = field(default_factory=GpusUse)
 
 
 def seen(spec: JobSpec) -> tuple[tuple[Feature, ...], dict[str, Any]]:
@@ -46,7 +50,13 @@ def seen(spec: JobSpec) -> tuple[tuple[Feature, ...], dict[str, Any]]:
     return trainers.left_out([feature.feature() for feature in spec.features], spec.trainer.params)
 
 
-def make(spec: JobSpec, site: Callable[[JobSite], Site], progress: Progress, run: TrainingRun) -> Outputs:
+def make(
+    spec: JobSpec,
+    site: Callable[[JobSite], Site],
+    progress: Progress,
+    run: TrainingRun,
+    gpus: Callable[[], Gpus] = nvml.opened,
+) -> Outputs:
     """Train, and check the model. Raises TrainingError, SiteError, IntegrityError; Interrupted when asked to end."""
     began = time.monotonic()
     features, classes = seen(spec)[0], len(spec.target.values)
@@ -55,10 +65,20 @@ def make(spec: JobSpec, site: Callable[[JobSite], Site], progress: Progress, run
     seconds = {"read": round(time.monotonic() - began, 3)}
     run.group.meet()
     progress("training", trainer=spec.trainer.use, rows=len(rows.inputs), columns=rows.inputs.shape[1])
-    began = time.monotonic()
-    with run.computing():
-        learned = learning.learn(spec, rows, rows.inputs[some], run, progress)
-    seconds["train"] = round(time.monotonic() - began, 3)
+    with Watch(gpus) as watch:
+        began = time.monotonic()
+        with run.computing():
+            learned = learning.learn(spec, rows, rows.inputs[some], run, progress)
+        seconds |= {"train": round(time.monotonic() - began, 3), **run.waited()}
+        others = run.group.gather("")[1:]
+        began = time.monotonic()
+        with run.computing():
+            tried, over = learning.backtested(spec, rows, progress)
+        if tried:
+            seconds["backtest"] = round(time.monotonic() - began, 3)
+    used = usage.together(watch.use(), others)
+    if used.devices or run.made_with.get("device") == "cuda":
+        progress("gpus", **usage.line(used))
     began = time.monotonic()
     trained, inputs, learnt = learned.model, learned.on.inputs, learned.on.target
     some = slice(None, None, -(-len(inputs) // learning.CHECKED))
@@ -66,23 +86,18 @@ def make(spec: JobSpec, site: Callable[[JobSite], Site], progress: Progress, run
     measured = {f"{LEARNT}{name}": value for name, value in metrics.score(spec.task, learnt[some], predicted).items()}
     if trained.largest_difference is not None:
         measured[DIFFERENCE] = trained.largest_difference
-    measured = learning.finite(measured | learned.metrics)
+    measured = learning.finite(measured | learned.metrics) | over
     files = {
         onnx_format.MODEL_FILE: trained.body,
         "features.json": canonical_json.encode([feature.as_json() for feature in features]),
     }
     if learned.validated is not None:
         files["validation.json"] = canonical_json.encode(learned.validated.model_dump())
-    seconds["evaluate"] = round(time.monotonic() - began, 3)
-    began = time.monotonic()
-    with run.computing():
-        tried, over = learning.backtested(spec, rows, progress)
     if tried:
-        seconds["backtest"] = round(time.monotonic() - began, 3)
         metric = "mae" if spec.task == "regression" else "log_loss"
         files[BACKTEST_FILE] = canonical_json.encode([origin.model_dump() for origin in tried])
         files["backtest.png"] = plots.backtest([(o.begins[:10], o.metrics[metric]) for o in tried], metric)
-    measured |= over
+    seconds["evaluate"] = round(time.monotonic() - began, 3)
     progress("trained", seconds=seconds["train"], **{name: round(value, 4) for name, value in measured.items()})
     facts = {
         "metrics": measured,
@@ -90,32 +105,37 @@ def make(spec: JobSpec, site: Callable[[JobSite], Site], progress: Progress, run
         "seconds": seconds,
         "work": run.work().model_dump(),
         "made_with": run.made_with,
+        "gpus": used.model_dump(),
         "validation": learned.validated.model_dump() if learned.validated else None,
         "backtest": [origin.model_dump() for origin in tried],
         "files": {name: hashlib.sha256(body).hexdigest() for name, body in files.items()},
     }
     made = {**files, "metrics.json": canonical_json.encode(facts)}
     of = Measurements(learned.validated, tried)
-    return Outputs(made, measured, len(inputs), seconds, run.work(), dict(run.made_with), of)
+    return Outputs(made, measured, len(inputs), seconds, run.work(), dict(run.made_with), of, used)
 
 
-def share(spec: JobSpec, site: Callable[[JobSite], Site], run: TrainingRun) -> None:
+def share(
+    spec: JobSpec, site: Callable[[JobSite], Site], run: TrainingRun, gpus: Callable[[], Gpus] = nvml.opened
+) -> None:
     """Take part in the training on a node other than the first, without files. Raises the errors of `make`."""
     rows = _rows(spec, site)
     run.group.meet()
-    with run.computing():
+    with Watch(gpus) as watch, run.computing():
         learning.share(spec, rows, run)
+    run.group.gather(watch.use().told())
 
 
 def _rows(spec: JobSpec, site: Callable[[JobSite], Site]) -> learning.Rows:
     """Return the rows to learn from, after checking their SHA-256."""
     place = spec.dataset
-    table = datasets.decoded(site(place.site).read(place.bucket, place.key, sha256=place.sha256))
-    if table.num_rows != place.rows:
+    features, params = seen(spec)
+    body = site(place.site).read(place.bucket, place.key, sha256=place.sha256)
+    keep = reading.needed(spec.validation, spec.backtest)
+    read = reading.read(body, features, spec.target.feature(), keep)
+    if len(read.target) != place.rows:
         raise TrainingError(
-            f"check the dataset: it has {table.num_rows} instead of {place.rows} rows to learn from",
+            f"check the dataset: it has {len(read.target)} instead of {place.rows} rows to learn from",
             "Freeze the training set again, and check the pipeline's `holdout`.",
         )
-    features, params = seen(spec)
-    target = metrics.target_values(spec.target.feature(), table)
-    return learning.Rows(table, encode(features, table), target, params, features)
+    return learning.Rows(read.table, read.inputs, read.target, params, features)

@@ -3,6 +3,7 @@
 .venv-trainer/bin/python node.py FOLDER --spec FILE
 
 Variables: DISTURBED_NODE, DISTURBED_AT and DISTURBED_BY send the process of one rank a signal after a step;
+OF_PARENT sends it to the process that started those of its node;
 CORRUPT_NODE reads a training set that is not the one on record.
 """
 
@@ -72,7 +73,7 @@ def disturb(run: type[progress.TrainingRun]) -> None:
 
     def checkpoint(self, step, arrays):
         if step == at:
-            os.kill(os.getpid(), number)
+            os.kill(os.getppid() if "OF_PARENT" in os.environ else os.getpid(), number)
         undisturbed(self, step, arrays)
 
     run.checkpoint = checkpoint

@@ -50,7 +50,7 @@ def spec(**changes) -> JobSpec:
 
 def result(**changes) -> str:
     good = {
-        "version": 4,
+        "version": 5,
         "decision": "c" * 64,
         "job_id": spec().job_id,
         "status": "succeeded",
@@ -76,15 +76,19 @@ def test_what_does_not_change_the_outcome_does_not_change_the_job():
     assert spec(permission=None).job_id == spec().job_id
 
 
+def test_where_the_processes_of_a_job_run_does_not_change_it():
+    assert spec(nodes=2, processes=2).job_id == spec(nodes=4).job_id == spec(processes=4).job_id
+
+
 def test_the_python_that_ordered_stands_in_the_spec_and_does_not_change_the_job():
     assert json.loads(spec().to_json())["python"] == PYTHON
     assert spec(python="3.99").job_id == spec().job_id
     assert parse_spec(spec(python="3.99").to_json()).python == "3.99"
 
 
-@pytest.mark.parametrize("version", [1, 3, None])
+@pytest.mark.parametrize("version", [1, 4, None])
 def test_a_spec_and_a_result_of_another_version_are_refused_by_name(version):
-    told = f"version {version} of the contract, but this program reads version 4"
+    told = f"version {version} of the contract, but this program reads version 5"
     with pytest.raises(TrainingError, match=told) as refused:
         parse_spec(json.dumps(json.loads(spec().to_json()) | {"version": version}))
     assert "make images" in refused.value.hint
@@ -99,6 +103,7 @@ def test_a_spec_and_a_result_of_another_version_are_refused_by_name(version):
         {"trainer": TrainerSpec(use="gradient_boosting", params={"max_iter": 5, "learning_rate": 0.1}, seed=4)},
         {"code_version": "2"},
         {"nodes": 2},
+        {"processes": 2},
         {"validation": Split(column="arrival", share=0.15)},
         {"backtest": Origins(column="arrival", origins=3, every=86_400)},
         {"features": (FeatureSpec(name="stay__nights", type="number"),)},

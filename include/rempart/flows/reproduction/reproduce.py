@@ -60,10 +60,10 @@ def reproduce(platform: Platform, pipeline: ModelPipeline, version: str, toleran
     active = platform.active_site(pipeline.classification)
     spec = _order(active, platform.config.buckets.artifacts, record)
     code = trainers.code_version(spec.trainer.use)
-    if spec.nodes > 1:
+    if spec.size > 1:
         raise ModelRefused(
-            f"reproduce model {pipeline.name} version {version}: it was trained on {spec.nodes} nodes, and this "
-            "machine is one",
+            f"reproduce model {pipeline.name} version {version}: it was trained by {spec.size} processes on "
+            f"{spec.nodes} nodes, and a reproduction is one process",
             f"Start the training again: `rempart pipeline run {pipeline.name} --follow`.",
         )
     names = (active.name, *sorted(set(platform.config.sites) - {active.name}))

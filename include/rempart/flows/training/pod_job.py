@@ -24,6 +24,8 @@ from rempart.sovereignty import pods
 from rempart.sovereignty.policy import Decision
 from rempart.training import permission
 from rempart.training.attempts.record import Record, read_order
+from rempart.training.gpus.cost import spent
+from rempart.training.gpus.usage import energy
 from rempart.training.job import JobResult, JobSpec, Param
 from rempart.training.kubernetes import pod, train_job, verdict
 from rempart.training.kubernetes.verdict import Ending
@@ -297,4 +299,6 @@ def finish(
     job_credentials.release(platform.config, platform.connections, job.spec)
     ran = job.ran()
     shown = {name: value for name, value in ran.items() if name not in ("seconds", "nodes", "waited")} if ran else None
-    return replace(train.register(platform, pipeline, job.spec, result, ran=shown, verdict=verdict), placement=ran)
+    used = spent(platform.config.gpu_pools, job.record.admitted_attempts(), energy(result.gpus))
+    made = train.register(platform, pipeline, job.spec, result, ran=shown, spent=used, verdict=verdict)
+    return replace(made, placement=ran)

@@ -24,8 +24,9 @@ from rempart.models.encoding import Feature, features_of
 from rempart.models.inputs import usage
 from rempart.settings.config import Config
 from rempart.settings.pipeline import ModelPipeline
-from rempart.training import datasets, permission
+from rempart.training import datasets, experiment, permission
 from rempart.training.backends import LocalBackend, TrainingBackend
+from rempart.training.gpus.cost import NOTHING_SPENT, Spent
 from rempart.training.job import (
     Dataset,
     FeatureSpec,
@@ -197,15 +198,19 @@ def register(
     result: JobResult,
     *,
     ran: Mapping[str, Any] | None = None,
+    spent: Spent = NOTHING_SPENT,
     verdict: int | None = None,
 ) -> TrainResult:
-    """Verify a job's outputs, register them as a candidate, and write evidence; `ran` tells where, if known.
+    """Verify a job's outputs, register them as a candidate, and write evidence; `ran` and `spent` tell where and for
+    how much, if known.
 
     Raises the errors of `train`.
     """
     active = platform.active()
     site = platform.active_site(pipeline.classification, active)
     measured.verify(site, spec, result)
+    if spent.figures():
+        experiment.log_held_out(platform.tracking(), result.run_id, result.model_id, spent.figures(), {})
     opening = openings.record(platform.ledger, pipeline.name, spec.dataset.held_out, "registration", spec.job_id, ())
     known, tracking = erasures.rewritten(platform.ledger), platform.tracking()
     found = measured.measure(known, tracking, site, spec, result, pipeline)
@@ -234,7 +239,7 @@ def register(
             usage=usage(pipeline.name, [each.input() for each in spec.inputs]),
         )
         version_measured = record.MeasuredVersion(figures, found.rows, version, classification, opening, found.kept)
-        record.write(platform.ledger, spec, result, version_measured, ran=ran, verdict=verdict)
+        record.write(platform.ledger, spec, result, version_measured, ran=ran, spent=spent, verdict=verdict)
     logger.info("registered version %s of model '%s' as a candidate", version, pipeline.name)
     return TrainResult(
         spec.job_id,
@@ -316,6 +321,7 @@ def job_spec(
         validation=how.validation,
         backtest=how.backtest,
         nodes=pipeline.trainer.nodes,
+        processes=orders.processes(config, pipeline),
         tracking=Tracking(connection="mlflow", experiment=pipeline.name),
         output=Output(site=dataset.site, bucket=config.buckets.artifacts, prefix="jobs/"),
         snapshot=snapshot,

@@ -1,8 +1,9 @@
-"""Coordinate the nodes of one job: one process on each, which sum their results and agree on when to end.
+"""Coordinate the processes of one job on its nodes, which sum their results and agree on when to end.
 
 Each process learns its place from PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR and PET_MASTER_PORT, set by Kubeflow's
-torch runtime and by the local backend. There is one process with one device on a node, whatever PET_NPROC_PER_NODE
-says. The process of rank 0 listens on the port; the others connect to it.
+torch runtime and by the local backend, and from REMPART_PROCESS where a node has several (`processes`). Each has one
+device. How many a node has is said by the job's spec, whatever PET_NPROC_PER_NODE says. The process of rank 0 listens
+on the port; the others connect to it. In what follows, a node is one of these processes.
 
 The traffic (gradients, a checkpoint's arrays, words) is plain TCP by gloo or NCCL, neither encrypted nor authenticated:
 only the pool's network policy confines it. It is numbers, JSON and npz; nothing is unpickled.
@@ -37,6 +38,8 @@ LINGER_SECONDS = 5.0
 POLL_SECONDS = 0.2
 LISTENING = "REMPART_NODES_SOCKET"
 """Variable with the descriptor of the socket that the first node inherits: nobody else can take its port."""
+PROCESS = "REMPART_PROCESS"
+"""Variable with the number of a process on its machine, where it has several."""
 
 
 class PeerLost(Interrupted):
@@ -99,8 +102,13 @@ class Seat:
     """The first node's descriptor of a socket that already listens there, if whoever started it opened one."""
 
 
-def seat(nodes: int, environment: Mapping[str, str]) -> Seat | None:
-    """Return this process's place, or None if it is to be alone. Raises TrainingError."""
+def loopback() -> str:
+    """Return the name of the loopback interface."""
+    return next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+
+
+def seat(nodes: int, environment: Mapping[str, str], processes: int = 1) -> Seat | None:
+    """Return this process's place, or None if it is to be alone. `processes`: on each node. Raises TrainingError."""
     if "PET_NNODES" not in environment:
         if nodes > 1:
             raise TrainingError(
@@ -115,14 +123,16 @@ def seat(nodes: int, environment: Mapping[str, str]) -> Seat | None:
             f"start the job on {nodes} nodes: PET_NNODES is {size}",
             "Start as many nodes as the job's spec names (trainer.nodes in the pipeline).",
         )
-    if size == 1:
+    if size * processes == 1:
         return None
     if not (address := environment.get("PET_MASTER_ADDR", "")):
         raise TrainingError("start the job: PET_MASTER_ADDR is not set", "Set it to the host of the first node.")
     rank = _number(environment, "PET_NODE_RANK", 0, size - 1)
+    if processes > 1:
+        rank = rank * processes + _number(environment, PROCESS, 0, processes - 1)
     port = _number(environment, "PET_MASTER_PORT", 1, 65535)
     listening = _number(environment, LISTENING, 0, 1_000_000) if rank == 0 and LISTENING in environment else None
-    return Seat(rank, size, address, port, listening)
+    return Seat(rank, size * processes, address, port, listening)
 
 
 def _number(environment: Mapping[str, str], name: str, least: int, most: int) -> int:

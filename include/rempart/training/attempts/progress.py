@@ -60,6 +60,8 @@ class TrainingRun:
         self._found: tuple[int, Arrays] | None = None
         self.made_with: dict[str, str] = {}
         """Version, device and precision of the trainer, for the record."""
+        self.waited_seconds: float | None = None
+        """Time in which the trainer waited for rows; None if it does not measure it."""
 
     def computing(self) -> AbstractContextManager[None]:
         """Wrap a trainer. After its first checkpoint, a request to end waits for its next checkpoint."""
@@ -182,6 +184,10 @@ class TrainingRun:
     def computed_again(self, steps: int) -> None:
         """Count repeated steps: they are work, but do not advance the model."""
         self._more += steps
+
+    def waited(self) -> dict[str, float]:
+        """Return the seconds in which the trainer waited for rows, by the name that they have in the result."""
+        return {} if self.waited_seconds is None else {"wait_for_data": round(self.waited_seconds, 3)}
 
     def work(self) -> Work:
         """Return the computed work so far."""

@@ -78,6 +78,17 @@ class Record:
                 return found
         return None
 
+    def admitted_attempts(self) -> list[dict[str, Any]]:
+        """Return where each attempt ran that got a node, in order; `seconds` is missing while it runs."""
+        found = []
+        for attempt in self.attempts():
+            if (ran := self.admitted(attempt.number)) is None:
+                continue
+            if attempt.outcome is not None:
+                ran = self._read(self._key(f"{attempt.number:06}.end.json"))["ran"] or ran
+            found.append(ran)
+        return found
+
     def result(self) -> JobResult | None:
         """Return the job's result, or None. Raises TrainingError for an unusable result."""
         with suppress(ObjectMissing):

@@ -82,6 +82,7 @@ def environment(spec: JobSpec) -> list[dict[str, str]]:
         "OMP_WAIT_POLICY": "PASSIVE",
         "MPLBACKEND": "Agg",
         "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108 - in the pod
+        "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",  # CUDA, and NVML for the GPU's use
     }
     return [{"name": name, "value": value} for name, value in values.items()]
 
@@ -103,6 +104,9 @@ def bare(pool: Pool, container: str) -> dict[str, Any]:
         ],
         "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "2Gi"}}],
     }
+    if pool.max_gpus > 1:  # processes of one job exchange gradients by shared memory: a container's default is 64 MiB
+        made["containers"][0]["volumeMounts"].append({"name": "shared-memory", "mountPath": "/dev/shm"})  # noqa: S108
+        made["volumes"].append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}})
     if pool.node_selector:
         made["nodeSelector"] = dict(pool.node_selector)
     made["tolerations"] = [toleration.model_dump(exclude_none=True, by_alias=True) for toleration in _tolerations(pool)]

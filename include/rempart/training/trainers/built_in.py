@@ -55,7 +55,7 @@ class BuiltIn:
     None without that part: it may stop early, and `choose`. With a parameter `features` it gets the features that the
     model sees. `check(params, task)` raises TrainingError for a parameter that is unknown, of another type or out of
     range. `schema(task)` returns the JSON Schema of each parameter by name.
-    `modules` (names of files in this folder) and `libraries` determine the model: a job's identity holds their hash and
+    `modules` (files in this folder, by path) and `libraries` determine the model: a job's identity holds their hash and
     their versions.
     """
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
 from rempart.training.trainers import constraints, parameters
-from rempart.training.trainers import network_conversion as conversion
 from rempart.training.trainers.built_in import BuiltIn
+from rempart.training.trainers.network import conversion
 from rempart.training.trainers.parameters import Number, Rule
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ TRAINER = BuiltIn(
     fit,
     check,
     lambda task: parameters.schema(RULES[task]),
-    modules=("constraints.py", "linear.py", "network_conversion.py", "parameters.py"),
+    modules=("constraints.py", "linear.py", "network/conversion.py", "parameters.py"),
     libraries=("numpy", "scipy", "scikit-learn", "onnx"),
     check_features=constraints.check,
 )

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
-from rempart.training.trainers import network_conversion as conversion
-from rempart.training.trainers import network_settings
 from rempart.training.trainers.built_in import BuiltIn
+from rempart.training.trainers.network import conversion
+from rempart.training.trainers.network import settings as network_settings
 
 if TYPE_CHECKING:
     from rempart.training.attempts.progress import TrainingRun
@@ -88,18 +88,22 @@ def fit(
     chosen, version = network_settings.settings(params, task), installed()
     # before CUDA starts: its matrix products are reproducible only with a workspace of fixed size
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    from rempart.training.trainers import network_fitting
+    from rempart.training.trainers.network import batches, fitting
 
-    device, precision = network_fitting.place(chosen)
+    device, precision = fitting.place(chosen)
     if run is not None:
         run.made_with |= {"torch": version, "device": device, "precision": precision}
         if run.group.size > 1:
-            summed_by = network_fitting.settle(run.group, device, precision)
+            summed_by = fitting.settle(run.group, device, precision)
             run.made_with |= {"nodes": str(run.group.size), "summed_by": summed_by}
     statistics = conversion.scaling(inputs, target, task)
-    learnt = network_fitting.learn(
-        conversion.standardised(inputs, statistics),
-        (target - statistics.target_mean) / statistics.target_scale if task == "regression" else target,
+    wanted = (target - statistics.target_mean) / statistics.target_scale if task == "regression" else target
+    dtype = "int64" if task == "classification" else "float32"
+    rows = batches.Batches(inputs, wanted.astype(dtype), statistics, device)
+    learnt = fitting.learn(
+        rows,
+        len(inputs),
+        statistics.width,
         chosen,
         seed,
         classes if task == "classification" else 0,
@@ -107,6 +111,8 @@ def fit(
         precision,
         run,
     )
+    if run is not None:
+        run.waited_seconds = (run.waited_seconds or 0.0) + rows.waited
     if not all(math.isfinite(float(abs(array).max())) for layer in learnt for array in layer):
         raise TrainingError(
             "tabular_network: the weights are not finite", "Lower learning_rate, or set precision: float32."
@@ -118,7 +124,13 @@ TRAINER = BuiltIn(
     fit,
     network_settings.check,
     network_settings.schema,
-    modules=("network_conversion.py", "network_fitting.py", "network_settings.py", "tabular_network.py"),
+    modules=(
+        "network/batches.py",
+        "network/conversion.py",
+        "network/fitting.py",
+        "network/settings.py",
+        "tabular_network.py",
+    ),
     libraries=("numpy", "onnx"),
     shares_work=True,
     needs_torch=True,

@@ -62,6 +62,7 @@ _CODE = (
     "models/metrics.py",
     "training/outputs.py",
     "training/protocol/learning.py",
+    "training/protocol/reading.py",
     "training/protocol/splits.py",
     "training/trainers/built_in.py",
     "training/trainers/trainers.py",
@@ -186,7 +187,7 @@ def code_version(use: str) -> str:
     package = Path(__file__).parents[2]
     trainer = BUILT_IN.get(use)
     modules = trainer.modules if trainer else _MODULES_OF_CUSTOM
-    files = [*(package / name for name in _CODE), *(Path(__file__).with_name(name) for name in modules)]
+    files = [*(package / name for name in _CODE), *(Path(__file__).parent / name for name in modules)]
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     if trainer is None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import job_credentials, pod_job, train
+from rempart.flows.training.candidates import orders
 from rempart.flows.training.job_credentials import Granted
 from rempart.settings.config import environment_connections, load
 from rempart.training.kubernetes.verdict import Ending
@@ -74,3 +76,19 @@ def test_a_placement_on_record_says_how_long_the_job_waited_and_the_next_plan_te
     assert placed.body["ran"]["waited"] == 2400.0
     _, told = waits(platform, 2, caplog)
     assert told == ["wait about 40 min by the last job", unknown]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "processes"),
+    [
+        ({"use": "tabular_network", "gpus": 2}, 2),
+        ({"use": "tabular_network", "gpus": 2, "nodes": 3}, 2),
+        ({"use": "tabular_network", "gpus": 0}, 1),
+        ({"use": "tabular_network"}, 1),
+        ({"use": "xgboost", "gpus": 2}, 1),
+    ],
+)
+def test_a_trainer_that_shares_its_work_runs_a_process_for_each_gpu(
+    platform: Platform, trainer: dict[str, Any], processes: int
+) -> None:
+    assert orders.processes(platform.config, stage.pipeline(trainer=trainer)) == processes

@@ -6,7 +6,7 @@ import pytest
 
 from rempart.errors import TrainingError
 from rempart.training.attempts.interruption import Interruption
-from rempart.training.attempts.process_group import Group, Seat, join, seat
+from rempart.training.attempts.process_group import PROCESS, Group, Seat, join, seat
 from rempart.training.attempts.progress import TrainingRun
 from rempart.training.backends import Place, places
 from rempart.training.entrypoint import World, run_job, share_job
@@ -25,6 +25,13 @@ PLACED = {
 
 def test_a_place_is_read_as_kubeflow_tells_it():
     assert seat(4, PLACED) == Seat(3, 4, "train-1-node-0-0.train-1", 29400)
+
+
+def test_a_process_of_several_on_a_node_counts_those_of_the_nodes_before():
+    ranks = [seat(4, PLACED | {PROCESS: str(number)}, 2) for number in range(2)]
+    assert [(place.rank, place.size) for place in ranks if place] == [(6, 8), (7, 8)]
+    with pytest.raises(TrainingError, match="REMPART_PROCESS is '2', but must be a whole number from 0 to 1"):
+        seat(4, PLACED | {PROCESS: "2"}, 2)
 
 
 @pytest.mark.parametrize("environment", [{}, {"PET_NNODES": "1"}, {**PLACED, "PET_NNODES": "1"}])
@@ -64,7 +71,7 @@ def test_without_pytorch_the_error_says_where_to_run_it():
 def test_whoever_calls_the_job_itself_cannot_run_it_on_fewer_nodes(work, monkeypatch):
     monkeypatch.setattr("rempart.training.trainers.trainers.code_version", lambda use: "1")
     world = World(lambda _: stage.memory_site(), lambda _: None, lambda *_, **__: None)
-    with pytest.raises(TrainingError, match="for 2 nodes, but was started on 1"):
+    with pytest.raises(TrainingError, match="for 2 processes on 2 nodes, but was started as 1"):
         work(spec(nodes=2), world)
 
 

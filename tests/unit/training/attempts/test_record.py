@@ -49,6 +49,17 @@ def test_where_the_attempt_that_succeeded_ran(record: Record) -> None:
     assert record.result() is None
 
 
+def test_each_attempt_that_got_a_node_counts_for_the_cost(record: Record) -> None:
+    record.begin(1, "a", NOON, BY)
+    record.end(1, "capacity", "full", NOON, None)
+    for number, seconds in ((2, {"seconds": 30.0}), (3, {}), (4, {"seconds": 5.0})):
+        record.begin(number, "a", NOON, BY)
+        record.admit(number, {"pool": "a", "gpus": 1})
+        if number != 3:
+            record.end(number, "interrupted", "", NOON, {"pool": "a", "gpus": 1, **seconds})
+    assert [ran.get("seconds") for ran in record.admitted_attempts()] == [30.0, None, 5.0]
+
+
 @pytest.mark.parametrize("body", [b"not json", b"[]", b"{}", b'{"pool": "a", "started": "yesterday"}'])
 def test_a_record_that_is_not_as_written_is_named_and_nothing_is_guessed(record: Record, body: bytes) -> None:
     record.site.write("artifacts", record.spec.key("attempts/000001.json"), body)

@@ -51,6 +51,15 @@ def test_requests_are_limits_and_name_the_pools_gpu() -> None:
     assert "nvidia.com/gpu" not in made(0)["spec"]["containers"][0]["resources"]["limits"]
 
 
+def test_processes_of_one_pod_have_shared_memory_and_a_pool_of_single_gpus_has_none() -> None:
+    spec = made(2)["spec"]
+    (volume,) = [volume for volume in spec["volumes"] if volume["name"] == "shared-memory"]
+    assert volume["emptyDir"]["medium"] == "Memory"
+    assert {"name": "shared-memory", "mountPath": "/dev/shm"} in spec["containers"][0]["volumeMounts"]
+    alone = pod.bare(config(a=POOL | {"max_gpus": 1}).gpu_pools["a"], "c")
+    assert [volume["name"] for volume in alone["volumes"]] == ["scratch"]
+
+
 def test_a_pod_stays_on_a_lost_node_no_longer_than_the_pool_says() -> None:
     found = made()["spec"]["tolerations"]
     assert found[0] == {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}

@@ -32,7 +32,7 @@ def test_it_learns_a_price_that_is_a_sum():
 def test_probabilities_of_classes_are_those_of_scikit_learn(classes):
     from sklearn.linear_model import LogisticRegression
 
-    from rempart.training.trainers.network_conversion import scaling, standardised
+    from rempart.training.trainers.network.conversion import scaling, standardised
 
     target = np.minimum(SEASON, classes - 1)
     trained = trainers.train(

@@ -48,10 +48,12 @@ class EndedNode:
 class Job:
     """An order for several nodes at a site in a folder, and attempts at it."""
 
-    def __init__(self, folder: Path, order: JobSpec, dataset: bytes, nodes: int, trainer=None, **params) -> None:
+    def __init__(
+        self, folder: Path, order: JobSpec, dataset: bytes, nodes: int, trainer=None, processes=1, **params
+    ) -> None:
         made = {"epochs": 5, "batch_size": 40, "hidden": "16,8", "device": "cpu"} | params
         trainer = trainer or {"use": "tabular_network", "params": made, "seed": 7}
-        data = order.model_dump() | {"nodes": nodes, "trainer": trainer, "job_id": ""}
+        data = order.model_dump() | {"nodes": nodes, "processes": processes, "trainer": trainer, "job_id": ""}
         self.spec, self.folder, self.site = JobSpec.model_validate(data), folder, FolderSite(folder)
         self.site.write(order.dataset.bucket, order.dataset.key, dataset)
 
@@ -134,6 +136,16 @@ def test_two_nodes_learn_what_one_learns_from_the_same_batches(order, whole, tmp
     assert result.work.steps == STEPS and "nodes" not in result.made_with
     for weight, two in zip(alone.weights(), whole[1], strict=True):
         np.testing.assert_allclose(two, weight, rtol=1e-4, atol=2e-5)
+
+
+def test_two_processes_on_one_node_end_together_and_make_the_model_of_two_nodes(order, whole, tmp_path):
+    job = Job(tmp_path, *order, nodes=1, processes=2)
+    (ended,) = job.attempt(DISTURBED_NODE=0, DISTURBED_AT=AT, DISTURBED_BY=int(signal.SIGTERM), OF_PARENT=1)
+    message = {line["node"]: line for line in ended.lines if line["stage"] == "interrupted"}
+    assert ended.status == 143 and message[0]["saved_step"] == message[0]["step"] == message[1]["step"] >= AT
+    result = job.train()
+    assert job.model() == whole[0] and result.work.resumed_from == message[0]["saved_step"]
+    assert result.made_with["nodes"] == "2" and result.seconds["wait_for_data"] < result.seconds["train"]
 
 
 def test_so_do_three_with_shares_of_two_rows_one_or_none(order, tmp_path):

@@ -10,7 +10,8 @@ import pytest
 from rempart.errors import TrainingError
 from rempart.models import onnx_format
 from rempart.settings.config import load
-from rempart.training.trainers import network_conversion, tabular_network, trainers
+from rempart.training.trainers import tabular_network, trainers
+from rempart.training.trainers.network import conversion
 from tests.unit.training import stage
 from tests.unit.training.test_entrypoint import nowhere
 
@@ -31,16 +32,16 @@ def test_the_graph_computes_the_network_and_knows_its_statistics(task, outputs):
     inputs = random.normal(40, 9, (200, 6)).astype(np.float32)
     inputs[:, 2] = 3
     inputs[random.random(200) < 0.2, 4] = np.nan
-    statistics = network_conversion.scaling(inputs, random.normal(500, 40, 200), task)
+    statistics = conversion.scaling(inputs, random.normal(500, 40, 200), task)
     sizes = [statistics.width, 8, outputs]
     layers = [
         (random.normal(size=(b, a)).astype(np.float32), random.normal(size=b).astype(np.float32))
         for a, b in pairwise(sizes)
     ]
-    session = onnx_format.open_session(network_conversion.convert(statistics, layers, task))
+    session = onnx_format.open_session(conversion.convert(statistics, layers, task))
     unseen = random.normal(40, 90, (50, 6)).astype(np.float32)
     unseen[0] = np.nan
-    raw = activated(network_conversion.standardised(unseen, statistics), layers)
+    raw = activated(conversion.standardised(unseen, statistics), layers)
     if task == "regression":
         wanted = raw[:, 0] * statistics.target_scale + statistics.target_mean
     else:

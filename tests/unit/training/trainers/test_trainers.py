@@ -143,7 +143,7 @@ def test_only_what_determines_a_model_is_in_its_code_version(tmp_path, monkeypat
         assert changed(name) == [False, False, False]
     assert changed("models/encoding.py") == changed("training/outputs.py") == [True, True, True]
     assert changed("training/trainers/gradient_boosting.py") == [True, False, False]
-    assert changed("training/trainers/network_fitting.py") == [False, True, False]
+    assert changed("training/trainers/network/fitting.py") == [False, True, False]
 
 
 def test_features_are_left_out_by_pattern_and_a_pattern_without_match_is_an_error():

@@ -1,4 +1,4 @@
-"""Tell a job how to measure itself: its validation part, and the moments of the past from which it is tried again."""
+"""Tell a job in how many processes to run, and how to measure itself: its validation part, and moments of the past."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rempart.features import labels
+from rempart.settings.config import Config
 from rempart.settings.evaluation.splits import validation_of
 from rempart.settings.pipeline import ModelPipeline
 from rempart.training.job import Origins, Split
+from rempart.training.placement import request_of
 from rempart.training.protocol import splits
+from rempart.training.trainers import trainers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,6 +25,12 @@ class Measuring:
 
     validation: Split | None
     backtest: Origins | None
+
+
+def processes(config: Config, pipeline: ModelPipeline) -> int:
+    """Return a job's processes on each node: one for each GPU, if its trainer can share its work, else one."""
+    gpus = request_of(config, pipeline).gpus
+    return gpus if gpus > 1 and trainers.shares_work(pipeline.trainer.use) else 1
 
 
 def measuring(pipeline: ModelPipeline, params: Mapping[str, Any]) -> Measuring:

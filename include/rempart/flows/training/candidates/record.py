@@ -9,6 +9,7 @@ from typing import Any
 from rempart.ledger.port import Ledger
 from rempart.settings.sections import Classification
 from rempart.training import datasets, outputs
+from rempart.training.gpus.cost import Spent
 from rempart.training.job import JobResult, JobSpec
 
 
@@ -41,9 +42,12 @@ def write(
     measured: MeasuredVersion,
     *,
     ran: Mapping[str, Any] | None,
+    spent: Spent,
     verdict: int | None,
 ) -> None:
-    """Write evidence of the candidate, once per version. `ran`: where the job ran; `verdict`: what started it."""
+    """Write evidence of the candidate, once per version. `ran`, `spent`: where the job ran, and what it cost;
+    `verdict`: what started it.
+    """
     if candidate_record(ledger, spec.pipeline, measured.version, result.model_id) is not None:
         return
     body: dict[str, Any] = {
@@ -77,6 +81,9 @@ def write(
         "validation": result.validation.model_dump() if result.validation else None,
         "backtest": [origin.model_dump() for origin in result.backtest],
         "made_with": dict(result.made_with),
+        "gpus": result.gpus.model_dump(),
+        "cost": spent.cost.as_json() if spent.cost else None,
+        "carbon": spent.carbon,
         "decision": result.decision,
         "verdict": verdict,
     }

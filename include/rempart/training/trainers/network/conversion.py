@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 INPUT, OUTPUT = "inputs", "predictions"
+_PIECE = 1 << 16
+"""Rows whose statistics are computed at a time, in float64."""
 LIMIT = 10.0
 """Standardised inputs are cut at this many standard deviations: no row is far outside what the network has seen."""
 
@@ -44,11 +46,19 @@ def scaling(inputs: Any, target: Any, task: str) -> Scaling:
     """
     import numpy as np
 
-    there = ~np.isnan(inputs)
-    count = np.maximum(there.sum(axis=0), 1)
-    values = np.where(there, inputs, 0).astype(np.float64)
-    mean = values.sum(axis=0) / count
-    spread = np.sqrt((np.where(there, values - mean, 0) ** 2).sum(axis=0) / count)
+    pieces = [slice(at, at + _PIECE) for at in range(0, len(inputs), _PIECE)]
+    width = inputs.shape[1]
+    count, total, squares = np.zeros(width, np.int64), np.zeros(width), np.zeros(width)
+    for piece in pieces:
+        there = ~np.isnan(inputs[piece])
+        count += there.sum(axis=0)
+        total += np.where(there, inputs[piece], 0).sum(axis=0, dtype=np.float64)
+    counted = np.maximum(count, 1)
+    mean = total / counted
+    for piece in pieces:
+        values = inputs[piece].astype(np.float64) - mean
+        squares += np.where(np.isnan(values), 0, values**2).sum(axis=0)
+    spread = np.sqrt(squares / counted)
     scale = np.where(spread > 1e-6 * np.maximum(np.abs(mean), 1e-6), spread, 1.0)
     of_target = (0.0, 1.0)
     if task == "regression":
@@ -56,7 +66,7 @@ def scaling(inputs: Any, target: Any, task: str) -> Scaling:
     return Scaling(
         mean.astype(np.float32),
         scale.astype(np.float32),
-        np.flatnonzero(~there.all(axis=0)).astype(np.int64),
+        np.flatnonzero(count < len(inputs)).astype(np.int64),
         *of_target,
     )
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
 from rempart.training.attempts.process_group import Group, PeerLost
-from rempart.training.trainers.network_settings import Settings
+from rempart.training.trainers.network.batches import Batches, steps, steps_of
+from rempart.training.trainers.network.settings import Settings
 
 if TYPE_CHECKING:
     from rempart.training.attempts.progress import TrainingRun
@@ -53,8 +55,9 @@ def settle(group: Group, device: str, precision: str) -> str:
 
 
 def learn(
-    inputs: Any,
-    target: Any,
+    batches: Batches,
+    rows: int,
+    width: int,
     chosen: Settings,
     seed: int,
     classes: int,
@@ -62,7 +65,8 @@ def learn(
     precision: str,
     run: TrainingRun | None,
 ) -> tuple[tuple[Any, Any], ...]:
-    """Return weights and biases of each layer, float32. inputs: float32 [n, k]; classes: 0 for a regression.
+    """Return weights and biases of each layer, float32. rows, width: of all batches together; classes: 0 for a
+    regression.
 
     Several nodes share each batch: the sum of their results is the gradient of the whole batch, as on one node.
     """
@@ -70,7 +74,7 @@ def learn(
 
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(seed)
-    sizes = [inputs.shape[1], *chosen.hidden, classes or 1]
+    sizes = [width, *chosen.hidden, classes or 1]
     # made on the CPU: its generator is the same everywhere
     layers = [torch.nn.Linear(a, b) for a, b in pairwise(sizes)]
     modules: list[Any] = [layers[0]]
@@ -79,59 +83,54 @@ def learn(
     network = torch.nn.Sequential(*modules).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=chosen.learning_rate, weight_decay=chosen.weight_decay)
     scaler = torch.amp.GradScaler(device, enabled=precision == "float16")
-    rows = torch.from_numpy(inputs).to(device)
-    wanted = torch.as_tensor(target, dtype=torch.long if classes else torch.float32).to(device)
     losses: dict[str, Any] = {"squared_error": torch.nn.MSELoss(), "absolute_error": torch.nn.L1Loss()}
     measure = torch.nn.CrossEntropyLoss() if classes else losses[chosen.loss]
     autocast = torch.autocast(device, dtype=getattr(torch, precision), enabled=precision != "float32")
 
-    def loss_of(batch: Any) -> Any:
+    def loss_of(inputs: Any, wanted: Any) -> Any:
         with autocast:
-            predicted = network(rows[batch])
+            predicted = network(inputs)
         predicted = predicted.float()
-        if not len(batch):  # a node's share of a batch that has fewer rows than there are nodes
+        if not len(wanted):  # a node's share of a batch that has fewer rows than there are nodes
             return predicted.sum()
-        return measure(predicted if classes else predicted[:, 0], wanted[batch])
+        return measure(predicted if classes else predicted[:, 0], wanted)
 
     group = run.group if run else Group()
-    size = min(chosen.batch_size, len(inputs))
-    per_epoch = math.ceil(len(inputs) / size)
-    steps = chosen.epochs * per_epoch
-    step = _restore(network, optimizer, scaler, arrays) if run and (arrays := run.resume()) is not None else 0
-    order = _order(len(inputs), seed, step // per_epoch)
-    while step < steps:
-        if step % per_epoch == 0:
-            order = _order(len(inputs), seed, step // per_epoch)
-        batch = order[step % per_epoch * size : (step % per_epoch + 1) * size].to(device)
-        for held in optimizer.param_groups:
-            held["lr"] = _learning_rate(chosen.learning_rate, step, steps)
-        optimizer.zero_grad(set_to_none=True)
-        if group.size == 1:
-            loss = loss_of(batch)
-            scaler.scale(loss).backward()
-        else:
-            try:
-                loss = _shared(group, network, loss_of, batch, scaler)
-            except PeerLost:  # the weights are still those of the step before
-                if run:
-                    run.keep(step, partial(_state, network, optimizer, scaler, step))
-                raise
-        scaler.step(optimizer)
-        scaler.update()
-        step += 1
-        if run:
-            run.progress(step, steps, loss.item)
-            run.checkpoint(step, partial(_state, network, optimizer, scaler, step))
+    size = min(chosen.batch_size, rows)
+    last = steps_of(rows, size, chosen.epochs)
+    done = _restore(network, optimizer, scaler, arrays) if run and (arrays := run.resume()) is not None else 0
+    planned = steps(rows, size, chosen.epochs, seed, done, group.rank, group.size)
+    with closing(batches.each(planned)) as each:  # type: ignore[type-var] # both ways are generators
+        for step, inputs, wanted in each:
+            for held in optimizer.param_groups:
+                held["lr"] = _learning_rate(chosen.learning_rate, step.number, last)
+            optimizer.zero_grad(set_to_none=True)
+            if group.size == 1:
+                loss = loss_of(inputs, wanted)
+                scaler.scale(loss).backward()
+            else:
+                try:
+                    loss = _shared(group, network, loss_of(inputs, wanted) * (len(wanted) / step.rows), scaler)
+                except PeerLost:  # the weights are still those of the step before
+                    if run:
+                        run.keep(step.number, partial(_state, network, optimizer, scaler, step.number))
+                    raise
+            scaler.step(optimizer)
+            scaler.update()
+            done = step.number + 1
+            if run:
+                run.progress(done, last, loss.item)
+                run.checkpoint(done, partial(_state, network, optimizer, scaler, done))
     return tuple((layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()) for layer in layers)
 
 
-def _shared(group: Group, network: Any, loss_of: Any, batch: Any, scaler: Any) -> Any:
-    """Write the gradient of a batch's mean loss into the network, each node computing a share. Return the loss."""
+def _shared(group: Group, network: Any, loss: Any, scaler: Any) -> Any:
+    """Write the gradient of a batch's mean loss into the network. Return that loss.
+
+    loss: that of this node's share, times its part of the batch's rows: shares differ by a row.
+    """
     import torch
 
-    share = batch.tensor_split(group.size)[group.rank]
-    # shares differ by a row: each counts by its rows
-    loss = loss_of(share) * (len(share) / len(batch))
     scaler.scale(loss).backward()
     gradients = [parameter.grad for parameter in network.parameters()]
     flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), loss.detach().reshape(1)])
@@ -140,14 +139,6 @@ def _shared(group: Group, network: Any, loss_of: Any, batch: Any, scaler: Any) -
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
     return flat[-1]
-
-
-def _order(rows: int, seed: int, epoch: int) -> Any:
-    """Return the order of rows in an epoch, from seed and epoch alone."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(np.random.default_rng([seed & (2**64 - 1), epoch]).permutation(rows))
 
 
 def _learning_rate(highest: float, step: int, steps: int) -> float:

@@ -1,0 +1,1 @@
+"""The parts of the network for tables: its parameters, batches, training loop, and its ONNX graph."""
