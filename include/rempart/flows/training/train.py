@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.features.label_feed import LabelsUsed, target_column, told, told_late, told_undated
 from rempart.features.prediction.plan import inputs_of
+from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, removals, used_views
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
@@ -164,7 +165,8 @@ def order(
     rows = labelled.split(pipeline, learnable)
     orders.check(orders.measuring(pipeline, merged), rows.learn)
     of = [(pipeline.name, snapshot), *(used or {}).items(), *([(labels.pipeline, labels.snapshot)] if labels else [])]
-    with erasures.standing_rows(platform.ledger, platform.config.buckets.lake, of):
+    ledger, lake = platform.ledger, platform.config.buckets.lake
+    with erasures.standing_rows(ledger, lake, of, partial(derived_run.stands, ledger, site, lake)):
         dataset = _store(platform.config, pipeline, site, platform.clock(), rows, made_of)
     logger.info(
         "stored training set %s: %d rows to learn from, %d held out",
