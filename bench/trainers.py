@@ -8,7 +8,7 @@ and encodes it, trains, converts to ONNX, compares ONNX with the native model, m
 script reads the file, trains with LightGBM's own defaults of determinism and threads, predicts as many rows, and saves
 the model. Both train on the same columns. Each runs in a process of its own; imports are not counted. `read, verify,
 decode` is what the job does before it encodes, beside Arrow's decoding of a local file. A figure is the median of the
-rounds. Exit code 1: the job takes more than MOST times the script's time, or reads with less than LEAST of Arrow's speed.
+rounds. Exit code 1: the job takes more than MOST times the script's time, or reads at less than LEAST of Arrow's speed.
 """
 
 from __future__ import annotations

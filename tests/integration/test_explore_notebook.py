@@ -60,7 +60,9 @@ def test_the_notebook_runs_with_keys_that_only_read(
         lines = [line for line in code[0].splitlines() if line.startswith(f"{name} = ")]
         assert len(lines) == 1
         code[0] = code[0].replace(lines[0], f"{name} = {value}")
-    (script := tmp_path / "cells.py").write_text("\n".join([*code, "import os, sys", "sys.stdout.flush()", "os._exit(0)"]))
+    (script := tmp_path / "cells.py").write_text(
+        "\n".join([*code, "import os, sys", "sys.stdout.flush()", "os._exit(0)"])
+    )
     done = subprocess.run(
         [sys.executable, str(script)],
         env=kept | given | {"MPLBACKEND": "Agg"},

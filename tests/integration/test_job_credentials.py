@@ -424,7 +424,7 @@ def fit(inputs, target, params, seed):
         "rows to learn from": status(lambda: s3.get_object(Bucket="lake", Key=learn)),
         "held-out rows": status(lambda: s3.get_object(Bucket="lake", Key=held_out)),
         "their size": status(lambda: s3.head_object(Bucket="lake", Key=held_out)),
-        "a copy": status(lambda: s3.copy_object(Bucket="lake", Key="mine", CopySource={"Bucket": "lake", "Key": held_out})),
+        "a copy": status(lambda: s3.copy_object(Bucket="lake", Key="mine", CopySource=f"lake/{held_out}")),
         "a list": status(lambda: s3.list_objects_v2(Bucket="lake", Prefix="training/")),
         "connections": sorted(name for name in os.environ if name.startswith("AIRFLOW_CONN_")),
         "databases": sorted(name for name in os.environ if name.startswith("PG")),

@@ -132,7 +132,9 @@ def test_a_person_who_explores_reads_snapshots_and_rows_to_learn_from_of_one_pip
     readable = ("snapshots/stays/parts/ab.parquet", "snapshots/stays/_delta_log/0.json", datasets.key("stays", "ab"))
     hidden = (datasets.held_out_key("stays", "ab"), datasets.key("stays_two", "ab"), "quarantine/stays/x", "snapshots/")
     assert all(may(policy, "s3:GetObject", arn("lake", key)) for key in readable)
-    assert not any(may(policy, "s3:GetObject", arn("lake", key)) for key in (*hidden, "snapshots/stays_two/current.json"))
+    assert not any(
+        may(policy, "s3:GetObject", arn("lake", key)) for key in (*hidden, "snapshots/stays_two/current.json")
+    )
     assert not any(may(policy, action, arn("lake", key)) for action in ACTIONS[1:] for key in (*readable, *hidden))
     assert not may(policy, "s3:GetObject", arn("artifacts", readable[0]))
     assert may(policy, "s3:ListBucket", "arn:aws:s3:::lake", "snapshots/stays/_delta_log/")

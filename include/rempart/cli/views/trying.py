@@ -162,7 +162,7 @@ def _baseline(found: Baseline, pipeline: ModelPipeline) -> Iterator[str]:
     )
     for feature, share in found.told_alone:
         yield (
-            f"  LEAK? {feature} alone tells {share:.1%} of {target}. The gate would refuse a model that reads it. Is it "
-            f"known at '{pipeline.prediction.at}'? If not, correct `known` of its columns. If it is, name it under "
-            "`allow` of a gate rule `leakage`."
+            f"  LEAK? {feature} alone tells {share:.1%} of {target}. The gate would refuse a model that reads it. "
+            f"Is it known at '{pipeline.prediction.at}'? If not, correct `known` of its columns. If it is, name it "
+            "under `allow` of a gate rule `leakage`."
         )

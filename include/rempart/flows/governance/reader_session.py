@@ -1,4 +1,4 @@
-"""A person's session at a site, to explore one pipeline: it reads snapshots and rows to learn from, and ends by itself."""
+"""A person's session at a site, to explore one pipeline: it reads snapshots and rows to learn from, and ends."""
 
 from __future__ import annotations
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import RempartError
-from rempart.flows.training.candidates import orders
+from rempart.flows.training.candidates import leaks, orders
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.labelled import held_out_from, split
 from rempart.flows.training.train import target_feature
 from rempart.models import metrics
 from rempart.models.encoding import encode, features_of
-from rempart.models.gates import leakage, measures
+from rempart.models.gates import measures
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings.pipeline import ModelPipeline
@@ -104,8 +104,7 @@ def baseline(pipeline: ModelPipeline, training: pa.Table, *, whole: bool) -> tup
         task, target = pipeline.prediction.task, target_feature(pipeline)
         naive = metrics.naive_predictions(task, target, pipeline.gate.baseline_by, train, holdout)
         scores = metrics.baselines(metrics.target_values(target, holdout), naive, _score(pipeline))
-        features, _ = trainers.left_out(features_of(pipeline), pipeline.trainer.params)
-        told, rule = leakage.told_alone(features, target, task, train) or {}, pipeline.gate.leakage()
+        alone = leaks.suspects(pipeline, target, pipeline.trainer.params, train)
     except RempartError as error:  # a sample may be too small to be split: the file itself was checked
         return None, (f"No baseline: {error.what}.", error.hint)
     metric = pipeline.gate.metric
@@ -116,7 +115,7 @@ def baseline(pipeline: ModelPipeline, training: pa.Table, *, whole: bool) -> tup
         pipeline.gate.limit,
         train.num_rows,
         holdout.num_rows,
-        leakage.above(told, rule.limit, rule.allow),
+        alone,
     ), _unseen(pipeline, train) if whole else ()
 
 

@@ -1,4 +1,4 @@
-"""How much of the target one feature alone tells: almost all, if it is a copy that is declared known too early. Pure."""
+"""How much of the target one feature tells alone: almost all, if it is a copy that is declared known too early."""
 
 from __future__ import annotations
 

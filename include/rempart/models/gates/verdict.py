@@ -314,8 +314,8 @@ def _leakage(asked: _Question) -> RuleResult | None:
         shown = ", ".join(f"{name} ({share:.1%})" for name, share in found[:_WORST])
         more = f" and {len(found) - _WORST} more" if len(found) > _WORST else ""
         what = (
-            f"a feature alone tells almost all of {target}: {shown}{more}; at most {_share(rule.limit)} is allowed. If it "
-            "is known at the moment of the prediction, name it under `allow` of a rule `leakage`"
+            f"a feature alone tells almost all of {target}: {shown}{more}; at most {_share(rule.limit)} is allowed. If "
+            "it is known at the moment of the prediction, name it under `allow` of a rule `leakage`"
         )
         return RuleResult("leakage", "refused", what, None, found[0][1], rule.limit)
     if silent:

@@ -97,7 +97,7 @@ class Gate(Strict):
     rules: list[Rule] = Field(default_factory=list, description="More rules. All must hold.")
 
     def all_rules(self) -> tuple[Rule, ...]:
-        """Return every rule: the three of the short form, then `rules`, then that of leakage unless it is among them."""
+        """Return every rule: the three of the short form, then `rules`, then `leakage` unless it is among them."""
         return (
             LimitRule(metric=self.metric, limit=self.limit),
             BaselineRule(metric=self.metric, margin=self.baseline_margin, confidence=self.confidence),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rempart.flows.removal import execute, jobs
 from rempart.flows.erasure.erase_stores import open_stores
+from rempart.flows.removal import execute, jobs
 from tests.erasable import Lake
 
 NAME = "hotel_bookings"

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from rempart.settings.gates.rules import BaselineRule, ChampionRule, LimitRule
+from rempart.settings.gates.rules import BaselineRule, ChampionRule, LeakageRule, LimitRule
 from rempart.settings.pipeline import Gate, ModelPipeline
 from tests.unit.training import stage
 
