@@ -168,7 +168,7 @@ def _delete(tracking: Connection, stores: ErasureStores, pipeline: Pipeline, beg
     name, what = pipeline.name, began.what
     if what == "remove":
         _move_file(name)
-    trained = jobs.of_pipeline(stores, name) if what == "remove" else frozenset()
+    trained = jobs.of_pipeline(stores, name) if what == "remove" else frozenset[str]()
     deleted, locked, failed = _delete_versions(stores, pipeline, what)
     if list(_second_look(stores, pipeline, what, locked, failed)):
         logger.info("'%s': a replication that was under way copied objects meanwhile, which are deleted, too", name)

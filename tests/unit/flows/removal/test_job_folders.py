@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rempart.errors import SiteError
 from rempart.flows.erasure.erase_stores import open_stores
 from rempart.flows.removal import execute, jobs
 from tests.erasable import Lake
@@ -55,6 +56,18 @@ def test_the_plan_counts_them_and_a_removal_deletes_every_version_of_them(traine
         assert trained.site(site).read(bucket, "mlflow/1/model.onnx")
     ended = trained.platform.ledger.find("removal", NAME)[0]
     assert ended.body["state"] == "ended" and ended.body["jobs"] == ["a1", "a2"]
+
+
+def test_a_site_that_does_not_answer_is_named_by_the_plan(
+    trained: Lake, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*given: object, **named: object) -> object:
+        raise SiteError("no answer", "Wait.")
+
+    for act in ("versions", "list", "read"):
+        monkeypatch.setattr(trained.site("haven"), act, gone)
+    told = "\n".join(execute.look(trained.platform, trained.pipeline, "remove", no_run).lines())
+    assert "site 'haven' did not answer" in told
 
 
 def test_what_says_whose_job_it_is_goes_last(trained: Lake, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
