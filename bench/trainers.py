@@ -6,8 +6,9 @@ make bench BENCH=trainers ARGS="2000000 1"  # rows, rounds
 The job is `run_job` with its site in memory and without MLflow: it reads the file and checks its hash, decodes
 and encodes it, trains, converts to ONNX, compares ONNX with the native model, measures, and stores its files. The
 script reads the file, trains with LightGBM's own defaults of determinism and threads, predicts as many rows, and saves
-the model. Both train on the same columns. Each runs in a process of its own; imports are not counted. `read` is the
-part of the job before encoding, beside Arrow's decoding of a local file. A figure is the median of the rounds.
+the model. Both train on the same columns. Each runs in a process of its own; imports are not counted. `read, verify,
+decode` is what the job does before it encodes, beside Arrow's decoding of a local file. A figure is the median of the
+rounds. Exit code 1: the job takes more than MOST times the script's time, or reads at less than LEAST of Arrow's speed.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from tests.memory_site import MemorySite
 
 NUMBERS, CATEGORY = 20, tuple(f"value {number}" for number in range(30))
 PARAMS: dict[str, Any] = {"num_iterations": 100}
+MOST, LEAST = 1.3, 0.5
 PLACE = JobSite(name="primary", connection="none", region="none")
 
 
@@ -96,8 +98,9 @@ def ours(file: Path) -> dict[str, float]:
     began, worked = time.perf_counter(), time.process_time()
     result = run_job(order, World(lambda _: site, lambda _: None, lambda *_, **__: None))  # type: ignore[arg-type,return-value]
     took = {"job": time.perf_counter() - began, "job cpu": time.process_time() - worked, **result.seconds}
+    place = order.dataset
     began = time.perf_counter()
-    datasets.decoded(site.read("lake", "rows", sha256=order.dataset.sha256))
+    datasets.decoded(site.read(place.bucket, place.key, sha256=place.sha256))
     return took | {"decoded": time.perf_counter() - began}
 
 
@@ -136,16 +139,26 @@ def main(count: int = 500_000, rounds: int = 3) -> None:
         mine, theirs = (statistics.median(each[name] for each in side) for side in zip(*both, strict=True))
         return Row(case, "s", mine, theirs, "script" if "job" in name else "Arrow", "lower")
 
+    job, read = row("LightGBM job", "job"), row("read, verify, decode", "decoded")
+    bounds = {
+        f"job: {job.ours / job.peer:.2f} times the script's time, at most {MOST} allowed": job.ours <= MOST * job.peer,
+        f"read: {read.ratio:.2f} of Arrow's speed, at least {LEAST} asked": read.ratio >= LEAST,
+    }
     write(
         "trainers",
-        [row("LightGBM job", "job"), row("LightGBM job, CPU", "job cpu"), row("read, verify, decode", "decoded")],
+        [job, row("LightGBM job, CPU", "job cpu"), read],
         entities=count,
         bytes=size,
         rounds=rounds,
         parts={
             name: round(statistics.median(mine[name] for mine, _ in both), 2) for name in ("read", "train", "evaluate")
         },
+        bounds=bounds,
     )
+    for what, kept in bounds.items():
+        print(f"{'kept' if kept else 'NOT KEPT'}: {what}")
+    if not all(bounds.values()):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,12 @@ prediction:
   at: order
   from: {pipeline: payments, key: [invoice], known_at: settled_at}
 holdout: {column: ordered_at, start: 2026-02-01}
-gate: {metric: log_loss, limit: 10, baseline_by: [country], baseline_margin: 0}
+gate:
+  metric: log_loss
+  limit: 10
+  baseline_by: [country]
+  baseline_margin: 0
+  rules: [{kind: leakage, allow: [own__amount]}]    # cheap orders are paid
 """
 PAYMENTS = """
 name: payments

@@ -42,7 +42,12 @@ features:
 prediction: {{target: rent, task: regression, at: offer}}
 holdout: {{column: offered_on, start: 2026-03-01}}
 trainer: {{params: {{max_iter: 30}}}}
-gate: {{metric: mae, limit: 500, baseline_by: [district], approval: {{by: operator, within: {within}}}}}
+gate:
+  metric: mae
+  limit: 500
+  baseline_by: [district]
+  approval: {{by: operator, within: {within}}}
+  rules: [{{kind: leakage, allow: [flat__size]}}]    # of these rents, the size tells all
 """
 REASON = "errors are the same in both districts"
 PASSWORD = "a-long-password-for-a-test"

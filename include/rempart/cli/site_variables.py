@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from rempart.errors import ConfigError
 from rempart.settings.config import Config, Connection
 from rempart.settings.sections import SiteConfig
+from rempart.sites.s3.client import SESSION_TOKEN
 
 
 def chosen(config: Config, name: str) -> SiteConfig:
@@ -30,6 +31,7 @@ def lines(connection: Connection, region: str) -> Iterator[str]:
         "AWS_DEFAULT_REGION": region,  # boto3 reads this one
         "AWS_ACCESS_KEY_ID": connection.login,
         "AWS_SECRET_ACCESS_KEY": connection.password,
+        "AWS_SESSION_TOKEN": str(connection.extra.get(SESSION_TOKEN) or ""),
         "AWS_CA_BUNDLE": str(connection.extra.get("ca_bundle") or ""),
         "AWS_ALLOW_HTTP": "true" if endpoint.startswith("http://") else "",
         # several operators refuse the checksum headers that newer clients add

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rempart.errors import TrainingError
+from rempart.training import datasets
 from rempart.training.attempts.checkpoints import FOLDER, MANIFEST
 from rempart.training.attempts.record import ATTEMPTS, ORDER
 from rempart.training.job import JobSite, JobSpec
@@ -59,6 +60,25 @@ def policy(given: Rights) -> dict[str, Any]:
             {"Effect": "Deny", "Action": ["s3:PutObject"], "Resource": record},
         ]
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def reader(lake: str, pipeline: str, snapshots: str) -> dict[str, Any]:
+    """Return what a person needs to explore a pipeline, as an IAM policy: its snapshots and its rows to learn from.
+
+    Held-out rows are denied: nobody looks at them without a record. `snapshots`: the folder of the snapshots in the
+    bucket `lake`. Raises TrainingError for a name that would match more than itself.
+    """
+    learn = datasets.key(pipeline, "").removesuffix(".parquet")
+    held_out = datasets.held_out_key(pipeline, "").removesuffix(".parquet")
+    listed = {"Condition": {"StringLike": {"s3:prefix": [f"{snapshots}*"]}}}
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            _allow(["s3:GetObject"], [_arn(lake, folder) + "*" for folder in (snapshots, learn)]),
+            _allow(["s3:ListBucket"], [_arn(lake)]) | listed,
+            {"Effect": "Deny", "Action": ["s3:GetObject"], "Resource": [_arn(lake, held_out) + "*"]},
+        ],
+    }
 
 
 def text(document: Mapping[str, Any]) -> str:

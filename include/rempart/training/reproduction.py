@@ -11,14 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import Field
-
 from rempart import canonical_json
-from rempart.errors import IntegrityError, RempartError
+from rempart.errors import IntegrityError
 from rempart.models import onnx_format
 from rempart.settings.schema import Strict
 from rempart.sites.port import Site
-from rempart.training import outputs
+from rempart.training import outputs, trial
 from rempart.training.attempts.checkpoints import Checkpoints, Manifest
 from rempart.training.attempts.interruption import Interruption
 from rempart.training.attempts.progress import TrainingRun
@@ -34,14 +32,6 @@ class ReproductionOrder(Strict):
     spec: JobSpec
     rows: str
     model: str
-
-
-class ReproductionAnswer(Strict):
-    """The job's own figures, if a model was written; or `fault` and `hint`, why not."""
-
-    metrics: dict[str, float] = Field(default_factory=dict)
-    fault: str = ""
-    hint: str = ""
 
 
 class _OneFile:
@@ -85,13 +75,12 @@ def make(order: ReproductionOrder) -> outputs.Outputs:
 
 def main() -> None:
     order = ReproductionOrder.model_validate_json(sys.stdin.buffer.read())
-    try:
+
+    def trained() -> tuple[bytes, Mapping[str, float]]:
         made = make(order)
-        Path(order.model).write_bytes(made.files[onnx_format.MODEL_FILE])
-        answer = ReproductionAnswer(metrics=made.metrics)
-    except RempartError as error:
-        answer = ReproductionAnswer(fault=error.what, hint=error.hint)
-    sys.stdout.buffer.write(canonical_json.encode(answer.model_dump(mode="json")) + b"\n")
+        return made.files[onnx_format.MODEL_FILE], made.metrics
+
+    trial.answer(trained, order.model)
 
 
 if __name__ == "__main__":

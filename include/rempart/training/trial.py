@@ -1,22 +1,26 @@
 """Train a model once on rows in a file: `python -m rempart.training.trial`. The model goes into another file.
 
-It is a process of its own, as a job is: a trainer takes memory and threads, and may be a stranger's code.
+It is a process of its own, as a job is: a trainer takes memory and threads, and may be a stranger's code. `ask` starts
+such a process, and `answer` is what it does.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from rempart import canonical_json
-from rempart.errors import RempartError
+from rempart.errors import RempartError, TrainingError
 from rempart.models import metrics
 from rempart.models.encoding import encode
 from rempart.settings.schema import Strict
-from rempart.training import datasets
+from rempart.training import backends, datasets
 from rempart.training.job import FeatureSpec, Split, TrainerSpec
 from rempart.training.protocol import learning
 from rempart.training.trainers import trainers
@@ -34,13 +38,55 @@ class TrialOrder(Strict):
     validation: Split | None = None
 
 
-class TrialAnswer(Strict):
-    """The metrics on the validation part if a model was written; or `fault` and `hint`, why not."""
+class Answer(Strict):
+    """Metrics that the process measured, if it wrote a model; or `fault` and `hint`, why not."""
 
     metrics: dict[str, float] = Field(default_factory=dict)
-
     fault: str = ""
     hint: str = ""
+
+
+def ask(module: str, order: Strict, use: str, limit: timedelta, what: str) -> dict[str, float]:
+    """Return the metrics of a module that trains in a process of its own, with no key of a site.
+
+    `use`: the trainer; `limit`: after which the process is ended; `what`: of the errors. Raises TrainingError.
+    """
+    try:
+        done = subprocess.run(
+            [backends.python_of(use), "-m", module],
+            input=order.model_dump_json().encode(),
+            capture_output=True,
+            env=backends.bare_environment("AWS_"),  # it reads a local file
+            timeout=limit.total_seconds(),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise TrainingError(
+            f"{what}: it was ended because it ran longer than {limit}",
+            "Raise trainer.timeout in the pipeline, or take fewer rows.",
+        ) from None
+    try:
+        given = Answer.model_validate_json((done.stdout.splitlines() or [b""])[-1])
+    except ValidationError:  # an error of the trainer may quote values, and is not repeated
+        raise TrainingError(
+            f"{what}: the trainer's process ended with status {done.returncode}",
+            "Check trainer.use and trainer.params, that the machine has enough memory, and that the trainer's "
+            "libraries are those of the lock.",
+        ) from None
+    if given.fault:
+        raise TrainingError(given.fault, given.hint)
+    return given.metrics
+
+
+def answer(make: Callable[[], tuple[bytes, Mapping[str, float]]], model: str) -> None:
+    """Write a model (ONNX) into the file `model`, and its metrics, or why there is none, to standard output."""
+    try:
+        body, measured = make()
+        Path(model).write_bytes(body)
+        given = Answer(metrics=dict(measured))
+    except RempartError as error:
+        given = Answer(fault=error.what, hint=error.hint)
+    sys.stdout.buffer.write(canonical_json.encode(given.model_dump(mode="json")) + b"\n")
 
 
 def train(order: TrialOrder) -> learning.Learned:
@@ -55,13 +101,12 @@ def train(order: TrialOrder) -> learning.Learned:
 
 def main() -> None:
     order = TrialOrder.model_validate_json(sys.stdin.buffer.read())
-    try:
+
+    def make() -> tuple[bytes, Mapping[str, float]]:
         learned = train(order)
-        Path(order.model).write_bytes(learned.model.body)
-        answer = TrialAnswer(metrics=learned.metrics)
-    except RempartError as error:
-        answer = TrialAnswer(fault=error.what, hint=error.hint)
-    sys.stdout.buffer.write(canonical_json.encode(answer.model_dump(mode="json")) + b"\n")
+        return learned.model.body, learned.metrics
+
+    answer(make, order.model)
 
 
 if __name__ == "__main__":

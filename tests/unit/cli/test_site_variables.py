@@ -24,6 +24,7 @@ def test_a_shell_takes_the_lines_and_runs_nothing_of_them() -> None:
     found = dict(line.split("=", 1) for line in done.stdout.splitlines() if line.startswith("AWS_"))
     assert (found["AWS_SECRET_ACCESS_KEY"], found["AWS_ACCESS_KEY_ID"]) == (secret, "key")
     assert (found["AWS_ENDPOINT_URL"], found["AWS_ALLOW_HTTP"]) == ("http://127.0.0.1:8333", "true")
+    assert "AWS_SESSION_TOKEN" not in found
     assert found["AWS_REGION"] == found["AWS_DEFAULT_REGION"] == "fr-par" and found["AWS_CA_BUNDLE"] == "/ca x"
 
 

@@ -125,3 +125,21 @@ def test_a_policy_is_short_enough_for_sts_even_with_long_names() -> None:
     assert json.loads(data_rights.text(only(job))) == only(job)
     with pytest.raises(TrainingError, match="the limit is 2048"):
         data_rights.text({"Sid": "x" * 2048})
+
+
+def test_a_person_who_explores_reads_snapshots_and_rows_to_learn_from_of_one_pipeline_and_nothing_else() -> None:
+    policy = data_rights.reader("lake", "stays", "snapshots/stays/")
+    readable = ("snapshots/stays/parts/ab.parquet", "snapshots/stays/_delta_log/0.json", datasets.key("stays", "ab"))
+    hidden = (datasets.held_out_key("stays", "ab"), datasets.key("stays_two", "ab"), "quarantine/stays/x", "snapshots/")
+    assert all(may(policy, "s3:GetObject", arn("lake", key)) for key in readable)
+    assert not any(
+        may(policy, "s3:GetObject", arn("lake", key)) for key in (*hidden, "snapshots/stays_two/current.json")
+    )
+    assert not any(may(policy, action, arn("lake", key)) for action in ACTIONS[1:] for key in (*readable, *hidden))
+    assert not may(policy, "s3:GetObject", arn("artifacts", readable[0]))
+    assert may(policy, "s3:ListBucket", "arn:aws:s3:::lake", "snapshots/stays/_delta_log/")
+    for prefix in ("", "training/stays/", "snapshots/", None):
+        assert not may(policy, "s3:ListBucket", "arn:aws:s3:::lake", prefix)
+    assert len(data_rights.text(data_rights.reader("lake", "p" * 40, f"snapshots/{'p' * 40}/"))) < 1000
+    with pytest.raises(TrainingError, match="cannot be limited"):
+        data_rights.reader("lake", "st*", "snapshots/st*/")

@@ -85,6 +85,9 @@ def test_reasons_head_and_baseline(file: Path) -> None:
     shown = "\n".join(trying.lines(found, pipeline()))
     assert "1 x price is out of range (line 11)" in shown and "Baseline: mae of price is" in shown
     assert f"  1 row repeats the key of an earlier row: stay_id{OTHERS}\n" in shown and "repeated" not in shown
+    assert "  LEAK? stay__room alone tells 100.0% of price. The gate would refuse" in shown  # in these rows it does
+    known = pipeline(gate={**stage.definition()["gate"], "rules": [{"kind": "leakage", "allow": ["stay__room"]}]})
+    assert "LEAK?" not in "\n".join(trying.lines(tried(known, file), known))
     assert CANARY not in shown and CANARY not in str(found) and flow.HIDDEN in shown
     assert "Next: deliver the data, unless it was delivered before, and run the pipeline." in shown
     *_, last = trying.lines(found, pipeline(), "It is still a draft: decide the 2 lines.")

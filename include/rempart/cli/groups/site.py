@@ -56,21 +56,39 @@ def _tell_switchover(result: SwitchoverResult) -> None:
 
 
 @group.command("env")
-def site_env(name: Annotated[str, typer.Argument(help="Name of a site, as under sites in rempart.yaml.")]) -> None:
+def site_env(
+    name: Annotated[str, typer.Argument(help="Name of a site, as under sites in rempart.yaml.")],
+    reads: Annotated[
+        str | None,
+        typer.Option(metavar="PIPELINE", help="Only read this pipeline's snapshots and rows to learn from."),
+    ] = None,
+    hours: Annotated[int, typer.Option(min=1, help="With --reads: hours after which the key ends.")] = 8,
+) -> None:
     """Print a site's address and key as environment variables, for boto3, Polars, DuckDB and other S3 clients.
 
-    A shell takes them by `eval "$(...)"`. The key may read and write all buckets of the platform there. For a program
-    that only reads, make a key of its own.
+    A shell takes them by `eval "$(...)"`. The key may read and write all buckets of the platform there. With `--reads`
+    it is a session that ends by itself, writes nothing, and reads no held-out row.
 
     Example:
         rempart site env primary
+        rempart site env primary --reads hotel_bookings
     """
+    from datetime import timedelta
+
     from rempart.cli import site_variables
+    from rempart.cli.views import names
+    from rempart.flows.governance import reader_session
     from rempart.flows.shared.platform import open_platform
+    from rempart.settings import pipelines
 
     platform = open_platform()
     site = site_variables.chosen(platform.config, name)
-    rendering.show(site_variables.lines(platform.connections(site.connection), site.region))
+    if reads is None:
+        rendering.show(site_variables.lines(platform.connections(site.connection), site.region))
+        return
+    spec = pipelines.named(names.pipeline(reads, pipelines.names()))
+    session, until = reader_session.open_session(platform, name, spec, timedelta(hours=hours))
+    rendering.show([*site_variables.lines(session, site.region), f"# until {until.isoformat(timespec='minutes')}"])
 
 
 @group.command("replicate")

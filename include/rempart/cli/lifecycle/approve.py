@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -20,15 +21,26 @@ User = Annotated[
 ]
 
 
-def approve(
-    name: Name,
-    version: Version,
-    reason: Reason,
-    user: User = "",
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
+def _decision(approves: bool, told: str) -> Callable[..., None]:
+    """Return the command that approves, or that rejects."""
+
+    def decide(
+        name: Name,
+        version: Version,
+        reason: Reason,
+        user: User = "",
+        dry_run: DryRun = False,
+        yes: Yes = False,
+        as_json: AsJson = False,
+    ) -> None:
+        _decide(name, version, reason, user, approves=approves, dry_run=dry_run, yes=yes, as_json=as_json)
+
+    decide.__doc__ = told
+    return decide
+
+
+approve = _decision(
+    True,
     """Promote a candidate that passed the gate and waits for a person (`gate: {approval: ...}`).
 
     The same rules hold as in Airflow: role, four eyes, time. Its files are compared with the record first. If another
@@ -37,25 +49,16 @@ def approve(
     Example:
         rempart model approve hotel_bookings 3 --user marie --reason "error by season is even"
         rempart model approve hotel_bookings 3 --user marie --reason "error by season is even" --yes
-    """
-    _decide(name, version, reason, user, approves=True, dry_run=dry_run, yes=yes, as_json=as_json)
-
-
-def reject(
-    name: Name,
-    version: Version,
-    reason: Reason,
-    user: User = "",
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
+    """,
+)
+reject = _decision(
+    False,
     """Reject a candidate that waits for a person. The champion stays. Exit code 1: it was not rejected.
 
     Example:
         rempart model reject hotel_bookings 3 --user marie --reason "too few bookings of groups" --yes
-    """
-    _decide(name, version, reason, user, approves=False, dry_run=dry_run, yes=yes, as_json=as_json)
+    """,
+)
 
 
 def _decide(
@@ -67,6 +70,7 @@ def _decide(
     from rempart.flows.approval.rules import Reply
     from rempart.flows.governance.people import users_of
     from rempart.flows.shared.platform import open_platform
+    from rempart.flows.training.explained.keep import keep
     from rempart.settings import pipelines
 
     check_one(dry_run, yes)
@@ -83,6 +87,8 @@ def _decide(
         rendering.tell(done.told)
         if not yes:
             rendering.tell("Nothing was changed. To decide, add --yes.")
+    if yes and done.became != "waits":  # the card tells the decision, as after an answer in Airflow
+        keep(platform, spec, version)
     wanted = "promoted" if approves else "rejected"
     raise typer.Exit(0 if done.became == wanted or (approves and done.promoted) else 1)
 

@@ -160,3 +160,9 @@ def _baseline(found: Baseline, pipeline: ModelPipeline) -> Iterator[str]:
         f"  Learnt from {text.counted(found.train_rows, 'row')}, measured on {found.holdout_rows:,} held-out rows. "
         f"The gate's limit is {found.limit:g}."
     )
+    for feature, share in found.told_alone:
+        yield (
+            f"  LEAK? {feature} alone tells {share:.1%} of {target}. The gate would refuse a model that reads it. "
+            f"Is it known at '{pipeline.prediction.at}'? If not, correct `known` of its columns. If it is, name it "
+            "under `allow` of a gate rule `leakage`."
+        )

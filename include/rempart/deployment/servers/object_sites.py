@@ -115,7 +115,8 @@ def sessions(site: str, role: str, longest: timedelta, key: str, names: Buckets)
     signs tokens.
 
     Only the site's own identity may assume the role. The role's rights are the maximum of any session: objects of
-    training sets and of jobs in their buckets, and nothing in other buckets.
+    snapshots, of rows to learn from and of jobs in their buckets, and nothing in other buckets. No session reads
+    held-out rows.
     """
 
     def allow(actions: list[str], resources: list[str]) -> dict[str, Any]:
@@ -125,7 +126,8 @@ def sessions(site: str, role: str, longest: timedelta, key: str, names: Buckets)
     others = (names.landing, names.backups, names.evidence, names.checkpoints)
     closed = [f"arn:aws:s3:::{name}{end}" for name in others for end in ("", "/*")]
     policy = [
-        allow(["s3:GetObject"], ["arn:aws:s3:::*/training/*"]),
+        allow(["s3:GetObject"], ["arn:aws:s3:::*/training/*", "arn:aws:s3:::*/snapshots/*"]),
+        {"Effect": "Deny", "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::*/training/*/held-out/*"]},
         allow(jobs, ["arn:aws:s3:::*/jobs/*"]),
         allow(["s3:ListBucket"], ["arn:aws:s3:::*"]),
         {"Effect": "Deny", "Action": ["s3:*"], "Resource": closed},

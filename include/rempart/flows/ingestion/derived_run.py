@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rempart.errors import ErasedMeanwhile, IngestError, InputMissing
+from rempart.errors import ErasedMeanwhile, IngestError, InputMissing, ObjectMissing
 from rempart.flows.ingestion import current_snapshot, ingest_run, source_state
 from rempart.flows.ingestion.ingest_run import IngestionRun
 from rempart.flows.ingestion.source_state import Pending
@@ -34,6 +34,7 @@ from rempart.ingestion.sources.port import Input, Lake, Origin, State
 from rempart.ledger.port import Ledger
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.pipelines import load_all
+from rempart.sites.port import Site
 from rempart.sovereignty import places
 
 ALL = 100_000
@@ -185,6 +186,21 @@ def restate(run: IngestionRun, before: snapshots.Snapshot | None, found: Derived
 def is_clean(ledger: Ledger, pipeline: str, state: State) -> bool:
     """Return whether rows of this state respect every erasure that is on record for the pipeline's ancestors."""
     return state.get(derived.ERASURES) == mark(ledger, pipeline)
+
+
+def stands(ledger: Ledger, site: Site, bucket: str, pipeline: str, snapshot: str) -> bool:
+    """Return whether a snapshot respects every erasure in the inputs of its pipeline; true of one that is not derived.
+
+    Of a pipeline that was ever derived, a snapshot that is gone may have had erased rows. Raises SiteError,
+    IntegrityError.
+    """
+    if pipeline not in recorded_inputs(ledger):
+        return True
+    try:
+        found = snapshots.read(site, bucket, pipeline, snapshot)
+    except ObjectMissing:
+        return False
+    return not found.derived_from or is_clean(ledger, pipeline, found.derived_from)
 
 
 def check_clean(ledger: Ledger, snapshot: snapshots.Snapshot) -> None:

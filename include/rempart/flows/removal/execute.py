@@ -20,6 +20,7 @@ from rempart.flows.erasure import erase_versions
 from rempart.flows.erasure.erase_objects import HeldVersion
 from rempart.flows.erasure.erase_stores import ErasureStores, open_stores
 from rempart.flows.removal import facts as gathering
+from rempart.flows.removal import jobs
 from rempart.flows.removal.facts import FoundVersion, Runs
 from rempart.flows.removal.plan import PipelineContents, RemovalPlan, plan
 from rempart.flows.shared import removals
@@ -167,6 +168,7 @@ def _delete(tracking: Connection, stores: ErasureStores, pipeline: Pipeline, beg
     name, what = pipeline.name, began.what
     if what == "remove":
         _move_file(name)
+    trained = jobs.of_pipeline(stores, name) if what == "remove" else frozenset[str]()
     deleted, locked, failed = _delete_versions(stores, pipeline, what)
     if list(_second_look(stores, pipeline, what, locked, failed)):
         logger.info("'%s': a replication that was under way copied objects meanwhile, which are deleted, too", name)
@@ -180,7 +182,7 @@ def _delete(tracking: Connection, stores: ErasureStores, pipeline: Pipeline, beg
     left += _second_look(stores, pipeline, what, locked, failed)
     evidence = began.seq
     if not left:
-        body = {"deleted": deleted, "locked": sorted(locked), "sites": sorted(stores.sites)}
+        body = {"deleted": deleted, "locked": sorted(locked), "sites": sorted(stores.sites), "jobs": sorted(trained)}
         evidence = _record(stores, name, began, "ended", body).seq
     return Removed(name, what, int(began.body.get("put_back", 0)), deleted, locked, tuple(left), evidence)
 

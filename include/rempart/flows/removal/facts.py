@@ -14,6 +14,7 @@ from rempart.flows.erasure.erase_listing import doubt, known
 from rempart.flows.erasure.erase_stores import ErasureStores
 from rempart.flows.ingestion import profile, source_state
 from rempart.flows.prediction import scorings
+from rempart.flows.removal import jobs
 from rempart.flows.removal.plan import DELETED, Objects, Part, PipelineContents, PutBack
 from rempart.flows.shared import removals
 from rempart.flows.shared.deletion import versions_below
@@ -62,7 +63,7 @@ def scored_elsewhere(pipeline: Pipeline) -> str | None:
 
 
 def prefix(pipeline: Pipeline, part: Part) -> str:
-    """Return the prefix of a part's objects."""
+    """Return the prefix of a part's objects. Folders of other pipelines' jobs are beside those of its own."""
     name = pipeline.name
     folders: dict[Part, str] = {
         "snapshots": snapshots.folder(name),
@@ -72,6 +73,7 @@ def prefix(pipeline: Pipeline, part: Part) -> str:
         "profiles": profile.folder(name),
         "raw": f"raw/{name}/",
         "training": f"training/{name}/",
+        "jobs": jobs.FOLDER,
         "predictions-log": hour_files.folder(name),
         "extracted": f"{pipeline.source.prefix}{landing.EXTRACTED}",
         "landing": pipeline.source.prefix,
@@ -104,18 +106,26 @@ def _listed(stores: ErasureStores, site: Site, pipeline: Pipeline, part: Part) -
         listed = versions_below(site, bucket, folder)
     except ObjectMissing:  # the other site has no such bucket
         return
+    if part == "jobs" and listed:
+        mine = jobs.of_pipeline(stores, pipeline.name)
+        listed = [info for info in listed if jobs.job_of(info.key) in mine]
     for info in sorted(listed, key=lambda info: _rank(erasing.original(info.key), folder)):
         yield FoundVersion(bucket, part, info)
 
 
 def catalogued(stores: ErasureStores, pipeline: Pipeline, what: What, bucket: str) -> set[str]:
     """Return the keys in the catalogues that go with a pipeline's parts in a bucket. Raises DatabaseUnavailable."""
+    if bucket == stores.config.buckets.artifacts:
+        mine = jobs.of_pipeline(stores, pipeline.name)
+        return {key for key in erase_versions.catalogued(stores, bucket) if jobs.job_of(key) in mine}
     folders = tuple(prefix(pipeline, part) for part in parts_of(pipeline, what) if bucket_of(stores, part) == bucket)
     return {key for key in erase_versions.catalogued(stores, bucket) if erasing.original(key).startswith(folders)}
 
 
 def bucket_of(stores: ErasureStores, part: Part) -> str:
     """Return the bucket of a part."""
+    if part == "jobs":
+        return stores.config.buckets.artifacts
     return stores.config.buckets.landing if part in ("extracted", "landing") else stores.lake
 
 
@@ -123,6 +133,8 @@ def _rank(key: str, folder: str) -> int:
     rest = key.removeprefix(folder)
     if "_delta_log/" in rest:
         return 0
+    if folder == jobs.FOLDER:
+        return 2 if rest.rpartition("/")[2] in jobs.ORDERS else 1
     return 1 if rest == "current.json" else 3 if "parts/" in rest else 2
 
 

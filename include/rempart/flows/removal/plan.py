@@ -15,13 +15,13 @@ from rempart.flows.shared.removals import What
 
 Part = Literal[
     "snapshots", "quarantine", "outcomes", "source", "profiles", "extracted", "raw", "training", "landing",
-    "predictions", "scored", "predictions-log",
+    "predictions", "scored", "predictions-log", "jobs",
 ]  # fmt: skip
 
 _DATA: tuple[Part, ...] = ("snapshots", "quarantine", "outcomes", "source", "profiles")
 DELETED: Mapping[What, tuple[Part, ...]] = {
     "reset": ("predictions", *_DATA, "extracted"),
-    "remove": ("predictions", "scored", *_DATA, "raw", "training", "predictions-log", "landing"),
+    "remove": ("predictions", "scored", *_DATA, "raw", "training", "jobs", "predictions-log", "landing"),
 }
 """Parts in the order of their deletion: what names other objects goes before them. A source that is read again from its
 first row on leaves no extracted delivery; of a pipeline to which files are delivered, each waiting file stays."""
@@ -34,6 +34,7 @@ WORDS: Mapping[Part, str] = {
     "extracted": "extracted deliveries that wait in the landing bucket",
     "raw": "deliveries as received",
     "training": "training sets",
+    "jobs": "files of training jobs",
     "predictions-log": "log of predictions",
     "landing": "deliveries that wait in the landing bucket",
     "predictions": "predictions of its rows",

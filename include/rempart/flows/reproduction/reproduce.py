@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -17,9 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from rempart.errors import IntegrityError, ModelRefused, ObjectMissing, RempartError, TrainingError
+from rempart.errors import IntegrityError, ModelRefused, ObjectMissing, RempartError
 from rempart.flows.reproduction.comparison import TOLERANCE, Reproduction, figures
 from rempart.flows.shared import erasures, retirements
 from rempart.flows.shared.platform import Platform
@@ -32,9 +29,9 @@ from rempart.models.isolated_model import IsolatedModel
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings.gates.metrics import FACTS
 from rempart.settings.pipeline import ModelPipeline
-from rempart.training import backends, datasets, outputs
+from rempart.training import datasets, outputs, trial
 from rempart.training.job import DIFFERENCE, JobSpec, parse_spec
-from rempart.training.reproduction import ReproductionAnswer, ReproductionOrder
+from rempart.training.reproduction import ReproductionOrder
 from rempart.training.trainers import trainers
 
 if TYPE_CHECKING:
@@ -147,35 +144,13 @@ def _rows(sites: Mapping[str, Callable[[], Site]], known: erasures.Rewritten, pa
 
 def _trained(pipeline: ModelPipeline, spec: JobSpec, rows: bytes) -> tuple[bytes, dict[str, float]]:
     """Return model.onnx and the job's own figures."""
-    limit = pipeline.trainer.timeout
     with tempfile.TemporaryDirectory(prefix="rempart-reproduce-") as folder:
         file, model = Path(folder, "training.parquet"), Path(folder, MODEL_FILE)
         file.write_bytes(rows)
         order = ReproductionOrder(spec=spec, rows=str(file), model=str(model))
-        try:
-            done = subprocess.run(
-                [backends.python_of(spec.trainer.use), "-m", "rempart.training.reproduction"],
-                input=order.model_dump_json().encode(),
-                capture_output=True,
-                env=backends.bare_environment("AWS_"),  # it reads a local file, and needs no key of a site
-                timeout=limit.total_seconds(),
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise TrainingError(
-                f"reproduce job {spec.job_id}: it was ended because it ran longer than {limit}",
-                "Raise trainer.timeout in the pipeline.",
-            ) from None
-        try:
-            answer = ReproductionAnswer.model_validate_json((done.stdout.splitlines() or [b""])[-1])
-        except ValidationError:  # an error of the trainer may quote values, and is not repeated
-            raise TrainingError(
-                f"reproduce job {spec.job_id}: the trainer's process ended with status {done.returncode}",
-                "Check that the machine has enough memory, and that the trainer's libraries are those of the lock.",
-            ) from None
-        if answer.fault:
-            raise TrainingError(answer.fault, answer.hint)
-        return model.read_bytes(), answer.metrics
+        what = f"reproduce job {spec.job_id}"
+        own = trial.ask("rempart.training.reproduction", order, spec.trainer.use, pipeline.trainer.timeout, what)
+        return model.read_bytes(), own
 
 
 def _scores(

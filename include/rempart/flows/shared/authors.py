@@ -61,19 +61,21 @@ def made_by(started: Started | None, files: Mapping[str, int | None]) -> Authors
     """Return the authors of a candidate. Pure.
 
     `started`: the run that trained it, None without one on record. `files`: pipeline file and trainer, each with the
-    number of its last committer, None if unknown. A run that a person started is that person's; everybody who is known
-    to have changed a file is an author, too. Of a run that an asset or a time started, the committers are the authors.
+    number of its last committer, None if unknown. Authors are the person who started the run, if one did, and the
+    committers. A committer who is not known may be anybody.
     """
     committers = frozenset(user for user in files.values() if user is not None)
-    unknown = [file for file, user in files.items() if user is None]
+    unknown = " and ".join(file for file, user in files.items() if user is None)
+    lacking = f"the last committer of {unknown} is unknown"
     if started is None:
         return Authors(committers, False, "no run of Airflow is on record for its training")
     if started.by_hand:
         if started.user is None:
             return Authors(committers, False, "its training was started by no person whom Rempart knows")
-        return Authors(committers | {started.user}, True, f"its training was started by user {started.user}")
+        how = f"its training was started by user {started.user}" + (f", and {lacking}" if unknown else "")
+        return Authors(committers | {started.user}, not unknown, how)
     if unknown:
-        return Authors(committers, False, f"the last committer of {' and '.join(unknown)} is unknown")
+        return Authors(committers, False, lacking)
     return Authors(committers, True, f"last committers of {' and '.join(files)}")
 
 

@@ -269,22 +269,28 @@ def snapshot_id(ledger: Ledger, bucket: str, pipeline: str, name: str) -> str:
 
 
 @contextmanager
-def standing_rows(ledger: Ledger, bucket: str, of: Sequence[tuple[str, str]]) -> Iterator[None]:
+def standing_rows(
+    ledger: Ledger, bucket: str, of: Sequence[tuple[str, str]], is_clean: Callable[[str, str], bool]
+) -> Iterator[None]:
     """Store objects that are made of these snapshots, by pipeline and id, unless a row of them was erased since.
 
+    `is_clean`: whether a snapshot, if it is derived, respects the erasures in its inputs, which rewrite nothing of it.
     Checked before, and after: an erasure that did not see the objects has recorded by then what it rewrote. Raises
     ErasedMeanwhile.
     """
-    _check_standing(ledger, bucket, of)
+    _check_standing(ledger, bucket, of, is_clean)
     yield
-    _check_standing(ledger, bucket, of)
+    _check_standing(ledger, bucket, of, is_clean)
 
 
-def _check_standing(ledger: Ledger, bucket: str, of: Sequence[tuple[str, str]]) -> None:
+def _check_standing(
+    ledger: Ledger, bucket: str, of: Sequence[tuple[str, str]], is_clean: Callable[[str, str], bool]
+) -> None:
     for pipeline, snapshot in of:
-        if snapshot_id(ledger, bucket, pipeline, snapshot) != snapshot:
+        if snapshot_id(ledger, bucket, pipeline, snapshot) != snapshot or not is_clean(pipeline, snapshot):
             raise ErasedMeanwhile(
-                f"Rows of '{pipeline}' were erased while a training set was made of snapshot {snapshot}",
+                f"Rows of '{pipeline}', or of an input of it, were erased while a training set was made of snapshot "
+                f"{snapshot}",
                 "Run `rempart pipeline erase --again`, which cleans what this run may have stored. Then train again.",
             )
 

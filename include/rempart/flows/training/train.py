@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.features.label_feed import LabelsUsed, target_column, told, told_late, told_undated
 from rempart.features.prediction.plan import inputs_of
+from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, removals, used_views
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
-from rempart.flows.training.candidates import openings, orders, record
+from rempart.flows.training.candidates import leaks, openings, orders, record
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.explained import measured
 from rempart.flows.training.materialize import feature_databases, loaded_content
@@ -164,8 +165,12 @@ def order(
         learnable = learnable.replace_schema_metadata({used_views.USED: made_of["used"]})
     rows = labelled.split(pipeline, learnable)
     orders.check(orders.measuring(pipeline, merged), rows.learn)
+    for feature, share in leaks.suspects(pipeline, target_feature(pipeline), merged, rows.learn):
+        target = pipeline.prediction.target
+        logger.warning("%s alone tells %.1f %% of %s: the gate will refuse this model", feature, 100 * share, target)
     of = [(pipeline.name, snapshot), *(used or {}).items(), *([(labels.pipeline, labels.snapshot)] if labels else [])]
-    with erasures.standing_rows(platform.ledger, platform.config.buckets.lake, of):
+    ledger, lake = platform.ledger, platform.config.buckets.lake
+    with erasures.standing_rows(ledger, lake, of, partial(derived_run.stands, ledger, site, lake)):
         dataset = _store(platform.config, pipeline, site, platform.clock(), rows, made_of)
     logger.info(
         "stored training set %s: %d rows to learn from, %d held out",

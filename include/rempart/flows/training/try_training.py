@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from rempart.errors import RempartError, TrainingError
-from rempart.flows.training.candidates import orders
+from rempart.errors import RempartError
+from rempart.flows.training.candidates import leaks, orders
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.labelled import held_out_from, split
 from rempart.flows.training.train import target_feature
@@ -24,10 +21,9 @@ from rempart.models.gates import measures
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings.pipeline import ModelPipeline
-from rempart.training import backends, datasets
+from rempart.training import datasets, trial
 from rempart.training.job import FeatureSpec, TrainerSpec
 from rempart.training.trainers import trainers
-from rempart.training.trial import TrialAnswer, TrialOrder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The naive baseline on the held-out rows: the figure that a model must beat."""
+    """The naive baseline on the held-out rows: the figure that a model must beat.
+
+    `told_alone`: features that alone tell more of the target than the gate allows, with the share.
+    """
 
     metric: str
     value: float
@@ -43,6 +42,7 @@ class Baseline:
     limit: float
     train_rows: int
     holdout_rows: int
+    told_alone: Sequence[tuple[str, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,11 @@ def train(pipeline: ModelPipeline, rows: datasets.TrainingRows) -> TriedModel:
     """Train once, at most as long as `trainer.timeout`, and score. Raises TrainingError, ModelRefused."""
     params = check_trainer(pipeline)
     trainer = TrainerSpec(use=pipeline.trainer.use, params=dict(params), seed=pipeline.trainer.seed)
-    python = backends.python_of(trainer.use)
-    began, limit = time.monotonic(), pipeline.trainer.timeout
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="rempart-try-") as folder:
         file, model = Path(folder, "training.parquet"), Path(folder, MODEL_FILE)
         file.write_bytes(datasets.encoded(rows.learn))
-        order = TrialOrder(
+        order = trial.TrialOrder(
             file=str(file),
             model=str(model),
             task=pipeline.prediction.task,
@@ -75,32 +74,10 @@ def train(pipeline: ModelPipeline, rows: datasets.TrainingRows) -> TriedModel:
             trainer=trainer,
             validation=orders.measuring(pipeline, params).validation,
         )
-        try:
-            done = subprocess.run(
-                [python, "-m", "rempart.training.trial"],
-                input=order.model_dump_json().encode(),
-                capture_output=True,
-                env=backends.bare_environment("AWS_"),  # it reads a local file, and needs no key of a site
-                timeout=limit.total_seconds(),
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise TrainingError(
-                f"try to train {pipeline.name}: it was ended because it ran longer than {limit}",
-                "Raise trainer.timeout in the pipeline, or try with fewer rows.",
-            ) from None
-        last = (done.stdout.splitlines() or [b""])[-1]
-        try:
-            answer = TrialAnswer.model_validate_json(last)
-        except ValidationError:  # an error of the trainer may quote values, and is not repeated
-            raise TrainingError(
-                f"try to train {pipeline.name}: the trainer's process ended with status {done.returncode}",
-                "Check trainer.use and trainer.params, and that the machine has enough memory.",
-            ) from None
-        if answer.fault:
-            raise TrainingError(answer.fault, answer.hint)
+        what = f"try to train {pipeline.name}"
+        measured = trial.ask("rempart.training.trial", order, trainer.use, pipeline.trainer.timeout, what)
         seconds = time.monotonic() - began
-        return TriedModel(_scores(pipeline, rows.held_out, model.read_bytes()), seconds, answer.metrics)
+        return TriedModel(_scores(pipeline, rows.held_out, model.read_bytes()), seconds, measured)
 
 
 def _scores(pipeline: ModelPipeline, rows: pa.Table, body: bytes) -> dict[str, float]:
@@ -127,11 +104,18 @@ def baseline(pipeline: ModelPipeline, training: pa.Table, *, whole: bool) -> tup
         task, target = pipeline.prediction.task, target_feature(pipeline)
         naive = metrics.naive_predictions(task, target, pipeline.gate.baseline_by, train, holdout)
         scores = metrics.baselines(metrics.target_values(target, holdout), naive, _score(pipeline))
+        alone = leaks.suspects(pipeline, target, pipeline.trainer.params, train)
     except RempartError as error:  # a sample may be too small to be split: the file itself was checked
         return None, (f"No baseline: {error.what}.", error.hint)
     metric = pipeline.gate.metric
     return Baseline(
-        metric, scores[metric], scores[f"overall_{metric}"], pipeline.gate.limit, train.num_rows, holdout.num_rows
+        metric,
+        scores[metric],
+        scores[f"overall_{metric}"],
+        pipeline.gate.limit,
+        train.num_rows,
+        holdout.num_rows,
+        alone,
     ), _unseen(pipeline, train) if whole else ()
 
 

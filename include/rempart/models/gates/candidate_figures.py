@@ -53,8 +53,8 @@ class CandidateFigures:
     `baseline`: also as `overall_<metric>`, of the mean of all rows. `samples`: metrics of `candidate`, `baseline`,
     `overall` and `champion` on the same resamples. `subgroups`: by the number of
     the rule among all rules, or why they could not be measured. `size`: bytes of the model's file. `latency`: seconds.
-    `changes`: mean change of a prediction, by the noise. `reads`: None where nobody asked. A figure that is missing is
-    unknown, and refuses.
+    `changes`: mean change of a prediction, by the noise. `reads`: None where nobody asked. `told_alone`: the share of
+    the target that each feature tells alone; None of few rows. A figure that is missing is unknown, and refuses.
     """
 
     candidate: Mapping[str, float]
@@ -68,3 +68,4 @@ class CandidateFigures:
     latency: float | None = None
     changes: Mapping[float, float] = field(default_factory=dict)
     reads: Reads | None = None
+    told_alone: Mapping[str, float] | None = None

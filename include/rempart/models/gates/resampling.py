@@ -73,6 +73,8 @@ def statistic(measures: Measures, name: str, truth: Floats, predicted: Floats) -
         curve = _roc if name == "roc_auc" else _average_precision
         ranked = [curve(truth == each, predicted[:, each]) for each in measures.looked_for()]
         return lambda weights: np.mean([made(weights) for made in ranked], axis=0)
+    if name == "calibration_error":
+        return _calibration(measures, truth, predicted)
     terms, finish = _sums(measures, name, truth, predicted)
     return lambda weights: finish(weights @ terms, weights.sum(axis=1))
 
@@ -95,8 +97,6 @@ def _sums(
         recall = name == "balanced_accuracy"
         beta = math.inf if recall else measures.beta if name == "f_beta" else 1.0
         return np.column_stack(made), lambda sums, _: _f_score(sums, beta)
-    if name == "calibration_error":
-        return _calibration(measures, truth, predicted)
     losses = _BY_ROW[name](measures, truth, predicted)
     return losses[:, None], lambda sums, rows: sums[:, 0] / rows
 
@@ -124,17 +124,22 @@ def _f_score(sums: Floats, beta: float) -> Floats:
     return np.asarray(((1 + weight) * found / ((1 + weight) * found + weight * missed + wrong)).mean(axis=1))
 
 
-def _calibration(
-    measures: Measures, truth: Floats, predicted: Floats
-) -> tuple[Floats, Callable[[Floats, Floats], Floats]]:
-    """Return the gaps by band, whose edges are those of all rows."""
+def _calibration(measures: Measures, truth: Floats, predicted: Floats) -> Statistic:
+    """Sum the gaps by band, whose edges are those of all rows. A row is in one band of each class: a sparse matrix."""
     import numpy as np
+    from scipy.sparse import csr_array, vstack
 
-    looked_for, made = measures.looked_for(), []
+    looked_for, made, rows = measures.looked_for(), [], np.arange(len(truth))
     for each in looked_for:
         gap, band = predicted[:, each] - (truth == each), bands(predicted[:, each])
-        made += [np.where(band == index, gap, 0.0) for index in range(int(band.max()) + 1)]
-    return np.column_stack(made), lambda sums, rows: np.abs(sums).sum(axis=1) / rows / len(looked_for)
+        made.append(csr_array((gap, (band, rows)), shape=(int(band.max()) + 1, len(truth))))
+    gaps = vstack(made, format="csr")
+
+    def error(weights: Floats) -> Floats:
+        sums = gaps @ np.ascontiguousarray(weights.T)  # [bands of all classes, resamples]
+        return np.asarray(np.abs(sums).sum(axis=0) / weights.sum(axis=1) / len(looked_for))
+
+    return error
 
 
 def _ranked(is_it: Any, chance: Floats) -> tuple[Any, Any, Any]:

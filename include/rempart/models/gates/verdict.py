@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from rempart.models.gates import leakage
 from rempart.models.gates.candidate_figures import CandidateFigures, Subgroup
 from rempart.settings.gates import rules
 from rempart.settings.gates.gate import Gate
@@ -302,6 +303,33 @@ def _excluded(asked: _Question) -> RuleResult:
     return RuleResult(rule.kind, "passed", f"the model reads nothing of {', '.join(rule.columns)}")
 
 
+def _leakage(asked: _Question) -> RuleResult | None:
+    rule, told = asked.rule, asked.shown.told_alone
+    silent = rule not in asked.gate.rules  # every gate asks it: only a refusal is worth a line
+    target = asked.shown.target or "the target"
+    if told is None:
+        few = f"fewer than {leakage.FEWEST} rows to learn from: what a feature alone tells of {target} is not known"
+        return None if silent else RuleResult("leakage", "unknown", few, None, None, rule.limit)
+    if found := leakage.above(told, rule.limit, rule.allow):
+        shown = ", ".join(f"{name} ({share:.1%})" for name, share in found[:_WORST])
+        more = f" and {len(found) - _WORST} more" if len(found) > _WORST else ""
+        what = (
+            f"a feature alone tells almost all of {target}: {shown}{more}; at most {_share(rule.limit)} is allowed. If "
+            "it is known at the moment of the prediction, name it under `allow` of a rule `leakage`"
+        )
+        return RuleResult("leakage", "refused", what, None, found[0][1], rule.limit)
+    if silent:
+        return None
+    most = max((share for name, share in told.items() if name not in rule.allow), default=0.0)
+    what = f"no feature alone tells more than {_share(rule.limit)} of {target}"
+    but = f", other than {', '.join(rule.allow)}" if rule.allow else ""
+    return RuleResult("leakage", "passed", what + but, None, most, rule.limit)
+
+
+def _share(value: float) -> str:
+    return f"{value * 100:.4g}%"
+
+
 _JUDGES: Mapping[type[Any], Callable[[_Question], RuleResult | None]] = {
     rules.LimitRule: _limit,
     rules.BaselineRule: _beats_baseline,
@@ -312,4 +340,5 @@ _JUDGES: Mapping[type[Any], Callable[[_Question], RuleResult | None]] = {
     rules.LatencyRule: _latency,
     rules.StabilityRule: _stability,
     rules.ExcludedFeaturesRule: _excluded,
+    rules.LeakageRule: _leakage,
 }

@@ -46,8 +46,9 @@ class Approval(Strict):
     four_eyes: bool = Field(
         default=True,
         description=(
-            "Whether the author cannot approve: who started the training, and who last changed pipeline file or "
-            "trainer. If the author is unknown, two people must approve. Needs `access.auth_manager: fab`."
+            "Whether the authors cannot approve: who started the training, and who last changed pipeline file or "
+            "trainer. If one of them is unknown, anybody may be that author: two people must approve, neither of whom "
+            "is a known author. Needs `access.auth_manager: fab`."
         ),
     )
     within: Annotated[Duration, AfterValidator(_bounded)] = Field(

@@ -15,6 +15,7 @@ from rempart.settings.gates.rules import (
     ChampionRule,
     Confidence,
     ExcludedFeaturesRule,
+    LeakageRule,
     LimitRule,
     Rule,
     StabilityRule,
@@ -61,7 +62,7 @@ class Gate(Strict):
     """The rules that a candidate must pass on the held-out rows.
 
     `metric`, `limit`, `baseline_by`, `baseline_margin`, `champion_tolerance` and `confidence` are the short form of
-    three rules: `limit`, `beats_baseline` and `beats_champion`. `rules` are asked besides.
+    three rules: `limit`, `beats_baseline` and `beats_champion`. `rules` are asked besides, and `leakage` is always.
     """
 
     metric: Metric
@@ -96,13 +97,18 @@ class Gate(Strict):
     rules: list[Rule] = Field(default_factory=list, description="More rules. All must hold.")
 
     def all_rules(self) -> tuple[Rule, ...]:
-        """Return every rule: the three of the short form, then `rules`."""
+        """Return every rule: the three of the short form, then `rules`, then `leakage` unless it is among them."""
         return (
             LimitRule(metric=self.metric, limit=self.limit),
             BaselineRule(metric=self.metric, margin=self.baseline_margin, confidence=self.confidence),
             ChampionRule(metric=self.metric, tolerance=self.champion_tolerance, confidence=self.confidence),
             *self.rules,
+            *(() if any(isinstance(rule, LeakageRule) for rule in self.rules) else (LeakageRule(),)),
         )
+
+    def leakage(self) -> LeakageRule:
+        """Return what a feature may tell alone."""
+        return next(rule for rule in self.all_rules() if isinstance(rule, LeakageRule))
 
     def metric_of(self, rule: Rule) -> Metric | None:
         """Return the metric that a rule compares; None for a rule that compares none."""

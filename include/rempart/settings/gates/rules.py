@@ -129,6 +129,31 @@ class ExcludedFeaturesRule(Strict):
     )
 
 
+class LeakageRule(Strict):
+    """No feature alone tells the target: such a feature is often a copy that is declared known too early.
+
+    Every gate asks it, also without an entry. Without an entry only a refusal is told.
+    """
+
+    kind: Literal["leakage"] = "leakage"
+    limit: float = Field(
+        default=0.98,
+        gt=0,
+        le=1,
+        description=(
+            "Share of the target that a feature may tell alone, in the rows to learn from: of a number, the explained "
+            "variance of its ranks; of a class, the wrong guesses that it avoids. `1` refuses nothing."
+        ),
+    )
+    allow: list[str] = Field(
+        default_factory=list,
+        description=(
+            "Features as `view__feature` that may tell more: you made sure that they are known at the moment of the "
+            "prediction."
+        ),
+    )
+
+
 Rule = Annotated[
     LimitRule
     | BaselineRule
@@ -138,6 +163,7 @@ Rule = Annotated[
     | SizeRule
     | LatencyRule
     | StabilityRule
-    | ExcludedFeaturesRule,
+    | ExcludedFeaturesRule
+    | LeakageRule,
     Field(discriminator="kind"),
 ]

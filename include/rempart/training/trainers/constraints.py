@@ -8,13 +8,37 @@ from typing import Any
 
 from rempart.errors import TrainingError
 from rempart.models.encoding import Feature
-from rempart.training.trainers.parameters import Rule, Text
+from rempart.settings.evaluation.splits import EARLY_STOPPING
+from rempart.training.trainers import parameters
+from rempart.training.trainers.parameters import Number, Rule, Text
 
 DIRECTIONS: dict[str, Rule] = {"increasing": Text(), "decreasing": Text()}
 """Patterns of features, with commas between them: with such a feature, the prediction never falls, or never rises."""
 WEIGHTS: dict[str, Rule] = {"class_weight": Text(200)}
 """`balanced`, or a number for each class in the order of the target's `values`, such as `1, 1, 5`."""
+MOST_ITERATIONS = 1_000_000
 _SIGNS = {"increasing": 1, "decreasing": -1}
+
+
+def of_trees(own: Mapping[str, Rule]) -> dict[str, dict[str, Rule]]:
+    """Return the parameters of a trainer of trees for each task: its own, and those that all trainers of trees have."""
+    shared: dict[str, Rule] = {
+        **own,
+        "learning_rate": Number(1e-9, 1_000),
+        "max_bin": Number(2, 65_535, whole=True),
+        EARLY_STOPPING: Number(1, MOST_ITERATIONS, whole=True),
+        **DIRECTIONS,
+    }
+    return {"regression": {**shared, **parameters.LOSS}, "classification": {**shared, **WEIGHTS}}
+
+
+def check_values(trainer: str, rules: Mapping[str, Mapping[str, Rule]], params: Mapping[str, Any], task: str) -> None:
+    """Check parameters without features and classes. `rules`: by task.
+
+    Raises TrainingError naming the parameter that is unknown, of another type or out of range.
+    """
+    parameters.check(trainer, rules[task], params, task)
+    class_weights(params, 0)
 
 
 def check(params: Mapping[str, Any], features: Sequence[Feature], classes: int) -> None:

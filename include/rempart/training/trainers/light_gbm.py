@@ -16,10 +16,9 @@ from rempart.training.trainers.parameters import Number, Rule, Word
 if TYPE_CHECKING:
     from rempart.training.attempts.progress import TrainingRun
 
-_ITERATIONS, _MOST_ITERATIONS = "num_iterations", 1_000_000
-_SHARED: dict[str, Rule] = {
-    _ITERATIONS: Number(1, _MOST_ITERATIONS, whole=True),
-    "learning_rate": Number(1e-9, 1_000),
+_ITERATIONS = "num_iterations"
+_OWN: dict[str, Rule] = {
+    _ITERATIONS: Number(1, constraints.MOST_ITERATIONS, whole=True),
     "num_leaves": Number(2, 131_072, whole=True),
     "max_depth": Number(1, 1_000_000, whole=True),
     "min_data_in_leaf": Number(1, 1_000_000_000, whole=True),
@@ -28,17 +27,11 @@ _SHARED: dict[str, Rule] = {
     "lambda_l2": Number(0, 1e12),
     "feature_fraction": Number(1e-9, 1),
     "bagging_fraction": Number(1e-9, 1),
-    "max_bin": Number(2, 65_535, whole=True),
     "categories": Word(("native", "columns")),
     "min_data_per_group": Number(1, 1_000_000_000, whole=True),
     "cat_smooth": Number(0, 1e12),
-    EARLY_STOPPING: Number(1, _MOST_ITERATIONS, whole=True),
-    **constraints.DIRECTIONS,
 }
-RULES: dict[str, dict[str, Rule]] = {
-    "regression": {**_SHARED, **parameters.LOSS},
-    "classification": {**_SHARED, **constraints.WEIGHTS},
-}
+RULES = constraints.of_trees(_OWN)
 """Parameters of each task, as LightGBM names them; `loss` and `quantile` as gradient_boosting does."""
 ITERATIONS = 100
 _OBJECTIVES = {"squared_error": "regression", "absolute_error": "regression_l1", "quantile": "quantile"}
@@ -49,8 +42,7 @@ _SEEDS = 1 << 31
 
 def check(params: Mapping[str, Any], task: str) -> None:
     """Raises TrainingError naming the parameter that is unknown, of another type or out of range."""
-    parameters.check("lightgbm", RULES[task], params, task)
-    constraints.class_weights(params, 0)
+    constraints.check_values("lightgbm", RULES, params, task)
 
 
 def fit(

@@ -56,8 +56,7 @@ class Linear:
 
 def check(params: Mapping[str, Any], task: str) -> None:
     """Raises TrainingError naming the parameter that is unknown, of another type or out of range."""
-    parameters.check("linear", RULES[task], params, task)
-    constraints.class_weights(params, 0)
+    constraints.check_values("linear", RULES, params, task)
 
 
 def fit(

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from rempart.training.attempts.progress import TrainingRun
 
 _ROUNDS = "num_boost_round"
-_SHARED: dict[str, Rule] = {
-    _ROUNDS: Number(1, 1_000_000, whole=True),
-    "learning_rate": Number(1e-9, 1_000),
+_OWN: dict[str, Rule] = {
+    _ROUNDS: Number(1, constraints.MOST_ITERATIONS, whole=True),
     "max_depth": Number(1, 64, whole=True),
     "max_leaves": Number(2, 131_072, whole=True),
     "min_child_weight": Number(0, 1e12),
@@ -31,15 +30,9 @@ _SHARED: dict[str, Rule] = {
     "reg_lambda": Number(0, 1e12),
     "subsample": Number(1e-9, 1),
     "colsample_bytree": Number(1e-9, 1),
-    "max_bin": Number(2, 65_535, whole=True),
     "device": Word(("cpu", "cuda")),
-    EARLY_STOPPING: Number(1, 1_000_000, whole=True),
-    **constraints.DIRECTIONS,
 }
-RULES: dict[str, dict[str, Rule]] = {
-    "regression": {**_SHARED, **parameters.LOSS},
-    "classification": {**_SHARED, **constraints.WEIGHTS},
-}
+RULES = constraints.of_trees(_OWN)
 """Parameters of each task, as XGBoost names them; `loss` and `quantile` as gradient_boosting does."""
 ROUNDS = 100
 _OBJECTIVES = {
@@ -103,8 +96,7 @@ def _tree(nodes: Mapping[str, Any], target: int) -> Tree:
 
 def check(params: Mapping[str, Any], task: str) -> None:
     """Raises TrainingError naming the parameter that is unknown, of another type or out of range."""
-    parameters.check("xgboost", RULES[task], params, task)
-    constraints.class_weights(params, 0)
+    constraints.check_values("xgboost", RULES, params, task)
 
 
 def fit(

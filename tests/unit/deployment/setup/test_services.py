@@ -126,9 +126,10 @@ def test_the_role_of_sessions_reaches_no_bucket_of_evidence_or_backups_and_is_th
     made = object_sites.sessions("primary", *role, "k" * 86, names)
     (trust,) = made["roles"][0]["trustPolicy"]["Statement"]
     assert trust["Principal"] == {"AWS": "arn:aws:iam::000000000000:user/primary"}
-    (denied,) = (
+    held_out, denied = (
         statement for statement in made["policies"][0]["document"]["Statement"] if statement["Effect"] == "Deny"
     )
+    assert held_out["Resource"] == ["arn:aws:s3:::*/training/*/held-out/*"] and "s3:GetObject" in held_out["Action"]
     assert {f"arn:aws:s3:::{bucket}/*" for bucket in (names.backups, names.evidence, names.checkpoints)} <= {
         *denied["Resource"]
     }

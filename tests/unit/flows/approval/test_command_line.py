@@ -72,6 +72,10 @@ def typed(users: Users, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(flow.registry, "promote", lambda *given: None)
     monkeypatch.setattr(flow.registry, "refuse", lambda *given: None)
     monkeypatch.setattr(flow.validate, "check_files", lambda *given: None)
+    cards = list[str]()
+    monkeypatch.setattr(
+        "rempart.flows.training.explained.keep.keep", lambda platform, pipeline, version: cards.append(version)
+    )
 
     def run(*words: str, password: str = PASSWORD) -> tuple[int, str]:
         done = CliRunner().invoke(app, ["model", *words, "--reason", REASON, "--json"], input=f"{password}\n")
@@ -80,6 +84,7 @@ def typed(users: Users, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     run.ledger = platform.ledger  # type: ignore[attr-defined] # for the tests below
     run.platform = platform  # type: ignore[attr-defined]
+    run.cards = cards  # type: ignore[attr-defined]
     return run
 
 
@@ -92,12 +97,13 @@ def test_the_author_is_refused_at_the_command_line_and_another_person_promotes(t
     assert code == 1 and "is an author" in json.loads(told)["told"] and len(typed.ledger.find("answer")) == 1
     code, told = typed("approve", NAME, "2", "--user", "bob")
     assert code == 0 and json.loads(told)["dry_run"] and not typed.ledger.find("promotion")
+    assert not typed.cards  # nothing was decided
     code, told = typed("approve", NAME, "2", "--user", "bob", "--yes")
     assert code == 0 and json.loads(told)["promoted"]
-    assert typed.ledger.find("promotion")[0].body["approved_by"] == "user 5"
+    assert typed.ledger.find("promotion")[0].body["approved_by"] == "user 5" and typed.cards == ["2"]
 
 
 def test_a_person_rejects_at_the_command_line(typed: Any) -> None:
     waits(typed.platform, "2", None)
     assert typed("reject", NAME, "2", "--user", "ada", "--yes")[0] == 0
-    assert typed.ledger.find("refusal")[0].body["rejected_by"] == "user 3"
+    assert typed.ledger.find("refusal")[0].body["rejected_by"] == "user 3" and typed.cards == ["2"]

@@ -67,6 +67,17 @@ def test_nothing_is_measured_that_no_rule_asks() -> None:
     assert found.latency is None and found.reads is None
 
 
+def test_a_copy_of_the_target_among_the_features_of_the_model_is_refused_by_every_gate() -> None:
+    told = shown(gate()).told_alone
+    assert told and set(told) == {feature.name for feature in MODEL.features} and max(told.values()) < 0.9
+    copied = ROWS.learn.set_column(
+        ROWS.learn.column_names.index("delivery__load"), "delivery__load", ROWS.learn["late"].cast(pa.float64())
+    )
+    judged = JudgedCandidate(PIPELINE, "classification", TARGET, MODEL, copied, ROWS.held_out)
+    refused = [each for each in judge(show(judged), PIPELINE.gate).results if each.rule == "leakage"]
+    assert [each.outcome for each in refused] == ["refused"] and "delivery__load (100.0%)" in refused[0].reason
+
+
 def test_a_champion_that_predicts_the_same_is_not_beaten_by_chance() -> None:
     same = MODEL.figures(encode(MODEL.features, ROWS.held_out))
     rules = gate(rules=[{"kind": "beats_champion", "tolerance": 0}, {"kind": "beats_champion", "metric": "brier"}])

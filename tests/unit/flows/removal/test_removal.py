@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 from rempart.errors import PipelineError, SiteError
 from rempart.flows.erasure import erase as erasing
 from rempart.flows.erasure import erase_versions
+from rempart.flows.erasure.erase_stores import open_stores
 from rempart.flows.ingestion import ingest_run
 from rempart.flows.ingestion.ingest import ingest
-from rempart.flows.removal import execute
+from rempart.flows.removal import execute, jobs
 from rempart.flows.shared import removals
 from rempart.flows.training import champions
 from rempart.ingestion import snapshots
@@ -25,6 +27,7 @@ from tests.unit.flows.removal.stores import Stores
 
 NAME = "hotel_bookings"
 KEPT = ("raw/", "training/")
+JOB_FILES = ("checkpoint/5-ab.npz", "model.onnx", "order.json", "result.json", "spec.json")
 
 
 def no_run() -> list[str]:
@@ -244,3 +247,73 @@ def test_what_a_replication_copied_while_the_reset_waited_goes_too(lake: Lake, m
     done = change(lake, "reset")
     assert done.left == () and not waited
     assert copied not in keys(lake, "haven")
+
+
+@pytest.fixture
+def trained(lake: Lake) -> Lake:
+    """Jobs of the pipeline with and without a candidate, of another pipeline, and one that stored no order."""
+    bucket = lake.platform.config.buckets.artifacts
+    for name in ("primary", "haven"):
+        site = lake.site(name)
+        for job, pipeline in (("a1", NAME), ("a2", NAME), ("b1", "stays"), ("b2", "stays")):
+            for file in JOB_FILES:
+                site.write(bucket, f"jobs/{job}/{file}", json.dumps({"pipeline": pipeline}).encode())
+        site.write(bucket, f"jobs/a1/{JOB_FILES[0]}", b"a second version")
+        site.write(bucket, "jobs/c1/checkpoint.json", b"{}")
+        site.write(bucket, "mlflow/1/model.onnx", b"of MLflow")
+        site.delete(bucket, "jobs/a1/spec.json")  # a candidate's evidence names it, even without its order
+        site.delete(bucket, "jobs/a1/order.json")
+    for job, pipeline in (("a1", NAME), ("b1", "stays")):
+        lake.platform.ledger.append("candidate", pipeline, {"version": "1", "job_id": job})
+    return lake
+
+
+def jobs_left(lake: Lake, site: str) -> set[str]:
+    bucket = lake.platform.config.buckets.artifacts
+    return {info.key.split("/")[1] for info in lake.site(site).versions(bucket) if info.key.startswith("jobs/")}
+
+
+def test_the_plan_counts_them_and_a_removal_deletes_every_version_of_them(trained: Lake, folder: Path) -> None:
+    bucket = trained.platform.config.buckets.artifacts
+    told = "\n".join(execute.look(trained.platform, trained.pipeline, "remove", no_run).lines())
+    assert "files of training jobs" in told
+    assert "jobs" not in "\n".join(execute.look(trained.platform, trained.pipeline, "reset", no_run).lines())
+    done = change(trained, "remove")
+    assert not done.left
+    for site in ("primary", "haven"):
+        assert jobs_left(trained, site) == {"b1", "b2", "c1"}
+        assert trained.site(site).read(bucket, "mlflow/1/model.onnx")
+    ended = trained.platform.ledger.find("removal", NAME)[0]
+    assert ended.body["state"] == "ended" and ended.body["jobs"] == ["a1", "a2"]
+
+
+def test_a_site_that_does_not_answer_is_named_by_the_plan(
+    trained: Lake, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*given: object, **named: object) -> object:
+        raise SiteError("no answer", "Wait.")
+
+    for act in ("versions", "list", "read"):
+        monkeypatch.setattr(trained.site("haven"), act, gone)
+    told = "\n".join(execute.look(trained.platform, trained.pipeline, "remove", no_run).lines())
+    assert "site 'haven' did not answer" in told
+
+
+def test_what_says_whose_job_it_is_goes_last(trained: Lake, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = trained.platform.config.buckets.artifacts
+    home, gone = trained.site("primary"), list[str]()
+    delete = home.delete
+
+    def counted(place: str, key: str, **named: object) -> object:
+        if place == bucket:
+            gone.append(key)
+            if len(gone) == 4:
+                raise KeyboardInterrupt
+        return delete(place, key, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as during:
+        during.setattr(home, "delete", counted)
+        with pytest.raises(KeyboardInterrupt):
+            change(trained, "remove")
+    assert not any(key.endswith(jobs.ORDERS) for key in gone)
+    assert jobs.of_pipeline(open_stores(trained.platform), NAME) == {"a1", "a2"}

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from rempart.settings.gates.rules import BaselineRule, ChampionRule, LimitRule
+from rempart.settings.gates.rules import BaselineRule, ChampionRule, LeakageRule, LimitRule
 from rempart.settings.pipeline import Gate, ModelPipeline
 from tests.unit.training import stage
 
@@ -28,6 +28,7 @@ def test_the_short_form_stands_for_three_rules():
         LimitRule(metric="mae", limit=12),
         BaselineRule(metric="mae", margin=0.2, confidence=0.9),
         ChampionRule(metric="mae", tolerance=0.05, confidence=0.9),
+        LeakageRule(limit=0.98, allow=[]),
     )
     assert gate.metrics() == ("mae",)
 
@@ -40,7 +41,9 @@ def test_rules_are_asked_besides_and_name_their_metrics():
         {"kind": "excluded_features", "columns": ["agent", "stay__lead"]},
         {"kind": "stability", "limit": 0.1},
     ]
+    rules.append({"kind": "leakage", "allow": ["stay__lead"]})
     gate = read("classification", rules=rules).gate
+    assert gate.leakage() == gate.all_rules()[-1] == LeakageRule(allow=["stay__lead"])
     assert gate.metrics() == ("log_loss", "brier", "calibration_error")
     assert gate.grouping_columns() == ("agent", "room", "breakfast", "arrival")
     assert Gate.model_validate(gate.model_dump(mode="json")) == gate
