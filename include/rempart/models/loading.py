@@ -41,7 +41,8 @@ class LoadedModel:
     """A model whose files match the record.
 
     `inputs`: columns of the source that its features are made of. `sha256` and `size` (bytes): of its model.onnx.
-    `ignored`: unrecorded files in MLflow, which were not read.
+    `ignored`: unrecorded files in MLflow, which were not read. `coverage`: what its intervals shall cover; None if it
+    gives none.
     """
 
     name: str
@@ -54,6 +55,7 @@ class LoadedModel:
     _model: IsolatedModel = field(repr=False)
     ignored: tuple[str, ...] = ()
     size: int | None = None
+    coverage: float | None = None
 
     @property
     def ignored_line(self) -> str:
@@ -76,16 +78,26 @@ class LoadedModel:
         return pa.concat_tables([self._predict(features.slice(start, size)) for start in starts])
 
     def _predict(self, features: pa.Table) -> pa.Table:
-        return predictions.named(self.task, self.target, self.figures(encode(self.features, features)))
+        return predictions.named(self.task, self.target, self.answers(encode(self.features, features)))
 
     def figures(self, matrix: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return the model's figures for an encoded matrix, as `predictions.named` takes them. Raises ModelRefused."""
+        """Return what the model predicts for an encoded matrix: [n], or [n, classes]. Raises ModelRefused."""
+        return self._run(matrix, bounds=False)
+
+    def answers(self, matrix: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return what the model answers for an encoded matrix, as `predictions.named` takes it. Raises ModelRefused."""
+        return self._run(matrix, bounds=self.coverage is not None)
+
+    def _run(
+        self, matrix: np.ndarray[Any, np.dtype[np.float32]], *, bounds: bool
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
         import numpy as np
 
         classes = len(self.target.values) if self.target else 0
         if not len(matrix):
-            return np.zeros((0, classes) if classes else 0)
-        return self._model.run(matrix, self.task, classes)
+            width = 1 + len(onnx_format.BOUNDS) if bounds else classes
+            return np.zeros((0, width) if width else 0)
+        return self._model.run(matrix, self.task, classes, bounds=bounds)
 
     def close(self) -> None:
         """End the model's process."""
@@ -146,7 +158,14 @@ def open_verified(record: Mapping[str, Any], body: bytes, ignored: tuple[str, ..
         IsolatedModel(body),
         ignored,
         len(body),
+        coverage_of(record),
     )
+
+
+def coverage_of(record: Mapping[str, Any]) -> float | None:
+    """Return what the intervals of a `candidate` evidence body shall cover; None if its model gives none."""
+    asked = (record.get("trainer") or {}).get("intervals")
+    return None if asked is None else float(asked["coverage"])
 
 
 def verify(tracking: Connection, record: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from rempart.models import metrics
 from rempart.models.encoding import Feature, encode
 from rempart.models.explanations.measure import explain
 from rempart.models.gates import measures
+from rempart.models.intervals.figures import covered
 from rempart.settings.gates.gate import Gate
 from rempart.training import plots
 from rempart.training.job import JobSpec
@@ -39,17 +40,21 @@ def measure(
     rows: pa.Table,
     gate: Gate,
     time: str | None = None,
+    bounded: Callable[[Any], Any] | None = None,
 ) -> HeldOutFigures:
     """Return the figures of a job's model: the metrics that are always computed, and those of the gate.
 
     `features`: those that the model sees; `predict`: from a float32 matrix to figures, as `models.loading` gives it;
-    `time`: column of dates or instants by which errors are told. Raises TrainingError, also if a metric is not a finite
+    `time`: column of dates or instants by which errors are told; `bounded`: the same with the ends of intervals, [n, 3];
+    None for a model without intervals. Raises TrainingError, also if a metric is not a finite
     number; ModelRefused.
     """
     target = spec.target.feature()
     matrix, truth = encode(features, rows), metrics.target_values(target, rows)
     predicted = predict(matrix)
     measured = measures.score(measures.of_gate(gate, spec.task, target.values), gate.metrics(), truth, predicted)
+    if bounded is not None:
+        measured |= covered(truth, *bounded(matrix).T[1:])
     for name, value in measured.items():
         if name in metrics.ALWAYS[spec.task] and not math.isfinite(value):
             raise TrainingError(

@@ -21,11 +21,13 @@ from rempart.canonical_json import LARGEST
 from rempart.errors import TrainingError
 from rempart.models.encoding import Feature, FeatureType
 from rempart.models.inputs import Input
+from rempart.models.intervals.conformal import Width
 from rempart.settings.columns import ColumnType
+from rempart.settings.learning import Intervals, Trainer
 from rempart.settings.schema import Strict
 from rempart.settings.sections import Classification
 
-VERSION: Literal[4] = 4
+VERSION: Literal[5] = 5
 """Version of the contract. The orderer of a job and the image that runs it must agree on it."""
 SHA256 = r"^[0-9a-f]{64}$"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -88,11 +90,17 @@ class Dataset(Strict):
 
 
 class TrainerSpec(Strict):
-    """A trainer with its parameters."""
+    """A trainer with its parameters. `intervals`: those that the model gives beside its predictions."""
 
     use: str
     params: dict[str, Param] = Field(default_factory=dict)
     seed: int = Field(default=0, ge=-LARGEST, le=LARGEST)
+    intervals: Intervals | None = None
+
+    @classmethod
+    def of(cls, trainer: Trainer, params: Mapping[str, Param]) -> Self:
+        """Return a pipeline's trainer with other parameters."""
+        return cls(use=trainer.use, params=dict(params), seed=trainer.seed, intervals=trainer.intervals)
 
 
 class Split(Strict):
@@ -169,7 +177,7 @@ class JobLabels(Strict):
 
 
 class JobSpec(Strict):
-    """One training job, version 4 of the contract. `nodes`: its processes, one on each node. `used`: snapshot of each
+    """One training job, version 5 of the contract. `nodes`: its processes, one on each node. `used`: snapshot of each
     pipeline whose feature views the training set has.
 
     `permission` is written for each attempt (rempart.training.permission) and is no part of the job's identity. Neither
@@ -177,7 +185,7 @@ class JobSpec(Strict):
     model.
     """
 
-    version: Literal[4] = VERSION
+    version: Literal[5] = VERSION
     job_id: str = ""
     pipeline: str
     classification: Classification
@@ -262,7 +270,8 @@ DIFFERENCE = "onnx_difference"
 
 class Validated(Strict):
     """How a job validated. `begins`: first day or instant of the part, if by time. `chosen`: parameters that it chose,
-    such as the number of iterations. `refit`: whether the model was then trained on all rows.
+    such as the number of iterations. `refit`: whether the model was then trained on all rows. `interval`: the width that
+    was measured, if the model gives intervals.
     """
 
     rows_fit: int = Field(ge=1)
@@ -270,6 +279,7 @@ class Validated(Strict):
     begins: str | None = None
     chosen: dict[str, Param] = Field(default_factory=dict)
     refit: bool
+    interval: Width | None = None
 
 
 class Origin(Strict):
@@ -290,7 +300,7 @@ class JobResult(Strict):
     the policy's decision in the job's spec.
     """
 
-    version: Literal[4] = VERSION
+    version: Literal[5] = VERSION
     job_id: str
     status: Literal["succeeded"]
     metrics: dict[str, float] = Field(min_length=1)
@@ -346,7 +356,7 @@ def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
 
 def parse_spec(body: bytes | str) -> JobSpec:
     """Return a spec from JSON. Raises TrainingError with each fault."""
-    spec: JobSpec = _parse("the job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 4.")
+    spec: JobSpec = _parse("the job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 5.")
     return spec
 
 

@@ -141,7 +141,11 @@ def _backtest(version: ModelVersion, metric: str | None) -> str:
     name, values = version.tried(metric)
     mean, spread = (version.metrics.get(f"{BACKTESTED}{name}_{what}") for what in ("mean", "spread"))
     each = ", ".join(f"{begins:%Y-%m-%d} {text.number(value)}" for begins, value in values)
-    return f"{name} {text.number(mean)} on average, spread {text.number(spread)}; from {each}"
+    covered, width = (version.metrics.get(f"{BACKTESTED}{figure}_mean") for figure in ("coverage", "width"))
+    told = f"{name} {text.number(mean)} on average, spread {text.number(spread)}; from {each}"
+    if covered is None:
+        return told
+    return f"{told}; intervals cover {covered:.1%} on average, and are {text.number(width)} wide"
 
 
 def _opened(version: ModelVersion) -> str:

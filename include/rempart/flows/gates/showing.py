@@ -15,8 +15,9 @@ from rempart.models.encoding import Feature, encode, features_of
 from rempart.models.gates import groups, measures, noise, resampling
 from rempart.models.gates.candidate_figures import CandidateFigures, Reads, Subgroup
 from rempart.models.gates.measures import Measures
+from rempart.models.intervals.figures import covered
 from rempart.models.loading import LoadedModel
-from rempart.models.predictions import figures
+from rempart.models.predictions import ends, figures
 from rempart.settings.expressions import across
 from rempart.settings.expressions.syntax import columns_of
 from rempart.settings.gates import rules
@@ -48,7 +49,8 @@ def show(judged: JudgedCandidate) -> CandidateFigures:
     gate, task, target = judged.pipeline.gate, judged.task, judged.target
     holdout = judged.holdout
     how = measures.of_gate(gate, task, target.values if task == "classification" else ())
-    truth, mine = metrics.target_values(target, holdout), figures(judged.model.predict(holdout))
+    truth, predicted = metrics.target_values(target, holdout), judged.model.predict(holdout)
+    mine, bounds = figures(predicted), ends(predicted)
     naive = metrics.naive_predictions(task, target, gate.baseline_by, judged.train, holdout)
     score = partial(measures.score, how, gate.metrics())
     made = {"candidate": mine, "baseline": naive[0], "overall": naive[1]}
@@ -60,7 +62,7 @@ def show(judged: JudgedCandidate) -> CandidateFigures:
     is_run = _kinds(asked) & {"latency", "stability"}
     matrix = encode(judged.model.features, noise.sample(holdout)) if is_run else None
     return CandidateFigures(
-        candidate=score(truth, mine),
+        candidate={**score(truth, mine), **(covered(truth, *bounds) if bounds else {})},
         baseline=metrics.baselines(truth, naive, score),
         champion=score(truth, judged.champion) if judged.champion is not None else None,
         target=target.name,

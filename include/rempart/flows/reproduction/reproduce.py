@@ -28,6 +28,7 @@ from rempart.ledger.port import Evidence, Ledger
 from rempart.models import metrics
 from rempart.models.encoding import encode
 from rempart.models.gates import measures
+from rempart.models.intervals.figures import covered
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings.gates.metrics import FACTS
@@ -186,14 +187,19 @@ def _scores(
     Costs, quantile and positive class are of the gate as it is now.
     """
     target, classes = spec.target.feature(), len(spec.target.values)
+    bounds, truth = spec.trainer.intervals is not None, metrics.target_values(target, rows)
     model = IsolatedModel(body)
     try:
-        predicted = model.run(encode(outputs.seen(spec)[0], rows), spec.task, classes)
+        predicted = model.run(encode(outputs.seen(spec)[0], rows), spec.task, classes, bounds=bounds)
     finally:
         model.close()
+    told = {}
+    if bounds:
+        predicted, lower, upper = predicted.T
+        told = covered(truth, lower, upper)
     how = measures.of_gate(pipeline.gate, spec.task, spec.target.values)
     names = [name for name, facts in FACTS.items() if name in recorded and spec.task in facts.tasks]
-    found = measures.score(how, names, metrics.target_values(target, rows), predicted)
+    found = {**measures.score(how, names, truth, predicted), **told}
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 

@@ -312,7 +312,7 @@ def job_spec(
         features=tuple(FeatureSpec.of(feature) for feature in features_of(pipeline)),
         inputs=tuple(InputSpec.of(each) for each in inputs_of(pipeline, [feature.name for feature in seen])),
         dataset=dataset,
-        trainer=TrainerSpec(use=pipeline.trainer.use, params=dict(params), seed=pipeline.trainer.seed),
+        trainer=TrainerSpec.of(pipeline.trainer, params),
         validation=how.validation,
         backtest=how.backtest,
         nodes=pipeline.trainer.nodes,

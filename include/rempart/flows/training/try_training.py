@@ -21,6 +21,7 @@ from rempart.flows.training.train import target_feature
 from rempart.models import metrics
 from rempart.models.encoding import encode, features_of
 from rempart.models.gates import measures
+from rempart.models.intervals.figures import covered
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings.pipeline import ModelPipeline
@@ -60,7 +61,7 @@ class TriedModel:
 def train(pipeline: ModelPipeline, rows: datasets.TrainingRows) -> TriedModel:
     """Train once, at most as long as `trainer.timeout`, and score. Raises TrainingError, ModelRefused."""
     params = check_trainer(pipeline)
-    trainer = TrainerSpec(use=pipeline.trainer.use, params=dict(params), seed=pipeline.trainer.seed)
+    trainer = TrainerSpec.of(pipeline.trainer, params)
     python = backends.python_of(trainer.use)
     began, limit = time.monotonic(), pipeline.trainer.timeout
     with tempfile.TemporaryDirectory(prefix="rempart-try-") as folder:
@@ -106,12 +107,16 @@ def train(pipeline: ModelPipeline, rows: datasets.TrainingRows) -> TriedModel:
 def _scores(pipeline: ModelPipeline, rows: pa.Table, body: bytes) -> dict[str, float]:
     target, task = target_feature(pipeline), pipeline.prediction.task
     features, _ = trainers.left_out(features_of(pipeline), pipeline.trainer.params)
+    bounds, truth = pipeline.trainer.intervals is not None, metrics.target_values(target, rows)
     model = IsolatedModel(body)
     try:
-        predicted = model.run(encode(features, rows), task, len(target.values))
+        found = model.run(encode(features, rows), task, len(target.values), bounds=bounds)
     finally:
         model.close()
-    return _score(pipeline)(metrics.target_values(target, rows), predicted)
+    if not bounds:
+        return _score(pipeline)(truth, found)
+    predicted, lower, upper = found.T
+    return {**_score(pipeline)(truth, predicted), **covered(truth, lower, upper)}
 
 
 def _score(pipeline: ModelPipeline) -> Callable[[Any, Any], dict[str, float]]:

@@ -99,7 +99,8 @@ class Card:
     """A model card.
 
     `standing`: when the card was made. `seq`, `trained_at`: record of the training. `labels`, `used`: snapshots of
-    other pipelines. `made_with`: libraries. `learnt`: metrics on rows that the model learned from.
+    other pipelines. `made_with`: libraries. `learnt`: metrics on rows that the model learned from. `coverage`: what its
+    intervals shall cover; None if it gives none.
     """
 
     model: str
@@ -135,6 +136,7 @@ class Card:
     run_id: str
     job_id: str
     limits: tuple[CardLimit, ...]
+    coverage: float | None = None
 
 
 LEARNT = "train_"
@@ -206,6 +208,7 @@ def card(
         str(body.get("run_id", "")),
         str(body["job_id"]),
         (),
+        (trainer.get("intervals") or {}).get("coverage"),
     )
     return _with_limits(made)
 
@@ -280,6 +283,8 @@ def limits(made: Card) -> list[CardLimit]:
     former = [each for each in made.features if not each.definition]
     if former:
         found.append(CardLimit("former", {"features": len(former)}))
+    if made.coverage is not None:
+        found.append(CardLimit("intervals", {"coverage": f"{made.coverage:.0%}"}))
     if made.drift is None:
         found.append(CardLimit("unwatched"))
     elif made.drift.outcome != "green":

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rempart.errors import TrainingError
 from rempart.features import labels
+from rempart.models.intervals import conformal
 from rempart.settings.evaluation.splits import validation_of
 from rempart.settings.pipeline import ModelPipeline
 from rempart.training.job import Origins, Split
@@ -18,10 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measuring:
-    """How a job splits the rows that it learns from; None where the pipeline asks for neither."""
+    """How a job splits the rows that it learns from; None where the pipeline asks for neither.
+
+    `coverage`: what intervals shall cover, whose width is measured on the validation part; None without intervals.
+    """
 
     validation: Split | None
     backtest: Origins | None
+    coverage: float | None = None
 
 
 def measuring(pipeline: ModelPipeline, params: Mapping[str, Any]) -> Measuring:
@@ -53,7 +59,8 @@ def measuring(pipeline: ModelPipeline, params: Mapping[str, Any]) -> Measuring:
             known_at=late,
             zone=zone,
         )
-    return Measuring(validation, backtest)
+    intervals = pipeline.trainer.intervals
+    return Measuring(validation, backtest, intervals.coverage if intervals else None)
 
 
 def check(how: Measuring, rows: pa.Table) -> None:
@@ -62,11 +69,23 @@ def check(how: Measuring, rows: pa.Table) -> None:
 
     rows = rows.select([name for name in rows.column_names if name in _columns(how)])
     if how.validation is not None:
-        splits.validation(rows, how.validation)
+        _check_part(how, rows)
+    elif how.coverage is not None:
+        raise TrainingError(
+            "trainer.intervals: their width is measured on the validation part, and this run has none",
+            "Declare `validation` in the pipeline file, or leave `early_stopping_rounds` among the parameters.",
+        )
     if how.backtest is not None:
         for parts in splits.origins(rows, how.backtest):
             if how.validation is not None:
-                splits.validation(rows.filter(pa.array(parts.fit)), how.validation)
+                _check_part(how, rows.filter(pa.array(parts.fit)))
+
+
+def _check_part(how: Measuring, rows: pa.Table) -> None:
+    assert how.validation is not None  # noqa: S101 - as asked by the caller
+    parts = splits.validation(rows, how.validation)
+    if how.coverage is not None:
+        conformal.check_rows(int(parts.measured.sum()), how.coverage)
 
 
 def _columns(how: Measuring) -> set[str | None]:

@@ -51,6 +51,8 @@ def _told_as_ordered(spec: JobSpec, result: JobResult) -> bool:
     if told is not None and wanted is not None:
         if told.refit != wanted.refit or told.rows_fit + told.rows > spec.dataset.rows:
             return False
+        if (told.interval and told.interval.coverage) != (asked.coverage if (asked := spec.trainer.intervals) else None):
+            return False
         learned = spec.dataset.rows if wanted.refit else told.rows_fit
     return result.rows == learned and len(result.backtest) == (spec.backtest.origins if spec.backtest else 0)
 
@@ -80,6 +82,7 @@ def measure(
             rows,
             pipeline.gate,
             pipeline.holdout.column,
+            (lambda matrix: model.run(matrix, spec.task, classes, bounds=True)) if spec.trainer.intervals else None,
         )
     finally:
         model.close()
