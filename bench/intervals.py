@@ -72,6 +72,7 @@ def measured(made: ModelPipeline, table: pa.Table) -> dict[str, Any]:
         trainer=TrainerSpec.of(made.trainer, params),
         validation=how.validation,
         backtest=how.backtest,
+        costs=None,
     )
 
     def tell(*_: Any, **__: Any) -> None:

@@ -2,8 +2,8 @@
 
 A regression has the column `prediction`, in the target's unit, and with intervals `prediction_lower` and
 `prediction_upper`, the ends of the interval. A classification has `prediction`, the label of the
-most probable class (of equal ones the first declared; null if a probability is not a number), and `probability_LABEL`
-for each class, in the declared order.
+most probable class (of equal ones the first declared; null if a probability is not a number), or of two classes the one
+that the model's operating point chooses, and `probability_LABEL` for each class, in the declared order.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from rempart.models.encoding import Feature
+from rempart.models.gates.thresholds import OperatingPoint, answered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,8 +35,16 @@ def columns(task: str, target: Feature | None, *, intervals: bool = False) -> di
     return {PREDICTION: "string", **{f"probability_{label}": "double" for label in target.values}}
 
 
-def named(task: str, target: Feature | None, figures: np.ndarray[Any, np.dtype[np.float64]]) -> pa.Table:
-    """Return a model's figures as named columns: [rows], [rows, 3] with intervals, or [rows, classes] probabilities."""
+def named(
+    task: str,
+    target: Feature | None,
+    figures: np.ndarray[Any, np.dtype[np.float64]],
+    operating: OperatingPoint | None = None,
+) -> pa.Table:
+    """Return a model's figures as named columns: [rows], [rows, 3] with intervals, or [rows, classes] probabilities.
+
+    `operating`: how one of two classes is chosen.
+    """
     import numpy as np
     import pyarrow as pa
 
@@ -44,23 +53,33 @@ def named(task: str, target: Feature | None, figures: np.ndarray[Any, np.dtype[n
         parts = figures.T if figures.ndim == 2 else [figures]
         return pa.table([pa.array(part, pa.float64()) for part in parts], names=names)
     unknown = ~np.isfinite(figures).all(axis=1)
-    best = pa.array(figures.argmax(axis=1), pa.int64(), mask=unknown)
+    best = pa.array(answered(figures, operating), pa.int64(), mask=unknown)
     labels = pa.array(target.values, pa.string()).take(best)
     return pa.table([labels, *(pa.array(column, pa.float64()) for column in figures.T)], names=names)
 
 
 def named_rows(
-    task: str, target: Feature | None, figures: np.ndarray[Any, np.dtype[np.float64]]
+    task: str,
+    target: Feature | None,
+    figures: np.ndarray[Any, np.dtype[np.float64]],
+    operating: OperatingPoint | None = None,
 ) -> list[dict[str, Any]]:
     """Return the rows of `named` as Python values: faster for a few rows."""
     if task == "regression" or target is None:
         if figures.ndim == 1:
             return [{PREDICTION: figure} for figure in figures.tolist()]
         return [dict(zip((PREDICTION, *ENDS), row, strict=True)) for row in figures.tolist()]
-    names = list(columns(task, target))[1:]
+    names, values = list(columns(task, target))[1:], target.values
+
+    def best(row: list[float]) -> str:
+        if operating is None:
+            return values[row.index(max(row))]
+        positive = operating.positive
+        return values[positive if row[positive] >= operating.threshold else 1 - positive]
+
     return [
         {
-            PREDICTION: target.values[row.index(max(row))] if all(map(math.isfinite, row)) else None,
+            PREDICTION: best(row) if all(map(math.isfinite, row)) else None,
             **dict(zip(names, row, strict=True)),
         }
         for row in figures.tolist()

@@ -20,6 +20,7 @@ from rempart import canonical_json
 from rempart.canonical_json import LARGEST
 from rempart.errors import TrainingError
 from rempart.models.encoding import Feature, FeatureType
+from rempart.models.gates.thresholds import OperatingPoint
 from rempart.models.inputs import Input
 from rempart.models.intervals.conformal import Width
 from rempart.settings.columns import ColumnType
@@ -138,6 +139,14 @@ class Origins(Strict):
     zone: str = "UTC"
 
 
+class Costs(Strict):
+    """What a wrong answer costs of two classes, of which `positive` is the position of the one that is looked for."""
+
+    positive: int = Field(ge=0, le=1)
+    false_positive: float = Field(ge=0)
+    false_negative: float = Field(ge=0)
+
+
 class Tracking(Strict):
     """The MLflow server and experiment of the job."""
 
@@ -182,7 +191,7 @@ class JobSpec(Strict):
 
     `permission` is written for each attempt (rempart.training.permission) and is no part of the job's identity. Neither
     is `python`, the orderer's version: where it matters, the code's version differs too. `inputs` only describe the
-    model.
+    model. `costs`: by which its operating point is chosen on the validation part.
     """
 
     version: Literal[5] = VERSION
@@ -197,6 +206,7 @@ class JobSpec(Strict):
     trainer: TrainerSpec
     validation: Split | None = None
     backtest: Origins | None = None
+    costs: Costs | None = None
     nodes: int = Field(default=1, ge=1)
     tracking: Tracking
     output: Output
@@ -229,7 +239,7 @@ class JobSpec(Strict):
             "trainer": self.trainer.model_dump(),
             "code": self.code_version,
         }
-        for name in ("validation", "backtest"):
+        for name in ("validation", "backtest", "costs"):
             if (how := getattr(self, name)) is not None:
                 determining[name] = how.model_dump()
         if self.nodes > 1:  # sums over nodes round otherwise than one node's
@@ -271,7 +281,8 @@ DIFFERENCE = "onnx_difference"
 class Validated(Strict):
     """How a job validated. `begins`: first day or instant of the part, if by time. `chosen`: parameters that it chose,
     such as the number of iterations. `refit`: whether the model was then trained on all rows. `interval`: the width that
-    was measured, if the model gives intervals.
+    was measured, if the model gives intervals. `operating`: from which chance on it answers with the positive class, if
+    the order has costs.
     """
 
     rows_fit: int = Field(ge=1)
@@ -280,6 +291,7 @@ class Validated(Strict):
     chosen: dict[str, Param] = Field(default_factory=dict)
     refit: bool
     interval: Width | None = None
+    operating: OperatingPoint | None = None
 
 
 class Origin(Strict):

@@ -127,10 +127,12 @@ def _validation(version: ModelVersion, metric: str | None) -> str:
     how: Mapping[str, Any] = version.validation or {}
     since = f" from {how['begins']}" if how.get("begins") else ""
     chosen = ", ".join(f"{name}={value}" for name, value in how["chosen"].items())
+    point = how.get("operating")
     figures = {n.removeprefix(VALIDATED): value for n, value in version.metrics.items() if n.startswith(VALIDATED)}
     told = [
         f"{text.figures(figures, metric)} on {text.counted(how['rows'], 'row')}{since}",
         *([f"chose {chosen}"] if chosen else []),
+        *([f"answers by cost from a chance of {text.number(point['threshold'])} on"] if point else []),
         "trained again on all rows" if how["refit"] else f"learned from the other {how['rows_fit']:,}",
     ]
     return "; ".join(told)

@@ -60,7 +60,7 @@ class AnsweringVersion:
         except ModelRefused:
             self.is_broken = True
             raise
-        outputs = predictions.named_rows(self._model.task, self._model.target, figures)
+        outputs = predictions.named_rows(self._model.task, self._model.target, figures, self._model.operating)
         return BatchAnswer(self._names, made, outputs, self._features.without(made))
 
     def close(self) -> None:

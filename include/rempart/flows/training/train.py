@@ -315,6 +315,7 @@ def job_spec(
         trainer=TrainerSpec.of(pipeline.trainer, params),
         validation=how.validation,
         backtest=how.backtest,
+        costs=how.costs,
         nodes=pipeline.trainer.nodes,
         tracking=Tracking(connection="mlflow", experiment=pipeline.name),
         output=Output(site=dataset.site, bucket=config.buckets.artifacts, prefix="jobs/"),

@@ -21,6 +21,8 @@ from rempart.flows.training.train import target_feature
 from rempart.models import metrics
 from rempart.models.encoding import encode, features_of
 from rempart.models.gates import measures
+from rempart.models.gates.measures import Measures
+from rempart.models.gates.thresholds import OperatingPoint
 from rempart.models.intervals.figures import covered
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.onnx_format import MODEL_FILE
@@ -62,7 +64,7 @@ def train(pipeline: ModelPipeline, rows: datasets.TrainingRows) -> TriedModel:
     """Train once, at most as long as `trainer.timeout`, and score. Raises TrainingError, ModelRefused."""
     params = check_trainer(pipeline)
     trainer = TrainerSpec.of(pipeline.trainer, params)
-    python = backends.python_of(trainer.use)
+    python, how = backends.python_of(trainer.use), orders.measuring(pipeline, params)
     began, limit = time.monotonic(), pipeline.trainer.timeout
     with tempfile.TemporaryDirectory(prefix="rempart-try-") as folder:
         file, model = Path(folder, "training.parquet"), Path(folder, MODEL_FILE)
@@ -74,7 +76,8 @@ def train(pipeline: ModelPipeline, rows: datasets.TrainingRows) -> TriedModel:
             target=FeatureSpec.of(target_feature(pipeline)),
             features=tuple(FeatureSpec.of(feature) for feature in features_of(pipeline)),
             trainer=trainer,
-            validation=orders.measuring(pipeline, params).validation,
+            validation=how.validation,
+            costs=how.costs,
         )
         try:
             done = subprocess.run(
@@ -101,10 +104,12 @@ def train(pipeline: ModelPipeline, rows: datasets.TrainingRows) -> TriedModel:
         if answer.fault:
             raise TrainingError(answer.fault, answer.hint)
         seconds = time.monotonic() - began
-        return TriedModel(_scores(pipeline, rows.held_out, model.read_bytes()), seconds, answer.metrics)
+        return TriedModel(_scores(pipeline, rows.held_out, model.read_bytes(), answer.operating), seconds, answer.metrics)
 
 
-def _scores(pipeline: ModelPipeline, rows: pa.Table, body: bytes) -> dict[str, float]:
+def _scores(
+    pipeline: ModelPipeline, rows: pa.Table, body: bytes, operating: OperatingPoint | None
+) -> dict[str, float]:
     target, task = target_feature(pipeline), pipeline.prediction.task
     features, _ = trainers.left_out(features_of(pipeline), pipeline.trainer.params)
     bounds, truth = pipeline.trainer.intervals is not None, metrics.target_values(target, rows)
@@ -113,15 +118,22 @@ def _scores(pipeline: ModelPipeline, rows: pa.Table, body: bytes) -> dict[str, f
         found = model.run(encode(features, rows), task, len(target.values), bounds=bounds)
     finally:
         model.close()
+    score = partial(measures.score, _measures(pipeline, operating), [pipeline.gate.metric])
     if not bounds:
-        return _score(pipeline)(truth, found)
+        return score(truth, found)
     predicted, lower, upper = found.T
-    return {**_score(pipeline)(truth, predicted), **covered(truth, lower, upper)}
+    return {**score(truth, predicted), **covered(truth, lower, upper)}
 
 
-def _score(pipeline: ModelPipeline) -> Callable[[Any, Any], dict[str, float]]:
-    found = measures.of_gate(pipeline.gate, pipeline.prediction.task, target_feature(pipeline).values)
-    return partial(measures.score, found, [pipeline.gate.metric])
+def _measures(pipeline: ModelPipeline, operating: OperatingPoint | None = None) -> Measures:
+    return measures.of_gate(pipeline.gate, pipeline.prediction.task, target_feature(pipeline).values, operating)
+
+
+def _naively(pipeline: ModelPipeline) -> Measures:
+    """Return how the baseline is measured beside a model of this pipeline."""
+    costs = orders.measuring(pipeline, pipeline.trainer.params).costs
+    any_point = OperatingPoint(positive=costs.positive, threshold=0.5) if costs else None
+    return measures.of_baseline(_measures(pipeline, any_point))
 
 
 def baseline(pipeline: ModelPipeline, training: pa.Table, *, whole: bool) -> tuple[Baseline | None, Sequence[str]]:
@@ -131,7 +143,8 @@ def baseline(pipeline: ModelPipeline, training: pa.Table, *, whole: bool) -> tup
         train, holdout = rows.learn, rows.held_out
         task, target = pipeline.prediction.task, target_feature(pipeline)
         naive = metrics.naive_predictions(task, target, pipeline.gate.baseline_by, train, holdout)
-        scores = metrics.baselines(metrics.target_values(target, holdout), naive, _score(pipeline))
+        score = partial(measures.score, _naively(pipeline), [pipeline.gate.metric])
+        scores = metrics.baselines(metrics.target_values(target, holdout), naive, score)
     except RempartError as error:  # a sample may be too small to be split: the file itself was checked
         return None, (f"No baseline: {error.what}.", error.hint)
     metric = pipeline.gate.metric

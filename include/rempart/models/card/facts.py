@@ -100,7 +100,8 @@ class Card:
 
     `standing`: when the card was made. `seq`, `trained_at`: record of the training. `labels`, `used`: snapshots of
     other pipelines. `made_with`: libraries. `learnt`: metrics on rows that the model learned from. `coverage`: what its
-    intervals shall cover; None if it gives none.
+    intervals shall cover; None if it gives none. `threshold`: chance from which on it answers with the class `positive`, if it was chosen by
+    cost.
     """
 
     model: str
@@ -137,6 +138,8 @@ class Card:
     job_id: str
     limits: tuple[CardLimit, ...]
     coverage: float | None = None
+    positive: str | None = None
+    threshold: float | None = None
 
 
 LEARNT = "train_"
@@ -171,7 +174,7 @@ def card(
         )
         for each in body["features"]
     )
-    labels = body.get("labels")
+    labels, operating = body.get("labels"), (body.get("validation") or {}).get("operating")
     made = Card(
         candidate.subject,
         str(body["version"]),
@@ -209,6 +212,8 @@ def card(
         str(body["job_id"]),
         (),
         (trainer.get("intervals") or {}).get("coverage"),
+        target["values"][operating["positive"]] if operating else None,
+        operating["threshold"] if operating else None,
     )
     return _with_limits(made)
 
@@ -285,6 +290,8 @@ def limits(made: Card) -> list[CardLimit]:
         found.append(CardLimit("former", {"features": len(former)}))
     if made.coverage is not None:
         found.append(CardLimit("intervals", {"coverage": f"{made.coverage:.0%}"}))
+    if made.threshold is not None and made.positive is not None:
+        found.append(CardLimit("threshold", {"label": made.positive, "threshold": f"{made.threshold:.3g}"}))
     if made.drift is None:
         found.append(CardLimit("unwatched"))
     elif made.drift.outcome != "green":

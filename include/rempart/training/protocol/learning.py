@@ -9,12 +9,23 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from rempart.errors import TrainingError
 from rempart.models import metrics, onnx_format
 from rempart.models.encoding import Feature
+from rempart.models.gates.thresholds import OperatingPoint, choose_threshold
 from rempart.models.intervals import conformal
 from rempart.models.intervals.conformal import Width
 from rempart.models.intervals.figures import covered
 from rempart.models.intervals.graph import with_bounds
 from rempart.training.attempts.progress import Progress, TrainingRun
-from rempart.training.job import BACKTESTED, VALIDATED, FeatureSpec, JobSpec, Origin, Split, TrainerSpec, Validated
+from rempart.training.job import (
+    BACKTESTED,
+    VALIDATED,
+    Costs,
+    FeatureSpec,
+    JobSpec,
+    Origin,
+    Split,
+    TrainerSpec,
+    Validated,
+)
 from rempart.training.protocol import splits
 from rempart.training.trainers import trainers
 from rempart.training.trainers.built_in import Validation
@@ -38,6 +49,8 @@ class Order(Protocol):
     def trainer(self) -> TrainerSpec: ...
     @property
     def validation(self) -> Split | None: ...
+    @property
+    def costs(self) -> Costs | None: ...
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,7 @@ def learn(spec: Order, rows: Rows, check_on: Any, run: TrainingRun | None, progr
             chosen=given.chosen,
             refit=spec.validation.refit,
             interval=_width(spec, given.target, predicted),
+            operating=_operating(spec, given.target, predicted),
         )
         progress("validated", rows=validated.rows, chosen=given.chosen, **_rounded(found))
         if not validated.refit:
@@ -181,6 +195,15 @@ def _width(spec: Order, target: Any, predicted: Any) -> Width | None:
     if (asked := spec.trainer.intervals) is None:
         return None
     return conformal.measure(target, predicted, asked.coverage, scaled=asked.method == "scaled")
+
+
+def _operating(spec: Order, target: Any, predicted: Any) -> OperatingPoint | None:
+    if (costs := spec.costs) is None:
+        return None
+    is_positive = (target == costs.positive).astype(float)
+    each = costs.false_positive, costs.false_negative
+    threshold = choose_threshold(is_positive, predicted[:, costs.positive], each)
+    return OperatingPoint(positive=costs.positive, threshold=threshold)
 
 
 def _with_interval(model: Trained, width: Width | None, check_on: Any) -> Trained:

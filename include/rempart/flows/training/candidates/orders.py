@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
 from rempart.features import labels
+from rempart.features.label_feed import target_column
+from rempart.models.gates import measures
 from rempart.models.intervals import conformal
 from rempart.settings.evaluation.splits import validation_of
 from rempart.settings.pipeline import ModelPipeline
-from rempart.training.job import Origins, Split
+from rempart.training.job import Costs, Origins, Split
 from rempart.training.protocol import splits
 
 if TYPE_CHECKING:
@@ -23,11 +25,13 @@ class Measuring:
     """How a job splits the rows that it learns from; None where the pipeline asks for neither.
 
     `coverage`: what intervals shall cover, whose width is measured on the validation part; None without intervals.
+    `costs`: by which the operating point is chosen there; None for other targets than two classes with costs.
     """
 
     validation: Split | None
     backtest: Origins | None
     coverage: float | None = None
+    costs: Costs | None = None
 
 
 def measuring(pipeline: ModelPipeline, params: Mapping[str, Any]) -> Measuring:
@@ -60,7 +64,19 @@ def measuring(pipeline: ModelPipeline, params: Mapping[str, Any]) -> Measuring:
             zone=zone,
         )
     intervals = pipeline.trainer.intervals
-    return Measuring(validation, backtest, intervals.coverage if intervals else None)
+    costs = _costs(pipeline) if validation is not None else None
+    return Measuring(validation, backtest, intervals.coverage if intervals else None, costs)
+
+
+def _costs(pipeline: ModelPipeline) -> Costs | None:
+    """Return what a wrong class costs by the gate; None without costs, or for other targets than two classes."""
+    gate, task = pipeline.gate, pipeline.prediction.task
+    classes = tuple(target_column(pipeline).values or ("false", "true"))
+    positive = measures.of_gate(gate, task, classes).positive
+    if gate.cost is None or positive is None:
+        return None
+    wrongly, missed = gate.cost.pair
+    return Costs(positive=positive, false_positive=wrongly, false_negative=missed)
 
 
 def check(how: Measuring, rows: pa.Table) -> None:

@@ -51,6 +51,8 @@ def _told_as_ordered(spec: JobSpec, result: JobResult) -> bool:
     if told is not None and wanted is not None:
         if told.refit != wanted.refit or told.rows_fit + told.rows > spec.dataset.rows:
             return False
+        if (told.operating and told.operating.positive) != (spec.costs and spec.costs.positive):
+            return False
         if (told.interval and told.interval.coverage) != (asked.coverage if (asked := spec.trainer.intervals) else None):
             return False
         learned = spec.dataset.rows if wanted.refit else told.rows_fit
@@ -83,6 +85,7 @@ def measure(
             pipeline.gate,
             pipeline.holdout.column,
             (lambda matrix: model.run(matrix, spec.task, classes, bounds=True)) if spec.trainer.intervals else None,
+            result.validation.operating if result.validation else None,
         )
     finally:
         model.close()
