@@ -100,8 +100,8 @@ class Card:
 
     `standing`: when the card was made. `seq`, `trained_at`: record of the training. `labels`, `used`: snapshots of
     other pipelines. `made_with`: libraries. `learnt`: metrics on rows that the model learned from. `coverage`: what its
-    intervals shall cover; None if it gives none. `threshold`: chance from which on it answers with the class `positive`, if it was chosen by
-    cost.
+    intervals shall cover; None if it gives none. `threshold`: chance from which on it answers with the class
+    `positive`, if it was chosen by cost.
     """
 
     model: str
@@ -289,7 +289,7 @@ def limits(made: Card) -> list[CardLimit]:
     if former:
         found.append(CardLimit("former", {"features": len(former)}))
     if made.coverage is not None:
-        found.append(CardLimit("intervals", {"coverage": f"{made.coverage:.0%}"}))
+        found.append(CardLimit("intervals", {"coverage": f"{made.coverage * 100:.3g}%"}))
     if made.threshold is not None and made.positive is not None:
         found.append(CardLimit("threshold", {"label": made.positive, "threshold": f"{made.threshold:.3g}"}))
     if made.drift is None:

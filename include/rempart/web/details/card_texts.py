@@ -118,9 +118,9 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
             "définition n’est pas donnée ici."
         ),
         "card.limit.intervals": (
-            "Les intervalles sont faits pour {coverage} des vraies valeurs, d’après les erreurs d’une partie des lignes. "
-            "`coverage` est ce qu’ils couvrent sur les lignes mises de côté, `width` leur largeur moyenne. Des lignes "
-            "d’une autre période peuvent en sortir plus souvent."
+            "Les intervalles sont faits pour {coverage} des vraies valeurs, d’après les erreurs d’une partie des "
+            "lignes. `coverage` est ce qu’ils couvrent sur les lignes mises de côté, `width` leur largeur moyenne. Des "
+            "lignes d’une autre période peuvent en sortir plus souvent."
         ),
         "card.limit.threshold": (
             "La réponse est {label} à partir d’une probabilité de {threshold}, où les erreurs coûtent le moins sur une "

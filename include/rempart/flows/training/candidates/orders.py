@@ -71,9 +71,10 @@ def measuring(pipeline: ModelPipeline, params: Mapping[str, Any]) -> Measuring:
 def _costs(pipeline: ModelPipeline) -> Costs | None:
     """Return what a wrong class costs by the gate; None without costs, or for other targets than two classes."""
     gate, task = pipeline.gate, pipeline.prediction.task
+    if gate.cost is None or task == "regression":
+        return None
     classes = tuple(target_column(pipeline).values or ("false", "true"))
-    positive = measures.of_gate(gate, task, classes).positive
-    if gate.cost is None or positive is None:
+    if (positive := measures.of_gate(gate, task, classes).positive) is None:
         return None
     wrongly, missed = gate.cost.pair
     return Costs(positive=positive, false_positive=wrongly, false_negative=missed)

@@ -51,9 +51,10 @@ def _told_as_ordered(spec: JobSpec, result: JobResult) -> bool:
     if told is not None and wanted is not None:
         if told.refit != wanted.refit or told.rows_fit + told.rows > spec.dataset.rows:
             return False
-        if (told.operating and told.operating.positive) != (spec.costs and spec.costs.positive):
+        asked = spec.trainer.intervals
+        if (told.interval.coverage if told.interval else None) != (asked.coverage if asked else None):
             return False
-        if (told.interval and told.interval.coverage) != (asked.coverage if (asked := spec.trainer.intervals) else None):
+        if (told.operating.positive if told.operating else None) != (spec.costs.positive if spec.costs else None):
             return False
         learned = spec.dataset.rows if wanted.refit else told.rows_fit
     return result.rows == learned and len(result.backtest) == (spec.backtest.origins if spec.backtest else 0)
