@@ -29,6 +29,7 @@ from rempart.models.encoding import encode, features_of
 from rempart.models.intervals.figures import covered
 from rempart.settings import config, pipelines
 from rempart.settings.pipeline import ModelPipeline
+from rempart.settings.schema import read_yaml
 from rempart.training.job import FeatureSpec, TrainerSpec
 from rempart.training.protocol import learning
 from rempart.training.trainers import trainers
@@ -44,11 +45,9 @@ BACKTEST: dict[str, Any] = {"origins": 12, "every": "30d"}
 
 def pipeline(use: str, method: str) -> ModelPipeline:
     """Return the demo's pipeline with another trainer, intervals and a back-test."""
-    made = pipelines.named(NAME)
-    assert isinstance(made, ModelPipeline)
-    params = {**PARAMS[use], "leave_out": made.trainer.params["leave_out"]}
+    given = read_yaml(pipelines.pipelines_dir() / f"{NAME}.yaml")
+    params = {**PARAMS[use], "leave_out": given["trainer"]["params"]["leave_out"]}
     trainer = {"use": use, "params": params, "seed": 7, "intervals": {"coverage": COVERAGE, "method": method}}
-    given = made.model_dump(by_alias=True, exclude_unset=True, mode="json")
     return ModelPipeline.model_validate({**given, "trainer": trainer, "validation": VALIDATION, "backtest": BACKTEST})
 
 

@@ -14,6 +14,7 @@ from rempart.models import loading, onnx_format
 from rempart.models.encoding import encode, features_of
 from rempart.models.gates.thresholds import OperatingPoint
 from rempart.models.isolated_model import IsolatedModel
+from rempart.settings.pipeline import Gate, Validation
 from rempart.training import datasets, evaluation, experiment, outputs
 from rempart.training.job import Costs
 from rempart.training.protocol import splits
@@ -32,9 +33,10 @@ def no_mlflow(monkeypatch):
     monkeypatch.setattr(experiment, "log", log)
 
 
-def deliveries(**changes):
-    given = late.pipeline().model_dump(by_alias=True, exclude_unset=True, mode="json")
-    return type(late.pipeline()).model_validate({**given, "validation": VALIDATION, **changes})
+def deliveries(validation=VALIDATION, gate=None):
+    made = late.pipeline()
+    part = Validation.model_validate(validation) if validation else None
+    return made.model_copy(update={"validation": part, "gate": Gate.model_validate(gate) if gate else made.gate})
 
 
 def test_the_threshold_costs_least_on_the_validation_part_and_the_version_answers_by_it():
