@@ -4,7 +4,7 @@ make bench BENCH=intervals                 # gradient_boosting and lightgbm, bot
 make bench BENCH=intervals ARGS=lightgbm   # one trainer
 
 The rows, their features and the parameters are those of the demo's pipeline, and the trainings those of a job's
-back-test: each of 12 origins, 30 days apart, learns from the days before it, measures the width on the newest of them,
+back-test: each of 8 origins, 30 days apart, learns from the days before it, measures the width on the newest of them,
 and is measured on the 30 days after it. The hold-out is measured once, at the end.
 """
 
@@ -40,7 +40,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "lightgbm": {"num_iterations": 1000, "learning_rate": 0.05, "num_leaves": 15, "early_stopping_rounds": 50},
 }
 VALIDATION: dict[str, Any] = {"share": 0.2}
-BACKTEST: dict[str, Any] = {"origins": 12, "every": "30d"}
+BACKTEST: dict[str, Any] = {"origins": 8, "every": "30d"}
 
 
 def pipeline(use: str, method: str) -> ModelPipeline:

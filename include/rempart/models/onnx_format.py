@@ -139,9 +139,9 @@ def outputs(session: onnxruntime.InferenceSession, matrix: Any) -> dict[str, Any
 def run(session: onnxruntime.InferenceSession, matrix: Any, task: str, classes: int, *, bounds: bool = False) -> Any:
     """Return predictions for a float32 matrix [n, k], as float64.
 
-    Regression: [n], in the target's unit. Classification: [n, classes], the probability of each class. With `bounds`, of
-    a regression: [n, 3], the prediction and the ends of its interval. Raises ModelRefused if the model's outputs have
-    another shape.
+    Regression: [n], in the target's unit; with `bounds` [n, 3], the prediction and the ends of its interval.
+    Classification: [n, classes], the probability of each class. Raises ModelRefused if the model's outputs have another
+    shape.
     """
     import numpy as np
 

@@ -47,9 +47,9 @@ def measure(
     """Return the figures of a job's model: the metrics that are always computed, and those of the gate.
 
     `features`: those that the model sees; `predict`: from a float32 matrix to figures, as `models.loading` gives it;
-    `time`: column of dates or instants by which errors are told; `bounded`: the same with the ends of intervals, [n, 3];
-    None for a model without intervals; `operating`: how it answers with one of two classes. Raises TrainingError, also if a metric is not a finite
-    number; ModelRefused.
+    `time`: column of dates or instants by which errors are told; `bounded`: as `predict`, with the ends of intervals,
+    [n, 3], None for a model without intervals; `operating`: how it answers with one of two classes. Raises
+    TrainingError, also if a metric is not a finite number; ModelRefused.
     """
     target = spec.target.feature()
     matrix, truth = encode(features, rows), metrics.target_values(target, rows)

@@ -280,9 +280,9 @@ DIFFERENCE = "onnx_difference"
 
 class Validated(Strict):
     """How a job validated. `begins`: first day or instant of the part, if by time. `chosen`: parameters that it chose,
-    such as the number of iterations. `refit`: whether the model was then trained on all rows. `interval`: the width that
-    was measured, if the model gives intervals. `operating`: from which chance on it answers with the positive class, if
-    the order has costs.
+    such as the number of iterations. `refit`: whether the model was then trained on all rows. `interval`: the measured
+    width, if the model gives intervals. `operating`: from which chance on it answers with the positive class, if the
+    order has costs.
     """
 
     rows_fit: int = Field(ge=1)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -104,12 +104,12 @@ def train(pipeline: ModelPipeline, rows: datasets.TrainingRows) -> TriedModel:
         if answer.fault:
             raise TrainingError(answer.fault, answer.hint)
         seconds = time.monotonic() - began
-        return TriedModel(_scores(pipeline, rows.held_out, model.read_bytes(), answer.operating), seconds, answer.metrics)
+        return TriedModel(
+            _scores(pipeline, rows.held_out, model.read_bytes(), answer.operating), seconds, answer.metrics
+        )
 
 
-def _scores(
-    pipeline: ModelPipeline, rows: pa.Table, body: bytes, operating: OperatingPoint | None
-) -> dict[str, float]:
+def _scores(pipeline: ModelPipeline, rows: pa.Table, body: bytes, operating: OperatingPoint | None) -> dict[str, float]:
     target, task = target_feature(pipeline), pipeline.prediction.task
     features, _ = trainers.left_out(features_of(pipeline), pipeline.trainer.params)
     bounds, truth = pipeline.trainer.intervals is not None, metrics.target_values(target, rows)

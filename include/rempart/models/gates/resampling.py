@@ -32,7 +32,11 @@ Samples = Mapping[str, Mapping[str, "Floats"]]
 
 
 def resampled(
-    measures: Mapping[str, Measures], names: Iterable[str], truth: Floats, predicted: Mapping[str, Floats], seed: int = 0
+    measures: Mapping[str, Measures],
+    names: Iterable[str],
+    truth: Floats,
+    predicted: Mapping[str, Floats],
+    seed: int = 0,
 ) -> Samples:
     """Return metrics of several predictions of the same rows on the same resamples; NaN where one is undefined.
 

@@ -22,9 +22,9 @@ class OperatingPoint(Strict):
 
 
 def answered(predicted: Floats, operating: OperatingPoint | None) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return the position of the class that each row is answered with: the most probable one without an operating point.
+    """Return the position of the class that each row is answered with.
 
-    predicted: [n, classes], probabilities.
+    predicted: [n, classes], probabilities. `operating`: None for the most probable class.
     """
     import numpy as np
 

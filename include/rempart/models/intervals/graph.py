@@ -1,4 +1,4 @@
-"""Write intervals into a model's graph, so that whoever runs the file gets them from the same bytes as its predictions."""
+"""Write intervals into a model's graph: whoever runs the file gets them from the same bytes as its predictions."""
 
 from __future__ import annotations
 

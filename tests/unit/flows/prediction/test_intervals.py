@@ -1,4 +1,4 @@
-"""The ends of intervals are in every answer: the table of a scoring, the scorer's answers, the log and the signature."""
+"""The ends of intervals are in every answer: the table of a scoring, the scorer's answers, files, the signature."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A model card tells what evidence tells, says what it does not know, and holds neither markup nor a rare value."""
 
+import re
 from html.parser import HTMLParser
 
-import re
 import pytest
 
 from rempart import canonical_json

@@ -86,7 +86,9 @@ def test_a_metric_that_is_undefined_is_no_number(measures, name, truth, predicte
 def test_resamples_are_the_same_each_time_and_the_same_rows_for_everyone():
     truth, predicted = rows(TWO)
     made = {"candidate": predicted, "champion": predicted.copy()}
-    first, again = (resampling.resampled(dict.fromkeys(made, TWO), ["pr_auc", "log_loss"], truth, made) for _ in range(2))
+    first, again = (
+        resampling.resampled(dict.fromkeys(made, TWO), ["pr_auc", "log_loss"], truth, made) for _ in range(2)
+    )
     for name in ("pr_auc", "log_loss"):
         assert len(first["candidate"][name]) == resampling.RESAMPLES
         assert np.array_equal(first["candidate"][name], again["candidate"][name])

@@ -234,7 +234,13 @@ def test_noise_moves_what_a_model_reads_of_numbers_and_nothing_else():
 @pytest.mark.parametrize(
     ("rule", "covered", "width", "outcome", "told"),
     [
-        ({"at_least": 0.85}, 0.85, 40.0, "passed", "85.0% of the true values lie in their interval, at least the 85.0%"),
+        (
+            {"at_least": 0.85},
+            0.85,
+            40.0,
+            "passed",
+            "85.0% of the true values lie in their interval, at least the 85.0%",
+        ),
         ({"at_least": 0.85}, 0.84, 40.0, "refused", "less than the 85.0% asked; an interval is 40 wide on average"),
         ({"at_least": 0.85, "max_width": 40}, 0.9, 40.0, "passed", "at most the 40 allowed"),
         ({"at_least": 0.85, "max_width": 39}, 0.9, 40.0, "refused", "more than the 39 allowed"),

@@ -121,7 +121,14 @@ def test_another_width_is_another_job_and_one_that_was_not_ordered_is_refused():
         ),
         ({"trainer": trainer(coverage=1.0), "validation": VALIDATION}, "trainer.intervals.coverage"),
         (
-            {"gate": {"metric": "mae", "limit": 9, "baseline_by": [], "rules": [{"kind": "coverage", "at_least": 0.8}]}},
+            {
+                "gate": {
+                    "metric": "mae",
+                    "limit": 9,
+                    "baseline_by": [],
+                    "rules": [{"kind": "coverage", "at_least": 0.8}],
+                }
+            },
             "gate.rules, entry 1: it asks what intervals cover, and the model gives none",
         ),
     ],
