@@ -3,9 +3,9 @@
 make bench BENCH=intervals                 # gradient_boosting and lightgbm, both methods
 make bench BENCH=intervals ARGS=lightgbm   # one trainer
 
-The rows, their features and the parameters are those of the demo's pipeline, and the trainings those of a job's
-back-test: each of 8 origins, 30 days apart, learns from the days before it, measures the width on the newest of them,
-and is measured on the 30 days after it. The hold-out is measured once, at the end.
+The rows and their features are those of the demo's pipeline, and the trainings those of a job's back-test: each of 24
+origins learns from the days before it, measures the width on the newest six weeks of them, and is measured on the week
+after it, since the demo trains each week. The hold-out, the three months after all of these, is measured once.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from rempart.training.trainers import trainers
 
 NAME, COVERAGE = "hotel_bookings", 0.9
 PARAMS: dict[str, dict[str, Any]] = {
-    "gradient_boosting": {"max_iter": 1000, "learning_rate": 0.05, "max_leaf_nodes": 15, "early_stopping_rounds": 50},
-    "lightgbm": {"num_iterations": 1000, "learning_rate": 0.05, "num_leaves": 15, "early_stopping_rounds": 50},
+    "gradient_boosting": {"max_iter": 200, "learning_rate": 0.05, "max_leaf_nodes": 15},
+    "lightgbm": {"num_iterations": 200, "learning_rate": 0.05, "num_leaves": 15},
 }
-VALIDATION: dict[str, Any] = {"share": 0.2}
-BACKTEST: dict[str, Any] = {"origins": 8, "every": "30d"}
+VALIDATION: dict[str, Any] = {"last": "42d"}
+BACKTEST: dict[str, Any] = {"origins": 24, "every": "7d"}
 
 
 def pipeline(use: str, method: str) -> ModelPipeline:
