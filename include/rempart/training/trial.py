@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -19,9 +19,10 @@ from rempart import canonical_json
 from rempart.errors import RempartError, TrainingError
 from rempart.models import metrics
 from rempart.models.encoding import encode
+from rempart.models.gates.thresholds import OperatingPoint
 from rempart.settings.schema import Strict
 from rempart.training import backends, datasets
-from rempart.training.job import FeatureSpec, Split, TrainerSpec
+from rempart.training.job import Costs, FeatureSpec, Split, TrainerSpec
 from rempart.training.protocol import learning
 from rempart.training.trainers import trainers
 
@@ -36,18 +37,20 @@ class TrialOrder(Strict):
     features: tuple[FeatureSpec, ...]
     trainer: TrainerSpec
     validation: Split | None = None
+    costs: Costs | None = None
 
 
 class Answer(Strict):
-    """Metrics that the process measured, if it wrote a model; or `fault` and `hint`, why not."""
+    """Metrics and the operating point by the validation part, if the process wrote a model; or `fault` and `hint`."""
 
     metrics: dict[str, float] = Field(default_factory=dict)
+    operating: OperatingPoint | None = None
     fault: str = ""
     hint: str = ""
 
 
-def ask(module: str, order: Strict, use: str, limit: timedelta, what: str) -> dict[str, float]:
-    """Return the metrics of a module that trains in a process of its own, with no key of a site.
+def ask(module: str, order: Strict, use: str, limit: timedelta, what: str) -> Answer:
+    """Return the answer of a module that trains in a process of its own, with no key of a site.
 
     `use`: the trainer; `limit`: after which the process is ended; `what`: of the errors. Raises TrainingError.
     """
@@ -75,15 +78,14 @@ def ask(module: str, order: Strict, use: str, limit: timedelta, what: str) -> di
         ) from None
     if given.fault:
         raise TrainingError(given.fault, given.hint)
-    return given.metrics
+    return given
 
 
-def answer(make: Callable[[], tuple[bytes, Mapping[str, float]]], model: str) -> None:
-    """Write a model (ONNX) into the file `model`, and its metrics, or why there is none, to standard output."""
+def answer(make: Callable[[], tuple[bytes, Answer]], model: str) -> None:
+    """Write a model (ONNX) into the file `model`, and the answer, or why there is none, to standard output."""
     try:
-        body, measured = make()
+        body, given = make()
         Path(model).write_bytes(body)
-        given = Answer(metrics=dict(measured))
     except RempartError as error:
         given = Answer(fault=error.what, hint=error.hint)
     sys.stdout.buffer.write(canonical_json.encode(given.model_dump(mode="json")) + b"\n")
@@ -102,9 +104,10 @@ def train(order: TrialOrder) -> learning.Learned:
 def main() -> None:
     order = TrialOrder.model_validate_json(sys.stdin.buffer.read())
 
-    def make() -> tuple[bytes, Mapping[str, float]]:
+    def make() -> tuple[bytes, Answer]:
         learned = train(order)
-        return learned.model.body, learned.metrics
+        how = learned.validated
+        return learned.model.body, Answer(metrics=learned.metrics, operating=how.operating if how else None)
 
     answer(make, order.model)
 
