@@ -1,1 +1,1 @@
-"""Search for a trainer's parameters: trials as jobs, the choice of the best one, and the evidence of a search."""
+"""Searches for a trainer's parameters: the frozen training set, the trials, the choice and its evidence."""

@@ -1,31 +1,34 @@
-"""Read the evidence of searches for parameters."""
+"""Read and write the evidence of searches: one record of kind `search` for each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 from rempart.ledger.port import Evidence, Ledger
 
-ALL = 100_000
-TrialState = Literal["complete", "pruned", "failed"]
+State = Literal["complete", "pruned", "failed"]
 Ended = Literal["trials", "time", "budget"]
+"""Why a search asked for no further trial: all were made, its time was over, or its GPU hours were used."""
+Direction = Literal["minimize", "maximize"]
+Param = bool | int | float | str
+_ALL = 1_000
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One job of a search. `value`: its metric on the validation part, in the target's unit; None if it has none.
+    """One trial: a job with some parameters. `value`: its figure on the validation part, None if it failed.
 
-    `number` counts the trials of a search; those of one `generation` run side by side.
-    `params`: those that the search chose. `run`: MLflow's run; `place`: the GPU pool that ran it, or `local`.
+    `generation`: trials of one generation were asked for together. `seconds`: run time of its job, 0 if unknown. `run`:
+    its MLflow run, None if it failed. `place`: its pool, or `local`.
     """
 
     number: int
     generation: int
-    params: Mapping[str, Any]
-    state: TrialState
+    params: Mapping[str, Param]
+    state: State
     value: float | None
     seconds: float
     job: str
@@ -35,64 +38,63 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """An ended search, as record `seq` of the ledger has it.
+    """One search. `space`: the ranges as in the pipeline file. `best`: number of the trial that was chosen.
 
-    `space`: the ranges of the pipeline file. `best`: number of the chosen trial, None if no trial was complete.
-    `importances`: share of each parameter in the differences of the values; they add up to 1, or are empty.
+    `search`: its id; equal searches of equal rows have the same. `metric`: of the validation part. `importances`: share
+    of each parameter in the differences between the trials; empty if too few trials tell it. `at`, `seq`: of the record
+    in the ledger.
     """
 
-    seq: int
-    at: datetime
     pipeline: str
     search: str
     dataset_sha256: str
     trainer: str
-    space: Mapping[str, Any]
+    space: Mapping[str, Mapping[str, Any]]
     metric: str
-    direction: Literal["minimize", "maximize"]
+    direction: Direction
     seed: int
     pruner: str
     trials: tuple[Trial, ...]
-    best: int | None
-    importances: Mapping[str, float]
-    ended: Ended
+    best: int
+    importances: Mapping[str, float] = field(default_factory=dict)
+    ended: Ended = "trials"
+    at: datetime | None = None
+    seq: int = 0
 
-    @property
-    def chosen(self) -> Trial | None:
-        """Return the best trial."""
-        return next((trial for trial in self.trials if trial.number == self.best), None)
+    def best_trial(self) -> Trial:
+        return next(trial for trial in self.trials if trial.number == self.best)
 
-    def count(self, state: TrialState) -> int:
-        """Return the number of trials that ended so."""
-        return sum(trial.state == state for trial in self.trials)
+    def body(self) -> dict[str, Any]:
+        """Return the record's body."""
+        told = asdict(self)
+        for name in ("pipeline", "at", "seq"):
+            del told[name]
+        return {**told, "trials": list(told["trials"])}
 
 
-def searches(ledger: Ledger, pipeline: str) -> list[Search]:
-    """Return the searches of a pipeline, newest first. Raises LedgerError, DatabaseUnavailable."""
-    return [search_of(record) for record in ledger.find("search", pipeline, limit=ALL)]
+def write(ledger: Ledger, search: Search) -> Evidence | None:
+    """Write evidence of a search. Return None if the newest record of this search says the same."""
+    body = search.body()
+    for record in ledger.find("search", search.pipeline, limit=_ALL):
+        if record.body["search"] == search.search:
+            if {name: record.body.get(name) for name in body} == body:
+                return None
+            break
+    return ledger.append("search", search.pipeline, body)
+
+
+def searches(ledger: Ledger, pipeline: str | None = None) -> list[Search]:
+    """Return the searches of a pipeline, or of all, newest first. Raises LedgerError, DatabaseUnavailable."""
+    return [search_of(record) for record in ledger.find("search", pipeline, limit=_ALL)]
 
 
 def search_of(record: Evidence) -> Search:
     """Return the search of a record of kind `search`."""
-    body = record.body
-    return Search(
-        seq=record.seq,
-        at=record.at,
-        pipeline=record.subject,
-        search=str(body["search"]),
-        dataset_sha256=str(body["dataset_sha256"]),
-        trainer=str(body["trainer"]),
-        space=body["space"],
-        metric=str(body["metric"]),
-        direction=body["direction"],
-        seed=int(body["seed"]),
-        pruner=str(body["pruner"]),
-        trials=tuple(sorted(map(_trial, body["trials"]), key=lambda trial: trial.number)),
-        best=body["best"],
-        importances=body["importances"],
-        ended=body["ended"],
-    )
+    told = dict(record.body)
+    trials = tuple(Trial(**trial) for trial in told.pop("trials"))
+    return Search(pipeline=record.subject, trials=trials, at=record.at, seq=record.seq, **_known(told))
 
 
-def _trial(told: Mapping[str, Any]) -> Trial:
-    return Trial(**{field.name: told[field.name] for field in fields(Trial)})
+def _known(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body's own keys: the ledger adds who wrote a record."""
+    return {name: value for name, value in told.items() if name in Search.__dataclass_fields__}

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 
 from markupsafe import Markup, escape
 
-from rempart.flows.search.records import Trial, TrialState
+from rempart.flows.search.records import State as TrialState
+from rempart.flows.search.records import Trial
 from rempart.web.charts import dot, short, svg
 from rempart.web.read_models.messages import State
 from rempart.web.read_models.searches.views import Axis, SearchView

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -122,30 +123,38 @@ def fixed_by(pipeline: ModelPipeline | None, search: Search) -> Mapping[str, Any
 
 def view(search: Search, others: Mapping[str, Any]) -> SearchView:
     """Return a search with its plots. `others`: fixed parameters, which belong into `paste` besides those found."""
+    ended = Counter(trial.state for trial in search.trials)
     return SearchView(
         search,
-        search.count("complete"),
-        search.count("pruned"),
-        search.count("failed"),
-        search.chosen,
+        ended["complete"],
+        ended["pruned"],
+        ended["failed"],
+        best_of(search),
         paste(search, others),
         tuple(history(search)),
         tuple(axis(search, name) for name in search.space),
     )
 
 
+def best_of(search: Search) -> Trial | None:
+    """Return the trial that was chosen."""
+    return next((trial for trial in search.trials if trial.number == search.best), None)
+
+
 def paste(search: Search, others: Mapping[str, Any]) -> str:
     """Return a section `trainer` in YAML with the parameters of the best trial; empty if there is none."""
-    if search.chosen is None:
+    best = best_of(search)
+    if best is None:
         return ""
-    section = {"trainer": {"use": search.trainer, "params": {**others, **search.chosen.params}}}
+    section = {"trainer": {"use": search.trainer, "params": {**others, **best.params}}}
     return yaml.safe_dump(section, sort_keys=False, allow_unicode=True)
 
 
 def history(search: Search) -> Iterator[Step]:
     """Yield the trials in their order, each with the best value so far."""
-    better, best = (min if search.direction == "minimize" else max), None
-    for trial in search.trials:
+    better = min if search.direction == "minimize" else max
+    best: float | None = None
+    for trial in sorted(search.trials, key=lambda trial: trial.number):
         if trial.state == "complete" and trial.value is not None:
             best = trial.value if best is None else better(best, trial.value)
         yield Step(trial, best)
@@ -156,7 +165,7 @@ def axis(search: Search, name: str) -> Axis:
     space = search.space[name]
     is_log = bool(space.get("log", False))
     choices: Sequence[Any] | None = space.get("choose")
-    share, chosen = search.importances.get(name), search.chosen
+    share, chosen = search.importances.get(name), best_of(search)
     best = written(chosen.params[name]) if chosen and name in chosen.params else ""
     ends: tuple[tuple[float, str], ...]
     if choices is None:
