@@ -24,7 +24,7 @@ def test_the_project_has_a_valid_pipeline_whose_training_starts_by_hand_alone(tm
 def test_an_interval_holds_its_mean_and_is_narrow_where_rows_are_equal() -> None:
     errors = np.abs(np.random.default_rng(1).normal(size=400))
     found = searching.interval(errors)
-    assert found.low < found.value == pytest.approx(errors.mean()) < found.high
+    assert found.value == pytest.approx(errors.mean()) and found.low < found.value < found.high
     assert searching.interval(np.full(50, 2.5)) == searching.Interval(2.5, 2.5, 2.5)
     assert found == searching.interval(errors), "equal errors, equal interval"
 

@@ -130,9 +130,9 @@ def test_the_page_shows_a_search_with_named_plots_and_all_its_trials_as_a_table(
     assert page.charts[:5] == [
         "mae by trial",
         "Importance of the parameters",
-        "mae over num_leaves",
         "mae over learning_rate",
         "mae over leave_out",
+        "mae over num_leaves",
     ]
     table = recorded.call("GET", "/searches", "viewer").text.partition('id="search-0123456789abcdef"')[2]
     assert table.partition("</table>")[0].count("<tr>") == 6
