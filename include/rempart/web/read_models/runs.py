@@ -62,6 +62,7 @@ OF_PIPELINES = (
     "preview_quarantine",
     "materialize_features",
     "train",
+    "search",
     "validate_model",
     "approve_model",
     "roll_back_model",
