@@ -21,7 +21,7 @@ from rempart.settings.gates.metrics import LOWER_IS_BETTER, by_row
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.search.ranges import Search
 from rempart.training.job import Dataset, JobLabels
-from rempart.training.search import tracked
+from rempart.training.search import space, tracked
 from rempart.training.search.space import Space
 from rempart.training.trainers import trainers
 
@@ -104,9 +104,7 @@ def declared(pipeline: ModelPipeline) -> Search:
 
 def space_of(pipeline: ModelPipeline) -> Space:
     """Return the space of a pipeline's search. Raises PipelineError, TrainingError."""
-    from rempart.training.search.space import space_of
-
-    return space_of(declared(pipeline), pipeline.trainer.use, pipeline.prediction.task)
+    return space.space_of(declared(pipeline), pipeline.trainer.use, pipeline.prediction.task)
 
 
 def told_space(pipeline: ModelPipeline) -> dict[str, dict[str, Any]]:

@@ -6,8 +6,9 @@ cleared or asked for again is the same job: it continues from its checkpoint, or
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from rempart.flows.training.candidates.orders import Measuring, measuring
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.explained import measured
 from rempart.settings.pipeline import ModelPipeline
+from rempart.sites.port import Site
 from rempart.training import permission
 from rempart.training.attempts.record import Record
 from rempart.training.backends import LocalBackend, TrainingBackend
@@ -29,7 +31,6 @@ from rempart.training.placement import request_of
 from rempart.training.search import plan, tracked
 from rempart.training.search.plan import Curve, Done
 from rempart.training.search.space import comparable
-from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
 
@@ -114,9 +115,10 @@ def spec_of(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, a
 
 
 def placed(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: Asked) -> dict[str, Any]:
-    """Write the order of a trial for the pools. Return it with its place. Raises PlacementDenied, SiteError."""
+    """Write the order of a trial for the pools, and return both as plain JSON. Raises PlacementDenied, SiteError."""
     ordered = pod_job.place(platform, pipeline, spec_of(platform, pipeline, search, asked))
-    return {**asdict(asked), **asdict(ordered)}
+    told: dict[str, Any] = json.loads(json.dumps({**asdict(asked), **asdict(ordered)}))
+    return told
 
 
 def run(
@@ -167,12 +169,12 @@ def _read(site: Site, spec: JobSpec, asked: Asked, metric: str, pods: bool) -> R
         logger.warning("trial %d counts as failed: %s", asked.number, error.what)
         result = None
     ran = list(_attempts(record)) if pods else []
-    pool = next((str(each["pool"]) for each in reversed(ran)), "") if pods else "local"
+    place = next((str(each["pool"]) for each in reversed(ran)), "local" if result or not pods else "")
     seconds = sum(float(each.get("seconds") or 0.0) for each in ran)
     known = {"number": asked.number, "generation": asked.generation, "params": dict(asked.params), "job": spec.job_id}
     name = f"{VALIDATED}{metric}"
     if result is None or result.validation is None or name not in result.metrics:
-        return Result(Trial(**known, state="failed", value=None, seconds=seconds, run=None, place=pool), spec, None)
+        return Result(Trial(**known, state="failed", value=None, seconds=seconds, run=None, place=place), spec, None)
     stopped = result.validation.stopped_at is not None
     trial = Trial(
         **known,
@@ -180,7 +182,7 @@ def _read(site: Site, spec: JobSpec, asked: Asked, metric: str, pods: bool) -> R
         value=result.metrics[name],
         seconds=seconds if pods and seconds else round(sum(result.seconds.values()), 3),
         run=result.run_id,
-        place=pool,
+        place=place,
     )
     return Result(trial, spec, result, result.validation.curve)
 
