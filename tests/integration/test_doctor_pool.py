@@ -56,7 +56,7 @@ def test_a_pool_as_shipped_is_healthy_and_the_probe_leaves_nothing(pool: Pool) -
     assert "1 of 2 take jobs: gpu-1" in only(told, "nodes").found
     assert "2 free" in only(told, "gpus").found
     assert only(told, "image pull").found == "started on gpu-1"
-    assert only(told, "entry point").outcome == "ok" and "spec of version 4" in only(told, "entry point").found
+    assert only(told, "entry point").outcome == "ok" and "spec of version 5" in only(told, "entry point").found
     assert [(check.outcome, check.found) for check in told["reach"]] == [("ok", f"{pool.site}: HTTP 403")] * 3
     assert pool.pods() == []
     assert doctor_pool.exit_code(pool.diagnoses()) == 0

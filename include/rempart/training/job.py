@@ -25,7 +25,7 @@ from rempart.settings.columns import ColumnType
 from rempart.settings.schema import Strict
 from rempart.settings.sections import Classification
 
-VERSION: Literal[4] = 4
+VERSION: Literal[5] = 5
 """Version of the contract. The orderer of a job and the image that runs it must agree on it."""
 SHA256 = r"^[0-9a-f]{64}$"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -102,6 +102,10 @@ class Split(Strict):
     whose rows count on neither side. A row to fit on whose target became known (column `known_at`) after they begin is
     left out, too. Without `column` a `share` of the groups that the columns `by` name, within each class of `stratify`
     if given. `zone`: where a day begins. `refit`: whether the model is then trained on all rows.
+
+    `stop_if_worse`: of a trial of a search, pairs of an iteration and a loss. The job tells its loss on the validation
+    part at some iterations, and ends the training at one of these where its smallest loss so far is greater. None: it
+    tells no loss.
     """
 
     column: str | None = None
@@ -113,6 +117,7 @@ class Split(Strict):
     known_at: str | None = None
     zone: str = "UTC"
     refit: bool = True
+    stop_if_worse: tuple[tuple[int, float], ...] | None = None
 
 
 class Origins(Strict):
@@ -169,7 +174,7 @@ class JobLabels(Strict):
 
 
 class JobSpec(Strict):
-    """One training job, version 4 of the contract. `nodes`: its processes, one on each node. `used`: snapshot of each
+    """One training job, version 5 of the contract. `nodes`: its processes, one on each node. `used`: snapshot of each
     pipeline whose feature views the training set has.
 
     `permission` is written for each attempt (rempart.training.permission) and is no part of the job's identity. Neither
@@ -177,7 +182,7 @@ class JobSpec(Strict):
     model.
     """
 
-    version: Literal[4] = VERSION
+    version: Literal[5] = VERSION
     job_id: str = ""
     pipeline: str
     classification: Classification
@@ -263,6 +268,9 @@ DIFFERENCE = "onnx_difference"
 class Validated(Strict):
     """How a job validated. `begins`: first day or instant of the part, if by time. `chosen`: parameters that it chose,
     such as the number of iterations. `refit`: whether the model was then trained on all rows.
+
+    Of a trial of a search, `curve`: its smallest loss on the part so far, at some iterations; `stopped_at`: the
+    iteration at which the order's `stop_if_worse` ended it.
     """
 
     rows_fit: int = Field(ge=1)
@@ -270,6 +278,8 @@ class Validated(Strict):
     begins: str | None = None
     chosen: dict[str, Param] = Field(default_factory=dict)
     refit: bool
+    curve: tuple[tuple[int, float], ...] = ()
+    stopped_at: int | None = None
 
 
 class Origin(Strict):
@@ -290,7 +300,7 @@ class JobResult(Strict):
     the policy's decision in the job's spec.
     """
 
-    version: Literal[4] = VERSION
+    version: Literal[5] = VERSION
     job_id: str
     status: Literal["succeeded"]
     metrics: dict[str, float] = Field(min_length=1)
@@ -346,7 +356,7 @@ def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
 
 def parse_spec(body: bytes | str) -> JobSpec:
     """Return a spec from JSON. Raises TrainingError with each fault."""
-    spec: JobSpec = _parse("the job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 4.")
+    spec: JobSpec = _parse("the job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 5.")
     return spec
 
 

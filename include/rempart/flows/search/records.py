@@ -22,7 +22,7 @@ class Trial:
     """One trial: a job with some parameters. `value`: its figure on the validation part, None if it failed.
 
     `generation`: trials of one generation were asked for together. `seconds`: run time of its job, 0 if unknown. `run`:
-    its MLflow run, None if it failed. `place`: its pool, or `local`.
+    its MLflow run, None if it failed. `place`: its pool, or `local`; empty if no pool took it.
     """
 
     number: int

@@ -179,6 +179,9 @@ class Parts:
             yield from self.validation.faults(self.holdout, columns)
         if self.backtest is not None:
             yield from self.backtest.faults(self.holdout, columns, trainer.nodes)
+        if trainer.search is not None:
+            validated = self.validation is not None
+            yield from trainer.search.faults(trainer.params, validated=validated, nodes=trainer.nodes)
 
 
 def warnings(holdout: Holdout, validation: Validation | None, params: Mapping[str, Any]) -> Iterator[str]:

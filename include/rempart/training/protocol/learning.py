@@ -73,7 +73,9 @@ def learn(spec: Order, rows: Rows, check_on: Any, run: TrainingRun | None, progr
     carried = run.carried() if run is not None else None
     if carried is None:
         parts = splits.validation(rows.table, spec.validation)
-        fit, given = rows.where(parts.fit), Validation(rows.inputs[parts.measured], rows.target[parts.measured])
+        limits = None if spec.validation.stop_if_worse is None else dict(spec.validation.stop_if_worse)
+        fit = rows.where(parts.fit)
+        given = Validation(rows.inputs[parts.measured], rows.target[parts.measured], limits=limits)
         model = _trained(spec, fit, rows.params, check_on, run, given)
         measured = _measured(spec, model, given.inputs, given.target)
         found = {f"{VALIDATED}{name}": value for name, value in measured.items()}
@@ -83,6 +85,8 @@ def learn(spec: Order, rows: Rows, check_on: Any, run: TrainingRun | None, progr
             begins=parts.begins.isoformat() if parts.begins is not None else None,
             chosen=given.chosen,
             refit=spec.validation.refit,
+            curve=given.curve(),
+            stopped_at=given.stopped_at,
         )
         progress("validated", rows=validated.rows, chosen=given.chosen, **_rounded(found))
         if not validated.refit:
