@@ -189,7 +189,9 @@ def of_choice(rows: Rows, found: Search) -> list[Check]:
             best.value is not None and abs(again - best.value) < 1e-4 * again,
             f"measured again from jobs/{best.job}: {again:.4f}",
         ),
-        check("the candidate has its parameters", not differs, f"{dict(best.params)}; other values: {differs or 'none'}"),
+        check(
+            "the candidate has its parameters", not differs, f"{dict(best.params)}; other values: {differs or 'none'}"
+        ),
     ]
 
 

@@ -86,9 +86,7 @@ def _running(clusters: dict[str, DoubleCluster]) -> list[PodRecord]:
     return [pod for pod in _started(clusters) if pod.finished is None and pod.deleted is None]
 
 
-def of_world(
-    platform: Platform, clusters: dict[str, DoubleCluster], ended: str, killed: list[int]
-) -> list[Check]:
+def of_world(platform: Platform, clusters: dict[str, DoubleCluster], ended: str, killed: list[int]) -> list[Check]:
     found = searches(platform.ledger, PIPELINE)
     trials = found[0].trials if found else ()
     jobs = {trial.job for trial in trials}
@@ -102,7 +100,9 @@ def of_world(
     left = [pod.name for cluster in clusters.values() for pod in cluster.history if pod.deleted is None]
     placed = Counter(trial.place for trial in trials)
     outcomes = Counter(
-        record.body["outcome"] for record in platform.ledger.find("placement", limit=1000) if record.body["job_id"] in jobs
+        record.body["outcome"]
+        for record in platform.ledger.find("placement", limit=1000)
+        if record.body["job_id"] in jobs
     )
     opened = [record.body["job_id"] for record in platform.ledger.find("opening", PIPELINE)]
     return [

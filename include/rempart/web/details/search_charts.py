@@ -36,11 +36,11 @@ def history(found: SearchView, t: Texts) -> Markup:
         line += f"{x:.1f},{scale.y(each.best):.1f} "
         before = each.best
     marks = "".join(_mark(each.trial, x, scale, t) for x, each in zip(places, found.history, strict=True))
-    first, last = found.history[0].trial.number, found.history[-1].trial.number
+    first, last = (t("searches.trial", number=found.history[place].trial.number) for place in (0, -1))
     body = (
         f"{scale.axis(_LEFT, _WIDE - _RIGHT, t)}"
-        f'<text class="label" x="{_LEFT}" y="{height - 8}">{escape(t("searches.trial", number=first))}</text>'
-        f'<text class="label end" x="{_WIDE - _RIGHT}" y="{height - 8}">{escape(t("searches.trial", number=last))}</text>'
+        f'<text class="label" x="{_LEFT}" y="{height - 8}">{escape(first)}</text>'
+        f'<text class="label end" x="{_WIDE - _RIGHT}" y="{height - 8}">{escape(last)}</text>'
         f'<polyline class="line" points="{line.strip()}"/>{marks}'
     )
     return svg(t("searches.history", metric=found.search.metric), height, body)
@@ -53,12 +53,13 @@ def importances(found: SearchView, t: Texts) -> Markup:
         return Markup()
     top, body = max(axis.share or 0.0 for axis in shown) or 1.0, ""
     for place, axis in enumerate(shown):
-        y, wide = 6 + place * row, (axis.share or 0.0) / top * (760 - left - right)
+        y, wide = 6 + place * row, max(1.0, (axis.share or 0.0) / top * (760 - left - right))
+        told = t.percent(axis.share)
         body += (
             f'<text class="label end" x="{left - 8}" y="{y + 13}">{escape(short(axis.name, 34))}</text>'
-            f'<g class="allowed good"><rect x="{left}" y="{y}" width="{max(1.0, wide):.1f}" height="16"/>'
-            f"<title>{escape(f'{axis.name}: {t.percent(axis.share)}')}</title></g>"
-            f'<text class="label" x="{left + max(1.0, wide) + 8:.1f}" y="{y + 13}">{escape(t.percent(axis.share))}</text>'
+            f'<g class="allowed good"><rect x="{left}" y="{y}" width="{wide:.1f}" height="16"/>'
+            f"<title>{escape(f'{axis.name}: {told}')}</title></g>"
+            f'<text class="label" x="{left + wide + 8:.1f}" y="{y + 13}">{escape(told)}</text>'
         )
     return svg(t("searches.importances"), 12 + row * len(shown), body, 760)
 

@@ -28,13 +28,13 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "searches.best": "Best {metric}: {value}, in trial {number}",
         "searches.no-best": "No trial was complete, so no parameters were chosen.",
         "searches.paste": "The parameters that it found, for the pipeline file of {pipeline}:",
-        "searches.validation": "{metric} is measured on the validation part. No trial opened the hold-out, and the best of "
-        "many trials looks a little better here than it is.",
+        "searches.validation": "{metric} is measured on the validation part. No trial opened the hold-out, and the "
+        "best of many trials looks a little better here than it is.",
         "searches.history": "{metric} by trial",
-        "searches.note": "A disc is a complete trial, a ring a pruned one, a cross a failed one. The line is the best value "
-        "so far. A value worse than that of every complete trial stands at the edge.",
+        "searches.note": "A disc is a complete trial, a ring a pruned one, a cross a failed one. The line is the best "
+        "value so far. A value worse than that of every complete trial stands at the edge.",
         "searches.importances": "Importance of the parameters",
-        "searches.importances.note": "Share of the differences in {metric} that each parameter explains, within its range.",
+        "searches.importances.note": "Share of the differences in {metric} that each parameter explains in its range.",
         "searches.parameters": "Parameters",
         "searches.over": "{metric} over {parameter}",
         "searches.parameter": "Parameter",
@@ -55,8 +55,8 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "searches.older": "All of them: rempart model search {pipeline}",
     },
     "fr": {
-        "searches.what": "Chaque recherche a essayé des paramètres dans les intervalles de trainer.search du fichier du "
-        "pipeline.",
+        "searches.what": "Chaque recherche a essayé des paramètres dans les intervalles de trainer.search du fichier "
+        "du pipeline.",
         "searches.when": "{at}, entraîneur {trainer}, recherche {id}",
         "searches.trials": "{count} essais : {complete} complets, {pruned} écourtés, {failed} en échec.",
         "searches.ended.trials": "Elle s’est terminée après son dernier essai.",
@@ -66,13 +66,14 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "searches.best": "Meilleur {metric} : {value}, à l’essai {number}",
         "searches.no-best": "Aucun essai n’est complet : aucun paramètre n’a été choisi.",
         "searches.paste": "Les paramètres trouvés, pour le fichier du pipeline {pipeline} :",
-        "searches.validation": "{metric} est mesuré sur la partie de validation. Aucun essai n’a ouvert le jeu de test, et "
-        "le meilleur de nombreux essais paraît ici un peu meilleur qu’il n’est.",
+        "searches.validation": "{metric} est mesuré sur la partie de validation. Aucun essai n’a ouvert le jeu de "
+        "test, et le meilleur de nombreux essais paraît ici un peu meilleur qu’il n’est.",
         "searches.history": "{metric} par essai",
-        "searches.note": "Un disque est un essai complet, un anneau un essai écourté, une croix un échec. La ligne est la "
-        "meilleure valeur jusque-là. Une valeur pire que celle de tout essai complet est au bord.",
+        "searches.note": "Un disque est un essai complet, un anneau un essai écourté, une croix un échec. La ligne est "
+        "la meilleure valeur jusque-là. Une valeur pire que celle de tout essai complet est au bord.",
         "searches.importances": "Importance des paramètres",
-        "searches.importances.note": "Part des différences de {metric} que chaque paramètre explique, dans son intervalle.",
+        "searches.importances.note": "Part des différences de {metric} que chaque paramètre explique, dans son "
+        "intervalle.",
         "searches.parameters": "Paramètres",
         "searches.over": "{metric} selon {parameter}",
         "searches.parameter": "Paramètre",

@@ -80,7 +80,9 @@ def test_no_value_leaves_its_axis(value: float, is_log: bool) -> None:
     assert 0.0 <= found.points[0].at <= 1.0
 
 
-@given(st.lists(st.tuples(st.one_of(st.none(), st.floats(-1e9, 1e9)), st.sampled_from(["complete", "pruned", "failed"]))))
+@given(
+    st.lists(st.tuples(st.one_of(st.none(), st.floats(-1e9, 1e9)), st.sampled_from(["complete", "pruned", "failed"])))
+)
 def test_every_trial_is_drawn_once_within_the_picture(told: list[tuple[float | None, str]]) -> None:
     trials = [searched.trial(number, value, state) for number, (value, state) in enumerate(told)]
     found = view(made(trials=trials, best=None), {})

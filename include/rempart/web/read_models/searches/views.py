@@ -104,7 +104,9 @@ def page(facts: CockpitFacts, now: datetime) -> Searches:
     return Searches(
         moment(facts, now),
         tuple(
-            PipelineSearches(name, tuple(view(each, fixed(facts, each)) for each in made[:SHOWN]), more or len(made) > SHOWN)
+            PipelineSearches(
+                name, tuple(view(each, fixed(facts, each)) for each in made[:SHOWN]), more or len(made) > SHOWN
+            )
             for name, made in sorted(found.items())
         ),
     )
