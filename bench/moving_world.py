@@ -48,7 +48,7 @@ def project(home: Path) -> None:
     root = config.project_root()
     shutil.rmtree(home, ignore_errors=True)
     (home / "include" / "pipelines").mkdir(parents=True)
-    for name in ("dags", "plugins", "data", "docs", "pyproject.toml", *(f"include/{n}" for n in _shared_parts(root))):
+    for name in ("dags", "plugins", "data", "docs", "pyproject.toml", *(f"include/{n}" for n in shared_parts(root))):
         (home / name).symlink_to(root / name)
     data = yaml.safe_load((root / "rempart.yaml").read_text(encoding="utf-8"))
     data["dags"]["retry_delay"] = "5s"
@@ -61,7 +61,8 @@ def project(home: Path) -> None:
     (home / file).write_text(yaml.safe_dump(spec, sort_keys=False), encoding="utf-8")
 
 
-def _shared_parts(root: Path) -> list[str]:
+def shared_parts(root: Path) -> list[str]:
+    """Return the entries of `include` that a project of a proof shares with this one: all but its pipelines."""
     return [entry.name for entry in (root / "include").iterdir() if entry.name not in ("pipelines", "__pycache__")]
 
 

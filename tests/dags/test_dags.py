@@ -40,6 +40,7 @@ EXPECTED = {
     "verify_replicas",
 }
 HEAVY = {"boto3", "mlflow", "feast", "great_expectations", "kubernetes", "pandas", "pyarrow", "sklearn", "onnxruntime"}
+HEAVY |= {"optuna"}
 
 READ_DAGS = """
 import json, sys
@@ -87,6 +88,7 @@ print(json.dumps({
 
 APPROVED = "approval: {by: operator, within: 36h, notify: [chat]}"
 LEARNS = "retrain: {on_drift: true, on_features: false, cool_down: 7d, at_most: {trainings: 4, days: 30}}\n"
+SEARCH = "search: {params: {min_samples_leaf: {low: 5, high: 100, log: true}}, trials: 10, at_once: 4}"
 CHURN = """
 from datetime import timedelta
 from airflow.sdk import DAG, task
@@ -97,6 +99,12 @@ with DAG("churn", schedule=None, tags=["rempart", "classification:public"], defa
         task(task_id=name)(lambda: None)()
 """
 """A DAG of the team's own, whose tasks have names of ours."""
+
+
+def with_search(shipped: str) -> str:
+    """The shipped pipeline as `searched`, with ten trials in three generations."""
+    named = shipped.replace("hotel_bookings", "searched").replace("  seed: 7", f"  seed: 7\n  {SEARCH}")
+    return f"{named}\nvalidation: {{last: 60d}}\n"
 
 
 def read_dags(home: Path, project: Path, *, dag_id: str | None = None) -> dict:
@@ -142,6 +150,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     again = shipped.replace("hotel_bookings", "learns_again").replace("start: 2017-06-01", "last: 90d")
     again = again.replace("champion_tolerance: 0.02", f"champion_tolerance: 0.02\n  {APPROVED}")
     (folder / "include/pipelines/learns_again.yaml").write_text(f"{again}\n{LEARNS}", encoding="utf-8")
+    (folder / "include/pipelines/searched.yaml").write_text(with_search(shipped), encoding="utf-8")
     write_project(folder, TRIPS, WEATHER, WET, ORDERS, PAYMENTS, *used_project.PROJECT)
     (folder / "dags" / "churn.py").write_text(CHURN, encoding="utf-8")
     return folder
@@ -193,6 +202,18 @@ def test_a_candidate_is_asked_about_in_a_dag_of_its_own_which_waits_in_no_others
     judges = {task["id"] for task in dags["validate_model_learns_again"]["tasks"]}
     assert judges == {"validate", "publish_champion", "keep_card", "ask_person"}  # without a card it is asked, too
     assert "approve_model_hotel_bookings" not in dags  # its gate promotes at once
+
+
+GENERATIONS = ["ask_1", "trial_1", "ask_2", "trial_2", "ask_3", "trial_3"]
+
+
+def test_a_search_has_a_task_for_each_generation_and_ends_with_a_candidate(parsed: dict) -> None:
+    found = parsed["dags"]["search_searched"]
+    assert {task["id"] for task in found["tasks"]} == {"freeze", *GENERATIONS, "choose", "train"}
+    assert all(task["policy"] and task["owner"] == "mlops" and task["timeout"] == 1800 for task in found["tasks"])
+    assert found["assets"] == [] and found["runs"] == 1 and "**When it fails**" in found["doc"]
+    assert set(found["links"]["train"]) == {"MLflow run", "Placement"}
+    assert "search_hotel_bookings" not in parsed["dags"]
 
 
 def test_nothing_heavy_is_imported_when_dags_are_parsed(parsed: dict) -> None:
@@ -250,7 +271,11 @@ def test_on_a_new_platform_a_cron_expression_waits_for_its_next_time(parsed: dic
 @pytest.fixture(scope="module")
 def in_pods(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """The DAGs of a project whose jobs run in pods."""
-    home = pods.project(tmp_path_factory.mktemp("in-pods"))
+    home = tmp_path_factory.mktemp("in-pods")
+    shutil.copytree(ROOT / "include" / "pipelines", home / "include" / "pipelines")
+    shipped = (home / "include/pipelines/hotel_bookings.yaml").read_text(encoding="utf-8")
+    (home / "include/pipelines/searched.yaml").write_text(with_search(shipped), encoding="utf-8")
+    pods.project(home)
     return read_dags(tmp_path_factory.mktemp("airflow-in-pods"), home)
 
 
@@ -261,8 +286,16 @@ def test_where_jobs_run_in_pods_a_training_is_ordered_run_and_registered(in_pods
     assert all(task["policy"] and task["owner"] == "mlops" for task in train["tasks"])
     deadline, limit = 24 * 3600, 30 * 60
     assert next(task["timeout"] for task in train["tasks"] if task["id"] == "run") == deadline + limit
-    assert set(in_pods["dags"]) == EXPECTED | {"clean_up_pods"}
+    shipped = {dag_id for dag_id in in_pods["dags"] if not dag_id.endswith("_searched")}
+    assert shipped == EXPECTED | {"clean_up_pods"}
     assert "**When it fails**" in in_pods["dags"]["clean_up_pods"]["doc"]
+
+
+def test_where_jobs_run_in_pods_so_do_the_trials_of_a_search(in_pods: dict) -> None:
+    tasks = {task["id"]: task for task in in_pods["dags"]["search_searched"]["tasks"]}
+    assert tasks.keys() == {"freeze", *GENERATIONS, "choose", "order", "run", "train"}
+    assert {tasks[name]["timeout"] for name in ("trial_1", "trial_3", "run")} == {24 * 3600 + 30 * 60}
+    assert all(task["policy"] and task["owner"] == "mlops" for task in tasks.values())
 
 
 def test_a_pipeline_that_no_pool_may_run_is_a_dag_that_says_why(tmp_path: Path) -> None:

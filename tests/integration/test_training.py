@@ -15,6 +15,7 @@ from rempart.cli.views import model_files
 from rempart.errors import ModelRefused, TrainingError
 from rempart.flows.monitoring import champion_drift, retrain
 from rempart.flows.prediction.champion import champion_of
+from rempart.flows.search import choose, freeze, records, trials
 from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.train import train_on
 from rempart.flows.training.validate import roll_back, validate
@@ -119,6 +120,33 @@ def test_a_classification_goes_the_same_way(scratch):
     assert result.metrics["accuracy"] > 0.7
     judged = validate(platform, seasons)
     assert judged.promoted and judged.baselines["log_loss"] > judged.metrics["log_loss"]
+
+
+def test_a_search_is_a_run_with_a_child_for_each_trial_and_gives_a_candidate_that_the_gate_judges(scratch):
+    platform, plain = scratch
+    ranges = {"max_leaf_nodes": {"low": 4, "high": 31}, "learning_rate": {"low": 0.05, "high": 0.5, "log": True}}
+    trainer = {"params": {"max_iter": 40}, "search": {"params": ranges, "trials": 4, "at_once": 2}}
+    searched = stage.pipeline(plain.name, trainer=trainer, validation={"last": "60d"})
+    backend, asked = stage.InProcess(platform.active_site("personal"), platform.connections), []
+    begun = freeze.freeze_rows(platform, searched, TABLE, "s1")
+    assert freeze.freeze_rows(platform, searched, TABLE, "s1").parent == begun.parent
+    for generation in (1, 2):
+        asked += (more := trials.ask(platform, searched, begun, asked, generation))
+        ran = [trials.run(platform, searched, begun, each, backend) for each in more]
+        assert all(trial.state == "complete" for trial in ran)
+    chosen = choose.choose(platform, searched, begun, asked)
+    result = choose.train_found(platform, searched, begun, chosen.params, backend)
+    assert validate(platform, searched).promoted
+    (found,) = records.searches(platform.ledger, searched.name)
+    with session(platform.tracking()) as client:
+        experiment = client.get_experiment_by_name(searched.name).experiment_id
+        runs = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{begun.parent}'")
+        parent, candidate = client.get_run(begun.parent), client.get_run(result.run_id)
+    assert {run.info.run_id for run in runs} == {trial.run for trial in found.trials} and len(runs) == 4
+    assert parent.info.status == "FINISHED" and parent.data.metrics["validation_mae"] == found.best_trial().value
+    assert candidate.data.params["max_leaf_nodes"] == str(chosen.params["max_leaf_nodes"])
+    openings = [record.body["why"] for record in platform.ledger.find("opening", searched.name)]
+    assert openings == ["gate", "registration"]  # of the candidate; no trial opened the held-out rows
 
 
 def check_prediction(platform, pipeline, version):

@@ -23,6 +23,7 @@ Kind = Literal[
     "retraining",
     "look",
     "acceptance",
+    "search",
     "candidate",
     "opening",
     "model-card",

@@ -142,7 +142,7 @@ def _describe(
 
     params = {"trainer": spec.trainer.use, "seed": spec.trainer.seed, **spec.trainer.params}
     if spec.validation is not None:
-        how = spec.validation.model_dump(exclude_defaults=True)
+        how = spec.validation.model_dump(exclude_defaults=True, exclude={"stop_if_worse"})
         params |= {f"validation.{name}": value for name, value in how.items()}
     now = client.get_run(run_id).info.start_time
     each = [

@@ -112,6 +112,10 @@ class Split(Strict):
     whose rows count on neither side. A row to fit on whose target became known (column `known_at`) after they begin is
     left out, too. Without `column` a `share` of the groups that the columns `by` name, within each class of `stratify`
     if given. `zone`: where a day begins. `refit`: whether the model is then trained on all rows.
+
+    `stop_if_worse`: of a trial of a search, pairs of an iteration and a loss. The job tells its loss on the validation
+    part at some iterations, and ends the training at one of these where its smallest loss so far is greater. None: it
+    tells no loss.
     """
 
     column: str | None = None
@@ -123,6 +127,7 @@ class Split(Strict):
     known_at: str | None = None
     zone: str = "UTC"
     refit: bool = True
+    stop_if_worse: tuple[tuple[int, float], ...] | None = None
 
 
 class Origins(Strict):
@@ -290,6 +295,9 @@ class Validated(Strict):
     such as the number of iterations. `refit`: whether the model was then trained on all rows. `interval`: the measured
     width, if the model gives intervals. `operating`: from which chance on it answers with the positive class, if the
     order has costs.
+
+    Of a trial of a search, `curve`: its smallest loss on the part so far, at some iterations; `stopped_at`: the
+    iteration at which the order's `stop_if_worse` ended it.
     """
 
     rows_fit: int = Field(ge=1)
@@ -299,6 +307,8 @@ class Validated(Strict):
     refit: bool
     interval: Width | None = None
     operating: OperatingPoint | None = None
+    curve: tuple[tuple[int, float], ...] = ()
+    stopped_at: int | None = None
 
 
 class Origin(Strict):

@@ -38,7 +38,7 @@ def lag_chart(title: str, history: Sequence[MeasuredReplication], objective: flo
     dots = [(_x(run.at, first, last), y(run.lag_seconds), run) for run in history]
     line = " ".join(f"{x:.1f},{where:.1f}" for x, where, _ in dots)
     marks = "".join(
-        _dot("bad" if run.lag_seconds > objective or run.failures else "good", x, where)
+        dot("bad" if run.lag_seconds > objective or run.failures else "good", x, where)
         + f"<title>{escape(f'{t.at(run.at)}: {t.span(run.lag_seconds)}')}</title></g>"
         for x, where, run in dots[-120:]
     )
@@ -49,7 +49,7 @@ def lag_chart(title: str, history: Sequence[MeasuredReplication], objective: flo
         f'<text class="label end" x="{LEFT - 8}" y="{y(0) + 4:.1f}">{escape(t.span(0))}</text>'
         f'<polyline class="line" points="{line}"/>{marks}{_ends(first, last, height, t)}'
     )
-    return _svg(title, height, body)
+    return svg(title, height, body)
 
 
 def amount_chart(
@@ -68,7 +68,7 @@ def amount_chart(
     dots = [(_x(at, first, last), y(amount), at, amount) for at, amount in amounts]
     line = " ".join(f"{x:.1f},{where:.1f}" for x, where, _, _ in dots)
     marks = "".join(
-        f"{_dot('good', x, where)}<title>{escape(f'{t.at(at)}: {write(amount)}')}</title></g>"
+        f"{dot('good', x, where)}<title>{escape(f'{t.at(at)}: {write(amount)}')}</title></g>"
         for x, where, at, amount in dots[-120:]
     )
     body = (
@@ -77,7 +77,7 @@ def amount_chart(
         f'<text class="label end" x="{LEFT - 8}" y="{y(0) + 4:.1f}">{escape(write(0))}</text>'
         f'<polyline class="line" points="{line}"/>{marks}{_ends(first, last, height, t)}'
     )
-    return _svg(title, height, body)
+    return svg(title, height, body)
 
 
 def pair_chart(title: str, pairs: Sequence[PairedMetric], t: Texts) -> Markup:
@@ -105,12 +105,12 @@ def pair_chart(title: str, pairs: Sequence[PairedMetric], t: Texts) -> Markup:
         dots = [(_x(pair.at, first, last), y(getattr(pair, kind)), pair) for pair in pairs]
         line = " ".join(f"{across:.1f},{where:.1f}" for across, where, _ in dots)
         body += f'<polyline class="{"line" if kind == "champion" else "line other"}" points="{line}"/>'
-        body += f'{_dot(state, x, 16)}</g><text class="label" x="{x + 12}" y="20">{escape(name)}</text>'
+        body += f'{dot(state, x, 16)}</g><text class="label" x="{x + 12}" y="20">{escape(name)}</text>'
         for across, where, pair in dots[-120:]:
             told = f"{name} {pair.version}" if kind == "challenger" else name
             told = f"{t.at(pair.at)}, {told}: {t.number(getattr(pair, kind))}"
-            body += f"{_dot(state, across, where)}<title>{escape(told)}</title></g>"
-    return _svg(title, height, f"{body}{_ends(first, last, height, t)}")
+            body += f"{dot(state, across, where)}<title>{escape(told)}</title></g>"
+    return svg(title, height, f"{body}{_ends(first, last, height, t)}")
 
 
 def points_chart(title: str, points: Sequence[Point], t: Texts) -> Markup:
@@ -120,12 +120,12 @@ def points_chart(title: str, points: Sequence[Point], t: Texts) -> Markup:
     height, middle = 84, 34
     first, last = points[-1].created_at, points[0].created_at
     marks = "".join(
-        _dot(point.state, _x(point.created_at, first, last), middle)
+        dot(point.state, _x(point.created_at, first, last), middle)
         + f"<title>{escape(f'{t.at(point.created_at)}: {point.id}')}</title></g>"
         for point in points
     )
     axis = f'<line class="axis" x1="{LEFT}" y1="{middle}" x2="{WIDTH - RIGHT}" y2="{middle}"/>'
-    return _svg(title, height, f"{axis}{marks}{_ends(first, last, height, t)}")
+    return svg(title, height, f"{axis}{marks}{_ends(first, last, height, t)}")
 
 
 def sites_diagram(
@@ -154,7 +154,7 @@ def sites_diagram(
     for source, target, state in pairs:
         if source in where and target in where:
             body += _arrow(where[source], where[target], box, high, state)
-    return _svg(title, high + 84, body, width - 20)
+    return svg(title, high + 84, body, width - 20)
 
 
 def expectation_chart(title: str, history: Sequence[Result], t: Texts) -> Markup:
@@ -173,7 +173,7 @@ def expectation_chart(title: str, history: Sequence[Result], t: Texts) -> Markup
         return base - share / highest * (base - top)
 
     marks = "".join(
-        _dot(result.state, LEFT + 6 + i * step, y(result.share or 0.0))
+        dot(result.state, LEFT + 6 + i * step, y(result.share or 0.0))
         + f"<title>{escape(_broken(result, t))}</title></g>"
         for i, result in enumerate(history)
     )
@@ -183,7 +183,7 @@ def expectation_chart(title: str, history: Sequence[Result], t: Texts) -> Markup
         f'<text class="label end" x="{LEFT - 8}" y="{top + 4}">{escape(t.percent(highest))}</text>'
         f"{marks}{_ends(history[0].landed_at, history[-1].landed_at, height, t)}"
     )
-    return _svg(title, height, body)
+    return svg(title, height, body)
 
 
 def gate_plot(title: str, plot: Plot, t: Texts) -> Markup:
@@ -210,10 +210,10 @@ def gate_plot(title: str, plot: Plot, t: Texts) -> Markup:
     mine, verdict = x(plot.value), worst("good" if bound.kept else "bad" for bound in plot.bounds)
     body += (
         f'<g class="value"><line x1="{mine:.1f}" y1="{top - 8}" x2="{mine:.1f}" y2="{height - 8}"/></g>'
-        f"{_dot(verdict, mine, 16)}<title>{escape(f'{plot.metric} {t.number(plot.value)}')}</title></g>"
+        f"{dot(verdict, mine, 16)}<title>{escape(f'{plot.metric} {t.number(plot.value)}')}</title></g>"
         f'<text class="name" x="{mine + 10:.1f}" y="20">{escape(f"{plot.metric} {t.number(plot.value)}")}</text>'
     )
-    return _svg(title, height, body, 760)
+    return svg(title, height, body, 760)
 
 
 def subgroup_chart(title: str, rule: RuleRow, t: Texts) -> Markup:
@@ -231,7 +231,7 @@ def subgroup_chart(title: str, rule: RuleRow, t: Texts) -> Markup:
     height, body = top + row * len(rule.subgroups) + 12, ""
     for i, group in enumerate(rule.subgroups):
         y, told = top + i * row, t("gate.rows", rows=t.count(group.rows))
-        body += f'<text class="label end" x="{left - 10}" y="{y + 13}">{escape(_short(group.name, 44))}</text>'
+        body += f'<text class="label end" x="{left - 10}" y="{y + 13}">{escape(short(group.name, 44))}</text>'
         if group.value is not None:
             start, end = sorted((x(0.0), x(group.value)))
             body += (
@@ -247,7 +247,7 @@ def subgroup_chart(title: str, rule: RuleRow, t: Texts) -> Markup:
         f'<g class="value"><line x1="{bound:.1f}" y1="{top - 6}" x2="{bound:.1f}" y2="{height - 8}"/></g>'
         f'<text class="name" x="{bound + 6:.1f}" y="18">{escape(t("gate.bound"))} {escape(t.number(rule.bound))}</text>'
     )
-    return _svg(title, height, body)
+    return svg(title, height, body)
 
 
 def calibration_chart(title: str, bands: Sequence[BandFigure], t: Texts) -> Markup:
@@ -274,10 +274,10 @@ def calibration_chart(title: str, bands: Sequence[BandFigure], t: Texts) -> Mark
         for band in own:
             told = t("gate.calibration.band", chance=t.percent(band.chance), share=t.percent(band.share))
             rows = t("gate.rows", rows=t.count(band.rows))
-            body += f"{_dot('good', *place(band))}<title>{escape(f'{of}: {told}, {rows}')}</title></g>"
+            body += f"{dot('good', *place(band))}<title>{escape(f'{of}: {told}, {rows}')}</title></g>"
         x, y = place(own[-1])
-        body += f'<text class="name" x="{x + 10:.1f}" y="{y + 4:.1f}">{escape(_short(of))}</text>'
-    return _svg(title, base + 28, body, left + side + 200)
+        body += f'<text class="name" x="{x + 10:.1f}" y="{y + 4:.1f}">{escape(short(of))}</text>'
+    return svg(title, base + 28, body, left + side + 200)
 
 
 def life_chart(title: str, versions: Sequence[ModelVersion], now: datetime, t: Texts) -> Markup:
@@ -308,8 +308,8 @@ def life_chart(title: str, versions: Sequence[ModelVersion], now: datetime, t: T
                 f' height="14"/><title>{escape(told)}</title></g>'
             )
         for state, at, told in _marks(version, t):
-            body += f"{_dot(state, _x(at, first, now), y)}<title>{escape(f'{t.at(at)}: {told}')}</title></g>"
-    return _svg(title, height, f"{body}{_ends(first, now, height, t)}")
+            body += f"{dot(state, _x(at, first, now), y)}<title>{escape(f'{t.at(at)}: {told}')}</title></g>"
+    return svg(title, height, f"{body}{_ends(first, now, height, t)}")
 
 
 def _marks(version: ModelVersion, t: Texts) -> Iterator[tuple[State, datetime, str]]:
@@ -335,7 +335,7 @@ def _box(place: PlaceState, x: float, y: float, wide: int, high: int, t: Texts) 
         f'<g class="place {place.state}"><rect x="{x}" y="{y}" width="{wide}" height="{high}" rx="8"/>'
         f'<text class="name" x="{x + 12}" y="{y + 24}">{escape(name)}</text>'
         f'<text class="label" x="{x + 12}" y="{y + 44}">{escape(f"{place.operator}, {place.region}")}</text>'
-        f'<text class="label" x="{x + 12}" y="{y + 64}">{escape(_short(whats))}</text></g>'
+        f'<text class="label" x="{x + 12}" y="{y + 64}">{escape(short(whats))}</text></g>'
     )
 
 
@@ -347,7 +347,7 @@ def _arrow(source: tuple[float, float], target: tuple[float, float], box: int, h
     return f'<g class="pair {state}"><line x1="{start}" y1="{y}" x2="{end}" y2="{y}"/><polygon points="{head}"/></g>'
 
 
-def _short(text: str, most: int = 30) -> str:
+def short(text: str, most: int = 30) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
@@ -358,7 +358,7 @@ def _x(at: datetime, first: datetime, last: datetime) -> float:
     return LEFT + 6 + (at - first) / whole * (WIDTH - LEFT - RIGHT - 12)
 
 
-def _dot(state: State, x: float, y: float) -> str:
+def dot(state: State, x: float, y: float) -> str:
     """Draw a mark, left open for its title."""
     if state == "bad":
         cross = f"M{x - 5:.1f},{y - 5:.1f} l10,10 m0,-10 l-10,10"
@@ -373,7 +373,7 @@ def _ends(first: datetime, last: datetime, height: int, t: Texts) -> str:
     )
 
 
-def _svg(title: str, height: float, body: str, width: float = WIDTH) -> Markup:
+def svg(title: str, height: float, body: str, width: float = WIDTH) -> Markup:
     # all outside values were escaped when they were inserted
     return Markup(  # noqa: S704
         f'<svg class="chart" width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}" role="img"'

@@ -38,8 +38,9 @@ LIMITS: Mapping[Kind, int] = {
     "materialization": 1000,
     "skew": 1000,
     "monitoring": 1000,
+    "search": 50,
 }
-"""Limits of the kinds that need more records than LIMIT."""
+"""Limits of the kinds that need more records than LIMIT, or fewer: a search has hundreds of trials."""
 
 NEWEST: Mapping[Kind, int] = {kind: LIMITS.get(kind, LIMIT) for kind in get_args(Kind)}
 """Limit of records of each kind of evidence, so that a round reads a limited amount. Each kind is read, so that a page

@@ -1,4 +1,4 @@
-"""List, show, compare, explain, reproduce and decide on models, roll back and retire them, predict and replay."""
+"""List, show, compare, explain, reproduce, search for parameters and decide, roll back, retire, predict and replay."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import typer
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
 from rempart.cli.lifecycle import approve, reproduce, retire
+from rempart.cli.models import search
 from rempart.cli.monitoring import drift
 from rempart.cli.predictions import card, explain, predict, replay
 
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.DATA,
-    help="Models: list, compare, card, predict, replay, explain, reproduce, drift, approve, reject, roll back, retire.",
+    help="Models: list, compare, card, predict, replay, explain, reproduce, search, drift, approve, reject, roll back, "
+    "retire.",
 )
 
 ModelName = Annotated[str, typer.Argument(help="Name of the model, which is the name of its pipeline.")]
@@ -115,6 +117,7 @@ group.command("replay")(replay.replay)
 group.command("reproduce")(reproduce.reproduce)
 group.command("explain")(explain.explain)
 group.command("card")(card.card)
+group.command("search")(search.search)
 
 
 @group.command("roll-back")

@@ -29,6 +29,7 @@ from rempart.settings.schema import read_yaml
 from rempart.sovereignty.dag_rules import pipeline_violations
 from rempart.sovereignty.places import in_use
 from rempart.sovereignty.sources import decide_source
+from rempart.training.search import space
 from rempart.training.trainers import trainers
 
 if TYPE_CHECKING:
@@ -45,6 +46,15 @@ def check_trainer(pipeline: ModelPipeline, params: Mapping[str, Param] | None = 
     task = pipeline.prediction.task
     trainers.check(pipeline.trainer.use, rest, task, pipeline.trainer.nodes, seen, _classes(pipeline))
     return merged
+
+
+def check_search(pipeline: ModelPipeline) -> None:
+    """Check the ranges of `trainer.search` against the trainer's parameters. Raises TrainingError."""
+    if pipeline.trainer.search is None:
+        return
+    found = space.space_of(pipeline.trainer.search, pipeline.trainer.use, pipeline.prediction.task)
+    for params in space.corners(found):
+        check_trainer(pipeline, params)
 
 
 def _classes(pipeline: ModelPipeline) -> int:
@@ -149,7 +159,13 @@ def check(pipeline: Pipeline, *, thorough: bool = True) -> None:
     """
     steps: list[Callable[[], object]] = [partial(inputs.check, pipeline, thorough=thorough)]
     if isinstance(pipeline, ModelPipeline):
-        checks: tuple[Callable[[ModelPipeline], object], ...] = (view_tables, check_trainer, feed_of, check_retraining)
+        checks: tuple[Callable[[ModelPipeline], object], ...] = (
+            view_tables,
+            check_trainer,
+            check_search,
+            feed_of,
+            check_retraining,
+        )
         steps = [*(partial(step, pipeline) for step in checks), *steps]
     found: list[RempartError] = []
     for step in steps:

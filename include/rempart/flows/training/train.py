@@ -146,8 +146,40 @@ def order(
     used: Mapping[str, str] | None = None,
 ) -> JobSpec:
     """Freeze a training set at the active site and write the order for its job. Raises the errors of `train`."""
-    site = platform.active_site(pipeline.classification)
     merged = check_trainer(pipeline, params)
+    how = orders.measuring(pipeline, merged)
+    frozen = freeze(platform, pipeline, table, snapshot, how, merged, labels=labels, used=used)
+    return job_spec(platform.config, pipeline, frozen, merged)
+
+
+@dataclass(frozen=True)
+class FrozenSet:
+    """A training set at a site, and the snapshots that it is made of."""
+
+    dataset: Dataset
+    snapshot: str
+    labels: JobLabels | None
+    used: Mapping[str, str]
+
+
+def freeze(
+    platform: Platform,
+    pipeline: ModelPipeline,
+    table: pa.Table,
+    snapshot: str,
+    how: orders.Measuring,
+    params: Mapping[str, Param],
+    *,
+    labels: LabelsUsed | None = None,
+    used: Mapping[str, str] | None = None,
+) -> FrozenSet:
+    """Store a training set at the active site. `how`: each part that its jobs need must have rows.
+
+    `params`: of the trainer, which may leave features out.
+
+    Raises the errors of `train`.
+    """
+    site = platform.active_site(pipeline.classification)
     learnable = without_late(pipeline, table)
     feed, late = None, table.num_rows - learnable.num_rows
     if labels:
@@ -164,8 +196,8 @@ def order(
         made_of["used"] = used_views.told(used)
         learnable = learnable.replace_schema_metadata({used_views.USED: made_of["used"]})
     rows = labelled.split(pipeline, learnable)
-    orders.check(orders.measuring(pipeline, merged), rows.learn)
-    for feature, share in leaks.suspects(pipeline, target_feature(pipeline), merged, rows.learn):
+    orders.check(how, rows.learn)
+    for feature, share in leaks.suspects(pipeline, target_feature(pipeline), params, rows.learn):
         target = pipeline.prediction.target
         logger.warning("%s alone tells %.1f %% of %s: the gate will refuse this model", feature, 100 * share, target)
     of = [(pipeline.name, snapshot), *(used or {}).items(), *([(labels.pipeline, labels.snapshot)] if labels else [])]
@@ -178,7 +210,7 @@ def order(
         rows.learn.num_rows,
         rows.held_out.num_rows,
     )
-    return job_spec(platform.config, pipeline, dataset, snapshot, merged, feed, used)
+    return FrozenSet(dataset, snapshot, feed, dict(used or {}))
 
 
 def without_late(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
@@ -305,15 +337,14 @@ def target_feature(pipeline: ModelPipeline) -> Feature:
 def job_spec(
     config: Config,
     pipeline: ModelPipeline,
-    dataset: Dataset,
-    snapshot: str,
+    frozen: FrozenSet,
     params: Mapping[str, Param],
-    labels: JobLabels | None = None,
-    used: Mapping[str, str] | None = None,
+    how: orders.Measuring | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> JobSpec:
-    """Return the order for a job."""
+    """Return the order for a job. `how`: by default as the pipeline's file says; `tags`: of its run in MLflow."""
     seen, _ = trainers.left_out(features_of(pipeline), params)
-    how = orders.measuring(pipeline, params)
+    how, dataset = how or orders.measuring(pipeline, params), frozen.dataset
     return JobSpec(
         pipeline=pipeline.name,
         classification=pipeline.classification,
@@ -328,10 +359,10 @@ def job_spec(
         costs=how.costs,
         nodes=pipeline.trainer.nodes,
         processes=orders.processes(config, pipeline),
-        tracking=Tracking(connection="mlflow", experiment=pipeline.name),
+        tracking=Tracking(connection="mlflow", experiment=pipeline.name, tags=dict(tags or {})),
         output=Output(site=dataset.site, bucket=config.buckets.artifacts, prefix="jobs/"),
-        snapshot=snapshot,
-        labels=labels,
-        used=dict(used or {}),
+        snapshot=frozen.snapshot,
+        labels=frozen.labels,
+        used=dict(frozen.used),
         code_version=trainers.code_version(pipeline.trainer.use),
     )

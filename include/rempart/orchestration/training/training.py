@@ -56,7 +56,7 @@ def _on_this_machine(pipeline: ModelPipeline, candidate: Asset) -> None:
             trained = train(
                 runtime.platform(), runtime.model_pipeline(name), params=params["trainer_params"], verdict=verdict
             )
-        return _published(candidate, outlet_events, trained, name, verdict)
+        return published(candidate, outlet_events, trained, name, verdict)
 
     linked(train(_decided(pipeline)), pages.MLFLOW_RUN, pages.PLACEMENT)
 
@@ -79,7 +79,7 @@ def _in_pods(pipeline: ModelPipeline, candidate: Asset, training: Training) -> N
 
         of, verdict = runtime.model_pipeline(name), runtime.cause(decided)
         result = finish(runtime.platform(), of, ordered["bucket"], ordered["key"], verdict=verdict)
-        return _published(candidate, outlet_events, result, name, verdict)
+        return published(candidate, outlet_events, result, name, verdict)
 
     decided = _decided(pipeline)
     ordered = order(decided)
@@ -88,7 +88,7 @@ def _in_pods(pipeline: ModelPipeline, candidate: Asset, training: Training) -> N
     linked(run, pages.PLACEMENT) >> linked(train(ordered, decided), pages.MLFLOW_RUN, pages.PLACEMENT)
 
 
-def _published(
+def published(
     candidate: Asset, outlet_events: Any, result: TrainResult, name: str, verdict: int | None
 ) -> dict[str, Any]:
     """Name the candidate in the asset's event, and on record as the one that a verdict started."""

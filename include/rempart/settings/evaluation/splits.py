@@ -181,6 +181,9 @@ class Parts:
             yield from self.backtest.faults(self.holdout, columns, trainer.nodes)
         if trainer.intervals is not None:
             yield from self._interval_faults(prediction, trainer)
+        if trainer.search is not None:
+            validated = self.validation is not None
+            yield from trainer.search.faults(trainer.params, validated=validated, nodes=trainer.nodes)
 
     def _interval_faults(self, prediction: Prediction, trainer: Trainer) -> Iterator[str]:
         if prediction.task != "regression":

@@ -70,6 +70,13 @@ class Record:
             return ran
         return None
 
+    def ended(self, number: int) -> dict[str, Any] | None:
+        """Return where an attempt that has ended ran, and how long; None if it has not, or had no node."""
+        with suppress(ObjectMissing):
+            ran: dict[str, Any] | None = self._read(self._key(f"{number:06}.end.json"))["ran"]
+            return ran
+        return None
+
     def ran(self) -> dict[str, Any] | None:
         """Return where the successful attempt ran, or None if unknown."""
         for attempt in reversed(self.attempts()):

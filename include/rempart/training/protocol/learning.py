@@ -90,7 +90,9 @@ def learn(spec: Order, rows: Rows, check_on: Any, run: TrainingRun | None, progr
     carried = run.carried() if run is not None else None
     if carried is None:
         parts = splits.validation(rows.table, spec.validation)
-        fit, given = rows.where(parts.fit), Validation(rows.inputs[parts.measured], rows.target[parts.measured])
+        limits = None if spec.validation.stop_if_worse is None else dict(spec.validation.stop_if_worse)
+        fit = rows.where(parts.fit)
+        given = Validation(rows.inputs[parts.measured], rows.target[parts.measured], limits=limits)
         model = _trained(spec, fit, rows.params, check_on, run, given)
         predicted = _predicted(spec, model, given.inputs)
         measured = finite(metrics.score(spec.task, given.target, predicted))
@@ -103,6 +105,8 @@ def learn(spec: Order, rows: Rows, check_on: Any, run: TrainingRun | None, progr
             refit=spec.validation.refit,
             interval=_width(spec, given.target, predicted),
             operating=_operating(spec, given.target, predicted),
+            curve=given.curve(),
+            stopped_at=given.stopped_at,
         )
         progress("validated", rows=validated.rows, chosen=given.chosen, **_rounded(found))
         if not validated.refit:

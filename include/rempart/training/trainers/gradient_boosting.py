@@ -109,7 +109,8 @@ def fit(
     made = HistGradientBoostingRegressor if task == "regression" else HistGradientBoostingClassifier
     own = {name: value for name, value in params.items() if name != EARLY_STOPPING}
     model = made(**own, early_stopping=False, random_state=seed)
-    patience = _Patience(params[EARLY_STOPPING], validation) if validation and EARLY_STOPPING in params else None
+    watched = validation is not None and (EARLY_STOPPING in params or validation.watched)
+    patience = _Patience(params.get(EARLY_STOPPING), validation) if validation and watched else None
     try:
         if run is None and patience is None:
             return model.fit(inputs, target)
@@ -124,12 +125,13 @@ class _Enough(Exception):
 
 
 class _Patience:
-    """Losses of a growing model on the validation part, and when to stop: `rounds` iterations without a smaller one.
+    """Losses of a growing model on the validation part, and when to stop: `rounds` iterations without a smaller one
+    (None: not for that), or where the order of a search's trial ends it.
 
     They follow from the trees alone, so that an attempt which continues sees the same.
     """
 
-    def __init__(self, rounds: int, validation: Validation) -> None:
+    def __init__(self, rounds: int | None, validation: Validation) -> None:
         import numpy as np
 
         self._rounds, self._validation = rounds, validation
@@ -138,7 +140,7 @@ class _Patience:
         self._raw: Any = None
 
     def over(self, model: Any) -> bool:
-        """Measure the iterations since the last call; return whether the smallest loss is that long ago."""
+        """Measure the iterations since the last call; return whether the training ends."""
         import numpy as np
         from sklearn.base import is_classifier
         from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
@@ -158,19 +160,24 @@ class _Patience:
             model._predict_iterations(self._inputs, [trees], self._raw, False, _openmp_effective_n_threads())
             raw = self._raw[:, 0] if self._raw.shape[1] == 1 else self._raw
             self._losses.append(float(model._loss(truth, raw)))
-            if len(self._losses) - self._best() >= self._rounds:
+            done = len(self._losses)
+            hopeless = self._validation.hopeless(done, min(self._losses))
+            if hopeless or (self._rounds is not None and done - self._best() >= self._rounds):
                 return True
         return False
 
     def _best(self) -> int:
-        """Return the first number of iterations with the smallest loss."""
+        """Return the first number of iterations with the smallest loss; all of them without early stopping."""
+        if self._rounds is None:
+            return len(self._losses)
         return self._losses.index(min(self._losses)) + 1
 
     def keep_best(self, model: Any) -> None:
         """Take the iterations after the best away, and choose the number of those that stay."""
         self.over(model)
         model._predictors = model._predictors[: self._best()]
-        self._validation.choose(max_iter=self._best())
+        if self._rounds is not None:
+            self._validation.choose(max_iter=self._best())
 
 
 def _fit_in_steps(model: Any, inputs: Any, target: Any, run: TrainingRun | None, patience: _Patience | None) -> Any:

@@ -82,12 +82,14 @@ def fit(
     )
     steps = int(params.get(_ITERATIONS, ITERATIONS))
     try:
-        if validation is not None and EARLY_STOPPING in params:
+        if validation is not None and (EARLY_STOPPING in params or validation.watched):
             truth = validation.target
             weights = constraints.row_weights(params, target, classes, truth) if classes else None
             held = rows.create_valid(seen.matrix(validation.inputs), truth, weight=weights)
-            booster = _stopped(lightgbm, (rows, held), settings, steps, Patience(params[EARLY_STOPPING]), seed, run)
-            validation.choose(num_iterations=booster.num_trees() // booster.num_model_per_iteration())
+            patience = Patience(params.get(EARLY_STOPPING), validation)
+            booster = _stopped(lightgbm, (rows, held), settings, steps, patience, seed, run)
+            if EARLY_STOPPING in params:
+                validation.choose(num_iterations=booster.num_trees() // booster.num_model_per_iteration())
         else:
             booster = _train(lightgbm, rows, settings, steps, seed, run)
     except lightgbm.basic.LightGBMError as cause:

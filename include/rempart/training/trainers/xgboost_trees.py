@@ -132,14 +132,16 @@ def fit(
     try:
         rows = xgboost.QuantileDMatrix(inputs, target, weight=weights, nthread=settings["nthread"], **bins)
         steps = int(params.get(_ROUNDS, ROUNDS))
-        if validation is not None and EARLY_STOPPING in params:
+        if validation is not None and (EARLY_STOPPING in params or validation.watched):
             truth = validation.target
             weights = constraints.row_weights(params, target, classes, truth) if classes else None
             held = xgboost.QuantileDMatrix(
                 validation.inputs, truth, weight=weights, ref=rows, nthread=settings["nthread"], **bins
             )
-            booster = _stopped(xgboost, (rows, held), settings, steps, Patience(params[EARLY_STOPPING]), run)
-            validation.choose(num_boost_round=booster.num_boosted_rounds())
+            patience = Patience(params.get(EARLY_STOPPING), validation)
+            booster = _stopped(xgboost, (rows, held), settings, steps, patience, run)
+            if EARLY_STOPPING in params:
+                validation.choose(num_boost_round=booster.num_boosted_rounds())
         else:
             booster = _train(xgboost, rows, settings, steps, run)
     except (xgboost.core.XGBoostError, ValueError) as cause:

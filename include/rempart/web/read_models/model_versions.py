@@ -141,14 +141,18 @@ class ModelState:
 
 @dataclass(frozen=True)
 class ModelPage(Models):
-    """The content of the page *Models*. `states`: each model with the life of its versions."""
+    """The content of the page *Models*. `states`: each model with the life of its versions. `searched`: those whose
+    parameters were searched for.
+    """
 
     states: tuple[ModelState, ...] = ()
+    searched: tuple[str, ...] = ()
 
 
 def model_page(facts: CockpitFacts, now: datetime) -> ModelPage:
     """Return the content of the page."""
-    return ModelPage(**vars(models(facts, now)), states=tuple(model_states(facts).values()))
+    searched = tuple(sorted({record.subject for record in facts.standing("search")}))
+    return ModelPage(**vars(models(facts, now)), states=tuple(model_states(facts).values()), searched=searched)
 
 
 def model_states(facts: CockpitFacts) -> dict[str, ModelState]:

@@ -45,7 +45,7 @@ KINDS: Mapping[Topic, tuple[Kind, ...]] = {
     "snapshot": ("snapshot", "removal"),
     "quarantine": ("deliveries", "look", "acceptance"),
     "features": ("materialization", "skew"),
-    "candidate": ("candidate",),
+    "candidate": ("search", "candidate"),
     "gate": ("approval", "answer", "promotion", "refusal", "rollback", "retirement"),
     "point": ("restore-point", "prune"),
     "drill": ("drill",),
@@ -62,6 +62,7 @@ OF_PIPELINES = (
     "preview_quarantine",
     "materialize_features",
     "train",
+    "search",
     "validate_model",
     "approve_model",
     "roll_back_model",
@@ -335,10 +336,6 @@ def _point(body: Body) -> Sentence:
     return state, {"size_bytes": int(body["bytes"]), **counts}, lacking
 
 
-def _prune(body: Body) -> Sentence:
-    return "good", {"points_count": len(body["deleted"])}, ()
-
-
 def _drill(body: Body) -> Sentence:
     checks = body.get("checks") or ()
     red = tuple(f"{check['what']}: {check.get('detail', '')}" for check in checks if check["ok"] is not True)
@@ -383,6 +380,7 @@ _SAYERS: Mapping[str, Callable[[Body], Sentence]] = {
     "skew": _skew,
     "monitoring": _monitoring,
     "candidate": _candidate,
+    "search": lambda body: ("bad" if body["best"] is None else "good", {"trials_count": len(body["trials"])}, ()),
     "approval": _judged("warning"),
     "answer": _answer,
     "promotion": _judged("good"),
@@ -390,7 +388,7 @@ _SAYERS: Mapping[str, Callable[[Body], Sentence]] = {
     "rollback": _rollback,
     "retirement": _retirement,
     "restore-point": _point,
-    "prune": _prune,
+    "prune": lambda body: ("good", {"points_count": len(body["deleted"])}, ()),
     "drill": _drill,
     "replication": _replication,
     "placement": _placement,

@@ -86,6 +86,6 @@ def test_a_job_that_is_killed_in_its_second_training_gives_the_same_model(use):
 
 
 def test_patience_ends_after_its_rounds_and_a_loss_that_is_no_number_is_never_the_best():
-    patience = Patience(2)
+    patience = Patience(2, Validation(None, None))
     assert [patience.over(loss) for loss in (3.0, 2.0, float("nan"), 1.0, 1.0, 5.0)] == [False] * 5 + [True]
     assert patience.best == 4

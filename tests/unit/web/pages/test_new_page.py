@@ -71,8 +71,8 @@ def test_the_entry_makes_the_page_its_tab_its_texts_its_json_and_its_place_in_th
 def test_the_navigation_has_it_in_its_place_and_marks_it(client: TestClient) -> None:
     page = client.get("/costs?lang=en").text
     names = [link.partition('"')[0] for link in page.split('<li><a href="/')[1:]]
-    assert names[:6] == ["overview", "sites", "restore-points", "costs", "models", "features"]
-    assert names[6:9] == ["monitoring", "data", "ledger"]
+    assert names[:6] == ["overview", "sites", "restore-points", "costs", "models", "searches"]
+    assert names[6:10] == ["features", "monitoring", "data", "ledger"]
     assert '<a href="/costs" aria-current="page">Costs</a>' in page
     assert client.get("/").headers["location"] == "/overview"
 

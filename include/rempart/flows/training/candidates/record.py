@@ -78,7 +78,7 @@ def write(
         "classification": measured.classification,
         "placement": dict(ran) if ran else None,
         "work": result.work.model_dump(),
-        "validation": result.validation.model_dump() if result.validation else None,
+        "validation": result.validation.model_dump(exclude={"curve", "stopped_at"}) if result.validation else None,
         "backtest": [origin.model_dump() for origin in result.backtest],
         "made_with": dict(result.made_with),
         "gpus": result.gpus.model_dump(),

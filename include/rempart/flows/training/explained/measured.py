@@ -32,14 +32,19 @@ def verify(site: Site, spec: JobSpec, result: JobResult) -> None:
 
     Raises IntegrityError, ObjectMissing with the object.
     """
+    check_told(spec, result)
+    for name, digest in sorted(result.files.items()):
+        site.read(spec.output.bucket, spec.key(name), sha256=digest)
+
+
+def check_told(spec: JobSpec, result: JobResult) -> None:
+    """Compare what a job's result tells of its rows with its order. Raises IntegrityError."""
     if not _told_as_ordered(spec, result):
         raise IntegrityError(
             f"register job {spec.job_id}: its result tells of other rows, or another way to measure itself, than its "
             "order",
             "Read the job's log and its image: somebody changed the program or its result. Then train again.",
         )
-    for name, digest in sorted(result.files.items()):
-        site.read(spec.output.bucket, spec.key(name), sha256=digest)
 
 
 def _told_as_ordered(spec: JobSpec, result: JobResult) -> bool:

@@ -1,0 +1,1 @@
+"""Commands about how a model came to its parameters: `rempart model search`."""

@@ -1,0 +1,104 @@
+"""Show the searches for a model's parameters, and what the newest one found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rempart.cli import json_documents, rendering
+from rempart.cli.json_documents import AsJson
+
+if TYPE_CHECKING:
+    from rempart.web.read_models.searches.views import SearchView
+
+_ENDED = {
+    "trials": "ended after its last trial",
+    "time": "ended at its time limit",
+    "budget": "ended at its limit of GPU hours",
+}
+
+
+def search(
+    name: Annotated[str, typer.Argument(help="Name of the model, which is the name of its pipeline.")],
+    of: Annotated[
+        str | None, typer.Argument(help="Id of a search, or its first letters; default: the newest.", metavar="SEARCH")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the searches for a model's parameters, and show one: its trials, and the best parameters as YAML to paste.
+
+    Values are of the validation part. A search is started by the DAG search_PIPELINE.
+
+    Example:
+
+        rempart model search hotel_bookings
+        rempart model search hotel_bookings --json
+    """
+    from rempart.cli.views import names
+    from rempart.flows.search.records import searches
+    from rempart.flows.shared.platform import open_platform
+    from rempart.settings import pipelines
+    from rempart.web.read_models.searches.views import fixed_by, view
+
+    json_documents.begin(as_json)
+    spec = pipelines.with_model(pipelines.named(names.pipeline(name, pipelines.names())))
+    found = searches(open_platform().ledger, spec.name)
+    if of is not None:
+        known = [each.search for each in found]
+        wanted = next((each for each in known if each.startswith(of)), of)
+        names.require("search", wanted, known, f"Start the DAG search_{spec.name} in Airflow.")
+        found = [each for each in found if each.search == wanted]
+    views = [view(each, fixed_by(spec, each)) for each in found]
+    if as_json:
+        told = [{**asdict(each.search), "paste": each.paste} for each in views]
+        json_documents.show({"pipeline": spec.name, "searches": told})
+        return
+    rendering.show(lines(spec.name, views))
+
+
+def lines(pipeline: str, found: Sequence[SearchView]) -> Iterator[str]:
+    """Yield the searches of a pipeline (newest first) as a table, and what the newest one found."""
+    from rempart.cli.views import text
+
+    if not found:
+        yield f"{pipeline}: no search is on record. With `trainer.search` in its file, start the DAG search_{pipeline}."
+        return
+    head = ("SEARCH", "ENDED", "TRAINER", "TRIALS", "COMPLETE", "BEST", "EVIDENCE")
+    yield from text.table(head, (_row(each) for each in found))
+    newest = found[0]
+    search = newest.search
+    yield ""
+    yield f"Search {search.search}:"
+    yield from text.pairs(_facts(newest))
+    if newest.best is None:
+        yield "No trial was complete, so no parameters were chosen."
+        return
+    yield ""
+    yield f"Parameters for the pipeline file of {pipeline}:"
+    yield ""
+    yield from newest.paste.rstrip().split("\n")
+
+
+def _row(found: SearchView) -> tuple[str, ...]:
+    from rempart.cli.views import text
+
+    search = found.search
+    best = f"{search.metric} {text.number(found.best.value)}" if found.best else "-"
+    counts = (f"{len(search.trials):,}", f"{found.complete:,}")
+    return (search.search, text.moment(search.at), search.trainer, *counts, best, str(search.seq))
+
+
+def _facts(found: SearchView) -> Iterator[tuple[str, str]]:
+    from rempart.cli.views import text
+
+    search, best = found.search, found.best
+    states = f"{found.complete:,} complete, {found.pruned:,} pruned, {found.failed:,} failed"
+    yield "trials", f"{states}; {_ENDED[search.ended]}; {text.span(found.seconds)} of training in all"
+    if best is not None:
+        yield "best", f"{search.metric} {text.number(best.value)} on the validation part, in trial {best.number}"
+    if found.important:
+        shares = (f"{axis.name} {axis.share or 0.0:.0%}" for axis in found.important)
+        yield "importance", ", ".join(shares)

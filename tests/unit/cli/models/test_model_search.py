@@ -1,0 +1,43 @@
+"""The searches of a pipeline on the terminal: a table, what the newest found, and YAML that can be pasted."""
+
+from __future__ import annotations
+
+import yaml
+
+from rempart.cli.models.search import lines
+from rempart.flows.search.records import search_of
+from rempart.ledger.port import Evidence
+from rempart.web.read_models.searches.views import SearchView, view
+from tests import searched
+from tests.cockpit import NOW
+
+MODEL = "hotel_bookings"
+
+
+def made(seq: int = 4, **changed: object) -> SearchView:
+    return view(search_of(Evidence(seq, NOW, "search", MODEL, searched.body(**changed))), {"max_iter": 1000})
+
+
+def test_each_search_is_a_row_and_the_newest_is_told() -> None:
+    told = list(lines(MODEL, [made(9), made(4, search="a" * 16, best=None)]))
+    assert told[1].split()[0] == "0123456789abcdef" and told[1].endswith("mae 21.25  9")
+    assert told[2].split()[0] == "a" * 16 and told[2].split()[-2:] == ["-", "4"]
+    text = "\n".join(told)
+    assert "3 complete, 1 pruned, 1 failed; ended after its last trial; 1 min 02 s of training in all" in text
+    assert "mae 21.25 on the validation part, in trial 3" in text
+    assert "learning_rate 60%, num_leaves 25%, leave_out 15%" in text
+
+
+def test_the_last_lines_are_a_section_of_the_pipeline_file() -> None:
+    text = "\n".join(lines(MODEL, [made()]))
+    section = yaml.safe_load(text.partition(f"Parameters for the pipeline file of {MODEL}:")[2])
+    assert section["trainer"]["params"] == {"max_iter": 1000, **searched.body()["trials"][3]["params"]}
+
+
+def test_without_a_complete_trial_nothing_is_pasted() -> None:
+    told = list(lines(MODEL, [made(best=None, importances={})]))
+    assert told[-1].startswith("No trial was complete") and "trainer:" not in "\n".join(told)
+
+
+def test_without_a_search_the_next_step_is_told() -> None:
+    assert "start the DAG search_hotel_bookings" in "".join(lines(MODEL, []))
