@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 AHEAD_SECONDS = 1.0
 """Seconds by which the new time lies ahead, so that a reading that is under way is not the last."""
-AGAIN_SECONDS = 60.0
-"""Seconds after which DAG files are read once more. Airflow takes a DAG for removed when its file is read without it 50
-seconds (`stale_dag_threshold`) or more after it was last seen.
+AGAIN_SECONDS = 50.0
+"""Seconds after which DAG files are read once more. Airflow takes a DAG for removed when its file is read without it
+more than so long (`stale_dag_threshold`) after it was last seen.
 """
 _CODE = frozenset({"rempart", "__pycache__"})
 """Folders in `include/` that Airflow's processes load once, when they start."""
