@@ -23,7 +23,7 @@ UV := .venv/tools/bin/uv
 # The proofs that this machine may be able to run: every bench/prove_*.py.
 PROOFS := $(sort $(patsubst bench/prove_%.py,prove-%,$(wildcard bench/prove_*.py)))
 
-.PHONY: help preflight setup setup-trainer setup-docs demo up down status logs base-image images bundle test test-full test-unit test-gpu test-k8s lint docs docs-site lock sbom audit bench prove clean lint-beside-mypy
+.PHONY: help preflight setup setup-trainer setup-docs demo up down status logs base-image images bundle test test-full test-unit test-gpu test-k8s lint docs docs-site lock sbom audit bench prove clean lint-others
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -91,9 +91,9 @@ test-k8s: setup ## the tests of jobs in pods on the cluster of KUBECONFIG (docs/
 
 lint: setup ## ruff, mypy, import contracts, generated documentation
 	$(BIN)/ruff check .
-	@$(BIN)/mypy & types=$$!; others=0; $(MAKE) lint-beside-mypy || others=$$?; wait $$types && exit $$others
+	@$(BIN)/mypy & types=$$!; others=0; $(MAKE) lint-others || others=$$?; wait $$types && exit $$others
 
-lint-beside-mypy:
+lint-others:
 	$(BIN)/lint-imports
 	$(BIN)/python -m rempart.docsgen.reference --check
 	@$(BIN)/rempart audit run --only licences

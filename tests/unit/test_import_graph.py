@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -65,6 +66,36 @@ def cycle(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
+def borrowed(file: Path, known: dict[str, Path]) -> Iterator[str]:
+    """The names that a file takes from a known module which has only imported them, and does not offer them on."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module in known:
+            for name in node.names:
+                if f"{node.module}.{name.name}" not in known and name.name in only_imported(known[str(node.module)]):
+                    yield f"{file.name}:{node.lineno}: {node.module}.{name.name}"
+
+
+@cache
+def only_imported(file: Path) -> frozenset[str]:
+    """The names that a module imports and does not offer: neither in `__all__` nor as `import x as x`."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {
+        alias.asname or alias.name.partition(".")[0]
+        for node in imports
+        for alias in node.names
+        if alias.asname != alias.name
+    }
+    offered = {
+        text.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and any(isinstance(at, ast.Name) and at.id == "__all__" for at in node.targets)
+        for text in ast.walk(node.value)
+        if isinstance(text, ast.Constant)
+    }
+    return frozenset(names) - offered
+
+
 @pytest.fixture(scope="module")
 def library() -> dict[str, set[str]]:
     return graph(PACKAGE)
@@ -73,6 +104,24 @@ def library() -> dict[str, set[str]]:
 def test_no_file_imports_itself_by_way_of_others(library: dict[str, set[str]]) -> None:
     assert len(library) > 400
     assert cycle(library) == []
+
+
+def test_a_name_is_imported_from_the_module_that_defines_it() -> None:
+    known = modules(PACKAGE)
+    ours = [*known.values(), *files(ROOT / "dags"), *files(ROOT / "plugins")]
+    assert len(ours) > 400 and [name for file in ours for name in borrowed(file, known)] == []
+
+
+def test_a_borrowed_name_is_found(tmp_path: Path) -> None:
+    package = tmp_path / "made"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "a.py").write_text(
+        "import os\nfrom json import dumps, loads, load as load\n__all__ = ['loads']\nX = 1\n"
+    )
+    (package / "b.py").write_text("from made import a\nfrom made.a import X, dumps, load, loads, os\n")
+    known = modules(package)
+    assert list(borrowed(package / "b.py", known)) == ["b.py:2: made.a.dumps", "b.py:2: made.a.os"]
 
 
 def test_no_room_imports_itself_by_way_of_others(library: dict[str, set[str]]) -> None:

@@ -206,6 +206,7 @@ def readings(stack: Stack) -> dict[str, str]:
         return {"DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30"}
     return {
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "120",
+        "SCHEDULER__PARSING_CLEANUP_INTERVAL": "20",  # for the DAGs of removed pipelines
         "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
             [{"name": "dags-folder", "classpath": BUNDLE, "kwargs": {}}]
         ),

@@ -21,6 +21,10 @@ logger = logging.getLogger(__name__)
 
 AHEAD_SECONDS = 1.0
 """Seconds by which the new time lies ahead, so that a reading that is under way is not the last."""
+AGAIN_SECONDS = 50.0
+"""Seconds after which DAG files are read once more. Airflow takes a DAG for removed when its file is read without it
+more than so long (`stale_dag_threshold`) after it was last seen.
+"""
 _CODE = frozenset({"rempart", "__pycache__"})
 """Folders in `include/` that Airflow's processes load once, when they start."""
 
@@ -55,24 +59,41 @@ def renew(dags: Path, project: Path, now: float) -> bool:
 
     A time ahead of `now` does not count: the clock was set back since, and each look would find a change.
     """
-    files = [file for file in dags.rglob("*.py") if file.is_file()]
     inputs = [changed for changed in _changed(read_by_dags(project)) if changed <= now]
-    if not are_outdated([file.stat().st_mtime for file in files], inputs):
+    if not are_outdated([file.stat().st_mtime for file in _dag_files(dags)], inputs):
         return False
-    for file in files:
-        os.utime(file, (now, now))
+    _touch(dags, now)
     return True
+
+
+def _dag_files(dags: Path) -> list[Path]:
+    return [file for file in dags.rglob("*.py") if file.is_file()]
+
+
+def _touch(dags: Path, now: float) -> None:
+    for file in _dag_files(dags):
+        os.utime(file, (now, now))
 
 
 class ProjectBundle(LocalDagBundle):
     """A local folder of DAG files that read the project's pipelines."""
 
+    _again: float | None = None
+
     def refresh(self) -> None:
         """Have the DAG files read again if a file that they read has changed."""
         try:
-            if renew(self.path, project_root(), time.time() + AHEAD_SECONDS):
-                logger.info("a file of the project has changed: Airflow reads the DAG files again")
+            self.look(time.time())
         except OSError as cause:
             logger.warning(
                 "%s: %s; Airflow reads changed pipelines with a delay of minutes", cause.filename, cause.strerror
             )
+
+    def look(self, now: float) -> None:
+        """Have the DAG files read now if a file that they read has changed, and once more later. Raises OSError."""
+        if renew(self.path, project_root(), now + AHEAD_SECONDS):
+            self._again = now + AGAIN_SECONDS
+            logger.info("a file of the project has changed: Airflow reads the DAG files again")
+        elif self._again is not None and now >= self._again:
+            self._again = None
+            _touch(self.path, now + AHEAD_SECONDS)

@@ -126,6 +126,25 @@ def test_a_folder_that_may_not_be_changed_is_told_and_airflow_goes_on(
     assert min(file.stat().st_mtime for file in (project / "dags").rglob("*.py")) > time.time() - 60
 
 
+def test_a_while_after_a_change_the_files_are_read_once_more(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow does not take a DAG for removed at the first reading without it."""
+    from rempart.orchestration.parsing.project_bundle import AGAIN_SECONDS, AHEAD_SECONDS, ProjectBundle
+
+    monkeypatch.setenv("REMPART_HOME", str(project))
+    bundle = ProjectBundle(path=str(project / "dags"), name="dags-folder")
+    began = time.time() + 60
+    bundle.look(began)  # nothing has changed, so nothing follows
+    bundle.look(began + AGAIN_SECONDS)
+    assert (project / "dags/train.py").stat().st_mtime < began
+    time.sleep(0.05)
+    removed(project)
+    times = []
+    for seconds in (0, 10, AGAIN_SECONDS - 1, AGAIN_SECONDS, AGAIN_SECONDS + 10, 5 * AGAIN_SECONDS):
+        bundle.look(began + seconds)
+        times.append(round((project / "dags/train.py").stat().st_mtime - began - AHEAD_SECONDS, 3))
+    assert times == [0, 0, 0, AGAIN_SECONDS, AGAIN_SECONDS, AGAIN_SECONDS]
+
+
 @given(dags=st.lists(TIMES), inputs=st.lists(TIMES), now=TIMES)
 def test_dag_files_as_new_as_the_newest_time_are_not_outdated(
     dags: list[float], inputs: list[float], now: float
