@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from rempart.training.gpus import nvml, usage
 from rempart.training.gpus.usage import Device, GpusUse, GpuUse, Reading, Totals
-from rempart.training.gpus.watch import Unseen, GpuWatch
+from rempart.training.gpus.watch import GpuWatch, Unseen
 
 SHARE = st.none() | st.floats(0, 1)
 MEMORY = st.none() | st.integers(0, 2**40)
