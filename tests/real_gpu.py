@@ -30,7 +30,7 @@ WORSE = 1.1
 
 
 @dataclass(frozen=True)
-class Check:
+class Observation:
     """What a check found. `passed`: None if it could not run here."""
 
     name: str
@@ -84,7 +84,7 @@ class Bench:
         return float(abs(predicted - expected).mean() / self.target.std())
 
 
-def devices(bench: Bench) -> Iterator[Check]:
+def devices(bench: Bench) -> Iterator[Observation]:
     import torch
 
     from rempart.training.gpus import nvml
@@ -93,15 +93,15 @@ def devices(bench: Bench) -> Iterator[Check]:
     try:
         gpus = nvml.opened()
     except Unseen as why:
-        yield Check("driver", None if bench.device == "cpu" else False, str(why))
+        yield Observation("driver", None if bench.device == "cpu" else False, str(why))
     else:
         told = [f"{gpu.name}, {(gpu.memory_bytes or 0) / 2**30:.0f} GiB" for gpu in gpus.devices]
-        yield Check("driver", True, f"NVIDIA {gpus.driver()}: {'; '.join(told)}")
+        yield Observation("driver", True, f"NVIDIA {gpus.driver()}: {'; '.join(told)}")
         gpus.close()
     seen = torch.cuda.is_available()
     named = torch.cuda.get_device_name(0) if seen else "no GPU"
     passed = seen or bench.device == "cpu" or False
-    yield Check("PyTorch", passed, f"{torch.__version__} for CUDA {torch.version.cuda}, sees {named}")
+    yield Observation("PyTorch", passed, f"{torch.__version__} for CUDA {torch.version.cuda}, sees {named}")
 
 
 def same(first: Any, second: Any) -> bool:
@@ -112,7 +112,7 @@ def same(first: Any, second: Any) -> bool:
     return all(np.array_equal(*pair) for pair in pairs)
 
 
-def network(bench: Bench) -> Iterator[Check]:
+def network(bench: Bench) -> Iterator[Observation]:
     from rempart.models import onnx_format
     from rempart.training.trainers.network import batches
 
@@ -120,27 +120,31 @@ def network(bench: Bench) -> Iterator[Check]:
     cpu = bench.network("cpu", "float32")
     some = bench.inputs[:5000]
     apart = bench.apart(plain.predict(some), cpu.predict(some))
-    yield Check("network on the device as on the CPU", apart < CLOSE, f"{apart:.2e} of the target's spread apart")
+    yield Observation("network on the device as on the CPU", apart < CLOSE, f"{apart:.2e} of the target's spread apart")
     mixed = bench.network(bench.device, "bfloat16")
     without, error = (bench.error(made.predict(bench.inputs)) for made in (plain, mixed))
     passed = error < WORSE * without and not same(plain, mixed)
-    yield Check("mixed precision learns as float32", passed, f"error {error:.4f} with bfloat16, {without:.4f} without")
+    yield Observation(
+        "mixed precision learns as float32", passed, f"error {error:.4f} with bfloat16, {without:.4f} without"
+    )
     for name, made in (("float32", plain), ("bfloat16", mixed)):
         session = onnx_format.open_session(made.to_onnx())
         apart = bench.apart(onnx_format.run(session, some, "regression", 0), made.predict(some))
-        yield Check(f"ONNX of {name} predicts the same", apart < 1e-4, f"{apart:.1e} of the target's spread apart")
+        yield Observation(
+            f"ONNX of {name} predicts the same", apart < 1e-4, f"{apart:.1e} of the target's spread apart"
+        )
     again = bench.network(bench.device, "float32")
     equal = same(plain, again)
-    yield Check("the same order gives the same weights", equal, "to the bit" if equal else "they differ")
+    yield Observation("the same order gives the same weights", equal, "to the bit" if equal else "they differ")
     began = time.monotonic()
     with patch.object(batches, "is_resident", return_value=False):
         streamed = bench.network(bench.device, "float32")
     took = time.monotonic() - began
     equal = same(plain, streamed)
-    yield Check("batches by a thread give the same weights", equal, f"to the bit: {equal}; {took:.1f} s")
+    yield Observation("batches by a thread give the same weights", equal, f"to the bit: {equal}; {took:.1f} s")
 
 
-def xgboost(bench: Bench) -> Iterator[Check]:
+def xgboost(bench: Bench) -> Iterator[Observation]:
     import xgboost as library
 
     from rempart.models import onnx_format
@@ -148,7 +152,7 @@ def xgboost(bench: Bench) -> Iterator[Check]:
 
     name = "XGBoost on the device as on the CPU"
     if bench.device == "cuda" and not library.build_info().get("USE_CUDA"):
-        yield Check(name, False, "this build of XGBoost knows no CUDA: run `make test-gpu`, which installs one")
+        yield Observation(name, False, "this build of XGBoost knows no CUDA: run `make test-gpu`, which installs one")
         return
     made = [
         xgboost_trees.fit(bench.inputs, bench.target, {"device": device}, 7, "regression", 0)
@@ -157,19 +161,19 @@ def xgboost(bench: Bench) -> Iterator[Check]:
     some = bench.inputs[:5000]
     ours, cpu = (onnx_format.run(onnx_format.open_session(m.to_onnx()), some, "regression", 0) for m in made)
     apart = bench.apart(ours, cpu)
-    yield Check(name, apart < CLOSE, f"{apart:.2e} of the target's spread apart")
+    yield Observation(name, apart < CLOSE, f"{apart:.2e} of the target's spread apart")
     apart = bench.apart(ours, made[1].predict(some) if bench.device == "cpu" else made[0].predict(some))
-    yield Check("ONNX of XGBoost predicts the same", apart < 1e-4, f"{apart:.1e} of the target's spread apart")
+    yield Observation("ONNX of XGBoost predicts the same", apart < 1e-4, f"{apart:.1e} of the target's spread apart")
 
 
-def processes(bench: Bench) -> Iterator[Check]:
+def processes(bench: Bench) -> Iterator[Observation]:
     """Two processes of one job on one node, as in a pod with two GPUs."""
     import numpy as np
     import torch
 
     name = "two processes share a job"
     if bench.device == "cuda" and torch.cuda.device_count() < 2:
-        yield Check(name, None, "this machine has one GPU")
+        yield Observation(name, None, "this machine has one GPU")
         return
     found = []
     with tempfile.TemporaryDirectory(prefix="rempart-gpu-") as folder:
@@ -181,10 +185,12 @@ def processes(bench: Bench) -> Iterator[Check]:
     summed = result["made_with"].get("summed_by")
     apart = max(float(abs(a - b).max()) for a, b in zip(*found, strict=True))
     scale = max(float(np.abs(weight).max()) for weight in found[0])
-    yield Check(name, summed == wanted and apart < 0.05 * scale, f"sums by {summed}; weights at most {apart:.1e} apart")
+    yield Observation(
+        name, summed == wanted and apart < 0.05 * scale, f"sums by {summed}; weights at most {apart:.1e} apart"
+    )
     seen = [gpu["process"] for gpu in result["gpus"]["devices"]]
     if bench.device == "cuda":
-        yield Check("each process tells its GPU", seen == [0, 1], f"processes {seen}")
+        yield Observation("each process tells its GPU", seen == [0, 1], f"processes {seen}")
 
 
 def job(bench: Bench, home: Path, count: int) -> tuple[dict[str, Any], list[Any]]:
@@ -250,37 +256,37 @@ def connections(spec: Any) -> dict[str, str]:
     return {**given, f"AIRFLOW_CONN_{spec.tracking.connection.upper()}": '{"conn_type": "http", "host": "127.0.0.1"}'}
 
 
-def figures(bench: Bench) -> Iterator[Check]:
+def figures(bench: Bench) -> Iterator[Observation]:
     """What a job tells of the GPU while it trains."""
     from rempart.training.gpus import nvml, usage
-    from rempart.training.gpus.watch import Watch
+    from rempart.training.gpus.watch import GpuWatch
 
-    with Watch(nvml.opened, every=0.2) as watch:
+    with GpuWatch(nvml.opened, every=0.2) as watch:
         bench.network(bench.device, "auto", batch_size=8192, hidden="1024,1024", epochs=6)
     use = watch.use()
     if not use.devices:
-        yield Check("use, memory and energy", None if bench.device == "cpu" else False, use.why)
+        yield Observation("use, memory and energy", None if bench.device == "cpu" else False, use.why)
         return
     told = usage.figures(use)
     passed = told.get("gpu_utilisation_peak", 0) > 0 and told.get("gpu_memory_peak_bytes", 0) > 0
     words = ", ".join(f"{name} {value:.4g}" for name, value in told.items())
     untold = "" if "gpu_energy_joules" in told else "; this GPU does not tell its energy"
-    yield Check("use, memory and energy", passed, f"{words} in {use.seconds:.1f} s{untold}")
+    yield Observation("use, memory and energy", passed, f"{words} in {use.seconds:.1f} s{untold}")
 
 
-CHECKS: tuple[Callable[[Bench], Iterator[Check]], ...] = (devices, network, xgboost, processes, figures)
+CHECKS: tuple[Callable[[Bench], Iterator[Observation]], ...] = (devices, network, xgboost, processes, figures)
 
 
-def run(device: str, rows: int, only: Sequence[str] = (), told: Callable[[str], object] = print) -> list[Check]:
+def run(device: str, rows: int, only: Sequence[str] = (), told: Callable[[str], object] = print) -> list[Observation]:
     """Run every check, or some by name; one that raises an error has failed."""
-    bench, found = Bench.of(device, rows), list[Check]()
+    bench, found = Bench.of(device, rows), list[Observation]()
     for check in [check for check in CHECKS if not only or check.__name__ in only]:
         try:
             for made in check(bench):
                 found.append(made)
                 told(made.line())
         except Exception as fault:
-            found.append(Check(check.__name__, False, f"{type(fault).__name__}: {fault}"))
+            found.append(Observation(check.__name__, False, f"{type(fault).__name__}: {fault}"))
             told(found[-1].line())
     return found
 

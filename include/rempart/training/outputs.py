@@ -17,7 +17,7 @@ from rempart.training import plots
 from rempart.training.attempts.progress import Progress, TrainingRun
 from rempart.training.gpus import nvml, usage
 from rempart.training.gpus.usage import GpusUse
-from rempart.training.gpus.watch import Gpus, Watch
+from rempart.training.gpus.watch import Gpus, GpuWatch
 from rempart.training.job import BACKTEST_FILE, DIFFERENCE, LEARNT, JobSite, JobSpec, Origin, Validated, Work
 from rempart.training.protocol import learning, reading
 from rempart.training.trainers import trainers
@@ -65,7 +65,7 @@ def make(
     seconds = {"read": round(time.monotonic() - began, 3)}
     run.group.meet()
     progress("training", trainer=spec.trainer.use, rows=len(rows.inputs), columns=rows.inputs.shape[1])
-    with Watch(gpus) as watch:
+    with GpuWatch(gpus) as watch:
         began = time.monotonic()
         with run.computing():
             learned = learning.learn(spec, rows, rows.inputs[some], run, progress)
@@ -121,7 +121,7 @@ def share(
     """Take part in the training on a node other than the first, without files. Raises the errors of `make`."""
     rows = _rows(spec, site)
     run.group.meet()
-    with Watch(gpus) as watch, run.computing():
+    with GpuWatch(gpus) as watch, run.computing():
         learning.share(spec, rows, run)
     run.group.gather(watch.use().told())
 

@@ -84,7 +84,19 @@ def warnings(pipeline: Pipeline) -> list[str]:
     if not isinstance(pipeline, ModelPipeline):
         return []
     about_parts = splits.warnings(pipeline.holdout, pipeline.validation, pipeline.trainer.params)
-    return [*retraining.warnings(pipeline.retrain, pipeline.gate), *about_parts]
+    return [*retraining.warnings(pipeline.retrain, pipeline.gate), *about_parts, *_idle_gpus(pipeline)]
+
+
+def _idle_gpus(pipeline: ModelPipeline) -> list[str]:
+    """Return that a built-in trainer cannot use the GPUs that its pipeline asks and pays for."""
+    use, gpus = pipeline.trainer.use, pipeline.trainer.gpus or 0
+    trainer = trainers.BUILT_IN.get(use)
+    if trainer is None or trainer.shares_work:
+        return []
+    usable = 1 if "device" in trainer.schema(pipeline.prediction.task) else 0
+    if gpus <= usable:
+        return []
+    return [f"trainer.gpus is {gpus}, but {use} uses {usable or 'no'} GPU: the contract charges all of them"]
 
 
 def check_origin(config: Config, pipeline: Pipeline, *, on: date) -> None:

@@ -28,7 +28,7 @@ class Gpus(Protocol):
     def close(self) -> None: ...
 
 
-class Watch:
+class GpuWatch:
     """Reads the GPUs at the begin and the end of a `with` block and every `every` seconds between.
 
     A fault of the driver's library never ends a training: `use` then says what is unknown.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training import job_credentials, pod_job, train
+from rempart.flows.training import check_pipeline, job_credentials, pod_job, train
 from rempart.flows.training.candidates import orders
 from rempart.flows.training.job_credentials import Granted
 from rempart.settings.config import environment_connections, load
@@ -92,3 +92,18 @@ def test_a_trainer_that_shares_its_work_runs_a_process_for_each_gpu(
     platform: Platform, trainer: dict[str, Any], processes: int
 ) -> None:
     assert orders.processes(platform.config, stage.pipeline(trainer=trainer)) == processes
+
+
+@pytest.mark.parametrize(
+    ("trainer", "told"),
+    [
+        ({"use": "xgboost", "gpus": 2}, "trainer.gpus is 2, but xgboost uses 1 GPU"),
+        ({"use": "gradient_boosting", "gpus": 1}, "trainer.gpus is 1, but gradient_boosting uses no GPU"),
+        ({"use": "xgboost", "gpus": 1}, ""),
+        ({"use": "tabular_network", "gpus": 4}, ""),
+        ({"use": "gradient_boosting"}, ""),
+    ],
+)
+def test_gpus_that_a_trainer_leaves_idle_are_told_before_they_cost(trainer: dict[str, Any], told: str) -> None:
+    warned = [warning for warning in check_pipeline.warnings(stage.pipeline(trainer=trainer)) if "gpus" in warning]
+    assert [warning.partition(":")[0] for warning in warned] == ([told] if told else [])

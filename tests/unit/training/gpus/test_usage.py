@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from rempart.training.gpus import nvml, usage
 from rempart.training.gpus.usage import Device, GpusUse, GpuUse, Reading, Totals
-from rempart.training.gpus.watch import Unseen, Watch
+from rempart.training.gpus.watch import GpuWatch, Unseen
 
 SHARE = st.none() | st.floats(0, 1)
 MEMORY = st.none() | st.integers(0, 2**40)
@@ -111,7 +111,7 @@ class Fake:
 
 def test_a_watch_reads_all_gpus_until_its_block_ends() -> None:
     fake = Fake()
-    with Watch(lambda: fake, every=0.001) as watch:
+    with GpuWatch(lambda: fake, every=0.001) as watch:
         assert fake.thrice.wait(30)
     made = watch.use()
     assert [device.name for device in made.devices] == ["Fake A", "Fake B"] and fake.closed and made.why == ""
@@ -122,7 +122,7 @@ def test_a_watch_reads_all_gpus_until_its_block_ends() -> None:
 
 
 def test_a_gpu_that_stops_telling_ends_no_training_and_has_no_energy() -> None:
-    with Watch(lambda: Fake(fails=True)) as watch:
+    with GpuWatch(lambda: Fake(fails=True)) as watch:
         pass
     made = watch.use()
     assert made.devices[0].energy_joules is not None and made.devices[1].energy_joules is None
@@ -134,7 +134,7 @@ def test_without_gpus_a_job_says_why(fault: Exception, why: str) -> None:
     def opened() -> Fake:
         raise fault
 
-    with Watch(opened) as watch:
+    with GpuWatch(opened) as watch:
         pass
     made = watch.use()
     assert made.devices == () and why in made.why and usage.line(made) == {"seen": 0, "why": made.why}
@@ -142,7 +142,7 @@ def test_without_gpus_a_job_says_why(fault: Exception, why: str) -> None:
 
 def test_a_training_that_fails_still_closes_the_gpus() -> None:
     fake = Fake()
-    with pytest.raises(ValueError, match="training"), Watch(lambda: fake):
+    with pytest.raises(ValueError, match="training"), GpuWatch(lambda: fake):
         raise ValueError("training")
     assert fake.closed
 

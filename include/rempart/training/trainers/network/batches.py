@@ -11,7 +11,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,11 +85,11 @@ class Batches:
         elif device == "cuda":
             self._copying = torch.cuda.Stream()
 
-    def each(self, planned: Iterator[Step]) -> Iterator[tuple[Step, Any, Any]]:
+    def each(self, planned: Iterator[Step]) -> Generator[tuple[Step, Any, Any]]:
         """Yield each step with its rows, float32 [m, width], and targets [m]. Close the iterator to end its thread."""
         return self._picked(planned) if self.resident else self._prepared(planned)
 
-    def _picked(self, planned: Iterator[Step]) -> Iterator[tuple[Step, Any, Any]]:
+    def _picked(self, planned: Iterator[Step]) -> Generator[tuple[Step, Any, Any]]:
         import torch
 
         for step in planned:
@@ -99,7 +99,7 @@ class Batches:
             self.waited += time.monotonic() - began
             yield step, rows, wanted
 
-    def _prepared(self, planned: Iterator[Step]) -> Iterator[tuple[Step, Any, Any]]:
+    def _prepared(self, planned: Iterator[Step]) -> Generator[tuple[Step, Any, Any]]:
         ready: queue.Queue[tuple[Step, Any, Any, Any] | BaseException | None] = queue.Queue(AHEAD)
         over = threading.Event()
 

@@ -100,7 +100,7 @@ def learn(
     last = steps_of(rows, size, chosen.epochs)
     done = _restore(network, optimizer, scaler, arrays) if run and (arrays := run.resume()) is not None else 0
     planned = steps(rows, size, chosen.epochs, seed, done, group.rank, group.size)
-    with closing(batches.each(planned)) as each:  # type: ignore[type-var] # both ways are generators
+    with closing(batches.each(planned)) as each:
         for step, inputs, wanted in each:
             for held in optimizer.param_groups:
                 held["lr"] = _learning_rate(chosen.learning_rate, step.number, last)
