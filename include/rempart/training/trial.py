@@ -38,7 +38,7 @@ class TrialOrder(Strict):
     validation: Split | None = None
 
 
-class Answer(Strict):
+class TrialAnswer(Strict):
     """Metrics that the process measured, if it wrote a model; or `fault` and `hint`, why not."""
 
     metrics: dict[str, float] = Field(default_factory=dict)
@@ -66,7 +66,7 @@ def ask(module: str, order: Strict, use: str, limit: timedelta, what: str) -> di
             "Raise trainer.timeout in the pipeline, or take fewer rows.",
         ) from None
     try:
-        given = Answer.model_validate_json((done.stdout.splitlines() or [b""])[-1])
+        given = TrialAnswer.model_validate_json((done.stdout.splitlines() or [b""])[-1])
     except ValidationError:  # an error of the trainer may quote values, and is not repeated
         raise TrainingError(
             f"{what}: the trainer's process ended with status {done.returncode}",
@@ -83,9 +83,9 @@ def answer(make: Callable[[], tuple[bytes, Mapping[str, float]]], model: str) ->
     try:
         body, measured = make()
         Path(model).write_bytes(body)
-        given = Answer(metrics=dict(measured))
+        given = TrialAnswer(metrics=dict(measured))
     except RempartError as error:
-        given = Answer(fault=error.what, hint=error.hint)
+        given = TrialAnswer(fault=error.what, hint=error.hint)
     sys.stdout.buffer.write(canonical_json.encode(given.model_dump(mode="json")) + b"\n")
 
 
