@@ -40,7 +40,7 @@ class TrialOrder(Strict):
     costs: Costs | None = None
 
 
-class Answer(Strict):
+class TrialAnswer(Strict):
     """Metrics and the operating point by the validation part, if the process wrote a model; or `fault` and `hint`."""
 
     metrics: dict[str, float] = Field(default_factory=dict)
@@ -49,7 +49,7 @@ class Answer(Strict):
     hint: str = ""
 
 
-def ask(module: str, order: Strict, use: str, limit: timedelta, what: str) -> Answer:
+def ask(module: str, order: Strict, use: str, limit: timedelta, what: str) -> TrialAnswer:
     """Return the answer of a module that trains in a process of its own, with no key of a site.
 
     `use`: the trainer; `limit`: after which the process is ended; `what`: of the errors. Raises TrainingError.
@@ -69,7 +69,7 @@ def ask(module: str, order: Strict, use: str, limit: timedelta, what: str) -> An
             "Raise trainer.timeout in the pipeline, or take fewer rows.",
         ) from None
     try:
-        given = Answer.model_validate_json((done.stdout.splitlines() or [b""])[-1])
+        given = TrialAnswer.model_validate_json((done.stdout.splitlines() or [b""])[-1])
     except ValidationError:  # an error of the trainer may quote values, and is not repeated
         raise TrainingError(
             f"{what}: the trainer's process ended with status {done.returncode}",
@@ -81,13 +81,13 @@ def ask(module: str, order: Strict, use: str, limit: timedelta, what: str) -> An
     return given
 
 
-def answer(make: Callable[[], tuple[bytes, Answer]], model: str) -> None:
+def answer(make: Callable[[], tuple[bytes, TrialAnswer]], model: str) -> None:
     """Write a model (ONNX) into the file `model`, and the answer, or why there is none, to standard output."""
     try:
         body, given = make()
         Path(model).write_bytes(body)
     except RempartError as error:
-        given = Answer(fault=error.what, hint=error.hint)
+        given = TrialAnswer(fault=error.what, hint=error.hint)
     sys.stdout.buffer.write(canonical_json.encode(given.model_dump(mode="json")) + b"\n")
 
 
@@ -104,10 +104,10 @@ def train(order: TrialOrder) -> learning.Learned:
 def main() -> None:
     order = TrialOrder.model_validate_json(sys.stdin.buffer.read())
 
-    def make() -> tuple[bytes, Answer]:
+    def make() -> tuple[bytes, TrialAnswer]:
         learned = train(order)
         how = learned.validated
-        return learned.model.body, Answer(metrics=learned.metrics, operating=how.operating if how else None)
+        return learned.model.body, TrialAnswer(metrics=learned.metrics, operating=how.operating if how else None)
 
     answer(make, order.model)
 

@@ -152,9 +152,9 @@ def test_authors_are_who_started_the_training_and_who_changed_its_files() -> Non
     assert made_by(Started(True, 9), {"m.yaml": 3}) == Authors(
         frozenset({3, 9}), True, "its training was started by user 9"
     )
-    beside = made_by(Started(True, 9), {"m.yaml": None, "t.py": 3})
-    assert beside.users == {3, 9} and not beside.known
-    assert beside.how == "its training was started by user 9, and the last committer of m.yaml is unknown"
+    both_kinds = made_by(Started(True, 9), {"m.yaml": None, "t.py": 3})
+    assert both_kinds.users == {3, 9} and not both_kinds.known
+    assert both_kinds.how == "its training was started by user 9, and the last committer of m.yaml is unknown"
     assert made_by(Started(False), FILES).users == {3, 5} and made_by(Started(False), FILES).known
     unknown = made_by(Started(False), {**FILES, "include/trainers/t.py": None})
     assert not unknown.known and unknown.users == {3} and "include/trainers/t.py is unknown" in unknown.how
