@@ -97,14 +97,14 @@ def main(*uses: str) -> None:
         for method in ("conformal", "scaled"):
             made = pipeline(use, method)
             table = training_set(made) if table is None else table
-            one = found[f"{use} {method}"] = measured(made, table)
+            shown = found[f"{use} {method}"] = measured(made, table)
             print(
-                f"{use}, {method}: {one['mean']['backtest_coverage_mean']:.1%} covered on average over "
-                f"{len(one['origins'])} origins (spread {one['mean']['backtest_coverage_spread']:.1%}), "
-                f"{one['mean']['backtest_width_mean']:.1f} wide; hold-out {one['hold-out']['coverage']:.1%}, "
-                f"{one['hold-out']['width']:.1f} wide, mae {one['hold-out']['mae']:.2f}"
+                f"{use}, {method}: {shown['mean']['backtest_coverage_mean']:.1%} covered on average over "
+                f"{len(shown['origins'])} origins (spread {shown['mean']['backtest_coverage_spread']:.1%}), "
+                f"{shown['mean']['backtest_width_mean']:.1f} wide; hold-out {shown['hold-out']['coverage']:.1%}, "
+                f"{shown['hold-out']['width']:.1f} wide, mae {shown['hold-out']['mae']:.2f}"
             )
-            print("  " + ", ".join(f"{day} {each['coverage']:.1%}" for day, each in one["origins"].items()))
+            print("  " + ", ".join(f"{day} {each['coverage']:.1%}" for day, each in shown["origins"].items()))
     folder = config.var_dir() / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "intervals.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
