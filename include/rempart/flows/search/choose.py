@@ -49,9 +49,7 @@ class ChosenTrial:
     ended: Ended
 
 
-def choose(
-    platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: Sequence[Asked]
-) -> ChosenTrial:
+def choose(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: Sequence[Asked]) -> ChosenTrial:
     """Choose the best complete trial, recompute its figure, and write one record of the search.
 
     Raises TrainingError if no trial is complete, IntegrityError if the best one's figure is not what its model gives,

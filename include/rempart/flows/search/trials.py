@@ -138,9 +138,7 @@ def run(
     return _read(site, spec, asked, freeze.judged_by(pipeline)[0], in_pods(platform)).trial
 
 
-def results(
-    platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: Sequence[Asked]
-) -> list[Result]:
+def results(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: Sequence[Asked]) -> list[Result]:
     """Return what the jobs of trials stored, by number. A trial without a usable result has failed. Raises SiteError."""
     site, metric = platform.active_site(pipeline.classification), freeze.judged_by(pipeline)[0]
     ordered = sorted(asked, key=lambda each: each.number)

@@ -101,9 +101,7 @@ def _candidate_here(pipeline: ModelPipeline, candidate: Asset, search: Any, chos
     linked(train(search, chosen), pages.MLFLOW_RUN, pages.PLACEMENT)
 
 
-def _candidate_in_pods(
-    pipeline: ModelPipeline, candidate: Asset, training: Training, search: Any, chosen: Any
-) -> None:
+def _candidate_in_pods(pipeline: ModelPipeline, candidate: Asset, training: Training, search: Any, chosen: Any) -> None:
     name = pipeline.name
 
     @task

@@ -90,7 +90,9 @@ def stop_if_worse(curves: Sequence[Curve]) -> Curve:
 def best(done: Sequence[tuple[int, Done]], direction: Direction) -> int | None:
     """Return the number of the complete trial with the best value, the first of several; None without one."""
     sign = 1 if direction == "minimize" else -1
-    usable = [(sign * trial.value, number) for number, trial in done if trial.state == "complete" and _told(trial.value)]
+    usable = [
+        (sign * trial.value, number) for number, trial in done if trial.state == "complete" and _told(trial.value)
+    ]
     return min(usable)[1] if usable else None
 
 

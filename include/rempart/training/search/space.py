@@ -101,8 +101,10 @@ def _faults(declared: Range, rule: Mapping[str, Any]) -> Iterator[str]:
                 elif not least <= option <= most:
                     yield f"{option} is not from {least:g} to {most:g}"
             elif kind == "string" and (not isinstance(option, str) or option not in rule.get("enum", [option])):
-                yield f"{option!r} is not one of {', '.join(rule['enum'])}" if "enum" in rule else (
-                    f"{option!r} is not a text"
+                yield (
+                    f"{option!r} is not one of {', '.join(rule['enum'])}"
+                    if "enum" in rule
+                    else (f"{option!r} is not a text")
                 )
         return
     if kind not in (None, "integer", "number"):

@@ -55,7 +55,9 @@ def test_limits_that_cannot_be_are_refused(search, told):
 
 
 def test_a_search_needs_a_validation_part_and_says_how_to_add_one():
-    with pytest.raises(ValidationError, match=r"the file has no `validation`; add it, such as `validation: \{last: 60d"):
+    with pytest.raises(
+        ValidationError, match=r"the file has no `validation`; add it, such as `validation: \{last: 60d"
+    ):
         pipeline(validation=None)
 
 
