@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rempart.errors import IntegrityError, TrackingRefused, TrackingUnavailable, TrainingError
 from rempart.flows.search import freeze, records, trials

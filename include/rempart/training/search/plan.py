@@ -34,7 +34,7 @@ _DIGITS, _TRIES = 6, 8
 
 @dataclass(frozen=True)
 class Done:
-    """A trial that has ended. `value`: its figure, None if it failed. `curve`: its smallest loss so far, by iteration."""
+    """A trial that has ended. `value`: its figure, None if it failed. `curve`: smallest loss so far, by iteration."""
 
     params: Mapping[str, Param]
     state: State

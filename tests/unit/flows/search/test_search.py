@@ -195,7 +195,7 @@ def test_a_job_that_tells_a_better_figure_than_its_model_gives_is_never_chosen()
     lying = trials.results(house.platform, house.pipeline, house.search, house.asked)[0]
     told = lying.result.model_copy(update={"metrics": {**lying.result.metrics, "validation_mae": 0.001}})
     house.site.write("artifacts", lying.spec.key("result.json"), told.to_json())
-    with pytest.raises(IntegrityError, match="its job tells mae 0.001 on the validation part, but its model gives"):
+    with pytest.raises(IntegrityError, match=r"its job tells mae 0\.001 on the validation part, but its model gives"):
         house.choose()
     assert house.platform.ledger.find("search") == []
 

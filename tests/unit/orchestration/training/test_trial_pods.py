@@ -1,4 +1,4 @@
-"""Trials of a search in pods: the mapped operator names its clusters to the policy, and each trial has its own order."""
+"""Trials of a search in pods: the mapped operator names its clusters to the policy, and each has its own order."""
 
 import pytest
 

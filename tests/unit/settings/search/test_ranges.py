@@ -62,10 +62,12 @@ def test_a_search_needs_a_validation_part_and_says_how_to_add_one():
 
 
 def test_a_parameter_is_either_fixed_or_searched():
-    with pytest.raises(ValidationError, match="trainer.search.params.learning_rate: it stands in trainer.params, too"):
+    with pytest.raises(
+        ValidationError, match=r"trainer\.search\.params\.learning_rate: it stands in trainer.params, too"
+    ):
         pipeline(trainer={"params": {"learning_rate": 0.1}})
 
 
 def test_trials_run_on_one_node():
-    with pytest.raises(ValidationError, match="trials run on one node, but trainer.nodes is 2"):
+    with pytest.raises(ValidationError, match=r"trials run on one node, but trainer\.nodes is 2"):
         pipeline(trainer={"use": "tabular_network", "params": {}, "nodes": 2})
