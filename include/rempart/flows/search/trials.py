@@ -139,7 +139,7 @@ def run(
 
 
 def results(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: Sequence[Asked]) -> list[Result]:
-    """Return what the jobs of trials stored, by number. Without a usable result a trial has failed. Raises SiteError."""
+    """Return what the jobs of trials stored, by number. A trial without a usable one has failed. Raises SiteError."""
     site, metric = platform.active_site(pipeline.classification), freeze.judged_by(pipeline)[0]
     ordered = sorted(asked, key=lambda each: each.number)
     specs = [spec_of(platform, pipeline, search, each) for each in ordered]
