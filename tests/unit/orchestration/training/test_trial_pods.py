@@ -32,5 +32,5 @@ def test_the_policy_sees_every_cluster_that_a_trial_may_use(mapped):
 
 
 def test_each_trial_is_an_operator_with_its_own_order(mapped):
-    one = mapped.unmap({"order": {"bucket": "artifacts", "key": "jobs/2/order.json"}})
-    assert one.pipeline == "stays_test" and one.order["key"] == "jobs/2/order.json" and one.deferrable
+    operator = mapped.unmap({"order": {"bucket": "artifacts", "key": "jobs/2/order.json"}})
+    assert operator.pipeline == "stays_test" and operator.order["key"] == "jobs/2/order.json" and operator.deferrable

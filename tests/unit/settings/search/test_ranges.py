@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from rempart.settings.search.ranges import Search
+from rempart.settings.search.ranges import ParameterSearch
 from tests.unit.training import stage
 
 RANGES = {"max_leaf_nodes": {"low": 4, "high": 31, "log": True}, "learning_rate": {"low": 0.05, "high": 0.5}}
@@ -37,7 +37,7 @@ def test_a_section_needs_only_ranges_and_keeps_whole_numbers_whole():
 )
 def test_a_range_that_says_nothing_is_refused(declared, told):
     with pytest.raises(ValidationError, match=told):
-        Search.model_validate({"params": {"x": declared}})
+        ParameterSearch.model_validate({"params": {"x": declared}})
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_range_that_says_nothing_is_refused(declared, told):
 )
 def test_limits_that_cannot_be_are_refused(search, told):
     with pytest.raises(ValidationError, match=told):
-        Search.model_validate({"params": RANGES, **search})
+        ParameterSearch.model_validate({"params": RANGES, **search})
 
 
 def test_a_search_needs_a_validation_part_and_says_how_to_add_one():
