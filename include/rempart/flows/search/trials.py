@@ -171,7 +171,12 @@ def _read(site: Site, spec: JobSpec, asked: AskedTrial, metric: str, pods: bool)
     ran = list(_attempts(record)) if pods else []
     place = next((str(each["pool"]) for each in reversed(ran)), "local" if result or not pods else "")
     seconds = sum(float(each.get("seconds") or 0.0) for each in ran)
-    known = {"number": asked.number, "generation": asked.generation, "params": dict(asked.params), "job": spec.job_id}
+    known: dict[str, Any] = {
+        "number": asked.number,
+        "generation": asked.generation,
+        "params": dict(asked.params),
+        "job": spec.job_id,
+    }
     name = f"{VALIDATED}{metric}"
     if result is None or result.validation is None or name not in result.metrics:
         return Result(Trial(**known, state="failed", value=None, seconds=seconds, run=None, place=place), spec, None)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from rempart import canonical_json
 from rempart.training.job import Param
@@ -197,7 +197,7 @@ def _name(params: Mapping[str, Param]) -> bytes:
     return canonical_json.encode(dict(params))
 
 
-def _told(value: float | None) -> bool:
+def _told(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
