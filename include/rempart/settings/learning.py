@@ -16,7 +16,7 @@ from rempart.settings.expressions import checking, syntax
 from rempart.settings.expressions.across import made_column
 from rempart.settings.expressions.checking import Typed
 from rempart.settings.schema import Duration, Strict
-from rempart.settings.search.ranges import Search
+from rempart.settings.search.ranges import ParameterSearch
 from rempart.settings.used.view import UsedView
 
 ViewMoment = Annotated[
@@ -350,6 +350,6 @@ class Trainer(Strict):
     nodes: int = Field(
         default=1, ge=1, description=("Number of nodes. Each runs one process, and the processes share each batch.")
     )
-    search: Search | None = Field(
+    search: ParameterSearch | None = Field(
         default=None, description="Ranges of parameters that `search_<pipeline>` searches. Default: no such DAG."
     )
