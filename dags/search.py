@@ -1,6 +1,6 @@
 """Search for the parameters of a pipeline's trainer, and train a candidate with the best.
 
-**Input**: the feature store. **Output**: one record of kind `search` in the ledger, a run in MLflow with a child run for
+**Input**: the feature store. **Output**: one record of kind `search` in the ledger, a run in MLflow with a child for
 each trial, and a registered candidate; the asset `candidate_<pipeline>`, so the gate judges it.
 
 Each pipeline with `trainer.search` has this DAG. `freeze` stores the training set once. `ask_1` proposes the first

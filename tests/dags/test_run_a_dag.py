@@ -23,8 +23,8 @@ CONF = {
     "preview_quarantine.py": {"delivery": "0" * 64, "recipient": f"age1{'q' * 58}"},
 }
 """Parameters without a default."""
-CODES = {"replicate_sites.py": 1, "clean_up_pods.py": 2, "approve_model.py": 2}
-"""A run whose tasks find no connection fails; a file without a DAG is told: no pods run here, and no one approves."""
+CODES = {"replicate_sites.py": 1, "clean_up_pods.py": 2, "approve_model.py": 2, "search.py": 2}
+"""A run whose tasks find no connection fails; without a DAG it is told: no pods run, no one approves or searches."""
 
 RUN_EACH = """
 import json, runpy, sys

@@ -63,6 +63,7 @@ ALLOWED = {
     "_guard": "such a guard",
     "guard_of": "what guards an open port",
     "turns": "how often a pipeline came next in a fair queue: no lease",
+    "constant_liar": "Optuna's argument: trials that run keep the next ones away",
 }
 """Names that have an old word in its ordinary sense, and that sense."""
 MODULES = frozenset(

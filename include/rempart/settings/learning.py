@@ -16,7 +16,7 @@ from rempart.settings.expressions import checking, syntax
 from rempart.settings.expressions.across import made_column
 from rempart.settings.expressions.checking import Typed
 from rempart.settings.schema import Duration, Strict
-from rempart.settings.search.ranges import Search
+from rempart.settings.search.ranges import ParameterSearch
 from rempart.settings.used.view import UsedView
 
 ViewMoment = Annotated[
@@ -372,6 +372,6 @@ class Trainer(Strict):
         default=None,
         description="Intervals of a regression, measured on the validation part. Default: predictions without any.",
     )
-    search: Search | None = Field(
+    search: ParameterSearch | None = Field(
         default=None, description="Ranges of parameters that `search_<pipeline>` searches. Default: no such DAG."
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rempart.errors import IntegrityError, TrackingRefused, TrackingUnavailable, TrainingError
 from rempart.flows.search import freeze, records, trials
 from rempart.flows.search.freeze import FrozenSearch
 from rempart.flows.search.records import Ended, Search
-from rempart.flows.search.trials import Asked, Result
+from rempart.flows.search.trials import AskedTrial, Result
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import job_credentials, pod_job, train
 from rempart.flows.training.check_pipeline import check_trainer
@@ -49,7 +48,9 @@ class ChosenTrial:
     ended: Ended
 
 
-def choose(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: Sequence[Asked]) -> ChosenTrial:
+def choose(
+    platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: Sequence[AskedTrial]
+) -> ChosenTrial:
     """Choose the best complete trial, recompute its figure, and write one record of the search.
 
     Raises TrainingError if no trial is complete, IntegrityError if the best one's figure is not what its model gives,

@@ -19,7 +19,7 @@ from rempart.flows.training.check_pipeline import check_search
 from rempart.flows.training.train import FrozenSet
 from rempart.settings.gates.metrics import LOWER_IS_BETTER, by_row
 from rempart.settings.pipeline import ModelPipeline
-from rempart.settings.search.ranges import Search
+from rempart.settings.search.ranges import ParameterSearch
 from rempart.training.job import Dataset, JobLabels
 from rempart.training.search import space, tracked
 from rempart.training.search.space import Space
@@ -92,12 +92,12 @@ def freeze_rows(
     )
 
 
-def declared(pipeline: ModelPipeline) -> Search:
+def declared(pipeline: ModelPipeline) -> ParameterSearch:
     """Return the section `trainer.search`. Raises PipelineError without one."""
     if pipeline.trainer.search is None:
         raise PipelineError(
             f"include/pipelines/{pipeline.name}.yaml: trainer.search is missing",
-            "Add the ranges to search: docs/how-to/search-parameters.md.",
+            "Add the ranges to search: docs/reference/pipeline-file.md.",
         )
     return pipeline.trainer.search
 

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedTrial:
     """A trial that was asked for. `stop_if_worse`: the losses that end it, None with `pruner: none`."""
 
     number: int
@@ -46,7 +46,7 @@ class Asked:
     job_id: str = ""
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Asked:
+    def of(cls, told: Mapping[str, Any]) -> AskedTrial:
         """Return a trial from what `ask` returned to Airflow; keys for the job's place are left out."""
         stop = told["stop_if_worse"]
         return cls(
@@ -72,8 +72,8 @@ class Result:
 
 
 def ask(
-    platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, earlier: Sequence[Asked], generation: int
-) -> list[Asked]:
+    platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, earlier: Sequence[AskedTrial], generation: int
+) -> list[AskedTrial]:
     """Return the trials of a generation. `earlier`: those of all generations before, whose jobs have ended.
 
     None if the search's time is over or its GPU hours are used. Raises TrainingError, SiteError.
@@ -100,11 +100,11 @@ def ask(
     stop = None
     if wanted.pruner == "median" and comparable(space):
         stop = plan.stop_if_worse([each.curve for each in done if each.trial.state == "complete"])
-    made = [Asked(len(earlier) + place, generation, params, stop) for place, params in enumerate(asked)]
+    made = [AskedTrial(len(earlier) + place, generation, params, stop) for place, params in enumerate(asked)]
     return [replace(each, job_id=spec_of(platform, pipeline, search, each).job_id) for each in made]
 
 
-def spec_of(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: Asked) -> JobSpec:
+def spec_of(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: AskedTrial) -> JobSpec:
     """Return the order for a trial's job. Raises TrainingError for parameters that the trainer refuses."""
     merged = check_trainer(pipeline, asked.params)
     how = measuring(pipeline, merged).validation
@@ -114,7 +114,7 @@ def spec_of(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, a
     return train.job_spec(platform.config, pipeline, search.rows(), merged, Measuring(how, None), tags)
 
 
-def placed(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: Asked) -> dict[str, Any]:
+def placed(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: AskedTrial) -> dict[str, Any]:
     """Write the order of a trial for the pools, and return both as plain JSON. Raises PlacementDenied, SiteError."""
     ordered = pod_job.place(platform, pipeline, spec_of(platform, pipeline, search, asked))
     told: dict[str, Any] = json.loads(json.dumps({**asdict(asked), **asdict(ordered)}))
@@ -125,7 +125,7 @@ def run(
     platform: Platform,
     pipeline: ModelPipeline,
     search: FrozenSearch,
-    asked: Asked,
+    asked: AskedTrial,
     backend: TrainingBackend | None = None,
 ) -> Trial:
     """Run a trial on this machine, or reuse its result. Raises the errors of `TrainingBackend.run`."""
@@ -138,8 +138,10 @@ def run(
     return _read(site, spec, asked, freeze.judged_by(pipeline)[0], in_pods(platform)).trial
 
 
-def results(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: Sequence[Asked]) -> list[Result]:
-    """Return what the jobs of trials stored, by number. A trial without a usable result has failed. Raises SiteError."""
+def results(
+    platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: Sequence[AskedTrial]
+) -> list[Result]:
+    """Return what the jobs of trials stored, by number. A trial without a usable one has failed. Raises SiteError."""
     site, metric = platform.active_site(pipeline.classification), freeze.judged_by(pipeline)[0]
     ordered = sorted(asked, key=lambda each: each.number)
     specs = [spec_of(platform, pipeline, search, each) for each in ordered]
@@ -157,7 +159,7 @@ def gpu_hours(platform: Platform, pipeline: ModelPipeline, done: Sequence[Result
     return [each.trial.seconds * gpus / 3600 for each in done]
 
 
-def _read(site: Site, spec: JobSpec, asked: Asked, metric: str, pods: bool) -> Result:
+def _read(site: Site, spec: JobSpec, asked: AskedTrial, metric: str, pods: bool) -> Result:
     record, result = Record(site, spec), None
     try:
         result = record.result()
@@ -169,7 +171,12 @@ def _read(site: Site, spec: JobSpec, asked: Asked, metric: str, pods: bool) -> R
     ran = list(_attempts(record)) if pods else []
     place = next((str(each["pool"]) for each in reversed(ran)), "local" if result or not pods else "")
     seconds = sum(float(each.get("seconds") or 0.0) for each in ran)
-    known = {"number": asked.number, "generation": asked.generation, "params": dict(asked.params), "job": spec.job_id}
+    known: dict[str, Any] = {
+        "number": asked.number,
+        "generation": asked.generation,
+        "params": dict(asked.params),
+        "job": spec.job_id,
+    }
     name = f"{VALIDATED}{metric}"
     if result is None or result.validation is None or name not in result.metrics:
         return Result(Trial(**known, state="failed", value=None, seconds=seconds, run=None, place=place), spec, None)

@@ -45,8 +45,8 @@ def search_tasks(pipeline: ModelPipeline, candidate: Asset, training: Training) 
     def trial(search: Any, asked: Any) -> dict[str, Any]:
         from rempart.flows.search import trials
 
-        (one,) = _asked([[asked]])
-        return runtime.as_json(trials.run(runtime.platform(), runtime.model_pipeline(name), _begun(search), one))
+        (single,) = _asked([[asked]])
+        return runtime.as_json(trials.run(runtime.platform(), runtime.model_pipeline(name), _begun(search), single))
 
     @task(trigger_rule="all_done")
     def choose(search: Any, asked: Any) -> dict[str, Any]:
@@ -138,6 +138,6 @@ def _begun(search: Mapping[str, Any] | None) -> Any:
 
 def _asked(generations: Sequence[Sequence[Mapping[str, Any]] | None]) -> list[Any]:
     """Return the trials of some generations; a task that failed asked for none."""
-    from rempart.flows.search.trials import Asked
+    from rempart.flows.search.trials import AskedTrial
 
-    return [Asked.of(each) for generation in generations for each in generation or ()]
+    return [AskedTrial.of(each) for generation in generations for each in generation or ()]

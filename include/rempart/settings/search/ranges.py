@@ -15,7 +15,7 @@ MOST_TRIALS, MOST_GENERATIONS = 1000, 100
 Pruner = Literal["median", "none"]
 
 
-class Range(Strict):
+class ParameterRange(Strict):
     """Values that a search may give to a parameter: numbers from `low` to `high`, or one of `choose`."""
 
     low: int | float | None = Field(default=None, description="Smallest number. It is included.")
@@ -29,7 +29,7 @@ class Range(Strict):
     )
 
     @model_validator(mode="after")
-    def _one_of(self) -> Range:
+    def _one_of(self) -> ParameterRange:
         if self.choose is not None:
             if self.low is not None or self.high is not None or self.log:
                 raise ValueError("give either `low` and `high`, or `choose`")
@@ -45,14 +45,14 @@ class Range(Strict):
         return self
 
 
-class Search(Strict):
+class ParameterSearch(Strict):
     """A search for parameters of the trainer: trials of different values, measured on the validation part.
 
     `search_<pipeline>` runs it when you start it. It trains the candidate with the best parameters that it finds. The
     hold-out stays closed for the trials.
     """
 
-    params: dict[Name, Range] = Field(
+    params: dict[Name, ParameterRange] = Field(
         min_length=1,
         max_length=30,
         description="Parameters to search, by name. Parameters that stay as they are go into `trainer.params`.",
@@ -79,7 +79,10 @@ class Search(Strict):
     gpu_hours: float | None = Field(
         default=None,
         gt=0,
-        description="GPU hours that the trials may take together. No trial starts that would exceed them.",
+        description=(
+            "GPU hours that the trials may take together: no more trials start than fit at the mean cost so far. The "
+            "first generation always starts. Trials on this machine count none."
+        ),
     )
 
     @property
@@ -87,7 +90,7 @@ class Search(Strict):
         return -(-self.trials // self.at_once)
 
     @model_validator(mode="after")
-    def _some_generations(self) -> Search:
+    def _some_generations(self) -> ParameterSearch:
         if self.generations > MOST_GENERATIONS:
             raise ValueError(
                 f"{self.trials} trials, {self.at_once} at once, are {self.generations} generations, but at most "

@@ -34,7 +34,7 @@ _DIGITS, _TRIES = 6, 8
 
 @dataclass(frozen=True)
 class Done:
-    """A trial that has ended. `value`: its figure, None if it failed. `curve`: its smallest loss so far, by iteration."""
+    """A trial that has ended. `value`: its figure, None if it failed. `curve`: smallest loss so far, by iteration."""
 
     params: Mapping[str, Param]
     state: State
@@ -90,9 +90,8 @@ def stop_if_worse(curves: Sequence[Curve]) -> Curve:
 def best(done: Sequence[tuple[int, Done]], direction: Direction) -> int | None:
     """Return the number of the complete trial with the best value, the first of several; None without one."""
     sign = 1 if direction == "minimize" else -1
-    usable = [
-        (sign * trial.value, number) for number, trial in done if trial.state == "complete" and _told(trial.value)
-    ]
+    complete = [(number, trial) for number, trial in done if trial.state == "complete"]
+    usable = [(sign * value, number) for number, trial in complete if (value := _figure(trial)) is not None]
     return min(usable)[1] if usable else None
 
 
@@ -115,7 +114,7 @@ def importances(space: Space, done: Sequence[Done], direction: Direction) -> dic
 
     Empty if fewer than four trials are complete, or all have the same value.
     """
-    complete = [trial for trial in done if trial.state == "complete" and _told(trial.value)]
+    complete = [trial for trial in done if trial.state == "complete" and _figure(trial) is not None]
     if len(complete) < LEAST_CURVES or len({trial.value for trial in complete}) < 2:
         return {}
     with _quiet() as optuna:
@@ -171,7 +170,7 @@ def _study(space: Space, done: Sequence[Done], direction: Direction, sampler: An
     ranges = distributions(space)
     for trial in done:
         given: dict[str, Any] = {"params": dict(trial.params), "distributions": ranges}
-        if trial.state == "failed" or not _told(trial.value):
+        if trial.state == "failed" or _figure(trial) is None:
             study.add_trial(create_trial(state=TrialState.FAIL, **given))
         elif trial.state == "pruned":
             study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={1: trial.value}, **given))
@@ -197,8 +196,9 @@ def _name(params: Mapping[str, Param]) -> bytes:
     return canonical_json.encode(dict(params))
 
 
-def _told(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _figure(trial: Done) -> float | None:
+    """Return a trial's value if it is a finite number."""
+    return trial.value if trial.value is not None and math.isfinite(trial.value) else None
 
 
 def _loss_at(curve: Curve, step: int) -> float | None:

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from rempart.errors import TrainingError
-from rempart.settings.search.ranges import Range, Search
+from rempart.settings.search.ranges import ParameterRange, ParameterSearch
 from rempart.training.job import Param
 from rempart.training.trainers import trainers
 
@@ -39,7 +39,7 @@ Space = tuple[Numbers | Choices, ...]
 """Parameters to search, in the order of their names."""
 
 
-def space_of(search: Search, use: str, task: str) -> Space:
+def space_of(search: ParameterSearch, use: str, task: str) -> Space:
     """Return the space of a search. Raises TrainingError with each range that the trainer cannot take."""
     table = trainers.params_schema(use, task)
     known: Mapping[str, Mapping[str, Any]] = table.get("properties", {})
@@ -89,7 +89,7 @@ def _meant(name: str, known: Mapping[str, Any]) -> str:
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
-def _faults(declared: Range, rule: Mapping[str, Any]) -> Iterator[str]:
+def _faults(declared: ParameterRange, rule: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the trainer's table says against a range. `rule`: the JSON Schema of the parameter."""
     kind = rule.get("type")
     least, most = rule.get("minimum", float("-inf")), rule.get("maximum", float("inf"))
@@ -118,7 +118,7 @@ def _faults(declared: Range, rule: Mapping[str, Any]) -> Iterator[str]:
             yield f"`{name}` is {bound}, but the trainer takes {least:g} to {most:g}"
 
 
-def _parameter(name: str, declared: Range, rule: Mapping[str, Any]) -> Numbers | Choices:
+def _parameter(name: str, declared: ParameterRange, rule: Mapping[str, Any]) -> Numbers | Choices:
     if declared.choose is not None:
         return Choices(name, tuple(declared.choose))
     low, high = declared.low, declared.high

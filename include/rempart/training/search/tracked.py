@@ -16,7 +16,7 @@ _MLFLOW_PARENT = "mlflow.parentRunId"
 
 
 def parent(tracking: Connection, experiment: str, search: str, tags: Mapping[str, str]) -> str:
-    """Return the id of the run of a search. It is made if there is none. Raises TrackingUnavailable, TrackingRefused."""
+    """Return the id of a search's run, which is made if there is none. Raises TrackingUnavailable, TrackingRefused."""
     from mlflow.exceptions import MlflowException
 
     with session(tracking, f"open the run of search {search}") as client:

@@ -12,7 +12,6 @@ from typing import Any
 
 from rempart.models.encoding import Feature
 
-
 FIRST_TOLD = 8
 """A trial of a search tells its loss at this iteration, and then at each that is twice as late."""
 

@@ -57,18 +57,9 @@ KINDS: Mapping[Topic, tuple[Kind, ...]] = {
 NEWEST_OF_A_DAG = 5
 """Records of each topic that the page of a DAG shows."""
 OF_PIPELINES = (
-    "ingest",
-    "profile_data",
-    "preview_quarantine",
-    "materialize_features",
-    "train",
-    "search",
-    "validate_model",
-    "approve_model",
-    "roll_back_model",
-    "score",
-    "monitor",
-)
+    "ingest", "profile_data", "preview_quarantine", "materialize_features", "train", "search", "validate_model",
+    "approve_model", "roll_back_model", "score", "monitor",
+)  # fmt: skip
 OF_PLATFORM: Mapping[str, Topic] = {
     "backup_platform": "point",
     "restore_drill": "drill",

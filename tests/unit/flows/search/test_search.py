@@ -52,7 +52,7 @@ class House:
     def generation(self, number, run=True):
         asked = trials.ask(self.platform, self.pipeline, self.search, self.asked, number)
         passed_on = json.loads(json.dumps([vars(each) for each in asked]))  # through Airflow's XCom
-        assert [trials.Asked.of(each) for each in passed_on] == asked
+        assert [trials.AskedTrial.of(each) for each in passed_on] == asked
         self.asked += asked
         return [self.run(each) for each in asked] if run else asked
 
@@ -164,7 +164,7 @@ def test_a_hopeless_trial_is_pruned_in_a_later_generation_without_a_clock():
         update={"trainer": house.pipeline.trainer.model_copy(update={"params": {"max_iter": 64}})}
     )
     house.search = freeze.freeze_rows(house.platform, house.pipeline, stage.table(), "s1")
-    good = [trials.Asked(n, 1, {"learning_rate": 0.1 + 0.01 * n}, ()) for n in range(5)]
+    good = [trials.AskedTrial(n, 1, {"learning_rate": 0.1 + 0.01 * n}, ()) for n in range(5)]
     for each in good:
         house.run(each)
     house.asked = good
@@ -195,7 +195,7 @@ def test_a_job_that_tells_a_better_figure_than_its_model_gives_is_never_chosen()
     lying = trials.results(house.platform, house.pipeline, house.search, house.asked)[0]
     told = lying.result.model_copy(update={"metrics": {**lying.result.metrics, "validation_mae": 0.001}})
     house.site.write("artifacts", lying.spec.key("result.json"), told.to_json())
-    with pytest.raises(IntegrityError, match="its job tells mae 0.001 on the validation part, but its model gives"):
+    with pytest.raises(IntegrityError, match=r"its job tells mae 0\.001 on the validation part, but its model gives"):
         house.choose()
     assert house.platform.ledger.find("search") == []
 

@@ -1,9 +1,7 @@
-"""Trials of a search in pods: the mapped operator names its clusters to the policy, and each trial has its own order."""
+"""Trials of a search in pods: the mapped operator names its clusters to the policy, and each has its own order."""
 
 import pytest
-from airflow.sdk import DAG
 
-from rempart.orchestration.policies.dag_facts import task_facts
 from tests import pods
 from tests.unit.training import stage
 
@@ -11,6 +9,8 @@ from tests.unit.training import stage
 @pytest.fixture
 def mapped(tmp_path, monkeypatch):
     monkeypatch.setenv("REMPART_HOME", str(pods.project(tmp_path / "home")))
+    from airflow.sdk import DAG
+
     from rempart.orchestration.training import trial_pod
 
     pipeline = stage.pipeline()
@@ -23,6 +23,8 @@ def mapped(tmp_path, monkeypatch):
 
 
 def test_the_policy_sees_every_cluster_that_a_trial_may_use(mapped):
+    from rempart.orchestration.policies.dag_facts import task_facts
+
     facts = task_facts(mapped)
     named = {connection.value for connection in facts.connections}
     assert named == {f"k8s_{name.replace('-', '_')}" for name in pods.POOLS if name != "gpu-us"}
@@ -30,5 +32,5 @@ def test_the_policy_sees_every_cluster_that_a_trial_may_use(mapped):
 
 
 def test_each_trial_is_an_operator_with_its_own_order(mapped):
-    one = mapped.unmap({"order": {"bucket": "artifacts", "key": "jobs/2/order.json"}})
-    assert one.pipeline == "stays_test" and one.order["key"] == "jobs/2/order.json" and one.deferrable
+    operator = mapped.unmap({"order": {"bucket": "artifacts", "key": "jobs/2/order.json"}})
+    assert operator.pipeline == "stays_test" and operator.order["key"] == "jobs/2/order.json" and operator.deferrable

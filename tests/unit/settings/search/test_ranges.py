@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from rempart.settings.search.ranges import Search
+from rempart.settings.search.ranges import ParameterSearch
 from tests.unit.training import stage
 
 RANGES = {"max_leaf_nodes": {"low": 4, "high": 31, "log": True}, "learning_rate": {"low": 0.05, "high": 0.5}}
@@ -37,7 +37,7 @@ def test_a_section_needs_only_ranges_and_keeps_whole_numbers_whole():
 )
 def test_a_range_that_says_nothing_is_refused(declared, told):
     with pytest.raises(ValidationError, match=told):
-        Search.model_validate({"params": {"x": declared}})
+        ParameterSearch.model_validate({"params": {"x": declared}})
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_range_that_says_nothing_is_refused(declared, told):
 )
 def test_limits_that_cannot_be_are_refused(search, told):
     with pytest.raises(ValidationError, match=told):
-        Search.model_validate({"params": RANGES, **search})
+        ParameterSearch.model_validate({"params": RANGES, **search})
 
 
 def test_a_search_needs_a_validation_part_and_says_how_to_add_one():
@@ -62,10 +62,12 @@ def test_a_search_needs_a_validation_part_and_says_how_to_add_one():
 
 
 def test_a_parameter_is_either_fixed_or_searched():
-    with pytest.raises(ValidationError, match="trainer.search.params.learning_rate: it stands in trainer.params, too"):
+    with pytest.raises(
+        ValidationError, match=r"trainer\.search\.params\.learning_rate: it stands in trainer.params, too"
+    ):
         pipeline(trainer={"params": {"learning_rate": 0.1}})
 
 
 def test_trials_run_on_one_node():
-    with pytest.raises(ValidationError, match="trials run on one node, but trainer.nodes is 2"):
+    with pytest.raises(ValidationError, match=r"trials run on one node, but trainer\.nodes is 2"):
         pipeline(trainer={"use": "tabular_network", "params": {}, "nodes": 2})

@@ -4,13 +4,13 @@ import pytest
 
 from rempart.errors import TrainingError
 from rempart.flows.training.check_pipeline import check_search
-from rempart.settings.search.ranges import Search
+from rempart.settings.search.ranges import ParameterSearch
 from rempart.training.search.space import Choices, Numbers, comparable, corners, space_of
 from tests.unit.training import stage
 
 
 def space(params, use="lightgbm", task="regression"):
-    return space_of(Search.model_validate({"params": params}), use, task)
+    return space_of(ParameterSearch.model_validate({"params": params}), use, task)
 
 
 def test_ranges_become_a_space_in_the_order_of_their_names():
