@@ -104,6 +104,9 @@ def _csv(file: Path) -> Sample:
     delimiter = max(",;\t|", key=first[0].count)
     source = Source.model_validate({"prefix": "x/", "encoding": encoding, "delimiter": delimiter})
     header = header_of(file.name, io.BytesIO(read.body), len(read.body), source)
+    if not header:
+        why = "a quotation mark in its first line is not closed there"
+        raise _refused(file, why, "Write each name of the header on one line, without a line break.")
     if not is_header(header, _second(first[:_FIRST_ROWS], delimiter)):
         check_names(file.name, header, _NO_HEADER)
     names = columns_of(header)
