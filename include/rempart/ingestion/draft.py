@@ -86,6 +86,9 @@ def _lines(s: Survey) -> Iterator[str]:
     check = "decide it, then run `rempart pipeline check"
     origin = f"{s.sample.told} of {shown(s.sample.name)}{s.sample.left_out}"
     yield f"# Drafted from {origin}. Each line marked CHECK is a guess: {check} {s.name}`."
+    if s.totals:
+        rows = "1 row has" if s.totals == 1 else f"{s.totals:,} rows have"
+        yield f"# {rows} almost only empty cells, as a line of totals has: such rows go to quarantine."
     yield f"name: {s.name}"
     yield "description: To be written      # CHECK: what is predicted, for whom"
     yield (
@@ -188,6 +191,9 @@ def _column(column: ColumnFacts, s: Survey) -> str:
         notes.append(f"{column.name} alone almost determines {s.target.name}: is it known at `event`?")
     if column is s.target:
         later = f"set `known:` of {column.name} under `schema` to that moment"
+        if s.open_days:
+            page = "docs/how-to/add-a-pipeline.md#your-target-comes-later-than-the-row"
+            notes.append(f"no row of the newest {s.open_days} days has it: it comes later than the row ({page})")
         notes.append(f"the target. If it is known later than `prediction.at`, {later}")
     return "{" + ", ".join(parts) + "}" + (f"    # CHECK: {'; '.join(notes)}" if notes else "")
 
@@ -268,12 +274,17 @@ def _learning(s: Survey) -> Iterator[str]:
     yield f"prediction: {{target: {target}, task: {task}, at: event}}    # CHECK: {_other_target(s)}"
     tested = "models are tested on the newest days, and do not learn from them"
     fixed = "With `start: DATE`, no row from that date on is learned from, until you move it"
+    if s.open_days:
+        tested += f". No row of the newest {s.open_days} days has {s.target.name}, so fewer days are measured"
     yield f"holdout: {{column: {time}, last: {s.last_days}d}}    # CHECK: {tested}. {fixed}"
     yield ""
     yield from _trainer(s.sample.rows, skewed=s.skewed and metric == "mae")
     yield ""
     yield "gate:"
     yield f"  metric: {metric}"
+    if s.positive:
+        found = "the class that you look for: the rarer one is drafted. pr_auc, f1 and cost ask for it"
+        yield f"  positive: {yaml_word(s.positive)}    # CHECK: {found}"
     ceiling = f"a worse {metric} never passes, and every model must also beat the baseline"
     guess = (
         f"the {metric} of always guessing {'the mean' if numeric else 'the shares of the classes'}, and a quarter more"

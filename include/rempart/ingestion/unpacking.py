@@ -145,7 +145,7 @@ def wrong_header(header: Sequence[str], columns: Sequence[str], delimiter: str) 
     faults = [
         len(header) == 1 < len(columns) and f"there is one column: {separated}",
         missing and f"missing columns: {', '.join(missing)}",
-        unexpected and f"columns missing in the schema, at positions {', '.join(unexpected[:20])}",
+        unexpected and f"columns that the pipeline file does not name, at positions {', '.join(unexpected[:20])}",
         twice and f"columns that occur twice: {', '.join(twice)}",
     ]
     return "; ".join(fault for fault in faults if fault) or None

@@ -50,7 +50,8 @@ def stored_result(site: Site, spec: JobSpec) -> JobResult:
     except ObjectMissing as cause:
         raise TrainingError(
             f"run job {spec.job_id}: it succeeded but stored no result at site '{site.name}'",
-            "Read the job's log. A trainer must not end the process itself.",
+            "Read the job's log: a trainer must not end the process itself. If objects of the bucket were deleted "
+            "meanwhile, run it again.",
         ) from cause
     return parse_result(body, spec.job_id)
 

@@ -7,7 +7,6 @@ name.
 from __future__ import annotations
 
 import hashlib
-import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -17,15 +16,16 @@ from pathlib import Path
 from typing import Literal
 
 from rempart.errors import IngestError, IntegrityError, ObjectMissing, SiteError, SiteFenced
+from rempart.flows.ingestion.header_faults import HeaderFault, header_fault, remedy
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ingestion.content import evolution, parquet_cut
 from rempart.ingestion.parsing import formats
 from rempart.ingestion.reading import check_format, header_of
-from rempart.ingestion.sampling.names import header_entries, plain_name, shown
+from rempart.ingestion.sampling.names import shown
 from rempart.ingestion.unpacking import MAX_BYTES, Unreadable, unpacked
 from rempart.settings.pipeline import Pipeline
-from rempart.settings.sources import COLUMN, DerivedSource
+from rempart.settings.sources import DerivedSource
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.s3.site import file_sha256
 
@@ -33,38 +33,12 @@ PART = 8 << 20
 """Bytes of one request. A file of at most so many bytes is written in one request."""
 _BLOCK = 1 << 20
 _TYPE = "text/csv"
-_DELIMITERS = (";", "\t", "|", ",")
 
 Step = Literal["upload", "check"]
 Progress = Callable[[Step, str, int], object]
 """Is called with the step, the name of the file, and the number of bytes done since the last call."""
 State = Literal["new", "waiting", "ingested"]
 """`waiting`: the same bytes wait under this name already. `ingested`: they were ingested before."""
-
-
-@dataclass(frozen=True)
-class HeaderFault:
-    """Why the header of a file does not fit a pipeline; each is empty if there is no such fault."""
-
-    file: str
-    missing: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
-    twice: tuple[str, ...] = ()
-    other: str = ""
-
-    def line(self) -> str:
-        """Return the file and its fault as text."""
-        return f"{shown(self.file)}: {self.what()}"
-
-    def what(self) -> str:
-        """Return the fault as text."""
-        told = [
-            self.missing and f"it lacks {_columns(self.missing)}",
-            self.extra and f"{_columns(self.extra)} {'is' if len(self.extra) == 1 else 'are'} not in the pipeline file",
-            self.twice and f"{_columns(self.twice)} occurs twice",
-            self.other,
-        ]
-        return "; ".join(part for part in told if part)
 
 
 @dataclass(frozen=True)
@@ -93,64 +67,6 @@ class Delivered:
     waiting: int = 0
 
 
-def header_fault(name: str, header: Sequence[str], pipeline: Pipeline) -> HeaderFault | None:
-    """Compare the header of a file with the columns of a pipeline; None if they fit. Pure.
-
-    If few columns fit, the first line may be a row, whose values are not repeated.
-    """
-    columns = list(pipeline.source.names(pipeline.columns).values())
-    missing = tuple(column for column in columns if column not in header)
-    extra = tuple(column for column in header if column not in columns)
-    if spelled := _spelled(missing, extra, pipeline):
-        entries = ", ".join(header_entries(spelled))
-        left = tuple(column for column in extra if column not in spelled)
-        verb = "change `header` of `source` to" if pipeline.source.header else "add to `source`:"
-        told = f"it spells columns in another way. In the pipeline file, {verb} header: {{{entries}}}"
-        return HeaderFault(name, extra=left, other=told)
-    if len(missing) == len(columns):
-        return HeaderFault(name, other=_no_column(header, pipeline))
-    twice = tuple(column for column in columns if header.count(column) > 1)
-    if 2 * len(missing) > len(columns):
-        return HeaderFault(name, missing, (), twice, f"columns that the pipeline file does not have: {len(extra)}")
-    return HeaderFault(name, missing, extra, twice) if missing or extra or twice else None
-
-
-def _spelled(missing: Sequence[str], extra: Sequence[str], pipeline: Pipeline) -> dict[str, str]:
-    """Return the map of header names with which a file has all columns; empty if it lacks one. Pure."""
-    spelled, others = dict(pipeline.source.header), dict[str, list[str]]()
-    for other in extra:
-        others.setdefault(_plain(other), []).append(other)
-    for column, name in pipeline.source.names(pipeline.columns).items():
-        if name not in missing:
-            continue
-        meant = {*others.get(_plain(name), ()), *others.get(_plain(column), ())}
-        if len(meant) != 1 or not meant.isdisjoint(spelled):
-            return {}
-        spelled.pop(name, None)
-        spelled[meant.pop()] = column
-    return spelled if missing else {}
-
-
-def _no_column(header: Sequence[str], pipeline: Pipeline) -> str:
-    declared = pipeline.source.delimiter
-    first = declared.join(header)
-    for other in _DELIMITERS:
-        if other != declared and set(first.split(other)) & set(pipeline.source.names(pipeline.columns).values()):
-            return f"its columns are separated by {other!r}, but the pipeline file declares {declared!r}"
-    return "its first line names none of the pipeline's columns; a delivery begins with a header"
-
-
-def _plain(column: str) -> str:
-    """Return a column's name without what differs between two spellings of it."""
-    return plain_name(column).replace("_", "")
-
-
-def _columns(names: Sequence[str]) -> str:
-    listed = ", ".join(f"'{shown(name[:50])}'" for name in names[:10])
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return f"column{'' if len(names) == 1 else 's'} {listed}{more}"
-
-
 def check(pipeline: Pipeline, files: Sequence[Path], largest: int = MAX_BYTES) -> None:
     """Check that every file can be read and has the pipeline's header. Nothing is contacted.
 
@@ -164,33 +80,8 @@ def check(pipeline: Pipeline, files: Sequence[Path], largest: int = MAX_BYTES) -
     if faults := [*_faults(pipeline, files, largest)]:
         raise IngestError(
             f"deliver to '{pipeline.name}': nothing was uploaded. " + "\n  ".join(fault.line() for fault in faults),
-            _remedy(pipeline, faults),
+            remedy(pipeline, faults),
         )
-
-
-def _remedy(pipeline: Pipeline, faults: Sequence[HeaderFault]) -> str:
-    """Return what to do about files that cannot be deliveries, with the lines for columns that were added. Pure."""
-    told = []
-    missing = {name for fault in faults for name in fault.missing}
-    given = pipeline.source.names(pipeline.columns)
-    empty = [given[name] for name, column in pipeline.columns.items() if column.nullable]
-    if absent := [name for name in empty if name in missing]:
-        told.append(
-            f"C{_columns(absent)[1:]} may be empty, but the header has to name {'it' if len(absent) == 1 else 'them'}: "
-            "a column that was renamed would become empty without a word. Add the name, and leave its cells empty."
-        )
-    file = f"include/pipelines/{pipeline.name}.yaml"
-    extra = dict.fromkeys(name for fault in faults for name in fault.extra)
-    added = [name for name in extra if re.fullmatch(COLUMN, name)]
-    if not added:
-        told.append(f"If the file is right, correct {file}")
-    else:
-        lines = ", ".join(f"`{name}: {{type: ..., known: ..., nullable: true}}`" for name in added[:3])
-        told.append(
-            f"If the file is right, add to `schema` of {file}: {lines}; or, if a column was renamed, `renamed_from` "
-            "(docs/how-to/rows-that-change.md#columns-that-change)"
-        )
-    return f"Correct the file. {' '.join(told)} and run `rempart pipeline check {pipeline.name}`."
 
 
 def _faults(pipeline: Pipeline, files: Sequence[Path], largest: int) -> Iterator[HeaderFault]:

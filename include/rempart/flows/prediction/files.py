@@ -73,7 +73,8 @@ def scored(champion: Champion, pipeline: Pipeline, file: Path) -> Iterator[Score
             needed = ", ".join(column.name for column in champion.model.inputs)
             raise PredictionError(
                 f"predict the rows of {file.name}: {fault}",
-                f"Correct the file. The model reads these columns of it: {needed}.",
+                f"Correct the file. The model reads these columns of it: {needed}. Leave out columns that the pipeline "
+                "file does not name. If one is a column of it by a new name, map this name in `source.header`.",
             )
         key = [column for column in pipeline.key if column in read_as.columns]
         lacking = tuple(each.name for each in absent(champion.model.inputs, read_as.columns))

@@ -114,12 +114,30 @@ def _of_text(cells: recognise.Cells, dialect: Dialect, zeros: bool) -> str:
         return "always empty in these rows"
     if zeros:
         return "digits that begin with 0: kept as text"
+    if unit := _unit(cells):
+        derived = "make numbers of them in a derived pipeline (docs/how-to/join-two-pipelines.md#numbers-with-a-unit)"
+        return (
+            f"numbers with {json.dumps(unit, ensure_ascii=False)}: let the source write the number alone, or {derived}"
+        )
     for form in get_args(DateFormat):
         if time := recognise.time_in(cells, Dialect(dates=form)):
             return f"{time[0]}s written {form}, but `dates` is {dialect.dates}: write all of a file in the same form"
     return ""
 
 
+def _unit(cells: recognise.Cells) -> str:
+    """Return the unit that stands before or behind almost every number of a column, such as EUR; else "". Pure."""
+    units = Counter[str]()
+    for text, count in cells.items():
+        if found := _WITH_UNIT.fullmatch(text):
+            units[found["before"] or found["behind"] or ""] += count
+    unit, most = max(units.items(), key=lambda pair: pair[1], default=("", 0))
+    return unit if recognise.few(sum(cells.values()) - most, sum(cells.values())) else ""
+
+
+_WITH_UNIT = re.compile(
+    r"(?P<before>EUR|USD|CHF|GBP|[€$£¥])?\s*[+-]?\d[\d.,]*\s*(?P<behind>[€$£¥%‰]|[^\W\d_][^\W_]{0,5})?"
+)
 _LEADING_ZERO = re.compile(r"0[0-9]+")
 
 

@@ -37,6 +37,12 @@ _OTHERS = {
 """What a draft says of an encoding that it guessed."""
 _NAME = r"[a-z][a-z0-9_]{0,49}"
 _RENAME = "Rename them in the first line, such as booking_id."
+_NO_HEADER = (
+    "If the file has no header, add one. If it has: no number or date stands in the second line, so the first could be "
+    "a row, too. Rename them in the first line, such as booking_id."
+)
+_FIRST_ROWS = 100
+"""Lines in which the header and the first row end: a quoted field may have line breaks."""
 _MISSING = {"na", "nan", "null", "none", "nil"}
 
 
@@ -98,9 +104,11 @@ def _csv(file: Path) -> Sample:
     delimiter = max(",;\t|", key=first[0].count)
     source = Source.model_validate({"prefix": "x/", "encoding": encoding, "delimiter": delimiter})
     header = header_of(file.name, io.BytesIO(read.body), len(read.body), source)
-    second = _fields(first[1:2], delimiter)
-    if not is_header(header, second):
-        check_names(file.name, header)
+    if not header:
+        why = "a quotation mark in its first line is not closed there"
+        raise _refused(file, why, "Write each name of the header on one line, without a line break.")
+    if not is_header(header, _second(first[:_FIRST_ROWS], delimiter)):
+        check_names(file.name, header, _NO_HEADER)
     names = columns_of(header)
     columns = [names[name] for name in header]
     source = source.model_copy(update={"header": names})
@@ -130,10 +138,13 @@ def _first_lines(text: str) -> Sequence[str]:
     return re.split(r"\r\n|\r|\n", text[:_START].removeprefix("\ufeff"))
 
 
-def _fields(lines: Sequence[str], delimiter: str) -> Sequence[str]:
-    """Return the fields of the first of these lines; none if its quotes are wrong, or a field is too long."""
+def _second(lines: Sequence[str], delimiter: str) -> Sequence[str]:
+    """Return the fields of the second row, which may have several lines; none if quotes are wrong, or a field is too
+    long."""
+    rows = csv.reader(lines, delimiter=delimiter)
     try:
-        return next(csv.reader(lines, delimiter=delimiter), [])
+        next(rows, [])
+        return next(rows, [])
     except csv.Error:
         return []
 

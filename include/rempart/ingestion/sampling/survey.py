@@ -35,6 +35,8 @@ _SKEWED = 0.9
 """Share of the mean's absolute error below which the median's shows a skewed target."""
 _LARGEST = 1e308
 """Largest limit of a draft."""
+_TOTALS = 100
+"""A row with almost only empty cells is a line of totals if it is at most one of so many."""
 DENSE = 2_000_000
 """Rows of a partition above which shorter periods are proposed: a late row rewrites its partition."""
 
@@ -46,7 +48,8 @@ class Survey:
     `earlier`: date columns that lie before the row's time, or on its day. `leaks`: columns that alone almost determine
     the target. `together`: columns that are empty in the same rows as the target or a date. `orders`: of
     dates. `last_year`: of the range of the row's time. `limit`: of the rows that the drafted file accepts. `skewed`:
-    a few large numbers of the target rule its mean.
+    a few large numbers of the target rule its mean. `totals`: rows with almost only empty cells, which are not looked
+    at. `open_days`: the newest days, of which no row has a target. `positive`: the rarer of two classes.
     """
 
     name: str
@@ -69,6 +72,9 @@ class Survey:
     together: Mapping[str, str] = field(default_factory=dict)
     orders: Sequence[Order] = ()
     skewed: bool = False
+    totals: int = 0
+    open_days: int = 0
+    positive: str = ""
 
     def named(self, *types: str) -> list[ColumnFacts]:
         """Return columns of these types, or of all, that are neither key nor target."""
@@ -86,6 +92,7 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     target_name = sample.header.get(target_name, target_name) if target_name is not None else None
     source = shown(sample.name)
     guessed, table = _guessed(sample)
+    table, totals = without_totals(table)
     dialect = guessed.dialect
     columns = tuple(
         column_facts(column, table[column], sample.declared.get(column), dialect) for column in table.column_names
@@ -103,7 +110,9 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     if target is None:
         target = chosen_target(source, columns, key.columns, target_name or "")
     days = _days(source, table, times[0].name, dialect)
-    split = days[int(len(days) * 0.8)]
+    with_target = table.filter(table[target.name].is_valid())
+    known = _days(source, with_target, times[0].name, dialect) if target.nullable else days
+    split = known[int(len(known) * 0.8)]
     good = _accepted(columns, key.columns, (*key.columns, times[0].name, target.name), table, sample.declared, dialect)
     months = max(1.0, ((days[-1] - days[0]).days + 1) / 30.4)
     found = Survey(
@@ -130,7 +139,26 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     later = [target.name, *(c.name for c in dated)]
     together = _together(table, [c.name for c in found.named() if c.nullable], later)
     found = replace(found, together=together, orders=orders(columns, table, dialect))
+    classes = Counter(good[target.name].drop_null().to_pylist()) if target.type == "category" else Counter[str]()
+    rarer = min(classes, key=lambda label: (classes[label], label)) if len(target.values) == len(classes) == 2 else ""
+    found = replace(found, totals=totals, open_days=(days[-1] - known[-1]).days, positive=rarer)
     return replace(found, leaks=leaks(found.named(), target, table, dialect))
+
+
+def without_totals(table: pa.Table) -> tuple[pa.Table, int]:
+    """Return a table without the few rows of which at most one cell in four is filled, such as a line of totals, and
+    how many these are; all rows if there are more, or if such a row is no exception. Pure."""
+    import numpy as np
+    import pyarrow as pa
+
+    filled = np.zeros(table.num_rows, np.int64)
+    for column in table.columns:
+        filled += column.is_valid().to_numpy()
+    almost_empty = 4 * filled <= table.num_columns
+    count = int(almost_empty.sum())
+    if not count or count * _TOTALS > table.num_rows or 2 * int(np.median(filled)) < table.num_columns:
+        return table, 0
+    return table.filter(pa.array(~almost_empty)), count
 
 
 def _together(table: pa.Table, columns: Iterable[str], later: Collection[str]) -> dict[str, str]:

@@ -1,0 +1,60 @@
+"""A draft of a file as a company's system exports it: rows of several lines, totals, units, an outcome that is open."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from rempart.errors import PipelineError
+from rempart.ingestion.draft import draft_pipeline
+from tests.unit.ingestion.test_draft import load, write
+
+
+def contracts(rows: int = 400, more: str = "") -> str:
+    """Return renewals of contracts, of which the newest 60 days have no outcome; `more` stands at the end."""
+    lines = []
+    for n in range(rows):
+        day = date(2025, 1, 1) + timedelta(days=n)
+        left = ("ja" if n % 12 == 5 else "nein") if n < rows - 60 else ""
+        note = '"zu teuer\nruft an"' if n % 40 == 0 else ""
+        lines.append(f"V-{n};{day:%d.%m.%Y};{n % 5};{n % 90},50 €;{note};{left}")
+    return "\n".join(["Vertrag;Datum;Stufe;Abschlag (€);Notiz;Gekündigt", *lines]) + f"\n{more}"
+
+
+def test_a_first_row_of_several_lines_hides_no_header(tmp_path: Path) -> None:
+    pipeline = load(draft_pipeline(write(tmp_path / "renewals.csv", contracts()), target="Gekündigt"))
+    assert pipeline.source.header["Abschlag (€)"] == "abschlag" and pipeline.key == ["vertrag"]
+    quoted = contracts().replace("Abschlag (€)", '"Abschlag\n(€)"')
+    with pytest.raises(PipelineError, match="a quotation mark in its first line is not closed there"):
+        draft_pipeline(write(tmp_path / "quoted.csv", quoted))
+    with pytest.raises(PipelineError, match="lower case") as refused:
+        draft_pipeline(write(tmp_path / "rows.csv", "\n".join(contracts().splitlines()[2:])))
+    assert "If the file has no header, add one" in refused.value.hint
+
+
+def test_a_line_of_totals_makes_no_column_nullable_and_is_told(tmp_path: Path) -> None:
+    plain = draft_pipeline(write(tmp_path / "renewals.csv", contracts()), target="Gekündigt")
+    with_totals = draft_pipeline(write(tmp_path / "renewals.csv", contracts(more="Summe;;;;;\n")), target="Gekündigt")
+    told = "# 1 row has almost only empty cells, as a line of totals has: such rows go to quarantine."
+    assert told in with_totals.splitlines() and told not in plain
+    assert load(with_totals).columns == load(plain).columns
+    many = draft_pipeline(write(tmp_path / "renewals.csv", contracts(more="x;;;;;\n" * 9)), target="Gekündigt")
+    assert "almost only empty" not in many and load(many).columns["stufe"].nullable
+
+
+def test_a_number_with_a_unit_is_told_and_an_identifier_is_none(tmp_path: Path) -> None:
+    text = draft_pipeline(write(tmp_path / "renewals.csv", contracts()), target="Gekündigt")
+    (amount,) = (line for line in text.splitlines() if line.startswith("  abschlag:"))
+    assert 'numbers with "€": let the source write the number alone' in amount and "#numbers-with-a-unit" in amount
+    (contract,) = (line for line in text.splitlines() if line.startswith("  vertrag:"))
+    assert "numbers with" not in contract
+
+
+def test_a_target_that_comes_later_is_told_and_leaves_rows_to_learn_from_and_to_measure(tmp_path: Path) -> None:
+    text = draft_pipeline(write(tmp_path / "renewals.csv", contracts()), target="Gekündigt")
+    assert "no row of the newest 60 days has it: it comes later than the row" in text
+    pipeline = load(text)
+    assert pipeline.holdout and pipeline.holdout.last == timedelta(days=60 + 67)
+    assert pipeline.gate.positive == "ja"
