@@ -293,11 +293,8 @@ DIFFERENCE = "onnx_difference"
 class Validated(Strict):
     """How a job validated. `begins`: first day or instant of the part, if by time. `chosen`: parameters that it chose,
     such as the number of iterations. `refit`: whether the model was then trained on all rows. `interval`: the measured
-    width, if the model gives intervals. `operating`: from which chance on it answers with the positive class, if the
-    order has costs.
-
-    Of a trial of a search, `curve`: its smallest loss on the part so far, at some iterations; `stopped_at`: the
-    iteration at which the order's `stop_if_worse` ended it.
+    width. `operating`: from which chance on it answers with the positive class. `curve`: a trial's smallest loss so
+    far, at some iterations; `stopped_at`: the iteration at which `stop_if_worse` ended it.
     """
 
     rows_fit: int = Field(ge=1)
