@@ -76,9 +76,9 @@ def make(order: ReproductionOrder) -> outputs.Outputs:
 def main() -> None:
     order = ReproductionOrder.model_validate_json(sys.stdin.buffer.read())
 
-    def trained() -> tuple[bytes, Mapping[str, float]]:
+    def trained() -> tuple[bytes, trial.TrialAnswer]:
         made = make(order)
-        return made.files[onnx_format.MODEL_FILE], made.metrics
+        return made.files[onnx_format.MODEL_FILE], trial.TrialAnswer(metrics=made.metrics)
 
     trial.answer(trained, order.model)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -46,8 +46,8 @@ class TrialAnswer(Strict):
     hint: str = ""
 
 
-def ask(module: str, order: Strict, use: str, limit: timedelta, what: str) -> dict[str, float]:
-    """Return the metrics of a module that trains in a process of its own, with no key of a site.
+def ask(module: str, order: Strict, use: str, limit: timedelta, what: str) -> TrialAnswer:
+    """Return the answer of a module that trains in a process of its own, with no key of a site.
 
     `use`: the trainer; `limit`: after which the process is ended; `what`: of the errors. Raises TrainingError.
     """
@@ -75,15 +75,14 @@ def ask(module: str, order: Strict, use: str, limit: timedelta, what: str) -> di
         ) from None
     if given.fault:
         raise TrainingError(given.fault, given.hint)
-    return given.metrics
+    return given
 
 
-def answer(make: Callable[[], tuple[bytes, Mapping[str, float]]], model: str) -> None:
-    """Write a model (ONNX) into the file `model`, and its metrics, or why there is none, to standard output."""
+def answer(make: Callable[[], tuple[bytes, TrialAnswer]], model: str) -> None:
+    """Write a model (ONNX) into the file `model`, and the answer, or why there is no model, to standard output."""
     try:
-        body, measured = make()
+        body, given = make()
         Path(model).write_bytes(body)
-        given = TrialAnswer(metrics=dict(measured))
     except RempartError as error:
         given = TrialAnswer(fault=error.what, hint=error.hint)
     sys.stdout.buffer.write(canonical_json.encode(given.model_dump(mode="json")) + b"\n")
@@ -102,9 +101,9 @@ def train(order: TrialOrder) -> learning.Learned:
 def main() -> None:
     order = TrialOrder.model_validate_json(sys.stdin.buffer.read())
 
-    def make() -> tuple[bytes, Mapping[str, float]]:
+    def make() -> tuple[bytes, TrialAnswer]:
         learned = train(order)
-        return learned.model.body, learned.metrics
+        return learned.model.body, TrialAnswer(metrics=learned.metrics)
 
     answer(make, order.model)
 

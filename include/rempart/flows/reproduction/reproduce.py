@@ -149,8 +149,8 @@ def _trained(pipeline: ModelPipeline, spec: JobSpec, rows: bytes) -> tuple[bytes
         file.write_bytes(rows)
         order = ReproductionOrder(spec=spec, rows=str(file), model=str(model))
         what = f"reproduce job {spec.job_id}"
-        own = trial.ask("rempart.training.reproduction", order, spec.trainer.use, pipeline.trainer.timeout, what)
-        return model.read_bytes(), own
+        answer = trial.ask("rempart.training.reproduction", order, spec.trainer.use, pipeline.trainer.timeout, what)
+        return model.read_bytes(), answer.metrics
 
 
 def _scores(

@@ -75,9 +75,9 @@ def train(pipeline: ModelPipeline, rows: datasets.TrainingRows) -> TriedModel:
             validation=orders.measuring(pipeline, params).validation,
         )
         what = f"try to train {pipeline.name}"
-        measured = trial.ask("rempart.training.trial", order, trainer.use, pipeline.trainer.timeout, what)
+        answer = trial.ask("rempart.training.trial", order, trainer.use, pipeline.trainer.timeout, what)
         seconds = time.monotonic() - began
-        return TriedModel(_scores(pipeline, rows.held_out, model.read_bytes()), seconds, measured)
+        return TriedModel(_scores(pipeline, rows.held_out, model.read_bytes()), seconds, answer.metrics)
 
 
 def _scores(pipeline: ModelPipeline, rows: pa.Table, body: bytes) -> dict[str, float]:
