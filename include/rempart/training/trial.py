@@ -82,7 +82,7 @@ def ask(module: str, order: Strict, use: str, limit: timedelta, what: str) -> Tr
 
 
 def answer(make: Callable[[], tuple[bytes, TrialAnswer]], model: str) -> None:
-    """Write a model (ONNX) into the file `model`, and the answer, or why there is none, to standard output."""
+    """Write a model (ONNX) into the file `model`, and the answer, or why there is no model, to standard output."""
     try:
         body, given = make()
         Path(model).write_bytes(body)
