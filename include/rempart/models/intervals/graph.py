@@ -40,8 +40,11 @@ def with_bounds(body: bytes, width: Width, some: np.ndarray[Any, np.dtype[np.flo
             f"add intervals to the model: its graph has a value named '{taken[0][:80]}' already",
             "Rename it in the trainer's code, or remove `trainer.intervals`.",
         )
-    constants = {"rows": ([-1, 1], TensorProto.INT64, [2]), "factor": ([width.factor], TensorProto.FLOAT, [1])}
-    nodes = [
+    constants: dict[str, tuple[list[Any], int, list[int]]] = {
+        "rows": ([-1, 1], TensorProto.INT64, [2]),
+        "factor": ([width.factor], TensorProto.FLOAT, [1]),
+    }
+    nodes: list[tuple[str, list[str], str, dict[str, Any]]] = [
         ("Cast", [prediction], "number", {"to": TensorProto.FLOAT}),
         ("Reshape", [f"{_OWN}number", f"{_OWN}rows"], "column", {}),
     ]
