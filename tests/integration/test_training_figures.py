@@ -1,6 +1,7 @@
 """What a job measured itself, how often a hold-out was opened, and rules of the gate, on the stack's real MLflow."""
 
 import pytest
+from mlflow.models import get_model_info
 
 from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.train import train_on
@@ -16,8 +17,10 @@ TABLE = stage.table()
 def test_what_a_job_measured_itself_and_each_opening_of_the_hold_out_are_on_record(scratch):
     platform, pipeline = scratch
     trainer = {"params": {"max_iter": 300, "learning_rate": 0.3, "early_stopping_rounds": 5}}
+    trainer |= {"intervals": {"coverage": 0.8}}
+    gate = {**stage.definition()["gate"], "rules": [{"kind": "coverage", "at_least": 0.5, "max_width": 40}]}
     parts = {"validation": {"last": "60d", "gap": "7d"}, "backtest": {"origins": 2, "every": "30d"}}
-    made = stage.pipeline(pipeline.name, trainer=trainer, **parts)
+    made = stage.pipeline(pipeline.name, trainer=trainer, gate=gate, **parts)
     backend = stage.InProcess(platform.active_site("personal"), platform.connections)
     result = train_on(platform, made, TABLE, "s1", backend=backend)
     (record,) = [entry.body for entry in platform.ledger.find("candidate", made.name)]
@@ -25,11 +28,15 @@ def test_what_a_job_measured_itself_and_each_opening_of_the_hold_out_are_on_reco
     with session(platform.tracking()) as client:
         logged = client.get_run(result.run_id).data.metrics
         history = client.get_metric_history(result.run_id, "backtest_mae")
-    for name in ("validation_mae", "backtest_mae_mean", "backtest_mae_spread", "mae"):
+        outputs = get_model_info(f"models:/{record['model_id']}").signature.outputs
+    assert outputs.input_names() == ["prediction", "prediction_lower", "prediction_upper"]
+    for name in ("validation_mae", "backtest_mae_mean", "backtest_mae_spread", "mae", "coverage", "width"):
         assert logged[name] == pytest.approx(record["metrics"][name])
     each = [origin["metrics"]["mae"] for origin in record["backtest"]]
     assert [point.value for point in sorted(history, key=lambda point: point.step)] == pytest.approx(each)
-    assert validate(platform, made).promoted
+    judged = validate(platform, made)
+    assert judged.promoted and any("of the true values lie in their interval" in why for why in judged.reasons)
+    assert judged.metrics["coverage"] == pytest.approx(record["metrics"]["coverage"]) > 0.5
     openings = [entry.body for entry in reversed(platform.ledger.find("opening", made.name))]
     told = [(body["opening"], body["why"], body["versions"]) for body in openings]
     assert told == [(1, "registration", []), (2, "gate", [result.version])]

@@ -60,11 +60,14 @@ class IsolatedModel:
             self._ready.register(self._stdout, select.POLLIN)
             self._answer("opening")
 
-    def run(self, matrix: Any, task: str, classes: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def run(
+        self, matrix: Any, task: str, classes: int, *, bounds: bool = False
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Predict like `onnx_format.run`."""
         import numpy as np
 
-        order: dict[str, Any] = {"task": task, "classes": classes}
+        order: dict[str, Any] = {"task": task, "classes": classes, "bounds": bounds}
+        width = 1 + len(onnx_format.BOUNDS) if bounds else classes
         if matrix.nbytes <= INLINE:
             given = np.ascontiguousarray(matrix)
             answer = self._asked(order | {"shape": given.shape}, given.data.cast("B") if given.size else b"")
@@ -72,7 +75,7 @@ class IsolatedModel:
             if len(body) != answer["bytes"]:
                 self._end()
                 raise _gone("predicting")
-            return np.frombuffer(body, np.float64).reshape((-1, classes) if classes else -1)
+            return np.frombuffer(body, np.float64).reshape((-1, width) if width else -1)
         with _folder() as folder:
             file, result = folder / "matrix.npy", folder / "out.npy"
             with file.open("wb") as out:

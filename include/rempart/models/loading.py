@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rempart.errors import ModelRefused
 from rempart.models import onnx_format, predictions
 from rempart.models.encoding import Feature, encode, matrix_columns
+from rempart.models.gates.thresholds import OperatingPoint
 from rempart.models.inputs import Input
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.tracking import session
@@ -41,7 +42,8 @@ class LoadedModel:
     """A model whose files match the record.
 
     `inputs`: columns of the source that its features are made of. `sha256` and `size` (bytes): of its model.onnx.
-    `ignored`: unrecorded files in MLflow, which were not read.
+    `ignored`: unrecorded files in MLflow, which were not read. `coverage`: what its intervals shall cover; None if it
+    gives none. `operating`: how it answers with one of two classes; None: with the most probable one.
     """
 
     name: str
@@ -54,6 +56,8 @@ class LoadedModel:
     _model: IsolatedModel = field(repr=False)
     ignored: tuple[str, ...] = ()
     size: int | None = None
+    coverage: float | None = None
+    operating: OperatingPoint | None = None
 
     @property
     def ignored_line(self) -> str:
@@ -76,16 +80,27 @@ class LoadedModel:
         return pa.concat_tables([self._predict(features.slice(start, size)) for start in starts])
 
     def _predict(self, features: pa.Table) -> pa.Table:
-        return predictions.named(self.task, self.target, self.figures(encode(self.features, features)))
+        answers = self.answers(encode(self.features, features))
+        return predictions.named(self.task, self.target, answers, self.operating)
 
     def figures(self, matrix: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return the model's figures for an encoded matrix, as `predictions.named` takes them. Raises ModelRefused."""
+        """Return what the model predicts for an encoded matrix: [n], or [n, classes]. Raises ModelRefused."""
+        return self._run(matrix, bounds=False)
+
+    def answers(self, matrix: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return what the model answers for an encoded matrix, as `predictions.named` takes it. Raises ModelRefused."""
+        return self._run(matrix, bounds=self.coverage is not None)
+
+    def _run(
+        self, matrix: np.ndarray[Any, np.dtype[np.float32]], *, bounds: bool
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
         import numpy as np
 
         classes = len(self.target.values) if self.target else 0
         if not len(matrix):
-            return np.zeros((0, classes) if classes else 0)
-        return self._model.run(matrix, self.task, classes)
+            width = 1 + len(onnx_format.BOUNDS) if bounds else classes
+            return np.zeros((0, width) if width else 0)
+        return self._model.run(matrix, self.task, classes, bounds=bounds)
 
     def close(self) -> None:
         """End the model's process."""
@@ -146,7 +161,21 @@ def open_verified(record: Mapping[str, Any], body: bytes, ignored: tuple[str, ..
         IsolatedModel(body),
         ignored,
         len(body),
+        coverage_of(record),
+        operating_of(record),
     )
+
+
+def coverage_of(record: Mapping[str, Any]) -> float | None:
+    """Return what the intervals of a `candidate` evidence body shall cover; None if its model gives none."""
+    asked = (record.get("trainer") or {}).get("intervals")
+    return None if asked is None else float(asked["coverage"])
+
+
+def operating_of(record: Mapping[str, Any]) -> OperatingPoint | None:
+    """Return how the model of a `candidate` evidence body answers with one of two classes; None: the most probable."""
+    found = (record.get("validation") or {}).get("operating")
+    return None if found is None else OperatingPoint.model_validate(found)
 
 
 def verify(tracking: Connection, record: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import ModelRefused
@@ -16,6 +16,8 @@ MODEL_FILE = "model.onnx"
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 """Operator domains of the ONNX standard; an operator of any other would need code from elsewhere."""
 MAX_BYTES = 512 << 20
+BOUNDS = ("lower", "upper")
+"""Outputs of a regression that gives intervals: their ends, float [n, 1] each."""
 _NAMES = """
     Abs Add And ArgMax ArgMin BatchNormalization Cast Ceil Clip Concat Constant Div Elu Equal Erf Exp Flatten Floor
     Gather Gelu Gemm Greater GreaterOrEqual HardSigmoid Identity IsInf IsNaN LayerNormalization LeakyRelu Less
@@ -115,31 +117,56 @@ def open_session(body: bytes) -> onnxruntime.InferenceSession:
     return session
 
 
-def run(session: onnxruntime.InferenceSession, matrix: Any, task: str, classes: int) -> Any:
-    """Return predictions for a float32 matrix [n, k], as float64.
-
-    Regression: [n], in the target's unit. Classification: [n, classes], the probability of each class. Raises
-    ModelRefused if the model's outputs have another shape.
-    """
+def outputs(session: onnxruntime.InferenceSession, matrix: Any) -> dict[str, Any]:
+    """Return the outputs for a float32 matrix [n, k] that are arrays of floats, by name. Raises ModelRefused."""
     import numpy as np
 
     try:
-        outputs = session.run(None, {session.get_inputs()[0].name: matrix})
+        made = session.run(None, {session.get_inputs()[0].name: matrix})
     except Exception as cause:  # as above
         raise ModelRefused(
             f"run the model: it cannot read a matrix of {matrix.shape[1]} columns ({type(cause).__name__})",
             "Train again: the recorded features differ from those of the training.",
         ) from cause
-    arrays = [np.asarray(output) for output in outputs if isinstance(output, np.ndarray)]
+    names = [output.name for output in session.get_outputs()]
+    return {
+        name: array
+        for name, array in zip(names, made, strict=True)
+        if isinstance(array, np.ndarray) and array.dtype.kind == "f"
+    }
+
+
+def run(session: onnxruntime.InferenceSession, matrix: Any, task: str, classes: int, *, bounds: bool = False) -> Any:
+    """Return predictions for a float32 matrix [n, k], as float64.
+
+    Regression: [n], in the target's unit; with `bounds` [n, 3], the prediction and the ends of its interval.
+    Classification: [n, classes], the probability of each class. Raises ModelRefused if the model's outputs have another
+    shape.
+    """
+    import numpy as np
+
+    arrays = outputs(session, matrix)
     wanted = (len(matrix),) if task == "regression" else (len(matrix), classes)
-    for array in arrays:
-        if array.dtype.kind != "f":
-            continue
+    for array in arrays.values():
         if task == "regression" and array.size == len(matrix):
-            return array.reshape(-1).astype(np.float64)
+            found = array.reshape(-1).astype(np.float64)
+            return np.column_stack([found, *_ends(arrays, len(matrix))]) if bounds else found
         if task == "classification" and array.shape == wanted:
             return array.astype(np.float64)
     raise ModelRefused(
         f"run the model: its output is not a float array of shape {list(wanted)}",
         "Return one number per row for a regression, or one probability per class for a classification (zipmap off).",
     )
+
+
+def _ends(arrays: Mapping[str, Any], rows: int) -> Iterator[Any]:
+    import numpy as np
+
+    for name in BOUNDS:
+        if name not in arrays or arrays[name].size != rows:
+            raise ModelRefused(
+                f"run the model: it has no output '{name}' with one number per row, although it was trained with "
+                "intervals",
+                "Train again: the file is not the one that the training made.",
+            )
+        yield arrays[name].reshape(-1).astype(np.float64)

@@ -2,8 +2,9 @@
 
 Its arguments are the model's file and its memory limit in bytes. It answers each order, a line of JSON, with one line:
 `{}`, or `{"what", "hint"}` of a refusal. The first line is about the model itself. An order has the task, the number of
-classes, and either files of the matrix and of the predictions, or the matrix's `shape`; then its float32 values follow
-the line, and the answer is `{"bytes"}` with so many bytes of float64 values behind it.
+classes, whether the ends of intervals are asked for (`bounds`), and either files of the matrix and of the predictions,
+or the matrix's `shape`; then its float32 values follow the line, and the answer is `{"bytes"}` with so many bytes of
+float64 values behind it.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main(model: str, memory: str) -> None:
                 matrix = np.frombuffer(given.read(4 * rows * columns), np.float32).reshape(rows, columns)
             else:
                 matrix = np.load(order["matrix"], allow_pickle=False)
-            made = onnx_format.run(session, matrix, order["task"], order["classes"])
+            made = onnx_format.run(session, matrix, order["task"], order["classes"], bounds=order["bounds"])
         except ModelRefused as cause:
             tell({"what": cause.what, "hint": cause.hint})
             continue

@@ -1,8 +1,9 @@
 """Predictions as a table with named columns.
 
-A regression has one column, `prediction`, in the target's unit. A classification has `prediction`, the label of the
-most probable class (of equal ones the first declared; null if a probability is not a number), and `probability_LABEL`
-for each class, in the declared order.
+A regression has the column `prediction`, in the target's unit, and with intervals `prediction_lower` and
+`prediction_upper`, the ends of the interval. A classification has `prediction`, the label of the
+most probable class (of equal ones the first declared; null if a probability is not a number), or of two classes the one
+that the model's operating point chooses, and `probability_LABEL` for each class, in the declared order.
 """
 
 from __future__ import annotations
@@ -11,45 +12,74 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from rempart.models.encoding import Feature
+from rempart.models.gates.thresholds import OperatingPoint, answered
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
 PREDICTION = "prediction"
+ENDS = ("prediction_lower", "prediction_upper")
+"""Columns of the ends of an interval."""
 
 
-def columns(task: str, target: Feature | None) -> dict[str, Literal["double", "string"]]:
+def is_reserved(name: str) -> bool:
+    """Return whether a prediction may have a column of that name."""
+    return name in (PREDICTION, *ENDS) or name.startswith("probability_")
+
+
+def columns(task: str, target: Feature | None, *, intervals: bool = False) -> dict[str, Literal["double", "string"]]:
     """Return the names of the columns and their types, in order."""
     if task == "regression" or target is None:
-        return {PREDICTION: "double"}
+        return dict.fromkeys((PREDICTION, *ENDS) if intervals else (PREDICTION,), "double")
     return {PREDICTION: "string", **{f"probability_{label}": "double" for label in target.values}}
 
 
-def named(task: str, target: Feature | None, figures: np.ndarray[Any, np.dtype[np.float64]]) -> pa.Table:
-    """Return a model's figures as named columns: [rows], or [rows, classes] probabilities."""
+def named(
+    task: str,
+    target: Feature | None,
+    figures: np.ndarray[Any, np.dtype[np.float64]],
+    operating: OperatingPoint | None = None,
+) -> pa.Table:
+    """Return a model's figures as named columns: [rows], [rows, 3] with intervals, or [rows, classes] probabilities.
+
+    `operating`: how one of two classes is chosen.
+    """
     import numpy as np
     import pyarrow as pa
 
-    names = list(columns(task, target))
+    names = list(columns(task, target, intervals=figures.ndim == 2))
     if task == "regression" or target is None:
-        return pa.table({PREDICTION: pa.array(figures, pa.float64())})
+        parts = figures.T if figures.ndim == 2 else [figures]
+        return pa.table([pa.array(part, pa.float64()) for part in parts], names=names)
     unknown = ~np.isfinite(figures).all(axis=1)
-    best = pa.array(figures.argmax(axis=1), pa.int64(), mask=unknown)
+    best = pa.array(answered(figures, operating), pa.int64(), mask=unknown)
     labels = pa.array(target.values, pa.string()).take(best)
     return pa.table([labels, *(pa.array(column, pa.float64()) for column in figures.T)], names=names)
 
 
 def named_rows(
-    task: str, target: Feature | None, figures: np.ndarray[Any, np.dtype[np.float64]]
+    task: str,
+    target: Feature | None,
+    figures: np.ndarray[Any, np.dtype[np.float64]],
+    operating: OperatingPoint | None = None,
 ) -> list[dict[str, Any]]:
     """Return the rows of `named` as Python values: faster for a few rows."""
     if task == "regression" or target is None:
-        return [{PREDICTION: figure} for figure in figures.tolist()]
-    names = list(columns(task, target))[1:]
+        if figures.ndim == 1:
+            return [{PREDICTION: figure} for figure in figures.tolist()]
+        return [dict(zip((PREDICTION, *ENDS), row, strict=True)) for row in figures.tolist()]
+    names, values = list(columns(task, target))[1:], target.values
+
+    def best(row: list[float]) -> str:
+        if operating is None:
+            return values[row.index(max(row))]
+        positive = operating.positive
+        return values[positive if row[positive] >= operating.threshold else 1 - positive]
+
     return [
         {
-            PREDICTION: target.values[row.index(max(row))] if all(map(math.isfinite, row)) else None,
+            PREDICTION: best(row) if all(map(math.isfinite, row)) else None,
             **dict(zip(names, row, strict=True)),
         }
         for row in figures.tolist()
@@ -57,7 +87,7 @@ def named_rows(
 
 
 def figures(predicted: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the figures of named columns, as `named` takes them."""
+    """Return the predicted figures of named columns, without ends of intervals: [rows], or [rows, classes]."""
     import numpy as np
     import pyarrow as pa
 
@@ -65,3 +95,8 @@ def figures(predicted: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
     is_regression = pa.types.is_floating(predicted.schema.field(PREDICTION).type)
     found: np.ndarray[Any, np.dtype[np.float64]] = numbers[0] if is_regression else np.column_stack(numbers)
     return found
+
+
+def ends(predicted: pa.Table) -> tuple[np.ndarray[Any, np.dtype[np.float64]], ...]:
+    """Return the lower and upper ends of the intervals, [rows] each; nothing of a table without intervals."""
+    return tuple(predicted[name].to_numpy() for name in ENDS if name in predicted.column_names)

@@ -330,6 +330,24 @@ class Prediction(Strict):
             )
 
 
+class Intervals(Strict):
+    """An interval around each predicted number, in which a share of the true values shall lie.
+
+    Its width comes from the errors on the validation part (split conformal prediction), so any trainer has it.
+    """
+
+    coverage: float = Field(
+        default=0.9, ge=0.5, le=0.99, description="Share of the true values that shall lie in their interval."
+    )
+    method: Literal["conformal", "scaled"] = Field(
+        default="conformal",
+        description=(
+            "`conformal`: the same width for each row. `scaled`: a width in proportion to the predicted amount, for "
+            "targets whose errors grow with it, such as prices."
+        ),
+    )
+
+
 class Trainer(Strict):
     """A built-in trainer, or a Python function: `include/trainers/my_model.py:fit`."""
 
@@ -348,4 +366,8 @@ class Trainer(Strict):
     )
     nodes: int = Field(
         default=1, ge=1, description=("Number of nodes. Each runs one process, and the processes share each batch.")
+    )
+    intervals: Intervals | None = Field(
+        default=None,
+        description="Intervals of a regression, measured on the validation part. Default: predictions without any.",
     )

@@ -306,7 +306,8 @@ class ModelPipeline(Pipeline):
                 if used in columns and columns[used].nullable:
                     yield f"moments.{name}: column '{used}' is nullable, but features need the moment of every row"
         task, target = self.prediction.task, columns.get(self.prediction.target)
-        yield from gates.faults(self.gate, task, target, columns, self._wrong)
+        intervals = self.trainer.intervals is not None
+        yield from gates.faults(self.gate, task, target, columns, self._wrong, intervals=intervals)
         yield from (leaks := list(self._leaks()))
         if not leaks and not self.used_views():  # their types are in other files
             yield from across.faults(self.expressions, self.features, columns)

@@ -12,6 +12,8 @@ from rempart.models import metrics
 from rempart.models.encoding import Feature, encode
 from rempart.models.explanations.measure import explain
 from rempart.models.gates import measures
+from rempart.models.gates.thresholds import OperatingPoint
+from rempart.models.intervals.figures import covered
 from rempart.settings.gates.gate import Gate
 from rempart.training import plots
 from rempart.training.job import JobSpec
@@ -39,17 +41,23 @@ def measure(
     rows: pa.Table,
     gate: Gate,
     time: str | None = None,
+    bounded: Callable[[Any], Any] | None = None,
+    operating: OperatingPoint | None = None,
 ) -> HeldOutFigures:
     """Return the figures of a job's model: the metrics that are always computed, and those of the gate.
 
     `features`: those that the model sees; `predict`: from a float32 matrix to figures, as `models.loading` gives it;
-    `time`: column of dates or instants by which errors are told. Raises TrainingError, also if a metric is not a finite
-    number; ModelRefused.
+    `time`: column of dates or instants by which errors are told; `bounded`: as `predict`, with the ends of intervals,
+    [n, 3], None for a model without intervals; `operating`: how it answers with one of two classes. Raises
+    TrainingError, also if a metric is not a finite number; ModelRefused.
     """
     target = spec.target.feature()
     matrix, truth = encode(features, rows), metrics.target_values(target, rows)
     predicted = predict(matrix)
-    measured = measures.score(measures.of_gate(gate, spec.task, target.values), gate.metrics(), truth, predicted)
+    how = measures.of_gate(gate, spec.task, target.values, operating)
+    measured = measures.score(how, gate.metrics(), truth, predicted)
+    if bounded is not None:
+        measured |= covered(truth, *bounded(matrix).T[1:])
     for name, value in measured.items():
         if name in metrics.ALWAYS[spec.task] and not math.isfinite(value):
             raise TrainingError(

@@ -233,9 +233,8 @@ def _signature(spec: JobSpec) -> ModelSignature:
     given: list[ColSpec | TensorSpec] = [
         ColSpec(_TYPES.get(each.type, "string"), each.name, required=not each.nullable) for each in spec.inputs
     ]
-    made: list[ColSpec | TensorSpec] = [
-        ColSpec(kind, name) for name, kind in predictions.columns(spec.task, spec.target.feature()).items()
-    ]
+    told = predictions.columns(spec.task, spec.target.feature(), intervals=spec.trainer.intervals is not None)
+    made: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in told.items()]
     return ModelSignature(inputs=Schema(given) if given else None, outputs=Schema(made))
 
 

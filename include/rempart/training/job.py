@@ -20,12 +20,15 @@ from rempart import canonical_json
 from rempart.canonical_json import LARGEST
 from rempart.errors import TrainingError
 from rempart.models.encoding import Feature, FeatureType
+from rempart.models.gates.thresholds import OperatingPoint
 from rempart.models.inputs import Input
+from rempart.models.intervals.conformal import Width
 from rempart.settings.columns import ColumnType
+from rempart.settings.learning import Intervals, Trainer
 from rempart.settings.schema import Strict
 from rempart.settings.sections import Classification
 
-VERSION: Literal[4] = 4
+VERSION: Literal[5] = 5
 """Version of the contract. The orderer of a job and the image that runs it must agree on it."""
 SHA256 = r"^[0-9a-f]{64}$"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -88,11 +91,17 @@ class Dataset(Strict):
 
 
 class TrainerSpec(Strict):
-    """A trainer with its parameters."""
+    """A trainer with its parameters. `intervals`: those that the model gives beside its predictions."""
 
     use: str
     params: dict[str, Param] = Field(default_factory=dict)
     seed: int = Field(default=0, ge=-LARGEST, le=LARGEST)
+    intervals: Intervals | None = None
+
+    @classmethod
+    def of(cls, trainer: Trainer, params: Mapping[str, Param]) -> Self:
+        """Return a pipeline's trainer with other parameters."""
+        return cls(use=trainer.use, params=dict(params), seed=trainer.seed, intervals=trainer.intervals)
 
 
 class Split(Strict):
@@ -128,6 +137,14 @@ class Origins(Strict):
     window: int | None = Field(default=None, ge=1)
     known_at: str | None = None
     zone: str = "UTC"
+
+
+class Costs(Strict):
+    """What a wrong answer costs of two classes, of which `positive` is the position of the one that is looked for."""
+
+    positive: int = Field(ge=0, le=1)
+    false_positive: float = Field(ge=0)
+    false_negative: float = Field(ge=0)
 
 
 class Tracking(Strict):
@@ -169,15 +186,15 @@ class JobLabels(Strict):
 
 
 class JobSpec(Strict):
-    """One training job, version 4 of the contract. `nodes`: its processes, one on each node. `used`: snapshot of each
+    """One training job, version 5 of the contract. `nodes`: its processes, one on each node. `used`: snapshot of each
     pipeline whose feature views the training set has.
 
     `permission` is written for each attempt (rempart.training.permission) and is no part of the job's identity. Neither
     is `python`, the orderer's version: where it matters, the code's version differs too. `inputs` only describe the
-    model.
+    model. `costs`: by which its operating point is chosen on the validation part.
     """
 
-    version: Literal[4] = VERSION
+    version: Literal[5] = VERSION
     job_id: str = ""
     pipeline: str
     classification: Classification
@@ -189,6 +206,7 @@ class JobSpec(Strict):
     trainer: TrainerSpec
     validation: Split | None = None
     backtest: Origins | None = None
+    costs: Costs | None = None
     nodes: int = Field(default=1, ge=1)
     tracking: Tracking
     output: Output
@@ -221,7 +239,7 @@ class JobSpec(Strict):
             "trainer": self.trainer.model_dump(),
             "code": self.code_version,
         }
-        for name in ("validation", "backtest"):
+        for name in ("validation", "backtest", "costs"):
             if (how := getattr(self, name)) is not None:
                 determining[name] = how.model_dump()
         if self.nodes > 1:  # sums over nodes round otherwise than one node's
@@ -262,7 +280,9 @@ DIFFERENCE = "onnx_difference"
 
 class Validated(Strict):
     """How a job validated. `begins`: first day or instant of the part, if by time. `chosen`: parameters that it chose,
-    such as the number of iterations. `refit`: whether the model was then trained on all rows.
+    such as the number of iterations. `refit`: whether the model was then trained on all rows. `interval`: the measured
+    width, if the model gives intervals. `operating`: from which chance on it answers with the positive class, if the
+    order has costs.
     """
 
     rows_fit: int = Field(ge=1)
@@ -270,6 +290,8 @@ class Validated(Strict):
     begins: str | None = None
     chosen: dict[str, Param] = Field(default_factory=dict)
     refit: bool
+    interval: Width | None = None
+    operating: OperatingPoint | None = None
 
 
 class Origin(Strict):
@@ -290,7 +312,7 @@ class JobResult(Strict):
     the policy's decision in the job's spec.
     """
 
-    version: Literal[4] = VERSION
+    version: Literal[5] = VERSION
     job_id: str
     status: Literal["succeeded"]
     metrics: dict[str, float] = Field(min_length=1)
@@ -346,7 +368,7 @@ def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
 
 def parse_spec(body: bytes | str) -> JobSpec:
     """Return a spec from JSON. Raises TrainingError with each fault."""
-    spec: JobSpec = _parse("the job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 4.")
+    spec: JobSpec = _parse("the job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 5.")
     return spec
 
 

@@ -15,9 +15,10 @@ from rempart import canonical_json
 from rempart.errors import RempartError
 from rempart.models import metrics
 from rempart.models.encoding import encode
+from rempart.models.gates.thresholds import OperatingPoint
 from rempart.settings.schema import Strict
 from rempart.training import datasets
-from rempart.training.job import FeatureSpec, Split, TrainerSpec
+from rempart.training.job import Costs, FeatureSpec, Split, TrainerSpec
 from rempart.training.protocol import learning
 from rempart.training.trainers import trainers
 
@@ -32,13 +33,14 @@ class TrialOrder(Strict):
     features: tuple[FeatureSpec, ...]
     trainer: TrainerSpec
     validation: Split | None = None
+    costs: Costs | None = None
 
 
 class TrialAnswer(Strict):
-    """The metrics on the validation part if a model was written; or `fault` and `hint`, why not."""
+    """The metrics and the operating point by the validation part if a model was written; or `fault` and `hint`."""
 
     metrics: dict[str, float] = Field(default_factory=dict)
-
+    operating: OperatingPoint | None = None
     fault: str = ""
     hint: str = ""
 
@@ -58,7 +60,8 @@ def main() -> None:
     try:
         learned = train(order)
         Path(order.model).write_bytes(learned.model.body)
-        answer = TrialAnswer(metrics=learned.metrics)
+        how = learned.validated
+        answer = TrialAnswer(metrics=learned.metrics, operating=how.operating if how else None)
     except RempartError as error:
         answer = TrialAnswer(fault=error.what, hint=error.hint)
     sys.stdout.buffer.write(canonical_json.encode(answer.model_dump(mode="json")) + b"\n")

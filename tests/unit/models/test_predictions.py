@@ -1,5 +1,7 @@
 """Predictions have names, and keep every figure of the model."""
 
+import math
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis.extra import numpy as arrays
 
 from rempart.models import loading, onnx_format, predictions
 from rempart.models.encoding import Feature, encode, features_of
+from rempart.models.gates.thresholds import OperatingPoint
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.metrics import target_values
 from rempart.training.trainers import trainers
@@ -24,6 +27,22 @@ def test_a_classification_has_its_label_and_a_probability_for_each_class(figures
     np.testing.assert_array_equal(predictions.figures(table), figures)
     for label, row in zip(table["prediction"].to_pylist(), figures, strict=True):
         assert label == (SEASON.values[row.argmax()] if np.isfinite(row).all() else None)
+
+
+@given(
+    st.lists(st.floats(0, 1) | st.sampled_from([math.nan, math.inf]), max_size=6),
+    st.integers(0, 1),
+    st.floats(-0.1, 1.1),
+)
+def test_of_two_classes_the_operating_point_chooses_the_label(chances, positive, threshold):
+    late, point = Feature("late", "category", ("no", "yes")), OperatingPoint(positive=positive, threshold=threshold)
+    figures = np.array([[1 - chance, chance] for chance in chances]).reshape(-1, 2)
+    table = predictions.named("classification", late, figures, point)
+    for label, row in zip(table["prediction"].to_pylist(), figures, strict=True):
+        wanted = late.values[positive if row[positive] >= threshold else 1 - positive]
+        assert label == (wanted if np.isfinite(row).all() else None)
+    labels = [row["prediction"] for row in predictions.named_rows("classification", late, figures, point)]
+    assert labels == table["prediction"].to_pylist()
 
 
 @given(arrays.arrays(np.float64, st.integers(0, 5), elements=st.floats(width=64)))

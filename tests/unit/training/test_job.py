@@ -50,7 +50,7 @@ def spec(**changes) -> JobSpec:
 
 def result(**changes) -> str:
     good = {
-        "version": 4,
+        "version": 5,
         "decision": "c" * 64,
         "job_id": spec().job_id,
         "status": "succeeded",
@@ -82,9 +82,9 @@ def test_the_python_that_ordered_stands_in_the_spec_and_does_not_change_the_job(
     assert parse_spec(spec(python="3.99").to_json()).python == "3.99"
 
 
-@pytest.mark.parametrize("version", [1, 3, None])
+@pytest.mark.parametrize("version", [1, 4, None])
 def test_a_spec_and_a_result_of_another_version_are_refused_by_name(version):
-    told = f"version {version} of the contract, but this program reads version 4"
+    told = f"version {version} of the contract, but this program reads version 5"
     with pytest.raises(TrainingError, match=told) as refused:
         parse_spec(json.dumps(json.loads(spec().to_json()) | {"version": version}))
     assert "make images" in refused.value.hint

@@ -127,10 +127,12 @@ def _validation(version: ModelVersion, metric: str | None) -> str:
     how: Mapping[str, Any] = version.validation or {}
     since = f" from {how['begins']}" if how.get("begins") else ""
     chosen = ", ".join(f"{name}={value}" for name, value in how["chosen"].items())
+    point = how.get("operating")
     figures = {n.removeprefix(VALIDATED): value for n, value in version.metrics.items() if n.startswith(VALIDATED)}
     told = [
         f"{text.figures(figures, metric)} on {text.counted(how['rows'], 'row')}{since}",
         *([f"chose {chosen}"] if chosen else []),
+        *([f"answers by cost from a chance of {text.number(point['threshold'])} on"] if point else []),
         "trained again on all rows" if how["refit"] else f"learned from the other {how['rows_fit']:,}",
     ]
     return "; ".join(told)
@@ -141,7 +143,11 @@ def _backtest(version: ModelVersion, metric: str | None) -> str:
     name, values = version.tried(metric)
     mean, spread = (version.metrics.get(f"{BACKTESTED}{name}_{what}") for what in ("mean", "spread"))
     each = ", ".join(f"{begins:%Y-%m-%d} {text.number(value)}" for begins, value in values)
-    return f"{name} {text.number(mean)} on average, spread {text.number(spread)}; from {each}"
+    covered, width = (version.metrics.get(f"{BACKTESTED}{figure}_mean") for figure in ("coverage", "width"))
+    told = f"{name} {text.number(mean)} on average, spread {text.number(spread)}; from {each}"
+    if covered is None:
+        return told
+    return f"{told}; intervals cover {covered:.1%} on average, and are {text.number(width)} wide"
 
 
 def _opened(version: ModelVersion) -> str:

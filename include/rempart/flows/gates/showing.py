@@ -15,8 +15,10 @@ from rempart.models.encoding import Feature, encode, features_of
 from rempart.models.gates import groups, measures, noise, resampling
 from rempart.models.gates.candidate_figures import CandidateFigures, Reads, Subgroup
 from rempart.models.gates.measures import Measures
+from rempart.models.gates.thresholds import OperatingPoint
+from rempart.models.intervals.figures import covered
 from rempart.models.loading import LoadedModel
-from rempart.models.predictions import figures
+from rempart.models.predictions import ends, figures
 from rempart.settings.expressions import across
 from rempart.settings.expressions.syntax import columns_of
 from rempart.settings.gates import rules
@@ -31,8 +33,16 @@ WARM, RUNS = 5, 51
 
 
 @dataclass(frozen=True)
+class ChampionAnswers:
+    """The champion's figures of the held-out rows, [n] or [n, classes], and how it answers with a class."""
+
+    figures: Any
+    operating: OperatingPoint | None = None
+
+
+@dataclass(frozen=True)
 class JudgedCandidate:
-    """A candidate with the rows on which it is judged. `champion`: the champion's figures of the same held-out rows."""
+    """A candidate with the rows on which it is judged. `champion`: its answers to the same held-out rows."""
 
     pipeline: ModelPipeline
     task: str
@@ -40,31 +50,39 @@ class JudgedCandidate:
     model: LoadedModel
     train: pa.Table
     holdout: pa.Table
-    champion: Any = None
+    champion: ChampionAnswers | None = None
 
 
 def show(judged: JudgedCandidate) -> CandidateFigures:
     """Return what a candidate shows. Raises TrainingError with the column at fault, ModelRefused."""
     gate, task, target = judged.pipeline.gate, judged.task, judged.target
     holdout = judged.holdout
-    how = measures.of_gate(gate, task, target.values if task == "classification" else ())
-    truth, mine = metrics.target_values(target, holdout), figures(judged.model.predict(holdout))
+    classes = target.values if task == "classification" else ()
+    how = measures.of_gate(gate, task, classes, judged.model.operating)
+    hows, naively = {"candidate": how}, measures.of_baseline(how)
+    truth, predicted = metrics.target_values(target, holdout), judged.model.predict(holdout)
+    mine, bounds = figures(predicted), ends(predicted)
     naive = metrics.naive_predictions(task, target, gate.baseline_by, judged.train, holdout)
-    score = partial(measures.score, how, gate.metrics())
-    made = {"candidate": mine, "baseline": naive[0], "overall": naive[1]}
-    if judged.champion is not None:
-        made["champion"] = judged.champion
+    made, champion = {"candidate": mine, "baseline": naive[0], "overall": naive[1]}, judged.champion
+    hows |= {"baseline": naively, "overall": naively}
+    if champion is not None:
+        made["champion"] = champion.figures
+        hows["champion"] = measures.of_gate(gate, task, classes, champion.operating)
+
+    def score(whose: str) -> dict[str, float]:
+        return measures.score(hows[whose], gate.metrics(), truth, made[whose])
+
     asked = gate.all_rules()
     sure = [rule for rule in asked if isinstance(rule, rules.BaselineRule | rules.ChampionRule) and rule.confidence]
     names = [name for rule in sure if (name := gate.metric_of(rule))]
     is_run = _kinds(asked) & {"latency", "stability"}
     matrix = encode(judged.model.features, noise.sample(holdout)) if is_run else None
     return CandidateFigures(
-        candidate=score(truth, mine),
-        baseline=metrics.baselines(truth, naive, score),
-        champion=score(truth, judged.champion) if judged.champion is not None else None,
+        candidate={**score("candidate"), **(covered(truth, *bounds) if bounds else {})},
+        baseline=metrics.baselines(truth, naive, partial(measures.score, naively, gate.metrics())),
+        champion=score("champion") if champion is not None else None,
         target=target.name,
-        samples=resampling.resampled(how, names, truth, made) if names else {},
+        samples=resampling.resampled(hows, names, truth, made) if names else {},
         subgroups={
             number: _subgroups(judged, how, rule, truth, mine)
             for number, rule in enumerate(asked)

@@ -19,6 +19,7 @@ from rempart.ingestion.parsing import formats
 from rempart.ingestion.reading import header_of
 from rempart.ingestion.unpacking import Unreadable
 from rempart.models.inputs import Input, absent
+from rempart.models.predictions import is_reserved
 from rempart.settings.columns import Column
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.spool import spool_folder
@@ -149,7 +150,7 @@ def write(batches: Iterable[pa.Table], output: Path) -> int:
 
 def key_column(name: str) -> str:
     """Return the name of a key's column beside a prediction: `key_NAME` if a prediction may have a column NAME."""
-    return f"key_{name}" if name in (LINE_COLUMN, "prediction") or name.startswith("probability_") else name
+    return f"key_{name}" if name == LINE_COLUMN or is_reserved(name) else name
 
 
 def _batches(champion: Champion, file: Path, key: Sequence[str]) -> Iterator[pa.Table]:

@@ -30,7 +30,7 @@ FORMAT = 1
 VERSION, SHA256, SNAPSHOT, SCORED_AT, MOMENT, REASON = (
     "version", "sha256", "snapshot", "scored_at", "moment", "reason",
 )  # fmt: skip
-_RESERVED = frozenset((VERSION, SHA256, SNAPSHOT, SCORED_AT, MOMENT, REASON, predictions.PREDICTION, "model"))
+_RESERVED = frozenset((VERSION, SHA256, SNAPSHOT, SCORED_AT, MOMENT, REASON, "model"))
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def folder(rows_of: str, model: str = "") -> str:
 
 def key_column(name: str) -> str:
     """Return the name of a key's column beside a prediction: `key_NAME` if a prediction may have a column NAME."""
-    return f"key_{name}" if name in _RESERVED or name.startswith("probability_") else name
+    return f"key_{name}" if name in _RESERVED or predictions.is_reserved(name) else name
 
 
 def names_of(key: Sequence[str]) -> list[str]:
@@ -123,7 +123,7 @@ def key_columns(snapshot: Snapshot, key: Sequence[str]) -> dict[str, SnapshotCol
 def table_columns(model: LoadedModel, keys: Mapping[str, SnapshotColumn]) -> dict[str, SnapshotColumn]:
     """Return the columns of a table of predictions, in order."""
     kinds = {"double": "number", "string": "string"}
-    predicted = predictions.columns(model.task, model.target)
+    predicted = predictions.columns(model.task, model.target, intervals=model.coverage is not None)
     return {
         **keys,
         **{name: SnapshotColumn(kinds[kind], True) for name, kind in predicted.items()},

@@ -28,7 +28,10 @@ from rempart.ledger.port import Evidence, Ledger
 from rempart.models import metrics
 from rempart.models.encoding import encode
 from rempart.models.gates import measures
+from rempart.models.gates.thresholds import OperatingPoint
+from rempart.models.intervals.figures import covered
 from rempart.models.isolated_model import IsolatedModel
+from rempart.models.loading import operating_of
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings.gates.metrics import FACTS
 from rempart.settings.pipeline import ModelPipeline
@@ -75,7 +78,7 @@ def reproduce(platform: Platform, pipeline: ModelPipeline, version: str, toleran
     began = time.monotonic()
     body, own = _trained(pipeline, spec, learn)
     recorded = {str(name): float(value) for name, value in record["metrics"].items() if name != DIFFERENCE}
-    again = {**own, **_scores(pipeline, spec, datasets.decoded(held_out), body, recorded)}
+    again = {**own, **_scores(pipeline, spec, datasets.decoded(held_out), body, recorded, operating_of(record))}
     again.pop(DIFFERENCE, None)  # it tells of the conversion, and of the processor
     found = Reproduction(
         pipeline.name,
@@ -179,21 +182,31 @@ def _trained(pipeline: ModelPipeline, spec: JobSpec, rows: bytes) -> tuple[bytes
 
 
 def _scores(
-    pipeline: ModelPipeline, spec: JobSpec, rows: pa.Table, body: bytes, recorded: Collection[str]
+    pipeline: ModelPipeline,
+    spec: JobSpec,
+    rows: pa.Table,
+    body: bytes,
+    recorded: Collection[str],
+    operating: OperatingPoint | None,
 ) -> dict[str, float]:
     """Return the platform's own figures of a model on the held-out rows: those always computed, and those on record.
 
     Costs, quantile and positive class are of the gate as it is now.
     """
     target, classes = spec.target.feature(), len(spec.target.values)
+    bounds, truth = spec.trainer.intervals is not None, metrics.target_values(target, rows)
     model = IsolatedModel(body)
     try:
-        predicted = model.run(encode(outputs.seen(spec)[0], rows), spec.task, classes)
+        predicted = model.run(encode(outputs.seen(spec)[0], rows), spec.task, classes, bounds=bounds)
     finally:
         model.close()
-    how = measures.of_gate(pipeline.gate, spec.task, spec.target.values)
+    told = {}
+    if bounds:
+        predicted, lower, upper = predicted.T
+        told = covered(truth, lower, upper)
+    how = measures.of_gate(pipeline.gate, spec.task, spec.target.values, operating)
     names = [name for name, facts in FACTS.items() if name in recorded and spec.task in facts.tasks]
-    found = measures.score(how, names, metrics.target_values(target, rows), predicted)
+    found = {**measures.score(how, names, truth, predicted), **told}
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 

@@ -40,7 +40,9 @@ class AnsweringVersion:
         self.version, self.sha256, self.inputs = model.version, model.sha256, model.inputs
         self.kept, self.key = kept_columns(pipeline, model.inputs), tuple(pipeline.key)
         self.is_broken = False
-        self.outputs: Mapping[str, str] = predictions.columns(model.task, model.target)
+        self.outputs: Mapping[str, str] = predictions.columns(
+            model.task, model.target, intervals=model.coverage is not None
+        )
         self._model, self._stored = model, stored
         self._names = [feature.name for feature in model.features]
         self._encoder = RowEncoder(model.features)
@@ -54,11 +56,11 @@ class AnsweringVersion:
         made = self._features.of(rows)
         matrix = self._encoder.matrix(made)
         try:
-            figures = self._model.figures(matrix)
+            figures = self._model.answers(matrix)
         except ModelRefused:
             self.is_broken = True
             raise
-        outputs = predictions.named_rows(self._model.task, self._model.target, figures)
+        outputs = predictions.named_rows(self._model.task, self._model.target, figures, self._model.operating)
         return BatchAnswer(self._names, made, outputs, self._features.without(made))
 
     def close(self) -> None:

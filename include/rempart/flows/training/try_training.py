@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -21,6 +21,9 @@ from rempart.flows.training.train import target_feature
 from rempart.models import metrics
 from rempart.models.encoding import encode, features_of
 from rempart.models.gates import measures
+from rempart.models.gates.measures import Measures
+from rempart.models.gates.thresholds import OperatingPoint
+from rempart.models.intervals.figures import covered
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings.pipeline import ModelPipeline
@@ -60,8 +63,8 @@ class TriedModel:
 def train(pipeline: ModelPipeline, rows: datasets.TrainingRows) -> TriedModel:
     """Train once, at most as long as `trainer.timeout`, and score. Raises TrainingError, ModelRefused."""
     params = check_trainer(pipeline)
-    trainer = TrainerSpec(use=pipeline.trainer.use, params=dict(params), seed=pipeline.trainer.seed)
-    python = backends.python_of(trainer.use)
+    trainer = TrainerSpec.of(pipeline.trainer, params)
+    python, how = backends.python_of(trainer.use), orders.measuring(pipeline, params)
     began, limit = time.monotonic(), pipeline.trainer.timeout
     with tempfile.TemporaryDirectory(prefix="rempart-try-") as folder:
         file, model = Path(folder, "training.parquet"), Path(folder, MODEL_FILE)
@@ -73,7 +76,8 @@ def train(pipeline: ModelPipeline, rows: datasets.TrainingRows) -> TriedModel:
             target=FeatureSpec.of(target_feature(pipeline)),
             features=tuple(FeatureSpec.of(feature) for feature in features_of(pipeline)),
             trainer=trainer,
-            validation=orders.measuring(pipeline, params).validation,
+            validation=how.validation,
+            costs=how.costs,
         )
         try:
             done = subprocess.run(
@@ -100,23 +104,36 @@ def train(pipeline: ModelPipeline, rows: datasets.TrainingRows) -> TriedModel:
         if answer.fault:
             raise TrainingError(answer.fault, answer.hint)
         seconds = time.monotonic() - began
-        return TriedModel(_scores(pipeline, rows.held_out, model.read_bytes()), seconds, answer.metrics)
+        return TriedModel(
+            _scores(pipeline, rows.held_out, model.read_bytes(), answer.operating), seconds, answer.metrics
+        )
 
 
-def _scores(pipeline: ModelPipeline, rows: pa.Table, body: bytes) -> dict[str, float]:
+def _scores(pipeline: ModelPipeline, rows: pa.Table, body: bytes, operating: OperatingPoint | None) -> dict[str, float]:
     target, task = target_feature(pipeline), pipeline.prediction.task
     features, _ = trainers.left_out(features_of(pipeline), pipeline.trainer.params)
+    bounds, truth = pipeline.trainer.intervals is not None, metrics.target_values(target, rows)
     model = IsolatedModel(body)
     try:
-        predicted = model.run(encode(features, rows), task, len(target.values))
+        found = model.run(encode(features, rows), task, len(target.values), bounds=bounds)
     finally:
         model.close()
-    return _score(pipeline)(metrics.target_values(target, rows), predicted)
+    score = partial(measures.score, _measures(pipeline, operating), [pipeline.gate.metric])
+    if not bounds:
+        return score(truth, found)
+    predicted, lower, upper = found.T
+    return {**score(truth, predicted), **covered(truth, lower, upper)}
 
 
-def _score(pipeline: ModelPipeline) -> Callable[[Any, Any], dict[str, float]]:
-    found = measures.of_gate(pipeline.gate, pipeline.prediction.task, target_feature(pipeline).values)
-    return partial(measures.score, found, [pipeline.gate.metric])
+def _measures(pipeline: ModelPipeline, operating: OperatingPoint | None = None) -> Measures:
+    return measures.of_gate(pipeline.gate, pipeline.prediction.task, target_feature(pipeline).values, operating)
+
+
+def _naively(pipeline: ModelPipeline) -> Measures:
+    """Return how the baseline is measured beside a model of this pipeline."""
+    costs = orders.measuring(pipeline, pipeline.trainer.params).costs
+    any_point = OperatingPoint(positive=costs.positive, threshold=0.5) if costs else None
+    return measures.of_baseline(_measures(pipeline, any_point))
 
 
 def baseline(pipeline: ModelPipeline, training: pa.Table, *, whole: bool) -> tuple[Baseline | None, Sequence[str]]:
@@ -126,7 +143,8 @@ def baseline(pipeline: ModelPipeline, training: pa.Table, *, whole: bool) -> tup
         train, holdout = rows.learn, rows.held_out
         task, target = pipeline.prediction.task, target_feature(pipeline)
         naive = metrics.naive_predictions(task, target, pipeline.gate.baseline_by, train, holdout)
-        scores = metrics.baselines(metrics.target_values(target, holdout), naive, _score(pipeline))
+        score = partial(measures.score, _naively(pipeline), [pipeline.gate.metric])
+        scores = metrics.baselines(metrics.target_values(target, holdout), naive, score)
     except RempartError as error:  # a sample may be too small to be split: the file itself was checked
         return None, (f"No baseline: {error.what}.", error.hint)
     metric = pipeline.gate.metric

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import ModelRefused, TrainingError
-from rempart.flows.gates.showing import JudgedCandidate, show
+from rempart.flows.gates.showing import ChampionAnswers, JudgedCandidate, show
 from rempart.flows.shared import approvals, authors, erasures, removals, retirements
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import champions
@@ -192,8 +192,8 @@ def _champions(
     record: Mapping[str, Any],
     version: str | None,
     holdout: pa.Table,
-) -> tuple[Any, str]:
-    """Return the champion's figures of the candidate's held-out rows, or None and why it cannot be measured.
+) -> tuple[ChampionAnswers | None, str]:
+    """Return the champion's answers to the candidate's held-out rows, or None and why it cannot be measured.
 
     The reason refuses a candidate unless a person named its version; without a champion it is empty.
     """
@@ -208,7 +208,7 @@ def _champions(
     model = loading.load(tracking, theirs)
     if why := _differing_inputs(model.features, holdout.column_names, record["dataset"]["definitions"]):
         return None, why
-    return figures(model.predict(holdout)), ""
+    return ChampionAnswers(figures(model.predict(holdout)), model.operating), ""
 
 
 def _differing_inputs(features: Iterable[Feature], columns: Collection[str], definitions: Mapping[str, str]) -> str:

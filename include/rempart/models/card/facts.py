@@ -99,7 +99,9 @@ class Card:
     """A model card.
 
     `standing`: when the card was made. `seq`, `trained_at`: record of the training. `labels`, `used`: snapshots of
-    other pipelines. `made_with`: libraries. `learnt`: metrics on rows that the model learned from.
+    other pipelines. `made_with`: libraries. `learnt`: metrics on rows that the model learned from. `coverage`: what its
+    intervals shall cover; None if it gives none. `threshold`: chance from which on it answers with the class
+    `positive`, if it was chosen by cost.
     """
 
     model: str
@@ -135,6 +137,9 @@ class Card:
     run_id: str
     job_id: str
     limits: tuple[CardLimit, ...]
+    coverage: float | None = None
+    positive: str | None = None
+    threshold: float | None = None
 
 
 LEARNT = "train_"
@@ -169,7 +174,7 @@ def card(
         )
         for each in body["features"]
     )
-    labels = body.get("labels")
+    labels, operating = body.get("labels"), (body.get("validation") or {}).get("operating")
     made = Card(
         candidate.subject,
         str(body["version"]),
@@ -206,6 +211,9 @@ def card(
         str(body.get("run_id", "")),
         str(body["job_id"]),
         (),
+        (trainer.get("intervals") or {}).get("coverage"),
+        target["values"][operating["positive"]] if operating else None,
+        operating["threshold"] if operating else None,
     )
     return _with_limits(made)
 
@@ -280,6 +288,10 @@ def limits(made: Card) -> list[CardLimit]:
     former = [each for each in made.features if not each.definition]
     if former:
         found.append(CardLimit("former", {"features": len(former)}))
+    if made.coverage is not None:
+        found.append(CardLimit("intervals", {"coverage": f"{made.coverage * 100:.3g}%"}))
+    if made.threshold is not None and made.positive is not None:
+        found.append(CardLimit("threshold", {"label": made.positive, "threshold": f"{made.threshold:.3g}"}))
     if made.drift is None:
         found.append(CardLimit("unwatched"))
     elif made.drift.outcome != "green":

@@ -20,6 +20,11 @@ LIMITS: Mapping[str, str] = {
     "are too small to judge one by one, and stand together as “all others”.",
     "former": "{features} features are defined in another way in the pipeline file today, so their definition is not "
     "told here.",
+    "intervals": "Intervals are made for {coverage} of the true values, by the errors of a part of the rows. "
+    "`coverage` is what they cover on the held-out rows, `width` how wide they are on average. Rows of other times may "
+    "lie outside more often.",
+    "threshold": "The answer is {label} from a probability of {threshold} on, where wrong answers cost least on a part "
+    "of the rows. With other costs another threshold is right.",
     "unwatched": "No verdict of the watch on this version is on record: nobody knows whether its data moved since.",
     "drift": "The watch’s newest verdict on this version is {outcome} (record {record}).",
     "groups": "Groups are values of the model’s own features. Whether it errs more for people of a group that is no "

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rempart.models import metrics
+from rempart.models.gates.thresholds import OperatingPoint, answered
 from rempart.settings.gates.gate import Gate
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ class Measures:
     """How predictions are measured.
 
     `classes`: of a classification, 0 of a regression; `positive`: the class that is looked for, of two. `cost`: of a
-    false positive and a false negative, or of a unit too low and too high. `threshold`: chance from which on a row of
-    two classes is taken for the positive one.
+    false positive and a false negative, or of a unit too low and too high. `operating`: how rows of two classes are
+    answered; None: with the most probable class.
     """
 
     task: str
@@ -34,19 +35,15 @@ class Measures:
     cost: tuple[float, float] | None = None
     beta: float = 1.0
     quantile: float = 0.5
-    threshold: float = 0.5
+    operating: OperatingPoint | None = None
 
     def looked_for(self) -> tuple[int, ...]:
         """Return the classes over which a metric of one class against the rest is averaged."""
         return (self.positive,) if self.positive is not None else tuple(range(self.classes))
 
     def chosen(self, predicted: Floats) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Return the class of each row, as it is served: the most probable one, or that of another threshold."""
-        import numpy as np
-
-        if self.positive is None or self.threshold == 0.5:
-            return np.asarray(predicted.argmax(axis=1), np.int64)
-        return np.where(predicted[:, self.positive] >= self.threshold, self.positive, 1 - self.positive)
+        """Return the class of each row, as it is served."""
+        return answered(predicted, self.operating)
 
     def value(self, name: str, truth: Floats, predicted: Floats) -> float:
         """Return a metric; NaN where it is undefined, such as `roc_auc` without a row of a class.
@@ -62,14 +59,29 @@ class Measures:
         return float(_VALUES[name](self, truth, predicted))
 
 
-def of_gate(gate: Gate, task: str, classes: tuple[str, ...], threshold: float = 0.5) -> Measures:
-    """Return how a gate's metrics are computed for a target with these classes (none for a regression)."""
+def of_gate(gate: Gate, task: str, classes: tuple[str, ...], operating: OperatingPoint | None = None) -> Measures:
+    """Return how a gate's metrics are computed for a target with these classes (none for a regression).
+
+    `operating`: of the model that is measured.
+    """
     positive = None
     if task == "classification" and len(classes) == 2:
         positive = classes.index(gate.positive) if gate.positive in classes else 1
     return Measures(
-        task, len(classes), positive, gate.cost.pair if gate.cost else None, gate.beta, gate.quantile, threshold
+        task, len(classes), positive, gate.cost.pair if gate.cost else None, gate.beta, gate.quantile, operating
     )
+
+
+def of_baseline(measures: Measures) -> Measures:
+    """Return how a naive baseline is measured beside a model: with an operating point, if the model has one.
+
+    Its chances are shares of classes, so that the threshold follows from the costs alone (Elkan, "The Foundations of
+    Cost-Sensitive Learning", IJCAI 2001, equation 2).
+    """
+    if measures.operating is None or measures.positive is None or not measures.cost or not sum(measures.cost):
+        return measures
+    threshold = measures.cost[0] / sum(measures.cost)
+    return replace(measures, operating=OperatingPoint(positive=measures.positive, threshold=threshold))
 
 
 def score(measures: Measures, names: Iterable[str], truth: Floats, predicted: Floats) -> dict[str, float]:

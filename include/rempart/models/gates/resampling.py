@@ -32,12 +32,16 @@ Samples = Mapping[str, Mapping[str, "Floats"]]
 
 
 def resampled(
-    measures: Measures, names: Iterable[str], truth: Floats, predicted: Mapping[str, Floats], seed: int = 0
+    measures: Mapping[str, Measures],
+    names: Iterable[str],
+    truth: Floats,
+    predicted: Mapping[str, Floats],
+    seed: int = 0,
 ) -> Samples:
     """Return metrics of several predictions of the same rows on the same resamples; NaN where one is undefined.
 
     Nothing is returned of fewer than FEWEST_ROWS rows. truth: [n]; predicted: [n], or [n, classes] probabilities, for
-    each set. Equal arguments give equal numbers.
+    each set, as `measures` is. Equal arguments give equal numbers.
     """
     import numpy as np
 
@@ -50,7 +54,7 @@ def resampled(
     found = {whose: {name: np.full(RESAMPLES, np.nan) for name in wanted} for whose in predicted}
     n = len(truth)
     usable = {
-        whose: {name: statistic(measures, name, truth, made) for name in wanted}
+        whose: {name: statistic(measures[whose], name, truth, made) for name in wanted}
         for whose, made in predicted.items()
         if np.isfinite(made).all()
     }

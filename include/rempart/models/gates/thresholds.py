@@ -1,13 +1,37 @@
-"""Choose the chance from which on a row is taken for the positive class. Pure."""
+"""Choose the chance from which on a row is taken for the positive class, and take it so. Pure."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
+from rempart.settings.schema import Strict
+
 if TYPE_CHECKING:
     import numpy as np
 
     Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class OperatingPoint(Strict):
+    """From which chance on a model of two classes answers with the class at position `positive`."""
+
+    positive: int = Field(ge=0, le=1)
+    threshold: float = Field(allow_inf_nan=False)
+
+
+def answered(predicted: Floats, operating: OperatingPoint | None) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the position of the class that each row is answered with.
+
+    predicted: [n, classes], probabilities. `operating`: None for the most probable class.
+    """
+    import numpy as np
+
+    if operating is None:
+        return np.asarray(predicted.argmax(axis=1), np.int64)
+    positive = operating.positive
+    return np.where(predicted[:, positive] >= operating.threshold, positive, 1 - positive)
 
 
 def choose_threshold(truth: Floats, chance: Floats, cost: tuple[float, float]) -> float:

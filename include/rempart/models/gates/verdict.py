@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from rempart.models.gates.candidate_figures import CandidateFigures, Subgroup
+from rempart.models.intervals import figures as intervals
 from rempart.settings.gates import rules
 from rempart.settings.gates.gate import Gate
 from rempart.settings.gates.metrics import LOWER_IS_BETTER
@@ -203,6 +204,22 @@ def _calibration(asked: _Question) -> RuleResult:
     return RuleResult("calibration", "passed" if ok else "refused", told, name, found, limit, details)
 
 
+def _coverage(asked: _Question) -> RuleResult:
+    rule = asked.rule
+    found, width = (asked.shown.candidate.get(name) for name in intervals.NAMES)
+    if found is None or width is None or not (math.isfinite(found) and math.isfinite(width)):
+        told = "what the intervals cover is not known: the model gives none"
+        return RuleResult("coverage", "unknown", told, intervals.COVERAGE, None, rule.at_least)
+    enough, narrow = found >= rule.at_least, rule.max_width is None or width <= rule.max_width
+    than = "at least" if enough else "less than"
+    told = f"{found:.1%} of the true values lie in their interval, {than} the {rule.at_least:.1%} asked"
+    told = f"{told}; an interval is {width:.4g} wide on average"
+    if rule.max_width is not None:
+        told = f"{told}, {'at most' if narrow else 'more than'} the {rule.max_width:.4g} allowed"
+    outcome: Outcome = "passed" if enough and narrow else "refused"
+    return RuleResult("coverage", outcome, told, intervals.COVERAGE, found, rule.at_least)
+
+
 def _error(value: float, *, lower: bool) -> float:
     """Return the error of a metric: what it is above 0, or what it lacks to 1."""
     return value if lower else 1 - value
@@ -307,6 +324,7 @@ _JUDGES: Mapping[type[Any], Callable[[_Question], RuleResult | None]] = {
     rules.BaselineRule: _beats_baseline,
     rules.ChampionRule: _beats_champion,
     rules.CalibrationRule: _calibration,
+    rules.CoverageRule: _coverage,
     rules.SubgroupsRule: _subgroups,
     rules.SizeRule: _size,
     rules.LatencyRule: _latency,

@@ -179,6 +179,17 @@ class Parts:
             yield from self.validation.faults(self.holdout, columns)
         if self.backtest is not None:
             yield from self.backtest.faults(self.holdout, columns, trainer.nodes)
+        if trainer.intervals is not None:
+            yield from self._interval_faults(prediction, trainer)
+
+    def _interval_faults(self, prediction: Prediction, trainer: Trainer) -> Iterator[str]:
+        if prediction.task != "regression":
+            yield "trainer.intervals: a classification predicts chances, and has no interval; remove the key"
+        elif validation_of(self.validation, self.holdout, trainer.params) is None:
+            yield (
+                "trainer.intervals: their width is measured on the validation part, and the file has none; add "
+                "`validation`, such as {share: 0.15}"
+            )
 
 
 def warnings(holdout: Holdout, validation: Validation | None, params: Mapping[str, Any]) -> Iterator[str]:

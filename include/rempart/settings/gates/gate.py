@@ -14,6 +14,7 @@ from rempart.settings.gates.rules import (
     CalibrationRule,
     ChampionRule,
     Confidence,
+    CoverageRule,
     ExcludedFeaturesRule,
     LimitRule,
     Rule,
@@ -126,8 +127,13 @@ Wrong = Callable[[str, str, tuple[str, ...]], Iterator[str]]
 """Yields why a column cannot stand at a path of the file: unknown, or none of these types."""
 
 
-def faults(gate: Gate, task: str, target: Column | None, columns: Mapping[str, Column], wrong: Wrong) -> Iterator[str]:
-    """Yield what is wrong with a gate. `target`: column of the target; None if another file declares it."""
+def faults(
+    gate: Gate, task: str, target: Column | None, columns: Mapping[str, Column], wrong: Wrong, *, intervals: bool
+) -> Iterator[str]:
+    """Yield what is wrong with a gate.
+
+    `target`: column of the target; None if another file declares it. `intervals`: whether the model gives some.
+    """
     yield from _grouping_faults("gate.baseline_by", gate.baseline_by, wrong)
     for path, metric in _named(gate):
         if metric not in METRICS[task]:
@@ -148,6 +154,8 @@ def faults(gate: Gate, task: str, target: Column | None, columns: Mapping[str, C
         path = f"gate.rules, entry {number}"
         if isinstance(rule, CalibrationRule) and task == "regression":
             yield f"{path}: calibration is of probabilities, and a regression predicts none"
+        if isinstance(rule, CoverageRule) and not intervals:
+            yield f"{path}: it asks what intervals cover, and the model gives none; set `trainer.intervals`"
         if isinstance(rule, SubgroupsRule):
             yield from _grouping_faults(f"{path}.columns", rule.columns, wrong, ("category", "boolean"))
             if rule.intersections > len(rule.columns):

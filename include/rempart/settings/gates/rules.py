@@ -56,6 +56,18 @@ class CalibrationRule(Strict):
     limit: float = Field(gt=0, le=1, description="Largest `calibration_error` that passes.")
 
 
+class CoverageRule(Strict):
+    """Intervals contain the true value as often as they should, and are no wider than useful."""
+
+    kind: Literal["coverage"] = "coverage"
+    at_least: float = Field(
+        gt=0, lt=1, description="Least share of the held-out rows whose true value lies in its interval."
+    )
+    max_width: float | None = Field(
+        default=None, gt=0, description="Largest mean width of an interval, in the target's unit. Default: any."
+    )
+
+
 class SubgroupsRule(Strict):
     """No subgroup is much worse than all rows."""
 
@@ -134,6 +146,7 @@ Rule = Annotated[
     | BaselineRule
     | ChampionRule
     | CalibrationRule
+    | CoverageRule
     | SubgroupsRule
     | SizeRule
     | LatencyRule

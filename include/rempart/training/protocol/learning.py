@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from rempart.errors import TrainingError
 from rempart.models import metrics, onnx_format
 from rempart.models.encoding import Feature
+from rempart.models.gates.thresholds import OperatingPoint, choose_threshold
+from rempart.models.intervals import conformal
+from rempart.models.intervals.conformal import Width
+from rempart.models.intervals.figures import covered
+from rempart.models.intervals.graph import with_bounds
 from rempart.training.attempts.progress import Progress, TrainingRun
-from rempart.training.job import BACKTESTED, VALIDATED, FeatureSpec, JobSpec, Origin, Split, TrainerSpec, Validated
+from rempart.training.job import (
+    BACKTESTED,
+    VALIDATED,
+    Costs,
+    FeatureSpec,
+    JobSpec,
+    Origin,
+    Split,
+    TrainerSpec,
+    Validated,
+)
 from rempart.training.protocol import splits
 from rempart.training.trainers import trainers
 from rempart.training.trainers.built_in import Validation
@@ -34,6 +49,8 @@ class Order(Protocol):
     def trainer(self) -> TrainerSpec: ...
     @property
     def validation(self) -> Split | None: ...
+    @property
+    def costs(self) -> Costs | None: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +92,8 @@ def learn(spec: Order, rows: Rows, check_on: Any, run: TrainingRun | None, progr
         parts = splits.validation(rows.table, spec.validation)
         fit, given = rows.where(parts.fit), Validation(rows.inputs[parts.measured], rows.target[parts.measured])
         model = _trained(spec, fit, rows.params, check_on, run, given)
-        measured = _measured(spec, model, given.inputs, given.target)
+        predicted = _predicted(spec, model, given.inputs)
+        measured = finite(metrics.score(spec.task, given.target, predicted))
         found = {f"{VALIDATED}{name}": value for name, value in measured.items()}
         validated = Validated(
             rows_fit=len(fit.target),
@@ -83,16 +101,18 @@ def learn(spec: Order, rows: Rows, check_on: Any, run: TrainingRun | None, progr
             begins=parts.begins.isoformat() if parts.begins is not None else None,
             chosen=given.chosen,
             refit=spec.validation.refit,
+            interval=_width(spec, given.target, predicted),
+            operating=_operating(spec, given.target, predicted),
         )
         progress("validated", rows=validated.rows, chosen=given.chosen, **_rounded(found))
         if not validated.refit:
-            return Learned(model, fit, validated, found)
+            return Learned(_with_interval(model, validated.interval, check_on), fit, validated, found)
         carried = {"validated": validated.model_dump(), "metrics": found}
     if run is not None:
         run.second_phase(carried)
     validated = Validated.model_validate(carried["validated"])
     model = _trained(spec, rows, {**rows.params, **validated.chosen}, check_on, run)
-    return Learned(model, rows, validated, dict(carried["metrics"]))
+    return Learned(_with_interval(model, validated.interval, check_on), rows, validated, dict(carried["metrics"]))
 
 
 def share(spec: Order, rows: Rows, run: TrainingRun) -> None:
@@ -158,9 +178,36 @@ def _fitted(
     trainers.fitted(use, rows.inputs, rows.target, params, seed, spec.task, classes, run, given, rows.features)
 
 
+def _predicted(spec: Order, model: Trained, inputs: Any, *, bounds: bool = False) -> Any:
+    session, classes = onnx_format.open_session(model.body), len(spec.target.values)
+    return onnx_format.run(session, inputs, spec.task, classes, bounds=bounds)
+
+
 def _measured(spec: Order, model: Trained, inputs: Any, target: Any) -> dict[str, float]:
-    predicted = onnx_format.run(onnx_format.open_session(model.body), inputs, spec.task, len(spec.target.values))
-    return finite(metrics.score(spec.task, target, predicted))
+    """Return the metrics of a model on rows; with intervals, also what they cover and how wide they are."""
+    if spec.trainer.intervals is None:
+        return finite(metrics.score(spec.task, target, _predicted(spec, model, inputs)))
+    predicted, lower, upper = _predicted(spec, model, inputs, bounds=True).T
+    return finite({**metrics.score(spec.task, target, predicted), **covered(target, lower, upper)})
+
+
+def _width(spec: Order, target: Any, predicted: Any) -> Width | None:
+    if (asked := spec.trainer.intervals) is None:
+        return None
+    return conformal.measure(target, predicted, asked.coverage, scaled=asked.method == "scaled")
+
+
+def _operating(spec: Order, target: Any, predicted: Any) -> OperatingPoint | None:
+    if (costs := spec.costs) is None:
+        return None
+    is_positive = (target == costs.positive).astype(float)
+    each = costs.false_positive, costs.false_negative
+    threshold = choose_threshold(is_positive, predicted[:, costs.positive], each)
+    return OperatingPoint(positive=costs.positive, threshold=threshold)
+
+
+def _with_interval(model: Trained, width: Width | None, check_on: Any) -> Trained:
+    return model if width is None else replace(model, body=with_bounds(model.body, width, check_on))
 
 
 def finite(measured: dict[str, float]) -> dict[str, float]:

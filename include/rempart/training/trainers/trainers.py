@@ -59,6 +59,9 @@ BUILT_IN = {
 """The built-in trainers that a pipeline can name. A new trainer is a module with a `BuiltIn`, and an entry here."""
 _CODE = (
     "models/encoding.py",
+    "models/gates/thresholds.py",
+    "models/intervals/conformal.py",
+    "models/intervals/graph.py",
     "models/metrics.py",
     "training/outputs.py",
     "training/protocol/learning.py",

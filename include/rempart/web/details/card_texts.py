@@ -117,6 +117,15 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
             "{features} variables sont définies autrement aujourd’hui dans le fichier du pipeline : leur "
             "définition n’est pas donnée ici."
         ),
+        "card.limit.intervals": (
+            "Les intervalles sont faits pour {coverage} des vraies valeurs, d’après les erreurs d’une partie des "
+            "lignes. `coverage` est ce qu’ils couvrent sur les lignes mises de côté, `width` leur largeur moyenne. Des "
+            "lignes d’une autre période peuvent en sortir plus souvent."
+        ),
+        "card.limit.threshold": (
+            "La réponse est {label} à partir d’une probabilité de {threshold}, où les erreurs coûtent le moins sur une "
+            "partie des lignes. Avec d’autres coûts, un autre seuil convient."
+        ),
         "card.limit.unwatched": (
             "Aucun verdict de la surveillance sur cette version n’est enregistré : nul ne sait si ses données "
             "ont changé depuis."

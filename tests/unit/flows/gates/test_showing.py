@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rempart.flows.gates.showing import JudgedCandidate, reads, show
+from rempart.flows.gates.showing import ChampionAnswers, JudgedCandidate, reads, show
 from rempart.flows.training import labelled
 from rempart.flows.training.train import target_feature
 from rempart.models import predictions
 from rempart.models.encoding import encode, features_of
 from rempart.models.gates.candidate_figures import CandidateFigures
+from rempart.models.gates.thresholds import OperatingPoint
 from rempart.models.gates.verdict import judge
 from rempart.settings.pipeline import Gate, ModelPipeline
 from tests.unit.training import late, stage
@@ -28,6 +29,7 @@ class Knows:
 
     features: Any
     size: int | None = 1000
+    operating: OperatingPoint | None = None
 
     def figures(self, matrix: Any) -> Any:
         chance = 1 / (1 + np.exp(-(matrix[:, 0] + 40 * matrix[:, 1] - 75.0) / 4))
@@ -41,9 +43,12 @@ TARGET = target_feature(PIPELINE)
 MODEL: Any = Knows(features_of(PIPELINE))
 
 
-def shown(gate: Gate, holdout: pa.Table = ROWS.held_out, champion: Any = None) -> CandidateFigures:
+def shown(
+    gate: Gate, holdout: pa.Table = ROWS.held_out, champion: Any = None, then: Any = None, model: Any = MODEL
+) -> CandidateFigures:
     pipeline = PIPELINE.model_copy(update={"gate": gate})
-    return show(JudgedCandidate(pipeline, "classification", TARGET, MODEL, ROWS.learn, holdout, champion))
+    theirs = None if champion is None else ChampionAnswers(champion, then)
+    return show(JudgedCandidate(pipeline, "classification", TARGET, model, ROWS.learn, holdout, theirs))
 
 
 def gate(**changes: Any) -> Gate:
@@ -95,3 +100,25 @@ def test_a_feature_is_made_of_what_it_aggregates_and_of_its_groups() -> None:
     assert [columns for name, columns in found.columns.items() if name.endswith("__ratio")] == [{"lead", "nights"}]
     other = (replace(features[0], definition="0" * 16), *features[1:])
     assert reads(made, other).unknown == {features[0].name}
+
+
+def test_each_side_is_judged_by_the_answers_that_it_would_give() -> None:
+    """The threshold is the version's own: as if each had been served."""
+    costs = gate(metric="cost", limit=1.0, confidence=0.9, cost={"false_positive": 1, "false_negative": 4})
+    same = MODEL.figures(encode(MODEL.features, ROWS.held_out))
+    late_row, early = np.array(ROWS.held_out["late"].to_pylist()), OperatingPoint(positive=1, threshold=0.2)
+
+    def cost(taken: Any) -> float:
+        return float(((taken & ~late_row) + 4 * (~taken & late_row)).mean())
+
+    found = shown(costs, champion=same, model=replace(MODEL, operating=early))
+    assert found.candidate["cost"] == cost(same[:, 1] >= 0.2) and found.champion is not None
+    assert found.champion["cost"] == cost(same[:, 1] > same[:, 0]) != found.candidate["cost"]
+    spread = found.samples["candidate"]["cost"].std()
+    assert abs(found.samples["candidate"]["cost"].mean() - found.candidate["cost"]) < spread
+    assert abs(found.samples["champion"]["cost"].mean() - found.champion["cost"]) < spread
+    then = shown(costs, champion=same, then=early)
+    assert then.champion is not None and then.champion["cost"] == found.candidate["cost"]
+    # more than a fifth of the rows are late, so the naive answer that costs least is always "late"
+    assert late_row.mean() > 0.2
+    assert found.baseline["cost"] == cost(np.ones(len(late_row), bool)) < then.baseline["cost"]

@@ -1,5 +1,6 @@
 """A model card tells what evidence tells, says what it does not know, and holds neither markup nor a rare value."""
 
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -159,3 +160,17 @@ def test_charts_of_dependence_share_one_scale():
         points = drawn.split('points="')[1].split('"')[0].split()
         heights.append(abs(float(points[0].split(",")[1]) - float(points[1].split(",")[1])))
     assert heights[0] > 50 * heights[1] > 0
+
+
+def test_what_intervals_cover_and_from_which_chance_on_a_class_is_answered_is_told():
+    trainer = {"use": "linear", "params": {}, "seed": 1, "intervals": {"coverage": 0.9, "method": "scaled"}}
+    covering = carded.candidate(trainer=trainer, metrics={"mae": 22.4, "coverage": 0.876, "width": 61.5})
+    told = limits(candidate=covering)
+    assert told["intervals"].startswith("Intervals are made for 90% of the true values")
+    text = " ".join(Parsed(page(carded.card(candidate=covering, decisions=[], standing="not judged"))).text.split())
+    assert re.search(r"coverage ?0.876", text) and re.search(r"width ?61.5", text)
+    target = {"name": "late", "type": "category", "values": ["no", "yes"], "definition": ""}
+    point = {"operating": {"positive": 1, "threshold": 0.21}}
+    chosen = limits(candidate=carded.candidate(task="classification", target=target, validation=point))
+    assert chosen["threshold"].startswith("The answer is yes from a probability of 0.21 on")
+    assert not {"intervals", "threshold"} & set(limits())

@@ -86,39 +86,41 @@ def test_a_metric_that_is_undefined_is_no_number(measures, name, truth, predicte
 def test_resamples_are_the_same_each_time_and_the_same_rows_for_everyone():
     truth, predicted = rows(TWO)
     made = {"candidate": predicted, "champion": predicted.copy()}
-    first, again = (resampling.resampled(TWO, ["pr_auc", "log_loss"], truth, made) for _ in range(2))
+    first, again = (
+        resampling.resampled(dict.fromkeys(made, TWO), ["pr_auc", "log_loss"], truth, made) for _ in range(2)
+    )
     for name in ("pr_auc", "log_loss"):
         assert len(first["candidate"][name]) == resampling.RESAMPLES
         assert np.array_equal(first["candidate"][name], again["candidate"][name])
         assert np.array_equal(first["candidate"][name], first["champion"][name])
         spread = first["candidate"][name].std()
         assert spread > 0 and abs(first["candidate"][name].mean() - TWO.value(name, truth, predicted)) < 4 * spread
-    other = resampling.resampled(TWO, ["log_loss"], truth, made, seed=1)
+    other = resampling.resampled(dict.fromkeys(made, TWO), ["log_loss"], truth, made, seed=1)
     assert not np.array_equal(other["candidate"]["log_loss"], first["candidate"]["log_loss"])
 
 
 def test_resamples_do_not_depend_on_how_many_are_measured_at_a_time(monkeypatch):
     truth, predicted = rows(NUMBERS, n=50)
-    whole = resampling.resampled(NUMBERS, ["mae"], truth, {"candidate": predicted})
+    whole = resampling.resampled({"candidate": NUMBERS}, ["mae"], truth, {"candidate": predicted})
     monkeypatch.setattr(resampling, "_BYTES", 8 * 50 * 7)
-    parts = resampling.resampled(NUMBERS, ["mae"], truth, {"candidate": predicted})
+    parts = resampling.resampled({"candidate": NUMBERS}, ["mae"], truth, {"candidate": predicted})
     assert np.allclose(whole["candidate"]["mae"], parts["candidate"]["mae"], rtol=1e-12)
 
 
 def test_of_very_many_rows_some_are_chosen_and_a_prediction_that_is_no_number_has_no_figure(monkeypatch):
     monkeypatch.setattr(resampling, "MOST_ROWS", 40)
     truth, predicted = rows(NUMBERS)
-    found = resampling.resampled(NUMBERS, ["mae"], truth, {"candidate": predicted})
+    found = resampling.resampled({"candidate": NUMBERS}, ["mae"], truth, {"candidate": predicted})
     assert np.isfinite(found["candidate"]["mae"]).all()
-    sure = resampling.resampled(NUMBERS, ["mae"], truth, {"champion": np.full(len(truth), np.nan)})
+    sure = resampling.resampled({"champion": NUMBERS}, ["mae"], truth, {"champion": np.full(len(truth), np.nan)})
     assert np.isnan(sure["champion"]["mae"]).all()
 
 
 @pytest.mark.parametrize("n", [0, 1, resampling.FEWEST_ROWS - 1])
 def test_few_rows_are_never_sure(n):
     truth, predicted = rows(NUMBERS, n=resampling.FEWEST_ROWS)
-    assert resampling.resampled(NUMBERS, ["mae"], truth[:n], {"candidate": predicted[:n]}) == {}
-    assert resampling.resampled(NUMBERS, ["mae"], truth, {"candidate": predicted})
+    assert resampling.resampled({"candidate": NUMBERS}, ["mae"], truth[:n], {"candidate": predicted[:n]}) == {}
+    assert resampling.resampled({"candidate": NUMBERS}, ["mae"], truth, {"candidate": predicted})
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=200))

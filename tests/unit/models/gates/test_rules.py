@@ -229,3 +229,32 @@ def test_noise_moves_what_a_model_reads_of_numbers_and_nothing_else():
     assert noise.sample(rows)["row"].to_pylist() == sorted(set(noise.sample(rows)["row"].to_pylist()))
     two = noise.changed(lambda given: np.column_stack([given[:, 1], 1 - given[:, 1]]), features, matrix, 0.1)
     assert two == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "covered", "width", "outcome", "told"),
+    [
+        (
+            {"at_least": 0.85},
+            0.85,
+            40.0,
+            "passed",
+            "85.0% of the true values lie in their interval, at least the 85.0%",
+        ),
+        ({"at_least": 0.85}, 0.84, 40.0, "refused", "less than the 85.0% asked; an interval is 40 wide on average"),
+        ({"at_least": 0.85, "max_width": 40}, 0.9, 40.0, "passed", "at most the 40 allowed"),
+        ({"at_least": 0.85, "max_width": 39}, 0.9, 40.0, "refused", "more than the 39 allowed"),
+        ({"at_least": 0.85}, 0.9, math.nan, "unknown", "is not a number"),
+        ({"at_least": 0.85}, None, None, "unknown", "the model gives none, and an unknown value never passes"),
+    ],
+)
+def test_intervals_must_cover_enough_and_be_no_wider_than_useful(rule, covered, width, outcome, told):
+    more = {} if covered is None else {"coverage": covered, "width": width}
+    gate = Gate.model_validate(
+        {"metric": "log_loss", "limit": 0.6, "baseline_by": [], "rules": [{"kind": "coverage", **rule}]}
+    )
+    verdict = judge(dataclasses.replace(WHOLE, candidate={**WHOLE.candidate, **more}), gate)
+    assert verdict.passed == (outcome == "passed") and verdict.results[-1].outcome == outcome
+    assert any(told in reason for reason in verdict.reasons)
+    if covered is not None and outcome != "unknown":
+        assert (verdict.results[-1].value, verdict.results[-1].bound) == (covered, rule["at_least"])

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rempart.errors import TrainingError
 from rempart.features import labels
+from rempart.features.label_feed import target_column
+from rempart.models.gates import measures
+from rempart.models.intervals import conformal
 from rempart.settings.evaluation.splits import validation_of
 from rempart.settings.pipeline import ModelPipeline
-from rempart.training.job import Origins, Split
+from rempart.training.job import Costs, Origins, Split
 from rempart.training.protocol import splits
 
 if TYPE_CHECKING:
@@ -18,10 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measuring:
-    """How a job splits the rows that it learns from; None where the pipeline asks for neither."""
+    """How a job splits the rows that it learns from; None where the pipeline asks for neither.
+
+    `coverage`: what intervals shall cover, whose width is measured on the validation part; None without intervals.
+    `costs`: by which the operating point is chosen there; None for other targets than two classes with costs.
+    """
 
     validation: Split | None
     backtest: Origins | None
+    coverage: float | None = None
+    costs: Costs | None = None
 
 
 def measuring(pipeline: ModelPipeline, params: Mapping[str, Any]) -> Measuring:
@@ -53,7 +63,21 @@ def measuring(pipeline: ModelPipeline, params: Mapping[str, Any]) -> Measuring:
             known_at=late,
             zone=zone,
         )
-    return Measuring(validation, backtest)
+    intervals = pipeline.trainer.intervals
+    costs = _costs(pipeline) if validation is not None else None
+    return Measuring(validation, backtest, intervals.coverage if intervals else None, costs)
+
+
+def _costs(pipeline: ModelPipeline) -> Costs | None:
+    """Return what a wrong class costs by the gate; None without costs, or for other targets than two classes."""
+    gate, task = pipeline.gate, pipeline.prediction.task
+    if gate.cost is None or task == "regression":
+        return None
+    classes = tuple(target_column(pipeline).values or ("false", "true"))
+    if (positive := measures.of_gate(gate, task, classes).positive) is None:
+        return None
+    wrongly, missed = gate.cost.pair
+    return Costs(positive=positive, false_positive=wrongly, false_negative=missed)
 
 
 def check(how: Measuring, rows: pa.Table) -> None:
@@ -62,11 +86,23 @@ def check(how: Measuring, rows: pa.Table) -> None:
 
     rows = rows.select([name for name in rows.column_names if name in _columns(how)])
     if how.validation is not None:
-        splits.validation(rows, how.validation)
+        _check_part(how, rows)
+    elif how.coverage is not None:
+        raise TrainingError(
+            "trainer.intervals: their width is measured on the validation part, and this run has none",
+            "Declare `validation` in the pipeline file, or leave `early_stopping_rounds` among the parameters.",
+        )
     if how.backtest is not None:
         for parts in splits.origins(rows, how.backtest):
             if how.validation is not None:
-                splits.validation(rows.filter(pa.array(parts.fit)), how.validation)
+                _check_part(how, rows.filter(pa.array(parts.fit)))
+
+
+def _check_part(how: Measuring, rows: pa.Table) -> None:
+    assert how.validation is not None  # noqa: S101 - as asked by the caller
+    parts = splits.validation(rows, how.validation)
+    if how.coverage is not None:
+        conformal.check_rows(int(parts.measured.sum()), how.coverage)
 
 
 def _columns(how: Measuring) -> set[str | None]:

@@ -51,6 +51,11 @@ def _told_as_ordered(spec: JobSpec, result: JobResult) -> bool:
     if told is not None and wanted is not None:
         if told.refit != wanted.refit or told.rows_fit + told.rows > spec.dataset.rows:
             return False
+        asked = spec.trainer.intervals
+        if (told.interval.coverage if told.interval else None) != (asked.coverage if asked else None):
+            return False
+        if (told.operating.positive if told.operating else None) != (spec.costs.positive if spec.costs else None):
+            return False
         learned = spec.dataset.rows if wanted.refit else told.rows_fit
     return result.rows == learned and len(result.backtest) == (spec.backtest.origins if spec.backtest else 0)
 
@@ -80,6 +85,8 @@ def measure(
             rows,
             pipeline.gate,
             pipeline.holdout.column,
+            (lambda matrix: model.run(matrix, spec.task, classes, bounds=True)) if spec.trainer.intervals else None,
+            result.validation.operating if result.validation else None,
         )
     finally:
         model.close()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rempart.models.intervals.figures import COVERAGE
 from rempart.settings.gates.metrics import LOWER_IS_BETTER
 from rempart.web.read_models.messages import State
 
@@ -79,7 +80,7 @@ def _row(rule: Mapping[str, Any]) -> RuleRow:
         metric,
         rule.get("value"),
         rule.get("bound"),
-        LOWER_IS_BETTER.get(str(metric), True),
+        LOWER_IS_BETTER.get(str(metric), metric != COVERAGE),
         tuple(groups[:DRAWN]),
         len(groups[DRAWN:]),
         bands,

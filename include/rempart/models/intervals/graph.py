@@ -1,0 +1,81 @@
+"""Write intervals into a model's graph: whoever runs the file gets them from the same bytes as its predictions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import ModelRefused, TrainingError
+from rempart.models import onnx_format
+from rempart.models.intervals.conformal import Width
+from rempart.models.onnx_format import BOUNDS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SLACK = 1e-6
+"""Share of the largest prediction by which the predictions of both models may differ."""
+_OWN = "interval_"
+"""Begins the names of the nodes that are added."""
+
+
+def with_bounds(body: bytes, width: Width, some: np.ndarray[Any, np.dtype[np.float32]]) -> bytes:
+    """Return the model with two more outputs, `lower` and `upper`: float32 [n, 1]. Its prediction stays the same.
+
+    `some`: rows of its matrix, on which both models are compared. Raises TrainingError if the graph uses these names,
+    or predicts otherwise afterwards.
+    """
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper
+
+    session = onnx_format.open_session(body)
+    before, outputs = onnx_format.run(session, some, "regression", 0), onnx_format.outputs(session, some)
+    prediction = next(name for name, array in outputs.items() if array.size == len(some))
+    model = onnx.load_from_string(body)
+    graph = model.graph
+    used = {name for node in graph.node for name in (*node.input, *node.output)}
+    used |= {each.name for each in (*graph.input, *graph.output, *graph.initializer)}
+    if taken := sorted(name for name in used if name in BOUNDS or name.startswith(_OWN)):
+        raise TrainingError(
+            f"add intervals to the model: its graph has a value named '{taken[0][:80]}' already",
+            "Rename it in the trainer's code, or remove `trainer.intervals`.",
+        )
+    constants: dict[str, tuple[list[Any], int, list[int]]] = {
+        "rows": ([-1, 1], TensorProto.INT64, [2]),
+        "factor": ([width.factor], TensorProto.FLOAT, [1]),
+    }
+    nodes: list[tuple[str, list[str], str, dict[str, Any]]] = [
+        ("Cast", [prediction], "number", {"to": TensorProto.FLOAT}),
+        ("Reshape", [f"{_OWN}number", f"{_OWN}rows"], "column", {}),
+    ]
+    half = "factor"
+    if width.floor is not None:
+        constants["floor"] = ([width.floor], TensorProto.FLOAT, [1])
+        nodes += [
+            ("Abs", [f"{_OWN}column"], "amount", {}),
+            ("Max", [f"{_OWN}amount", f"{_OWN}floor"], "scale", {}),
+            ("Mul", [f"{_OWN}scale", f"{_OWN}factor"], "half", {}),
+        ]
+        half = "half"
+    graph.initializer.extend(
+        helper.make_tensor(f"{_OWN}{name}", kind, shape, values) for name, (values, kind, shape) in constants.items()
+    )
+    graph.node.extend(
+        helper.make_node(operator, read, [f"{_OWN}{made}"], **attributes) for operator, read, made, attributes in nodes
+    )
+    for operator, bound in zip(("Sub", "Add"), BOUNDS, strict=True):
+        graph.node.append(helper.make_node(operator, [f"{_OWN}column", f"{_OWN}{half}"], [bound]))
+        graph.output.append(helper.make_tensor_value_info(bound, TensorProto.FLOAT, [None, 1]))
+    made = bytes(model.SerializeToString())
+    try:
+        after = onnx_format.run(onnx_format.open_session(made), some, "regression", 0, bounds=True)
+    except ModelRefused as cause:
+        raise TrainingError(f"add intervals to the model: {cause.what}", cause.hint) from cause
+    # the runtime may add up in another order, and round the last bit otherwise
+    slack = SLACK * float(np.abs(before).max(initial=0.0))
+    if not np.allclose(after[:, 0], before, rtol=SLACK, atol=slack, equal_nan=True):
+        raise TrainingError(
+            "add intervals to the model: it predicts otherwise with them",
+            "Remove `trainer.intervals`, and report the trainer.",
+        )
+    return made
