@@ -29,7 +29,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Point:
+class TrialPoint:
     """A trial in the plot of one parameter. `at`: its place on the axis, from 0 to 1; `told`: the parameter's value."""
 
     trial: Trial
@@ -48,7 +48,7 @@ class Axis:
     name: str
     ends: tuple[tuple[float, str], ...]
     is_log: bool
-    points: tuple[Point, ...]
+    points: tuple[TrialPoint, ...]
     best: str
     share: float | None
 
@@ -175,7 +175,7 @@ def axis(search: Search, name: str) -> Axis:
     else:
         ends = tuple((_choice(place, len(choices)), written(choice)) for place, choice in enumerate(choices))
     points = tuple(
-        Point(trial, place, written(trial.params[name]))
+        TrialPoint(trial, place, written(trial.params[name]))
         for trial in search.trials
         if name in trial.params and (place := _place(trial.params[name], space, choices, is_log)) is not None
     )
