@@ -110,8 +110,7 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     if target is None:
         target = chosen_target(source, columns, key.columns, target_name or "")
     days = _days(source, table, times[0].name, dialect)
-    with_target = table.filter(table[target.name].is_valid())
-    known = _days(source, with_target, times[0].name, dialect) if target.nullable else days
+    known = _with_target(days, table, times[0].name, target.name, dialect) if target.nullable else days
     split = known[int(len(known) * 0.8)]
     good = _accepted(columns, key.columns, (*key.columns, times[0].name, target.name), table, sample.declared, dialect)
     months = max(1.0, ((days[-1] - days[0]).days + 1) / 30.4)
@@ -182,6 +181,13 @@ def _days(source: str, table: pa.Table, time: str, dialect: Dialect) -> list[dat
             "Correct its dates and times, such as 2025-03-30 14:30.",
         )
     return [day for day in days if day.year <= LAST_YEAR] or days
+
+
+def _with_target(days: list[date], table: pa.Table, time: str, target: str, dialect: Dialect) -> list[date]:
+    """Return those of `days` on which a row has a target, in order; all if there is none. Pure."""
+    texts = table.filter(table[target].is_valid())[time].drop_null().unique().to_pylist()
+    known = {recognise.day(text, dialect) for text in texts}
+    return [day for day in days if day in known] or days
 
 
 def _accepted(
