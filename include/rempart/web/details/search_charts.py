@@ -27,7 +27,8 @@ def history(found: SearchView, t: Texts) -> Markup:
     scale = _Scale(found, top, height - bottom)
     step = (_WIDE - _LEFT - _RIGHT - 12) / max(1, len(found.history) - 1)
     places = [_LEFT + 6 + number * step for number in range(len(found.history))]
-    line, before = "", None
+    line = ""
+    before: float | None = None
     for x, each in zip(places, found.history, strict=True):
         if each.best is None:
             continue

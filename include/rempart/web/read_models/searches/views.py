@@ -154,11 +154,11 @@ def paste(search: Search, others: Mapping[str, Any]) -> str:
 
 def history(search: Search) -> Iterator[Step]:
     """Yield the trials in their order, each with the best value so far."""
-    better = min if search.direction == "minimize" else max
+    sign = 1 if search.direction == "minimize" else -1
     best: float | None = None
     for trial in sorted(search.trials, key=lambda trial: trial.number):
         if trial.state == "complete" and trial.value is not None:
-            best = trial.value if best is None else better(best, trial.value)
+            best = trial.value if best is None or sign * trial.value < sign * best else best
         yield Step(trial, best)
 
 
