@@ -97,7 +97,7 @@ def declared(pipeline: ModelPipeline) -> ParameterSearch:
     if pipeline.trainer.search is None:
         raise PipelineError(
             f"include/pipelines/{pipeline.name}.yaml: trainer.search is missing",
-            "Add the ranges to search: docs/reference/pipeline-file.md.",
+            "Add the ranges to search: docs/how-to/search-parameters.md.",
         )
     return pipeline.trainer.search
 
