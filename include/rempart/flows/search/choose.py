@@ -21,6 +21,7 @@ from rempart.models import metrics
 from rempart.models.encoding import encode
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.onnx_format import MODEL_FILE
+from rempart.settings.config import Config, Connection, Connections
 from rempart.settings.pipeline import ModelPipeline
 from rempart.sites.port import Site
 from rempart.training import datasets, outputs, permission
@@ -75,7 +76,7 @@ def choose(
             f"validation part, but its model gives {value:.6g}",
             "Read the job's log and its image: somebody changed the program or its result. Then start the search anew.",
         )
-    spent = trials.gpu_hours(platform, pipeline, done)
+    spent = trials.gpu_hours(platform.config, pipeline, done)
     found = Search(
         pipeline=pipeline.name,
         search=search.search,
@@ -97,7 +98,9 @@ def choose(
         ),
     )
     records.write(platform.ledger, found)
-    _tell(platform, search, found, done)
+    if trials.in_pods(platform.config):
+        _release(platform.config, platform.connections, done)
+    _tell(platform.tracking(), search, found)
     logger.info("trial %d of %d is the best: %s %.6g on the validation part", number, len(done), metric, value)
     params = dict(best.trial.params)
     return ChosenTrial(search.search, number, params, metric, value, len(done), search.parent, found.ended)
@@ -164,18 +167,20 @@ def ended(made: int, wanted: int, *, over_time: bool, over_budget: bool) -> Ende
     return "budget" if over_budget else "time" if over_time else "trials"
 
 
-def _tell(platform: Platform, search: FrozenSearch, found: Search, done: Sequence[Result]) -> None:
-    """Log the outcome to the search's run in MLflow, and revoke what the trials' pods were given."""
-    tracking, best = platform.tracking(), found.best_trial()
-    if trials.in_pods(platform):
-        for each in done:
-            try:
-                job_credentials.release(platform.config, platform.connections, each.spec)
-            except (TrackingUnavailable, TrackingRefused) as error:
-                logger.warning("%s", error.what)
-    states = [each.trial.state for each in done]
+def _tell(tracking: Connection, search: FrozenSearch, found: Search) -> None:
+    """Log the outcome to the search's run in MLflow."""
+    best, states = found.best_trial(), [each.state for each in found.trials]
     figures: dict[str, float] = {f"trials_{state}": float(states.count(state)) for state in sorted({*states})}
     figures |= {f"importance_{name}": share for name, share in found.importances.items()}
     if best.value is not None:
         figures[f"{VALIDATED}{found.metric}"] = best.value
     tracked.finish(tracking, search.parent, found.search, best.params, figures)
+
+
+def _release(config: Config, connections: Connections, done: Sequence[Result]) -> None:
+    """Revoke what the trials' pods were given."""
+    for each in done:
+        try:
+            job_credentials.release(config, connections, each.spec)
+        except (TrackingUnavailable, TrackingRefused) as error:
+            logger.warning("%s", error.what)

@@ -21,6 +21,7 @@ from rempart.flows.training import pod_job, train
 from rempart.flows.training.candidates.orders import Measuring, measuring
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.explained import measured
+from rempart.settings.config import Config
 from rempart.settings.pipeline import ModelPipeline
 from rempart.sites.port import Site
 from rempart.training import permission
@@ -85,7 +86,7 @@ def ask(
         logger.info("no further trial: the search's time of %s is over", wanted.time)
         return []
     done = results(platform, pipeline, search, earlier)
-    affordable = plan.affordable(wanted.gpu_hours, gpu_hours(platform, pipeline, done), count)
+    affordable = plan.affordable(wanted.gpu_hours, gpu_hours(platform.config, pipeline, done), count)
     if affordable < count:
         logger.info("%d of %d trials fit into %s GPU hours", affordable, count, wanted.gpu_hours)
     direction = freeze.judged_by(pipeline)[1]
@@ -135,7 +136,7 @@ def run(
     if Record(site, spec).result() is None:
         backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
         backend.run(permission.permit(platform.config, spec, on=platform.clock().date()))
-    return _read(site, spec, asked, freeze.judged_by(pipeline)[0], in_pods(platform)).trial
+    return _read(site, spec, asked, freeze.judged_by(pipeline)[0], in_pods(platform.config)).trial
 
 
 def results(
@@ -145,17 +146,17 @@ def results(
     site, metric = platform.active_site(pipeline.classification), freeze.judged_by(pipeline)[0]
     ordered = sorted(asked, key=lambda each: each.number)
     specs = [spec_of(platform, pipeline, search, each) for each in ordered]
-    pods = in_pods(platform)
+    pods = in_pods(platform.config)
     return [_read(site, spec, each, metric, pods) for spec, each in zip(specs, ordered, strict=True)]
 
 
-def in_pods(platform: Platform) -> bool:
-    return platform.config.training.backend == "kubernetes"
+def in_pods(config: Config) -> bool:
+    return config.training.backend == "kubernetes"
 
 
-def gpu_hours(platform: Platform, pipeline: ModelPipeline, done: Sequence[Result]) -> list[float]:
+def gpu_hours(config: Config, pipeline: ModelPipeline, done: Sequence[Result]) -> list[float]:
     """Return the GPU hours of each trial; 0 on this machine."""
-    gpus = request_of(platform.config, pipeline).all_gpus if in_pods(platform) else 0
+    gpus = request_of(config, pipeline).all_gpus if in_pods(config) else 0
     return [each.trial.seconds * gpus / 3600 for each in done]
 
 

@@ -170,12 +170,13 @@ def _study(space: Space, done: Sequence[Done], direction: Direction, sampler: An
     ranges = distributions(space)
     for trial in done:
         given: dict[str, Any] = {"params": dict(trial.params), "distributions": ranges}
-        if trial.state == "failed" or _figure(trial) is None:
+        value = _figure(trial)
+        if trial.state == "failed" or value is None:
             study.add_trial(create_trial(state=TrialState.FAIL, **given))
         elif trial.state == "pruned":
-            study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={1: trial.value}, **given))
+            study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={1: value}, **given))
         else:
-            study.add_trial(create_trial(state=TrialState.COMPLETE, value=trial.value, **given))
+            study.add_trial(create_trial(state=TrialState.COMPLETE, value=value, **given))
     return study
 
 

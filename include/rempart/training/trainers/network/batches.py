@@ -27,7 +27,7 @@ _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Step:
+class BatchShare:
     """One update. `share`: positions of the rows that this process computes; `rows`: of the whole batch."""
 
     number: int
@@ -40,7 +40,9 @@ def steps_of(rows: int, size: int, epochs: int) -> int:
     return epochs * math.ceil(rows / size)
 
 
-def steps(rows: int, size: int, epochs: int, seed: int, after: int = 0, rank: int = 0, of: int = 1) -> Iterator[Step]:
+def steps(
+    rows: int, size: int, epochs: int, seed: int, after: int = 0, rank: int = 0, of: int = 1
+) -> Iterator[BatchShare]:
     """Yield the updates after the first `after`. The order of rows in an epoch follows from seed and epoch alone."""
     import numpy as np
 
@@ -51,7 +53,7 @@ def steps(rows: int, size: int, epochs: int, seed: int, after: int = 0, rank: in
         if epoch != ordered:
             order, ordered = np.random.default_rng([seed & (2**64 - 1), epoch]).permutation(rows), epoch
         batch = order[place * size : (place + 1) * size]
-        yield Step(number, np.array_split(batch, of)[rank], len(batch))
+        yield BatchShare(number, np.array_split(batch, of)[rank], len(batch))
 
 
 def is_resident(matrix_bytes: int, free_bytes: int | None) -> bool:
@@ -85,11 +87,11 @@ class Batches:
         elif device == "cuda":
             self._copying = torch.cuda.Stream()
 
-    def each(self, planned: Iterator[Step]) -> Generator[tuple[Step, Any, Any]]:
+    def each(self, planned: Iterator[BatchShare]) -> Generator[tuple[BatchShare, Any, Any]]:
         """Yield each step with its rows, float32 [m, width], and targets [m]. Close the iterator to end its thread."""
         return self._picked(planned) if self.resident else self._prepared(planned)
 
-    def _picked(self, planned: Iterator[Step]) -> Generator[tuple[Step, Any, Any]]:
+    def _picked(self, planned: Iterator[BatchShare]) -> Generator[tuple[BatchShare, Any, Any]]:
         import torch
 
         for step in planned:
@@ -99,11 +101,11 @@ class Batches:
             self.waited += time.monotonic() - began
             yield step, rows, wanted
 
-    def _prepared(self, planned: Iterator[Step]) -> Generator[tuple[Step, Any, Any]]:
-        ready: queue.Queue[tuple[Step, Any, Any, Any] | BaseException | None] = queue.Queue(AHEAD)
+    def _prepared(self, planned: Iterator[BatchShare]) -> Generator[tuple[BatchShare, Any, Any]]:
+        ready: queue.Queue[tuple[BatchShare, Any, Any, Any] | BaseException | None] = queue.Queue(AHEAD)
         over = threading.Event()
 
-        def put(item: tuple[Step, Any, Any, Any] | BaseException | None) -> bool:
+        def put(item: tuple[BatchShare, Any, Any, Any] | BaseException | None) -> bool:
             while not over.is_set():
                 try:
                     ready.put(item, timeout=0.1)
@@ -139,7 +141,7 @@ class Batches:
             over.set()
             thread.join()
 
-    def _loaded(self, step: Step) -> tuple[Step, Any, Any, Any]:
+    def _loaded(self, step: BatchShare) -> tuple[BatchShare, Any, Any, Any]:
         import torch
 
         rows = torch.from_numpy(standardised(self._inputs[step.share], self._statistics))

@@ -21,7 +21,7 @@ SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Step:
+class HistoryRow:
     """A trial in the history of a search. `best`: best value of all complete trials up to this one, if any."""
 
     trial: Trial
@@ -63,7 +63,7 @@ class SearchView:
     failed: int
     best: Trial | None
     paste: str
-    history: tuple[Step, ...]
+    history: tuple[HistoryRow, ...]
     axes: tuple[Axis, ...]
 
     @property
@@ -152,14 +152,14 @@ def paste(search: Search, others: Mapping[str, Any]) -> str:
     return yaml.safe_dump(section, sort_keys=False, allow_unicode=True)
 
 
-def history(search: Search) -> Iterator[Step]:
+def history(search: Search) -> Iterator[HistoryRow]:
     """Yield the trials in their order, each with the best value so far."""
     sign = 1 if search.direction == "minimize" else -1
     best: float | None = None
     for trial in sorted(search.trials, key=lambda trial: trial.number):
         if trial.state == "complete" and trial.value is not None:
             best = trial.value if best is None or sign * trial.value < sign * best else best
-        yield Step(trial, best)
+        yield HistoryRow(trial, best)
 
 
 def axis(search: Search, name: str) -> Axis:
