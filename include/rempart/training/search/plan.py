@@ -106,7 +106,7 @@ def affordable(budget: float | None, spent: Sequence[float], count: int) -> int:
     rest, mean = budget - sum(spent), sum(spent) / len(spent)
     if rest <= 0:
         return 0
-    return count if mean <= 0 else min(count, math.floor(rest / mean))
+    return count if mean <= 0 or rest / mean >= count else math.floor(rest / mean)
 
 
 def importances(space: Space, done: Sequence[Done], direction: Direction) -> dict[str, float]:
