@@ -159,7 +159,8 @@ def test_odd_values_arrive_as_they_are(feature_databases: FeatureDatabases, tmp_
         bounds = {name: pa.array([float(number + 1)] * 5) for number, name in enumerate(more_columns)}
         more = pa.table({**{name: rows[name] for name in rows.column_names}, "sha256": [sha256] * 5, **bounds})
         pq.write_table(more, file)
-        assert user_table.upsert(feature_databases.offline, into, NAME, {**columns, **more_columns}, ["name"], [file]) == 5
+        given = {**columns, **more_columns}
+        assert user_table.upsert(feature_databases.offline, into, NAME, given, ["name"], [file]) == 5
         with user(feature_databases) as session:  # no end of an interval of the former champion beside its successor's
             found = session.execute("SELECT DISTINCT prediction_lower, prediction_upper FROM odd_names").fetchall()
         assert found == [wanted]
