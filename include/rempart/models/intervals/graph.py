@@ -17,6 +17,8 @@ SLACK = 1e-6
 ROUNDING = 2.0**-21
 """Share of prediction and width by which ends are moved outwards: they are float32, whose steps are 2 ** -23. Without
 it, an end that rounding moves inwards does not cover a value that it should, such as 79.9 of a model that is right."""
+OPSET = 8
+"""The oldest version of the operators whose arithmetic takes a column and a number, as `Max` does since."""
 _OWN = "interval_"
 """Begins the names of the nodes that are added."""
 
@@ -42,6 +44,12 @@ def with_bounds(body: bytes, width: Width, some: np.ndarray[Any, np.dtype[np.flo
         raise TrainingError(
             f"add intervals to the model: its graph has a value named '{taken[0][:80]}' already",
             "Rename it in the trainer's code, or remove `trainer.intervals`.",
+        )
+    if (opset := max(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))) < OPSET:
+        raise TrainingError(
+            f"add intervals to the model: its operators are those of ONNX opset {opset}, and {OPSET} is the oldest "
+            "that has those of intervals",
+            "Convert the model to a newer opset in the trainer's code, or remove `trainer.intervals`.",
         )
     constants: dict[str, tuple[list[Any], int, list[int]]] = {
         "rows": ([-1, 1], TensorProto.INT64, [2]),
@@ -78,7 +86,7 @@ def with_bounds(body: bytes, width: Width, some: np.ndarray[Any, np.dtype[np.flo
     except ModelRefused as cause:
         raise TrainingError(f"add intervals to the model: {cause.what}", cause.hint) from cause
     # the runtime may add up in another order, and round the last bit otherwise
-    slack = SLACK * float(np.abs(before).max(initial=0.0))
+    slack = SLACK * float(np.abs(before[np.isfinite(before)]).max(initial=0.0))
     if not np.allclose(after[:, 0], before, rtol=SLACK, atol=slack, equal_nan=True):
         raise TrainingError(
             "add intervals to the model: it predicts otherwise with them",

@@ -91,6 +91,28 @@ def test_a_graph_that_uses_one_of_the_names_is_refused(name):
         with_bounds(summing(name=name), Width(coverage=0.9, rows=50, factor=1.0), SOME)
 
 
+def test_a_graph_of_old_operators_is_refused_with_the_reason():
+    proto = onnx.load_from_string(summing())
+    proto.graph.node[0].CopyFrom(helper.make_node("MatMul", ["inputs", "axes"], ["sum"]))
+    proto.graph.initializer[0].CopyFrom(helper.make_tensor("axes", TensorProto.FLOAT, [2, 1], [1, 1]))
+    proto.opset_import[0].version = 7
+    with pytest.raises(TrainingError, match="those of ONNX opset 7, and 8 is the oldest"):
+        with_bounds(proto.SerializeToString(), Width(coverage=0.9, rows=50, factor=1.0, floor=1.0), SOME)
+
+
+def test_one_infinite_prediction_hides_no_difference_of_the_others(monkeypatch):
+    given = np.array([[3e38, 3e38], [1, 2], [3, 4]], np.float32)
+    run, calls = onnx_format.run, []
+
+    def other(*args, **kwargs):
+        calls.append(found := run(*args, **kwargs))
+        return found + 1 if len(calls) == 2 else found
+
+    monkeypatch.setattr(onnx_format, "run", other)
+    with pytest.raises(TrainingError, match="it predicts otherwise with them"):
+        with_bounds(summing(), Width(coverage=0.9, rows=50, factor=1.0), given)
+
+
 def test_a_model_without_ends_answers_no_interval():
     model = IsolatedModel(summing())
     assert model.run(SOME, "regression", 0).tolist() == [3.0, 7.0, -4.0]
