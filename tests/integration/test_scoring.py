@@ -16,6 +16,7 @@ from rempart.flows.erasure import erase_report
 from rempart.flows.prediction import score as flow
 from rempart.flows.prediction import user_table
 from rempart.ingestion.snapshots import SnapshotColumn
+from rempart.models.predictions import ENDS
 from rempart.settings.champions.scoring import Into, Scoring
 from rempart.settings.config import Connection
 from rempart.settings.sections import DeclaredConnection
@@ -153,6 +154,16 @@ def test_odd_values_arrive_as_they_are(feature_databases: FeatureDatabases, tmp_
     assert found == dict(zip(texts, rows["prediction"].to_pylist(), strict=True))
     assert [user_table.count_of_others(feature_databases.offline, into, NAME, sha256) for sha256 in "ab"] == [0, 5]
     assert user_table.strike_others(feature_databases.offline, replace_table(into), NAME, ["any"]) == 0
+    ends = {name: SnapshotColumn("number", True) for name in ENDS}
+    for sha256, more_columns, wanted in (("b", ends, (1.0, 2.0)), ("c", {}, (None, None))):
+        bounds = {name: pa.array([float(number + 1)] * 5) for number, name in enumerate(more_columns)}
+        more = pa.table({**{name: rows[name] for name in rows.column_names}, "sha256": [sha256] * 5, **bounds})
+        pq.write_table(more, file)
+        given = {**columns, **more_columns}
+        assert user_table.upsert(feature_databases.offline, into, NAME, given, ["name"], [file]) == 5
+        with user(feature_databases) as session:  # no end of an interval of the former champion beside its successor's
+            found = session.execute("SELECT DISTINCT prediction_lower, prediction_upper FROM odd_names").fetchall()
+        assert found == [wanted]
 
 
 def replace_table(into: Into) -> Into:

@@ -132,10 +132,16 @@ def _validation(version: ModelVersion, metric: str | None) -> str:
     told = [
         f"{text.figures(figures, metric)} on {text.counted(how['rows'], 'row')}{since}",
         *([f"chose {chosen}"] if chosen else []),
-        *([f"answers by cost from a chance of {text.number(point['threshold'])} on"] if point else []),
+        *([_by_cost(point["threshold"])] if point else []),
         "trained again on all rows" if how["refit"] else f"learned from the other {how['rows_fit']:,}",
     ]
     return "; ".join(told)
+
+
+def _by_cost(threshold: float) -> str:
+    if threshold > 1:
+        return "never answers with the positive class, which costs least"
+    return f"answers by cost from a chance of {text.number(threshold)} on"
 
 
 def _backtest(version: ModelVersion, metric: str | None) -> str:

@@ -1,7 +1,8 @@
 """Bring predictions into a PostgreSQL table of the user's: the newest of each row and model. Nothing is ever dropped.
 
 The primary key is the key of the rows and `model`, the name of the model's pipeline. A prediction replaces one that was
-made before it, and one of another version, since only the champion's come. So a repeated run changes nothing. All rows
+made before it, and one of another version, since only the champion's come. So a repeated run changes nothing. What the
+champion does not answer, such as the ends of intervals that another version gave, becomes null in the row. All rows
 come in one transaction: COPY into a temporary table, then one INSERT ... ON CONFLICT.
 """
 
@@ -19,6 +20,7 @@ from psycopg import sql
 from rempart.errors import FeatureError, PredictionError
 from rempart.features.databases import Session, session
 from rempart.ingestion.snapshots import SnapshotColumn
+from rempart.models import predictions
 from rempart.settings.champions.scoring import Into
 from rempart.settings.config import Connection
 
@@ -59,6 +61,7 @@ def upsert(
                 for block in _csv(file, list(types)):
                     copy.write(block)
         rest = [name for name in types if name not in keys]
+        others = [name for name in _columns(opened, into) if predictions.is_reserved(name) and name not in types]
         merged = opened.execute(
             sql.SQL(
                 "INSERT INTO {table} AS old ({names}, model) SELECT {names}, {model} FROM given "
@@ -69,7 +72,12 @@ def upsert(
                 names=names,
                 model=sql.Literal(model),
                 keys=_listed(keys),
-                rest=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in rest),
+                rest=sql.SQL(", ").join(
+                    [
+                        *(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in rest),
+                        *(sql.SQL("{} = NULL").format(sql.Identifier(name)) for name in others),
+                    ]
+                ),
             )
         )
         return int(merged.rowcount)

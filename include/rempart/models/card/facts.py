@@ -291,7 +291,8 @@ def limits(made: Card) -> list[CardLimit]:
     if made.coverage is not None:
         found.append(CardLimit("intervals", {"coverage": f"{made.coverage * 100:.3g}%"}))
     if made.threshold is not None and made.positive is not None:
-        found.append(CardLimit("threshold", {"label": made.positive, "threshold": f"{made.threshold:.3g}"}))
+        never, shown = made.threshold > 1, {"label": made.positive, "threshold": f"{made.threshold:.3g}"}
+        found.append(CardLimit("never", {"label": made.positive}) if never else CardLimit("threshold", shown))
     if made.drift is None:
         found.append(CardLimit("unwatched"))
     elif made.drift.outcome != "green":

@@ -23,6 +23,8 @@ LIMITS: Mapping[str, str] = {
     "intervals": "Intervals are made for {coverage} of the true values, by the errors of a part of the rows. "
     "`coverage` is what they cover on the held-out rows, `width` how wide they are on average. Rows of other times may "
     "lie outside more often.",
+    "never": "The answer is never {label}: on a part of the rows that costs least. With other costs another threshold "
+    "is right.",
     "threshold": "The answer is {label} from a probability of {threshold} on, where wrong answers cost least on a part "
     "of the rows. With other costs another threshold is right.",
     "unwatched": "No verdict of the watch on this version is on record: nobody knows whether its data moved since.",

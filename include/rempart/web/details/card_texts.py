@@ -122,6 +122,10 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
             "lignes. `coverage` est ce qu’ils couvrent sur les lignes mises de côté, `width` leur largeur moyenne. Des "
             "lignes d’une autre période peuvent en sortir plus souvent."
         ),
+        "card.limit.never": (
+            "La réponse n’est jamais {label} : sur une partie des lignes, c’est ce qui coûte le moins. Avec d’autres "
+            "coûts, un autre seuil convient."
+        ),
         "card.limit.threshold": (
             "La réponse est {label} à partir d’une probabilité de {threshold}, où les erreurs coûtent le moins sur une "
             "partie des lignes. Avec d’autres coûts, un autre seuil convient."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,8 +13,9 @@ import pytest
 from rempart.errors import PredictionError
 from rempart.flows.prediction import score as flow
 from rempart.flows.prediction import user_table
+from rempart.ingestion.snapshots import SnapshotColumn
 from rempart.orchestration import run_notes
-from rempart.settings.champions.scoring import Scoring
+from rempart.settings.champions.scoring import Into, Scoring
 from rempart.settings.config import Connection
 from rempart.settings.sections import DeclaredConnection
 from tests.erasable import secrets_in_memory
@@ -142,3 +145,24 @@ def test_a_run_whose_version_is_champion_no_longer_leaves_the_table_as_it_is(
     assert (late.version, late.rows, late.changed_rows, table.rows) == ("7", 30, None, {})
     assert "Another version became champion meanwhile, so your table" in run_notes.words("score", late.__dict__)
     assert world.score(**ALL).changed_rows == 30 and table.versions() == ["8"] * 30
+
+
+def test_what_the_champion_does_not_answer_becomes_null_in_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A former champion's interval or classes never stand beside its successor's prediction."""
+    opened = MagicMock()
+    opened.execute.return_value.rowcount = 0
+    monkeypatch.setattr(user_table, "_session", lambda *_: nullcontext(opened))
+    monkeypatch.setattr(user_table, "_fit", lambda *_: None)
+    there = ("stay_id", "prediction", "prediction_lower", "prediction_upper", "probability_yes", "note", "model")
+    monkeypatch.setattr(user_table, "_columns", lambda *_: dict.fromkeys(there, "text"))
+    columns = {"stay_id": SnapshotColumn("integer", False), "prediction": SnapshotColumn("number", True)}
+    into = Into(connection="sales_db", table="reports.stays")
+    user_table.upsert(Connection("sales_db", "postgres"), into, "stays", columns, ["stay_id"], [])
+    merged = opened.execute.call_args.args[0].as_string(None)
+    changed = merged.partition("DO UPDATE SET ")[2].partition(" WHERE ")[0]
+    assert changed.split(", ") == [
+        '"prediction" = excluded."prediction"',
+        '"prediction_lower" = NULL',
+        '"prediction_upper" = NULL',
+        '"probability_yes" = NULL',
+    ]

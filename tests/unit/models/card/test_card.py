@@ -173,4 +173,7 @@ def test_what_intervals_cover_and_from_which_chance_on_a_class_is_answered_is_to
     point = {"operating": {"positive": 1, "threshold": 0.21}}
     chosen = limits(candidate=carded.candidate(task="classification", target=target, validation=point))
     assert chosen["threshold"].startswith("The answer is yes from a probability of 0.21 on")
-    assert not {"intervals", "threshold"} & set(limits())
+    point["operating"]["threshold"] = 1.0000000000000002  # no chance is as high
+    never = limits(candidate=carded.candidate(task="classification", target=target, validation=point))
+    assert never["never"].startswith("The answer is never yes") and "threshold" not in never
+    assert not {"intervals", "threshold", "never"} & set(limits())

@@ -10,7 +10,9 @@ from onnx import TensorProto, helper
 from rempart.errors import ModelRefused, TrainingError
 from rempart.models import loading, onnx_format, predictions
 from rempart.models.encoding import encode, features_of
+from rempart.models.intervals import conformal
 from rempart.models.intervals.conformal import Width
+from rempart.models.intervals.figures import covered
 from rempart.models.intervals.graph import with_bounds
 from rempart.models.isolated_model import IsolatedModel
 from rempart.training.trainers import trainers
@@ -56,7 +58,8 @@ def test_the_graph_gives_the_ends_that_numpy_computes(rows, factor, floor, kind,
     session = onnx_format.open_session(with_bounds(body, width, matrix))
     found = onnx_format.run(session, matrix, "regression", 0, bounds=True)
     np.testing.assert_array_equal(found[:, 0], before)
-    np.testing.assert_allclose(found[:, 1:], ends(before, width), rtol=1e-6, atol=1e-6)
+    slack = 1e-6 * (np.abs(before).max() + 2 * factor * max(1.0, np.abs(before).max() if floor else 1.0, floor or 0))
+    np.testing.assert_allclose(found[:, 1:], ends(before, width), rtol=1e-6, atol=slack)
     np.testing.assert_array_equal(onnx_format.run(session, matrix, "regression", 0), before)
     assert [output.name for output in session.get_outputs()] == ["out", "lower", "upper"]
 
@@ -75,7 +78,7 @@ def test_a_trained_model_answers_with_named_ends_from_a_process_of_its_own(use):
     assert answered.column_names == ["prediction", "prediction_lower", "prediction_upper"]
     np.testing.assert_array_equal(predictions.figures(answered), plain)
     np.testing.assert_array_equal(model.figures(matrix), plain)
-    np.testing.assert_allclose(np.column_stack(predictions.ends(answered)), ends(plain, width), rtol=1e-6)
+    np.testing.assert_allclose(np.column_stack(predictions.ends(answered)), ends(plain, width), rtol=2e-6)
     rows = predictions.named_rows("regression", None, model.answers(matrix))
     assert rows == answered.to_pylist()
     assert model.predict(table.slice(0, 0)).column_names == answered.column_names
@@ -86,6 +89,28 @@ def test_a_trained_model_answers_with_named_ends_from_a_process_of_its_own(use):
 def test_a_graph_that_uses_one_of_the_names_is_refused(name):
     with pytest.raises(TrainingError, match=f"a value named '{name}' already"):
         with_bounds(summing(name=name), Width(coverage=0.9, rows=50, factor=1.0), SOME)
+
+
+def test_a_graph_of_old_operators_is_refused_with_the_reason():
+    proto = onnx.load_from_string(summing())
+    proto.graph.node[0].CopyFrom(helper.make_node("MatMul", ["inputs", "axes"], ["sum"]))
+    proto.graph.initializer[0].CopyFrom(helper.make_tensor("axes", TensorProto.FLOAT, [2, 1], [1, 1]))
+    proto.opset_import[0].version = 7
+    with pytest.raises(TrainingError, match="those of ONNX opset 7, and 8 is the oldest"):
+        with_bounds(proto.SerializeToString(), Width(coverage=0.9, rows=50, factor=1.0, floor=1.0), SOME)
+
+
+def test_one_infinite_prediction_hides_no_difference_of_the_others(monkeypatch):
+    given = np.array([[3e38, 3e38], [1, 2], [3, 4]], np.float32)
+    run, calls = onnx_format.run, []
+
+    def other(*args, **kwargs):
+        calls.append(found := run(*args, **kwargs))
+        return found + 1 if len(calls) == 2 else found
+
+    monkeypatch.setattr(onnx_format, "run", other)
+    with pytest.raises(TrainingError, match="it predicts otherwise with them"):
+        with_bounds(summing(), Width(coverage=0.9, rows=50, factor=1.0), given)
 
 
 def test_a_model_without_ends_answers_no_interval():
@@ -99,11 +124,27 @@ def test_a_model_without_ends_answers_no_interval():
 def test_a_large_matrix_gives_the_same_through_a_file(monkeypatch):
     width = Width(coverage=0.9, rows=50, factor=2.0)
     model = IsolatedModel(with_bounds(summing(), width, SOME))
-    wanted = [[3.0, 1.0, 5.0], [7.0, 5.0, 9.0], [-4.0, -6.0, -2.0]]
-    assert model.run(SOME, "regression", 0, bounds=True).tolist() == wanted
+    through_pipe = model.run(SOME, "regression", 0, bounds=True)
+    np.testing.assert_allclose(through_pipe, [[3.0, 1.0, 5.0], [7.0, 5.0, 9.0], [-4.0, -6.0, -2.0]], rtol=1e-5)
     monkeypatch.setattr("rempart.models.isolated_model.INLINE", 0)
-    assert model.run(SOME, "regression", 0, bounds=True).tolist() == wanted
+    np.testing.assert_array_equal(model.run(SOME, "regression", 0, bounds=True), through_pipe)
     model.close()
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("amount", [0.1, 79.9, -79.9, 1e9 + 0.3])
+@pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-7])
+def test_rounding_moves_no_true_value_out_of_its_interval(amount, noise, scaled):
+    """A model that is right up to rounding covers at least the rows of which its width was measured."""
+    truth = amount * (1 + noise * np.random.default_rng(3).normal(size=200))
+    matrix = np.zeros((200, 2), np.float32)
+    matrix[:, 0] = amount
+    width = conformal.measure(truth, matrix[:, 0].astype(np.float64), 0.9, scaled=scaled)
+    session = onnx_format.open_session(with_bounds(summing(), width, matrix))
+    predicted, lower, upper = onnx_format.run(session, matrix, "regression", 0, bounds=True).T
+    told, reach = covered(truth, lower, upper), width.factor * (abs(amount) if scaled else 1)
+    assert told["coverage"] >= 0.9 and told["width"] <= 2 * reach + 2e-6 * abs(amount)
+    np.testing.assert_array_equal(predicted, matrix[:, 0])
 
 
 def test_the_graph_stays_within_the_standard():
