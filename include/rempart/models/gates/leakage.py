@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rempart.models import metrics
-from rempart.models.encoding import Feature, encode
+from rempart.models.encoding import Feature, encode, places
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,10 +65,10 @@ def _values(feature: Feature, rows: pa.Table) -> Numbers:
     """Return a number for each row: of a category the place of its value; NaN for an empty cell."""
     import numpy as np
 
-    block = encode([feature], rows)
     if feature.type != "category":
-        return np.asarray(block[:, 0], np.float64)
-    return np.where(block.any(axis=1), block.argmax(axis=1), np.nan)
+        return np.asarray(encode([feature], rows)[:, 0], np.float64)
+    found = places(feature, rows)
+    return np.where(found < 0, np.nan, found)
 
 
 def _others(values: Numbers) -> int:
