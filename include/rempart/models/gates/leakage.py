@@ -30,14 +30,15 @@ _LEAVES, _IN_A_LEAF = 128, 5
 def told_alone(features: Sequence[Feature], target: Feature, task: str, table: pa.Table) -> Mapping[str, float] | None:
     """Return the share of the target that each feature tells alone, 0 to 1; None where too few rows can tell.
 
-    A decision tree of this feature is fitted on every second tenth of the rows and measured on the others, and the other way round. Of a number the share is
-    the explained variance of its ranks, so that it is the same for each rising or falling function of the target; of a
-    class, the wrong guesses of the commonest class that the tree avoids. An empty cell is a value. Of a number that
-    follows the order of the target where it is known, the squared rank correlation counts, too (Spearman).
+    A decision tree of this feature is fitted on every second tenth of the rows and measured on the others, and the
+    other way round. Of a number the share is the explained variance of its ranks, so that it is the same for each
+    rising or falling function of the target; of a class, the wrong guesses of the commonest class that the tree avoids.
+    An empty cell is a value. Of a number that follows the order of the target where it is known, the squared rank
+    correlation counts, too (Spearman). Too few rows are less than FEWEST, or less than FEWEST_OTHERS with another value
+    than the commonest.
 
-    Too few are less than FEWEST, or less than FEWEST_OTHERS with another value than the commonest.
-
-    `table`: rows to learn from, with the features and the target, in their order in time where they have one. Raises TrainingError with the column at fault.
+    `table`: rows to learn from, with the features and the target, in their order in time where they have one. Raises
+    TrainingError with the column at fault.
     """
     import numpy as np
     import pyarrow as pa

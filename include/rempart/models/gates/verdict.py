@@ -326,8 +326,8 @@ def _leakage(asked: _Question) -> RuleResult | None:
     target = asked.shown.target or "the target"
     if told is None and rule.limit < 1:
         few = (
-            f"fewer than {leakage.FEWEST} rows to learn from, or than {leakage.FEWEST_OTHERS} with another {target} than "
-            f"the commonest: what a feature alone tells of it is not known"
+            f"fewer than {leakage.FEWEST} rows to learn from, or than {leakage.FEWEST_OTHERS} with another {target} "
+            "than the commonest: what a feature alone tells of it is not known"
         )
         return None if silent else RuleResult("leakage", "unknown", few, None, None, rule.limit)
     if found := leakage.above(told or {}, rule.limit, rule.allow):
