@@ -112,5 +112,5 @@ class ProjectBundle(LocalDagBundle):
             self._again = now + AGAIN_SECONDS
             logger.info("a file of the project has changed: Airflow reads the DAG files again")
         elif self._again is not None and now >= self._again:
-            self._again = None
             _touch(self.path, now + AHEAD_SECONDS)
+            self._again = None
