@@ -96,15 +96,14 @@ def encode(features: Sequence[Feature], table: pa.Table) -> np.ndarray[Any, np.d
 def _block(feature: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[np.float32]]:
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if feature.name not in table.column_names:
         raise TrainingError(
             f"encode the table: it lacks column '{feature.name}', which the model reads",
             "Build the table with the pipeline's features, or train a model on the table's features.",
         )
-    column = table.column(feature.name).combine_chunks()
     if feature.type != "category":
+        column = table.column(feature.name).combine_chunks()
         if not any(is_(column.type) for is_ in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)):
             raise TrainingError(
                 f"encode feature '{feature.name}': it is declared as {feature.type}, but the table's column is "
@@ -113,6 +112,19 @@ def _block(feature: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[np.flo
             )
         numbers = column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
         return np.asarray(numbers, np.float32).reshape(-1, 1)
+    return np.asarray(places(feature, table)[:, None] == np.arange(len(feature.values))[None, :], np.float32)
+
+
+def places(feature: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return a category as the places of its values in the declared order, -1 for an empty cell.
+
+    Raises TrainingError if the column holds a value outside its closed list.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = table.column(feature.name).combine_chunks()
     positions = pc.index_in(column.cast(pa.string()), value_set=pa.array(feature.values, pa.string()))
     outside = positions.null_count - column.null_count
     if outside:
@@ -120,8 +132,7 @@ def _block(feature: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[np.flo
             f"encode feature '{feature.name}': {outside} rows hold a value that is not declared",
             "Add the value to the column's `values` in the pipeline file, or correct the data.",
         )
-    codes = positions.fill_null(-1).to_numpy(zero_copy_only=False)
-    return np.asarray(codes[:, None] == np.arange(len(feature.values))[None, :], np.float32)
+    return np.asarray(positions.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
 
 
 class RowEncoder:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rempart.models import metrics
-from rempart.models.encoding import Feature, encode
+from rempart.models.encoding import Feature, encode, places
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,32 +15,43 @@ if TYPE_CHECKING:
     Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 SAMPLE = 20_000
-"""Rows on which a share is measured, at most: spread evenly over all."""
+"""Rows on which a share is measured, at most: drawn from all, the same ones each time."""
 FEWEST = 100
 """Rows without which nothing is told: chance would do."""
-_FEWEST_WRONG = 5
-"""Rows that a guess of the commonest class must get wrong, before avoiding them says something."""
+FEWEST_OTHERS = 50
+"""Rows that must have another value than the commonest one of the target: to tell a few of them says nothing."""
+_BLOCKS = 10
+"""Parts of neighbouring rows. Single rows would not do: what changes slowly is told by its neighbour, so by any number
+that counts the rows or the days.
+"""
 _LEAVES, _IN_A_LEAF = 128, 5
 
 
 def told_alone(features: Sequence[Feature], target: Feature, task: str, table: pa.Table) -> Mapping[str, float] | None:
-    """Return the share of the target that each feature tells alone, 0 to 1; None of fewer than FEWEST rows.
+    """Return the share of the target that each feature tells alone, 0 to 1; None where too few rows can tell.
 
-    A decision tree of this feature is fitted on every second row, and measured on the others. Of a number the share is
-    the explained variance of its ranks, so that it is the same for each rising or falling function of the target; of a
-    class, the wrong guesses of the commonest class that the tree avoids. An empty cell is a value. Of a number that
-    follows the order of the target where it is known, the squared rank correlation counts, too (Spearman).
+    A decision tree of this feature is fitted on every second tenth of the rows and measured on the others, and the
+    other way round. Of a number the share is the explained variance of its ranks, so that it is the same for each
+    rising or falling function of the target; of a class, the wrong guesses of the commonest class that the tree avoids.
+    An empty cell is a value. Of a number that follows the order of the target where it is known, the squared rank
+    correlation counts, too (Spearman). Too few rows are less than FEWEST, or less than FEWEST_OTHERS with another value
+    than the commonest.
 
-    `table`: rows to learn from, with the features and the target. Raises TrainingError with the column at fault.
+    `table`: rows to learn from, with the features and the target, in their order in time where they have one. Raises
+    TrainingError with the column at fault.
     """
     import numpy as np
     import pyarrow as pa
 
-    step = max(1, -(-table.num_rows // SAMPLE))
-    rows = table.take(pa.array(np.arange(0, table.num_rows, step)))
+    rows = table
+    if table.num_rows > SAMPLE:
+        drawn = np.random.default_rng(0).choice(table.num_rows, SAMPLE, replace=False)
+        rows = table.select([*(feature.name for feature in features), target.name]).take(pa.array(np.sort(drawn)))
     if rows.num_rows < FEWEST:
         return None
     truth = metrics.target_values(target, rows)
+    if _others(truth) < FEWEST_OTHERS:
+        return None
     share = _of_a_number if task == "regression" else _of_a_class
     return {feature.name: share(_values(feature, rows), truth) for feature in features}
 
@@ -55,10 +66,28 @@ def _values(feature: Feature, rows: pa.Table) -> Numbers:
     """Return a number for each row: of a category the place of its value; NaN for an empty cell."""
     import numpy as np
 
-    block = encode([feature], rows)
     if feature.type != "category":
-        return np.asarray(block[:, 0], np.float64)
-    return np.where(block.any(axis=1), block.argmax(axis=1), np.nan)
+        return np.asarray(encode([feature], rows)[:, 0], np.float64)
+    found = places(feature, rows)
+    return np.where(found < 0, np.nan, found)
+
+
+def _others(values: Numbers) -> int:
+    """Return how many rows have another value than the commonest."""
+    import numpy as np
+
+    return len(values) - int(np.unique(values, return_counts=True)[1].max(initial=0))
+
+
+def _predicted(tree: Any, values: Numbers, truth: Numbers) -> Numbers:
+    """Return what a tree says of each row, fitted on the blocks before and after it."""
+    import numpy as np
+
+    column, told = _filled(values), np.empty(len(truth))
+    fitted = np.arange(len(truth)) * _BLOCKS // len(truth) % 2 == 0
+    for learns in (fitted, ~fitted):
+        told[~learns] = tree.fit(column[learns], truth[learns]).predict(column[~learns])
+    return told
 
 
 def _of_a_number(values: Numbers, truth: Numbers) -> float:
@@ -68,31 +97,18 @@ def _of_a_number(values: Numbers, truth: Numbers) -> float:
 
     ranks = rankdata(truth)
     tree = DecisionTreeRegressor(max_leaf_nodes=_LEAVES, min_samples_leaf=_IN_A_LEAF, random_state=0)
-    column = _filled(values)
-    tree.fit(column[::2], ranks[::2])
-    wanted = ranks[1::2]
-    variance = float(((wanted - wanted.mean()) ** 2).sum())
-    if not variance:
-        return 0.0
-    explained = 1 - float(((wanted - tree.predict(column[1::2])) ** 2).sum()) / variance
+    explained = 1 - float(np.square(ranks - _predicted(tree, values, ranks)).mean() / ranks.var())
     known = np.isfinite(values)
     both = rankdata(values[known]), rankdata(truth[known])
-    ordered = len(both[0]) >= FEWEST and all(np.ptp(side) > 0 for side in both)
+    ordered = len(both[0]) >= FEWEST and all(_others(side) >= FEWEST_OTHERS for side in both)
     return max(0.0, explained, float(np.corrcoef(*both)[0, 1] ** 2) if ordered else 0.0)
 
 
 def _of_a_class(values: Numbers, truth: Numbers) -> float:
-    import numpy as np
     from sklearn.tree import DecisionTreeClassifier
 
     tree = DecisionTreeClassifier(max_leaf_nodes=_LEAVES, min_samples_leaf=_IN_A_LEAF, random_state=0)
-    column, wanted = _filled(values), truth[1::2]
-    tree.fit(column[::2], truth[::2])
-    commonest = np.bincount(truth[::2].astype(int)).argmax()
-    constant = int((wanted != commonest).sum())
-    if constant < _FEWEST_WRONG:
-        return 0.0
-    return max(0.0, 1 - int((tree.predict(column[1::2]) != wanted).sum()) / constant)
+    return max(0.0, 1 - int((_predicted(tree, values, truth) != truth).sum()) / _others(truth))
 
 
 def _filled(values: Numbers) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -324,10 +324,13 @@ def _leakage(asked: _Question) -> RuleResult | None:
     rule, told = asked.rule, asked.shown.told_alone
     silent = rule not in asked.gate.rules  # every gate asks it: only a refusal is worth a line
     target = asked.shown.target or "the target"
-    if told is None:
-        few = f"fewer than {leakage.FEWEST} rows to learn from: what a feature alone tells of {target} is not known"
+    if told is None and rule.limit < 1:
+        few = (
+            f"fewer than {leakage.FEWEST} rows to learn from, or than {leakage.FEWEST_OTHERS} with another {target} "
+            "than the commonest: what a feature alone tells of it is not known"
+        )
         return None if silent else RuleResult("leakage", "unknown", few, None, None, rule.limit)
-    if found := leakage.above(told, rule.limit, rule.allow):
+    if found := leakage.above(told or {}, rule.limit, rule.allow):
         shown = ", ".join(f"{name} ({share:.1%})" for name, share in found[:_WORST])
         more = f" and {len(found) - _WORST} more" if len(found) > _WORST else ""
         what = (
@@ -337,7 +340,7 @@ def _leakage(asked: _Question) -> RuleResult | None:
         return RuleResult("leakage", "refused", what, None, found[0][1], rule.limit)
     if silent:
         return None
-    most = max((share for name, share in told.items() if name not in rule.allow), default=0.0)
+    most = max((share for name, share in (told or {}).items() if name not in rule.allow), default=0.0)
     what = f"no feature alone tells more than {_share(rule.limit)} of {target}"
     but = f", other than {', '.join(rule.allow)}" if rule.allow else ""
     return RuleResult("leakage", "passed", what + but, None, most, rule.limit)

@@ -25,8 +25,10 @@ AGAIN_SECONDS = 50.0
 """Seconds after which DAG files are read once more. Airflow takes a DAG for removed when its file is read without it
 more than so long (`stale_dag_threshold`) after it was last seen.
 """
-_CODE = frozenset({"rempart", "__pycache__"})
-"""Folders in `include/` that Airflow's processes load once, when they start."""
+PAUSE_SECONDS = 120.0
+"""Seconds without a look after a DAG file could not be given a time: each look would have the others read again."""
+_UNREAD = frozenset({"rempart", "__pycache__", "notebooks"})
+"""Folders in `include/` that Airflow's processes load once, when they start, or that no DAG file reads."""
 
 
 def are_outdated(dag_files: Collection[float], inputs: Iterable[float]) -> bool:
@@ -38,7 +40,7 @@ def read_by_dags(project: Path) -> Iterator[Path]:
     """Return the files and folders that DAG files read besides themselves. A folder's time shows what was removed."""
     yield project / "rempart.yaml"
     for folder, folders, files in os.walk(project / "include"):
-        folders[:] = [name for name in folders if name not in _CODE and not name.endswith(".egg-info")]
+        folders[:] = [name for name in folders if name not in _UNREAD and not name.endswith(".egg-info")]
         yield Path(folder)
         yield from (Path(folder, name) for name in files)
 
@@ -57,10 +59,12 @@ def _changed(paths: Iterable[Path]) -> list[float]:
 def renew(dags: Path, project: Path, now: float) -> bool:
     """Give every DAG file the time `now` if one is older than what it reads. Return whether one was. Raises OSError.
 
-    A time ahead of `now` does not count: the clock was set back since, and each look would find a change.
+    A time ahead of `now` does not count: the clock was set back since, and each look would find a change. A DAG file
+    whose own time is ahead gets `now`, too: until then Airflow would read it without a pause.
     """
     inputs = [changed for changed in _changed(read_by_dags(project)) if changed <= now]
-    if not are_outdated([file.stat().st_mtime for file in _dag_files(dags)], inputs):
+    times = [file.stat().st_mtime for file in _dag_files(dags)]
+    if not are_outdated(times, inputs) and max(times, default=now) <= now:
         return False
     _touch(dags, now)
     return True
@@ -71,20 +75,33 @@ def _dag_files(dags: Path) -> list[Path]:
 
 
 def _touch(dags: Path, now: float) -> None:
+    """Give every DAG file that may be changed a time. Raises the OSError of one that may not."""
+    refused = None
     for file in _dag_files(dags):
-        os.utime(file, (now, now))
+        try:
+            os.utime(file, (now, now))
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        except OSError as cause:
+            refused = cause
+    if refused is not None:
+        raise refused
 
 
 class ProjectBundle(LocalDagBundle):
     """A local folder of DAG files that read the project's pipelines."""
 
     _again: float | None = None
+    _paused_until = 0.0
 
     def refresh(self) -> None:
         """Have the DAG files read again if a file that they read has changed."""
+        if time.monotonic() < self._paused_until:
+            return
         try:
             self.look(time.time())
         except OSError as cause:
+            self._paused_until = time.monotonic() + PAUSE_SECONDS
             logger.warning(
                 "%s: %s; Airflow reads changed pipelines with a delay of minutes", cause.filename, cause.strerror
             )
@@ -95,5 +112,5 @@ class ProjectBundle(LocalDagBundle):
             self._again = now + AGAIN_SECONDS
             logger.info("a file of the project has changed: Airflow reads the DAG files again")
         elif self._again is not None and now >= self._again:
-            self._again = None
             _touch(self.path, now + AHEAD_SECONDS)
+            self._again = None

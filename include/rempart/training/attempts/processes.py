@@ -18,6 +18,8 @@ from rempart.training.attempts.process_group import LISTENING, PROCESS, loopback
 
 LINGER_SECONDS = 30.0
 """Seconds for which the other processes may go on after the first has ended."""
+CRASH_SECONDS = 120.0
+"""Seconds for which processes may go on after another was killed: time to notice it and to end by themselves."""
 POLL_SECONDS = 0.1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _GPUS = "CUDA_VISIBLE_DEVICES"
@@ -52,7 +54,8 @@ def variables(number: int, processes: int, nodes: int, port: int, environment: M
 def start(processes: int, nodes: int) -> int | None:
     """Start the processes of this node: None in each of them; in the one that started them, their exit status.
 
-    That one passes on SIGTERM and SIGINT. The status is the first process's, as a shell tells it. Must be called before
+    That one passes on SIGTERM and SIGINT. The status is the first process's, as a shell tells it; if it did not end
+    after another was killed, that other's. Must be called before
     any thread is started.
     """
     # a signal that came between two of the forks would reach some of the processes only
@@ -80,18 +83,25 @@ def start(processes: int, nodes: int) -> int | None:
 
 
 def _waited(started: list[int]) -> int:
-    """Return the first process's status when all have ended; end those that stay behind it."""
+    """Return the status when all have ended; end those that stay behind the first, or behind one that was killed."""
     left, status, until = list(started), 1, float("inf")
+    crashed: int | None = None
+    ended_by_us = False
     while left:
         for pid in list(left):
             done, ended = os.waitpid(pid, os.WNOHANG)
             if not done:
                 continue
             left.remove(pid)
+            code = os.waitstatus_to_exitcode(ended)
+            told = code if code >= 0 else 128 - code
             if pid == started[0]:
-                code = os.waitstatus_to_exitcode(ended)
-                status, until = code if code >= 0 else 128 - code, time.monotonic() + LINGER_SECONDS
+                status = crashed if ended_by_us and crashed is not None else told
+                until = time.monotonic() + LINGER_SECONDS
+            elif code < 0 and crashed is None and not ended_by_us:
+                crashed, until = told, min(until, time.monotonic() + CRASH_SECONDS)
         if left and time.monotonic() > until:
+            ended_by_us = True
             _send(left, signal.SIGKILL)
         if left:
             time.sleep(POLL_SECONDS)

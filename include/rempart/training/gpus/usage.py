@@ -55,7 +55,7 @@ class Totals:
     def after(self, reading: Reading) -> Totals:
         """Return the sums with one more reading."""
         made = replace(self, readings=self.readings + 1)
-        if (share := reading.utilisation) is not None:
+        if (share := reading.utilisation) is not None and 0 <= share <= 1:  # a driver may tell nonsense
             busiest = share if self.busiest is None else max(self.busiest, share)
             made = replace(made, known=self.known + 1, busy=self.busy + share, busiest=busiest)
         if (memory := reading.memory_bytes) is not None:

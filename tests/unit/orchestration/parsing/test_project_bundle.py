@@ -19,6 +19,7 @@ from rempart.settings import config
 pytestmark = pytest.mark.airflow
 PAST = 1_700_000_000.0
 TIMES = st.floats(0, 4e9)
+UNREAD = ("include/rempart/code.py", "include/notebooks/own.ipynb")
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def project(tmp_path: Path) -> Path:
     """A project whose DAG files are as new as everything that they read."""
     from rempart.orchestration.parsing.project_bundle import renew
 
-    for name in ("dags/train.py", "dags/own/score.py", "include/pipelines/a.yaml", "include/rempart/code.py"):
+    for name in ("dags/train.py", "dags/own/score.py", "include/pipelines/a.yaml", *UNREAD):
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(name, encoding="utf-8")
@@ -95,6 +96,8 @@ def test_code_that_airflow_loads_at_its_start_has_no_dag_read_again(project: Pat
     (project / "include/rempart/code.py").write_text("changed", encoding="utf-8")
     (project / "include/rempart/more.py").write_text("more", encoding="utf-8")
     assert not renew(project / "dags", project, time.time())
+    (project / "include/notebooks/own.ipynb").write_text("saved by itself", encoding="utf-8")
+    assert not renew(project / "dags", project, time.time())
 
 
 def test_a_change_ahead_of_the_clock_is_none(project: Path) -> None:
@@ -106,14 +109,32 @@ def test_a_change_ahead_of_the_clock_is_none(project: Path) -> None:
     assert renew(project / "dags", project, time.time() + 60)
 
 
+def test_dag_files_ahead_of_a_clock_that_was_set_back_get_its_time(project: Path) -> None:
+    """Airflow reads a file without a pause while its time is ahead of the last reading."""
+    from rempart.orchestration.parsing.project_bundle import renew
+
+    earlier = PAST + 3600
+    assert renew(project / "dags", project, earlier)
+    assert {file.stat().st_mtime for file in (project / "dags").rglob("*.py")} == {earlier}
+    assert not renew(project / "dags", project, earlier + 10)
+
+
 def test_a_folder_that_may_not_be_changed_is_told_and_airflow_goes_on(
     project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from rempart.orchestration.parsing import project_bundle
 
-    def refused(file: Path, times: object) -> None:
-        raise PermissionError(1, "Operation not permitted", str(file))
+    tried: list[str] = []
+    clock = [100.0]
+    given_a_time = os.utime
 
+    def refused(file: Path, times: tuple[float, float]) -> None:
+        tried.append(file.name)
+        if file.name == "train.py":
+            raise PermissionError(1, "Operation not permitted", str(file))
+        given_a_time(file, times)
+
+    monkeypatch.setattr(project_bundle.time, "monotonic", lambda: clock[0])
     monkeypatch.setenv("REMPART_HOME", str(project))
     bundle = project_bundle.ProjectBundle(path=str(project / "dags"), name="dags-folder")
     time.sleep(0.05)
@@ -121,7 +142,10 @@ def test_a_folder_that_may_not_be_changed_is_told_and_airflow_goes_on(
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
         patch.setattr(project_bundle.os, "utime", refused)
         bundle.refresh()
-    assert "Operation not permitted" in caplog.text and "delay of minutes" in caplog.text
+        bundle.refresh()  # not at once again: the other file would be read each time
+        assert sorted(tried) == ["score.py", "train.py"]
+    assert "Operation not permitted" in caplog.text and caplog.text.count("delay of minutes") == 1
+    clock[0] += project_bundle.PAUSE_SECONDS
     bundle.refresh()
     assert min(file.stat().st_mtime for file in (project / "dags").rglob("*.py")) > time.time() - 60
 

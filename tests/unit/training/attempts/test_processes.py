@@ -16,6 +16,8 @@ from rempart.training.attempts.processes import own_gpu, variables
 PROGRAM = """
 import json, os, signal, socket, sys, time
 from rempart.training.attempts import processes
+if "crashed" in sys.argv:
+    processes.CRASH_SECONDS = 0.2
 if (status := processes.start(3, 1)) is not None:
     sys.exit(status)
 number = int(os.environ["REMPART_PROCESS"])
@@ -26,7 +28,9 @@ signal.signal(signal.SIGTERM, lambda *_: os._exit(100 + number))
 kept = ("REMPART_PROCESS", "CUDA_VISIBLE_DEVICES", "PET_NODE_RANK", "PET_MASTER_ADDR")
 sys.stdout.write(json.dumps({name: os.environ[name] for name in kept} | {"pid": os.getpid()}) + "\\n")
 sys.stdout.flush()
-time.sleep(60 if "wait" in sys.argv else 0)
+if "crashed" in sys.argv and number == 2:
+    os.kill(os.getpid(), signal.SIGSEGV)
+time.sleep(600 if {"wait", "crashed"} & set(sys.argv) else 0)
 if "killed" in sys.argv and number == 0:
     os.kill(os.getpid(), signal.SIGKILL)
 os._exit(number + 7)
@@ -38,7 +42,7 @@ def started(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE, text=True, env=kept)
 
 
-@pytest.mark.parametrize(("argument", "status"), [("", 7), ("killed", 137)])
+@pytest.mark.parametrize(("argument", "status"), [("", 7), ("killed", 137), ("crashed", 139)])
 def test_each_has_its_gpu_and_the_status_is_the_first_ones(argument: str, status: int) -> None:
     process = started(argument)
     out, _ = process.communicate(timeout=60)

@@ -222,3 +222,10 @@ def test_where_none_is_seen_the_reason_is_told(
     monkeypatch.delenv(nvml.VISIBLE, raising=False)
     with pytest.raises(Unseen, match=why):
         nvml.opened()
+
+
+@pytest.mark.parametrize("nonsense", [1.01, 2.55, -0.01, float("nan")])
+def test_a_utilisation_that_cannot_be_is_unknown_and_ends_no_training(nonsense: float) -> None:
+    assert GpuUse.of(Device("x"), Totals().after(Reading(nonsense))).utilisation_mean is None
+    some = Totals().after(Reading(nonsense)).after(Reading(0.5))
+    assert GpuUse.of(Device("x"), some).utilisation_mean == 0.5
