@@ -56,7 +56,7 @@ def choose(
     Raises TrainingError if no trial is complete, IntegrityError if the best one's figure is not what its model gives,
     SiteError, TrackingUnavailable, TrackingRefused.
     """
-    freeze.check_same(pipeline, search)
+    freeze.check_same(platform, pipeline, search)
     done, wanted = trials.results(platform, pipeline, search, asked), freeze.declared(pipeline)
     metric, direction = freeze.judged_by(pipeline)
     number = plan.best([(each.trial.number, each.done()) for each in done], direction)
@@ -142,7 +142,7 @@ def train_found(
     backend: TrainingBackend | None = None,
 ) -> TrainResult:
     """Train the candidate on this machine and register it. Raises the errors of `flows.training.train.train`."""
-    freeze.check_same(pipeline, search)
+    check_found(platform, pipeline, search, params)
     spec, site = order(platform, pipeline, search, params), platform.active_site(pipeline.classification)
     backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
     permitted = permission.permit(platform.config, spec, on=platform.clock().date())
@@ -153,8 +153,20 @@ def place_found(
     platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, params: Mapping[str, Param]
 ) -> Ordered:
     """Write the order of the candidate for the pools. Raises PlacementDenied, SiteError, TrainingError."""
-    freeze.check_same(pipeline, search)
+    check_found(platform, pipeline, search, params)
     return pod_job.place(platform, pipeline, order(platform, pipeline, search, params))
+
+
+def check_found(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, params: Mapping[str, Param]) -> None:
+    """Check that a candidate is trained with what the search found. Raises TrainingError, IntegrityError."""
+    freeze.check_same(platform, pipeline, search)
+    if records.chosen_params(platform.ledger, pipeline.name, search.search) != params:
+        raise IntegrityError(
+            f"train with what search {search.search} of {pipeline.name} found: the task `choose` tells of other "
+            "parameters than its record in the ledger",
+            "Clear the task `choose` with those after it. If it fails again, look in Airflow's audit log for who "
+            "changed its XCom.",
+        )
 
 
 def ended(made: int, wanted: int, *, over_time: bool, over_budget: bool) -> Ended:

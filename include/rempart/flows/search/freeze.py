@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rempart import canonical_json
-from rempart.errors import PipelineError, TrainingError
+from rempart.errors import IntegrityError, PipelineError, TrainingError
+from rempart.flows.search import records
 from rempart.flows.search.records import Direction
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import train
@@ -80,16 +81,19 @@ def freeze_rows(
     search = identity(pipeline, rows.dataset)
     tags = {"rempart.pipeline": pipeline.name, "rempart.dataset_sha256": rows.dataset.sha256}
     parent = tracked.parent(platform.tracking(), pipeline.name, search, tags)
+    records.write_rows(platform.ledger, pipeline.name, search, told_rows(rows))
     logger.info("search %s: %d trials, %d at once", search, declared(pipeline).trials, declared(pipeline).at_once)
-    return FrozenSearch(
-        search,
-        parent,
-        platform.clock().isoformat(),
-        rows.dataset.model_dump(mode="json"),
-        rows.snapshot,
-        rows.labels.model_dump(mode="json") if rows.labels else None,
-        dict(rows.used),
-    )
+    return FrozenSearch(search, parent, platform.clock().isoformat(), **told_rows(rows))
+
+
+def told_rows(rows: FrozenSet) -> dict[str, Any]:
+    """Return a frozen training set as plain JSON."""
+    return {
+        "dataset": rows.dataset.model_dump(mode="json"),
+        "snapshot": rows.snapshot,
+        "labels": rows.labels.model_dump(mode="json") if rows.labels else None,
+        "used": dict(rows.used),
+    }
 
 
 def declared(pipeline: ModelPipeline) -> ParameterSearch:
@@ -142,11 +146,25 @@ def identity(pipeline: ModelPipeline, dataset: Dataset) -> str:
     return hashlib.sha256(canonical_json.encode(determining)).hexdigest()[:16]
 
 
-def check_same(pipeline: ModelPipeline, search: FrozenSearch) -> None:
-    """Check that the pipeline file and the code are those with which a search began. Raises TrainingError."""
+def check_same(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch) -> None:
+    """Check that a search goes on as it began: with its pipeline file and code, and the rows on record.
+
+    What tasks tell each other can be changed in Airflow. Raises TrainingError, IntegrityError.
+    """
     if identity(pipeline, search.rows().dataset) != search.search:
-        raise TrainingError(
-            f"go on with search {search.search} of {pipeline.name}: the pipeline file or the trainer's code has "
-            "changed since it began",
-            f"Start it anew: trigger search_{pipeline.name}.",
+        raise changed(pipeline, search)
+    if not records.are_its_rows(platform.ledger, pipeline.name, search.search, told_rows(search.rows())):
+        raise IntegrityError(
+            f"go on with search {search.search} of {pipeline.name}: the task `freeze` tells of other rows than the "
+            "search began with by the ledger",
+            f"Look in Airflow's audit log for who changed the XCom of `freeze`. Then trigger search_{pipeline.name}.",
         )
+
+
+def changed(pipeline: ModelPipeline, search: FrozenSearch) -> TrainingError:
+    """Return the error of a pipeline file that is not the one with which a search began."""
+    return TrainingError(
+        f"go on with search {search.search} of {pipeline.name}: the pipeline file or the trainer's code has "
+        "changed since it began",
+        f"Start it anew: trigger search_{pipeline.name}.",
+    )

@@ -1,4 +1,4 @@
-"""Read and write the evidence of searches: one record of kind `search` for each."""
+"""Read and write the evidence of searches: a record of kind `search` for each, and its rows as `search-rows`."""
 
 from __future__ import annotations
 
@@ -81,6 +81,25 @@ def write(ledger: Ledger, search: Search) -> Evidence | None:
                 return None
             break
     return ledger.append("search", search.pipeline, body)
+
+
+def write_rows(ledger: Ledger, pipeline: str, search: str, rows: Mapping[str, Any]) -> None:
+    """Write evidence of the rows of a search that begins, once for equal rows."""
+    if not are_its_rows(ledger, pipeline, search, rows):
+        ledger.append("search-rows", pipeline, {"search": search, **rows})
+
+
+def are_its_rows(ledger: Ledger, pipeline: str, search: str, rows: Mapping[str, Any]) -> bool:
+    """Return whether a search began with these rows. Raises LedgerError, DatabaseUnavailable."""
+    begun = (record.body for record in ledger.find("search-rows", pipeline, limit=_ALL))
+    wanted = {"search": search, **rows}
+    return any({name: body.get(name) for name in wanted} == wanted for body in begun)
+
+
+def chosen_params(ledger: Ledger, pipeline: str, search: str) -> Mapping[str, Param] | None:
+    """Return the parameters that the newest record of a search tells as the best; None without one."""
+    found = (each for each in searches(ledger, pipeline) if each.search == search)
+    return next((each.best_trial().params for each in found), None)
 
 
 def searches(ledger: Ledger, pipeline: str | None = None) -> list[Search]:
