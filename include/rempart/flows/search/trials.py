@@ -80,7 +80,8 @@ def ask(
     """
     freeze.check_same(platform, pipeline, search)
     wanted, space = freeze.declared(pipeline), freeze.space_of(pipeline)
-    count = min(wanted.at_once, wanted.trials - len(earlier))
+    first = (generation - 1) * wanted.at_once  # so a task `ask` that failed, and is cleared later, has its own numbers
+    count = min(wanted.at_once, wanted.trials - first)
     if search.seconds(platform.clock()) >= wanted.time.total_seconds():
         logger.info("no further trial: the search's time of %s is over", wanted.time)
         return []
@@ -100,7 +101,7 @@ def ask(
     stop = None
     if wanted.pruner == "median" and comparable(space):
         stop = plan.stop_if_worse([each.curve for each in done if each.trial.state == "complete"])
-    made = [AskedTrial(len(earlier) + place, generation, params, stop) for place, params in enumerate(asked)]
+    made = [AskedTrial(first + place, generation, params, stop) for place, params in enumerate(asked)]
     return [replace(each, job_id=_spec(platform, pipeline, search, each).job_id) for each in made]
 
 
@@ -159,9 +160,17 @@ def run(
 def results(
     platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: Sequence[AskedTrial]
 ) -> list[Result]:
-    """Return what the jobs of trials stored, by number. A trial without a usable one has failed. Raises SiteError."""
+    """Return what the jobs of trials stored, by number. A trial without a usable one has failed.
+
+    Raises the errors of `spec_of`, SiteError.
+    """
     site, metric = platform.active_site(pipeline.classification), freeze.judged_by(pipeline)[0]
     ordered = sorted(asked, key=lambda each: each.number)
+    if len({each.number for each in ordered}) < len(ordered):
+        raise IntegrityError(
+            f"go on with search {search.search} of {pipeline.name}: two trials have the same number",
+            f"Look in Airflow's audit log for who changed the XCom of a task `ask`. Then trigger search_{pipeline.name}.",
+        )
     specs = [spec_of(platform, pipeline, search, each) for each in ordered]
     pods = in_pods(platform)
     return [_read(site, spec, each, metric, pods) for spec, each in zip(specs, ordered, strict=True)]

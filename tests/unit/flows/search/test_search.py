@@ -275,6 +275,17 @@ def test_a_candidate_is_trained_with_the_parameters_on_record_only(seen):
                 train(house.platform, house.pipeline, house.search, forged)
 
 
+def test_a_generation_that_failed_to_ask_is_asked_later_and_no_number_stands_for_two_trials():
+    house = House()
+    first = house.generation(1, run=False)
+    third = house.generation(3, run=False)  # the site did not answer the second
+    second = trials.ask(house.platform, house.pipeline, house.search, first, 2)
+    assert [each.number for each in (*first, *second, *third)] == [0, 1, 2, 3, 4, 5]
+    house.asked = [*first, house.ordered(replace(third[0], number=0))]
+    with pytest.raises(IntegrityError, match="same number"):
+        house.choose()
+
+
 def test_a_file_that_changes_what_is_trained_is_not_taken_for_trials_that_failed():
     house = House()
     house.generation(1)
