@@ -86,6 +86,7 @@ def choose(
         direction=direction,
         seed=pipeline.trainer.seed,
         pruner=wanted.pruner,
+        fixed=dict(pipeline.trainer.params),
         trials=tuple(each.trial for each in done),
         best=number,
         importances=plan.importances(freeze.space_of(pipeline), [each.done() for each in done], direction),

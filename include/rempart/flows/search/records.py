@@ -40,7 +40,7 @@ class Trial:
 class Search:
     """One search. `space`: the ranges as in the pipeline file. `best`: number of the trial that was chosen.
 
-    `search`: its id; equal searches of equal rows have the same. `metric`: of the validation part. `importances`: share
+    `fixed`: the trainer's parameters that were the same in each trial. `search`: its id; equal searches of equal rows have the same. `metric`: of the validation part. `importances`: share
     of each parameter in the differences between the trials; empty if too few trials tell it. `at`, `seq`: of the record
     in the ledger.
     """
@@ -54,6 +54,7 @@ class Search:
     direction: Direction
     seed: int
     pruner: str
+    fixed: Mapping[str, Param]
     trials: tuple[Trial, ...]
     best: int
     importances: Mapping[str, float] = field(default_factory=dict)

@@ -102,6 +102,7 @@ def test_one_record_tells_each_trial_once_and_the_best_has_the_smallest_error_on
     complete = [trial for trial in search.trials if trial.state == "complete"]
     assert search.best_trial().value == min(trial.value for trial in complete) == pytest.approx(chosen.value)
     assert (search.metric, search.direction, search.ended, search.pruner) == ("mae", "minimize", "trials", "median")
+    assert search.fixed == {"max_iter": 20}
     assert search.space["max_leaf_nodes"] == {"low": 4, "high": 31, "log": True}
     assert {trial.place for trial in search.trials} == {"local"} and all(trial.seconds > 0 for trial in search.trials)
     assert sum(search.importances.values()) == pytest.approx(1)
