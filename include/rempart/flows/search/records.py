@@ -40,9 +40,9 @@ class Trial:
 class Search:
     """One search. `space`: the ranges as in the pipeline file. `best`: number of the trial that was chosen.
 
-    `fixed`: the trainer's parameters that were the same in each trial. `search`: its id; equal searches of equal rows have the same. `metric`: of the validation part. `importances`: share
-    of each parameter in the differences between the trials; empty if too few trials tell it. `at`, `seq`: of the record
-    in the ledger.
+    `fixed`: the trainer's parameters that were the same in each trial. `search`: its id; equal searches of equal rows
+    have the same. `metric`: of the validation part. `importances`: share of each parameter in the differences between
+    the trials; empty if too few trials tell it. `at`, `seq`: of the record in the ledger.
     """
 
     pipeline: str

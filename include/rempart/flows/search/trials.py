@@ -169,7 +169,8 @@ def results(
     if len({each.number for each in ordered}) < len(ordered):
         raise IntegrityError(
             f"go on with search {search.search} of {pipeline.name}: two trials have the same number",
-            f"Look in Airflow's audit log for who changed the XCom of a task `ask`. Then trigger search_{pipeline.name}.",
+            "Look in Airflow's audit log for who changed the XCom of a task `ask`. Then trigger "
+            f"search_{pipeline.name}.",
         )
     specs = [spec_of(platform, pipeline, search, each) for each in ordered]
     pods = in_pods(platform)
