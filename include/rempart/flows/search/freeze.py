@@ -13,6 +13,7 @@ from rempart import canonical_json
 from rempart.errors import IntegrityError, PipelineError, TrainingError
 from rempart.flows.search import records
 from rempart.flows.search.records import Direction
+from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import train
 from rempart.flows.training.candidates import orders
@@ -21,6 +22,7 @@ from rempart.flows.training.train import FrozenSet
 from rempart.settings.gates.metrics import LOWER_IS_BETTER, by_row
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.search.ranges import ParameterSearch
+from rempart.training import datasets
 from rempart.training.job import Dataset, JobLabels
 from rempart.training.search import space, tracked
 from rempart.training.search.space import Space
@@ -149,7 +151,8 @@ def identity(pipeline: ModelPipeline, dataset: Dataset) -> str:
 def check_same(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch) -> None:
     """Check that a search goes on as it began: with its pipeline file and code, and the rows on record.
 
-    What tasks tell each other can be changed in Airflow. Raises TrainingError, IntegrityError.
+    What tasks tell each other can be changed in Airflow. No row may have been erased since, whose trace the trials'
+    models have. Raises TrainingError, IntegrityError.
     """
     if identity(pipeline, search.rows().dataset) != search.search:
         raise changed(pipeline, search)
@@ -158,6 +161,13 @@ def check_same(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch
             f"go on with search {search.search} of {pipeline.name}: the task `freeze` tells of other rows than the "
             "search began with by the ledger",
             f"Look in Airflow's audit log for who changed the XCom of `freeze`. Then trigger search_{pipeline.name}.",
+        )
+    rows, rewritten = search.rows().dataset, erasures.rewritten(platform.ledger)
+    if {(rows.bucket, rows.key), (rows.bucket, datasets.held_out_key(pipeline.name, rows.held_out))} & rewritten.keys():
+        raise TrainingError(
+            f"go on with search {search.search} of {pipeline.name}: rows of its training set were erased since it "
+            "began",
+            f"Start it anew, without these rows: trigger search_{pipeline.name}.",
         )
 
 

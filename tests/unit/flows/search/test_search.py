@@ -267,6 +267,24 @@ def test_other_rows_than_those_on_record_end_the_search_although_its_id_fits():
                 go_on()
 
 
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_search_on_rows_of_which_one_was_erased_meanwhile_gives_no_model(held_out):
+    house = House(trials=2)
+    house.generation(1)
+    chosen, place = house.choose(), house.search.rows().dataset
+    key = datasets.held_out_key("stays_test", place.held_out) if held_out else place.key
+    gone = {"bucket": place.bucket, "key": key, "to": f"{key}-e1", "to_sha256": "e1" * 32}
+    house.platform.ledger.append("erasure", "stays_test", {"state": "rewritten", "successors": [gone]})
+    for go_on in (
+        house.choose,
+        lambda: house.run(house.asked[0]),
+        lambda: house.generation(2),
+        lambda: choose.train_found(house.platform, house.pipeline, house.search, chosen.params, house.backend),
+    ):
+        with pytest.raises(TrainingError, match="were erased since it began"):
+            go_on()
+
+
 def test_a_candidate_is_trained_with_the_parameters_on_record_only(seen):
     house, chosen, _ = seen
     choose.check_found(house.platform, house.pipeline, house.search, dict(chosen.params))
