@@ -24,6 +24,7 @@ from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings.pipeline import ModelPipeline
 from rempart.sites.port import Site
 from rempart.training import datasets, outputs, permission
+from rempart.training.attempts.record import ORDER
 from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.job import VALIDATED, JobResult, JobSpec, Param
 from rempart.training.protocol import splits
@@ -156,6 +157,18 @@ def place_found(
     """Write the order of the candidate for the pools. Raises PlacementDenied, SiteError, TrainingError."""
     check_found(platform, pipeline, search, params)
     return pod_job.place(platform, pipeline, order(platform, pipeline, search, params))
+
+
+def finish_found(
+    platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, params: Mapping[str, Param]
+) -> TrainResult:
+    """Register the candidate that a pool trained by the order of `place_found`, and by no other.
+
+    Raises IntegrityError, and the errors of `flows.training.pod_job.finish`.
+    """
+    check_found(platform, pipeline, search, params)
+    spec = order(platform, pipeline, search, params)
+    return pod_job.finish(platform, pipeline, spec.output.bucket, spec.key(ORDER))
 
 
 def check_found(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, params: Mapping[str, Param]) -> None:

@@ -289,7 +289,7 @@ def test_a_candidate_is_trained_with_the_parameters_on_record_only(seen):
     house, chosen, _ = seen
     choose.check_found(house.platform, house.pipeline, house.search, dict(chosen.params))
     for forged in ({**chosen.params, "max_leaf_nodes": 3}, {}, {**chosen.params, "l2_regularization": 1.0}):
-        for train in (choose.train_found, choose.place_found):
+        for train in (choose.train_found, choose.place_found, choose.finish_found):
             with pytest.raises(IntegrityError, match="other parameters than its record"):
                 train(house.platform, house.pipeline, house.search, forged)
 
@@ -303,6 +303,15 @@ def test_a_generation_that_failed_to_ask_is_asked_later_and_no_number_stands_for
     house.asked = [*first, house.ordered(replace(third[0], number=0))]
     with pytest.raises(IntegrityError, match="same number"):
         house.choose()
+
+
+def test_what_a_pool_trained_is_registered_by_the_order_for_the_found_parameters_alone(seen, monkeypatch):
+    house, chosen, _ = seen
+    finished = []
+    monkeypatch.setattr(choose.pod_job, "finish", lambda *given: finished.append(given[2:]))
+    choose.finish_found(house.platform, house.pipeline, house.search, chosen.params)
+    candidate = choose.order(house.platform, house.pipeline, house.search, chosen.params)
+    assert finished == [("artifacts", f"jobs/{candidate.job_id}/order.json")]
 
 
 def test_a_file_that_changes_what_is_trained_is_not_taken_for_trials_that_failed():
