@@ -32,7 +32,9 @@ from rempart.training.search import plan, tracked
 
 logger = logging.getLogger(__name__)
 TOLERANCE = 1e-6
-"""Largest difference between a job's figure and the recomputed one, as a share of the figure."""
+"""Largest difference between a job's figure and the recomputed one, as a share of the figure, or of the mean amount of
+the target if that is more: predictions have seven digits of it.
+"""
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ def choose(
     best = next(each for each in done if each.trial.number == number)
     assert best.result is not None and best.trial.value is not None  # noqa: S101 - it is complete
     site = platform.active_site(pipeline.classification)
-    value = recomputed(site, best.spec, best.result, metric)
-    if not abs(value - best.trial.value) <= TOLERANCE * max(1.0, abs(value)):
+    value, amount = recomputed(site, best.spec, best.result, metric)
+    if not agree(best.trial.value, value, amount):
         raise IntegrityError(
             f"choose trial {number} of search {search.search}: its job tells {metric} {best.trial.value:.6g} on the "
             f"validation part, but its model gives {value:.6g}",
@@ -105,8 +107,10 @@ def choose(
     return ChosenTrial(search.search, number, params, metric, value, len(done), search.parent, found.ended)
 
 
-def recomputed(site: Site, spec: JobSpec, result: JobResult, metric: str) -> float:
+def recomputed(site: Site, spec: JobSpec, result: JobResult, metric: str) -> tuple[float, float]:
     """Return a metric of a job's stored model on the validation part, computed here from the stored rows.
+
+    With it the mean amount of the target there: 1 of a classification, whose metrics have no unit.
 
     Raises IntegrityError, ObjectMissing, ModelRefused, SiteError.
     """
@@ -123,7 +127,13 @@ def recomputed(site: Site, spec: JobSpec, result: JobResult, metric: str) -> flo
         predicted = model.run(encode(outputs.seen(spec)[0], rows), spec.task, len(spec.target.values))
     finally:
         model.close()
-    return metrics.score(spec.task, truth, predicted)[metric]
+    amount = float(abs(truth).mean()) if spec.task == "regression" else 1.0
+    return metrics.score(spec.task, truth, predicted)[metric], amount
+
+
+def agree(told: float, value: float, amount: float) -> bool:
+    """Return whether a told figure is the recomputed one, whatever the target's unit."""
+    return abs(value - told) <= TOLERANCE * max(amount, abs(value))
 
 
 def order(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, params: Mapping[str, Param]) -> JobSpec:

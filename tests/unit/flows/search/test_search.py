@@ -208,6 +208,13 @@ def test_a_job_that_tells_a_better_figure_than_its_model_gives_is_never_chosen()
     assert house.platform.ledger.find("search") == []
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_a_figure_is_compared_in_the_targets_unit(unit):
+    assert choose.agree(2.0 * unit, 2.000001 * unit, 10 * unit)
+    assert not choose.agree(0.0, 2.0 * unit, 10 * unit) and not choose.agree(1.99 * unit, 2.0 * unit, 10 * unit)
+    assert not choose.agree(float("nan"), 2.0 * unit, 10 * unit)
+
+
 def test_a_result_of_other_rows_than_ordered_counts_as_failed():
     house = House()
     house.generation(1)
