@@ -52,9 +52,9 @@ class ParameterRange(Strict):
 
 def _is_told(value: float | str) -> bool:
     """Return whether a job's order can hold a value: JSON has no NaN, and no exact whole number of any size."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return not isinstance(value, int) or abs(value) <= LARGEST
+    if isinstance(value, int):
+        return abs(value) <= LARGEST
+    return isinstance(value, str) or math.isfinite(value)
 
 
 class ParameterSearch(Strict):
