@@ -17,6 +17,7 @@ from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.explained import measured
 from rempart.flows.training.pod_job import Ordered
 from rempart.flows.training.train import TrainResult
+from rempart.ledger.port import Ledger
 from rempart.models import metrics
 from rempart.models.encoding import encode
 from rempart.models.isolated_model import IsolatedModel
@@ -59,7 +60,7 @@ def choose(
     Raises TrainingError if no trial is complete, IntegrityError if the best one's figure is not what its model gives,
     SiteError, TrackingUnavailable, TrackingRefused.
     """
-    freeze.check_same(platform, pipeline, search)
+    freeze.check_same(platform.ledger, pipeline, search)
     done, wanted = trials.results(platform, pipeline, search, asked), freeze.declared(pipeline)
     metric, direction = freeze.judged_by(pipeline)
     number = plan.best([(each.trial.number, each.done()) for each in done], direction)
@@ -154,7 +155,7 @@ def train_found(
     backend: TrainingBackend | None = None,
 ) -> TrainResult:
     """Train the candidate on this machine and register it. Raises the errors of `flows.training.train.train`."""
-    check_found(platform, pipeline, search, params)
+    check_found(platform.ledger, pipeline, search, params)
     spec, site = order(platform, pipeline, search, params), platform.active_site(pipeline.classification)
     backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
     permitted = permission.permit(platform.config, spec, on=platform.clock().date())
@@ -165,7 +166,7 @@ def place_found(
     platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, params: Mapping[str, Param]
 ) -> Ordered:
     """Write the order of the candidate for the pools. Raises PlacementDenied, SiteError, TrainingError."""
-    check_found(platform, pipeline, search, params)
+    check_found(platform.ledger, pipeline, search, params)
     return pod_job.place(platform, pipeline, order(platform, pipeline, search, params))
 
 
@@ -176,15 +177,15 @@ def finish_found(
 
     Raises IntegrityError, and the errors of `flows.training.pod_job.finish`.
     """
-    check_found(platform, pipeline, search, params)
+    check_found(platform.ledger, pipeline, search, params)
     spec = order(platform, pipeline, search, params)
     return pod_job.finish(platform, pipeline, spec.output.bucket, spec.key(ORDER))
 
 
-def check_found(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, params: Mapping[str, Param]) -> None:
+def check_found(ledger: Ledger, pipeline: ModelPipeline, search: FrozenSearch, params: Mapping[str, Param]) -> None:
     """Check that a candidate is trained with what the search found. Raises TrainingError, IntegrityError."""
-    freeze.check_same(platform, pipeline, search)
-    if records.chosen_params(platform.ledger, pipeline.name, search.search) != params:
+    freeze.check_same(ledger, pipeline, search)
+    if records.chosen_params(ledger, pipeline.name, search.search) != params:
         raise IntegrityError(
             f"train with what search {search.search} of {pipeline.name} found: the task `choose` tells of other "
             "parameters than its record in the ledger",

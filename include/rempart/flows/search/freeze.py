@@ -19,6 +19,7 @@ from rempart.flows.training import train
 from rempart.flows.training.candidates import orders
 from rempart.flows.training.check_pipeline import check_search
 from rempart.flows.training.train import FrozenSet
+from rempart.ledger.port import Ledger
 from rempart.settings.gates.metrics import LOWER_IS_BETTER, by_row
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.search.ranges import ParameterSearch
@@ -148,7 +149,7 @@ def identity(pipeline: ModelPipeline, dataset: Dataset) -> str:
     return hashlib.sha256(canonical_json.encode(determining)).hexdigest()[:16]
 
 
-def check_same(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch) -> None:
+def check_same(ledger: Ledger, pipeline: ModelPipeline, search: FrozenSearch) -> None:
     """Check that a search goes on as it began: with its pipeline file and code, and the rows on record.
 
     What tasks tell each other can be changed in Airflow. No row may have been erased since, whose trace the trials'
@@ -156,13 +157,13 @@ def check_same(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch
     """
     if identity(pipeline, search.rows().dataset) != search.search:
         raise changed(pipeline, search)
-    if not records.are_its_rows(platform.ledger, pipeline.name, search.search, told_rows(search.rows())):
+    if not records.are_its_rows(ledger, pipeline.name, search.search, told_rows(search.rows())):
         raise IntegrityError(
             f"go on with search {search.search} of {pipeline.name}: the task `freeze` tells of other rows than the "
             "search began with by the ledger",
             f"Look in Airflow's audit log for who changed the XCom of `freeze`. Then trigger search_{pipeline.name}.",
         )
-    rows, rewritten = search.rows().dataset, erasures.rewritten(platform.ledger)
+    rows, rewritten = search.rows().dataset, erasures.rewritten(ledger)
     if {(rows.bucket, rows.key), (rows.bucket, datasets.held_out_key(pipeline.name, rows.held_out))} & rewritten.keys():
         raise TrainingError(
             f"go on with search {search.search} of {pipeline.name}: rows of its training set were erased since it "

@@ -78,7 +78,7 @@ def ask(
 
     None if the search's time is over or its GPU hours are used. Raises TrainingError, SiteError.
     """
-    freeze.check_same(platform, pipeline, search)
+    freeze.check_same(platform.ledger, pipeline, search)
     wanted, space = freeze.declared(pipeline), freeze.space_of(pipeline)
     first = (generation - 1) * wanted.at_once  # so a task `ask` that failed, and is cleared later, has its own numbers
     count = min(wanted.at_once, wanted.trials - first)
@@ -148,7 +148,7 @@ def run(
     backend: TrainingBackend | None = None,
 ) -> Trial:
     """Run a trial on this machine, or reuse its result. Raises the errors of `TrainingBackend.run`."""
-    freeze.check_same(platform, pipeline, search)
+    freeze.check_same(platform.ledger, pipeline, search)
     spec = spec_of(platform, pipeline, search, asked)
     site = platform.active_site(pipeline.classification)
     if Record(site, spec).result() is None:

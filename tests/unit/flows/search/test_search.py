@@ -294,7 +294,7 @@ def test_a_search_on_rows_of_which_one_was_erased_meanwhile_gives_no_model(held_
 
 def test_a_candidate_is_trained_with_the_parameters_on_record_only(seen):
     house, chosen, _ = seen
-    choose.check_found(house.platform, house.pipeline, house.search, dict(chosen.params))
+    choose.check_found(house.platform.ledger, house.pipeline, house.search, dict(chosen.params))
     for forged in ({**chosen.params, "max_leaf_nodes": 3}, {}, {**chosen.params, "l2_regularization": 1.0}):
         for train in (choose.train_found, choose.place_found, choose.finish_found):
             with pytest.raises(IntegrityError, match="other parameters than its record"):
