@@ -35,6 +35,7 @@ def body(**changed: Any) -> dict[str, Any]:
         "direction": "minimize",
         "seed": 7,
         "pruner": "median",
+        "fixed": {"max_iter": 1000},
         "trials": trials,
         "best": 3,
         "importances": {"num_leaves": 0.25, "learning_rate": 0.6, "leave_out": 0.15},

@@ -24,6 +24,7 @@ Kind = Literal[
     "look",
     "acceptance",
     "search",
+    "search-rows",
     "candidate",
     "opening",
     "model-card",

@@ -41,7 +41,7 @@ def search(
     from rempart.flows.search.records import searches
     from rempart.flows.shared.platform import open_platform
     from rempart.settings import pipelines
-    from rempart.web.read_models.searches.views import fixed_by, view
+    from rempart.web.read_models.searches.views import view
 
     json_documents.begin(as_json)
     spec = pipelines.with_model(pipelines.named(names.pipeline(name, pipelines.names())))
@@ -51,7 +51,7 @@ def search(
         wanted = next((each for each in known if each.startswith(of)), of)
         names.require("search", wanted, known, f"Start the DAG search_{spec.name} in Airflow.")
         found = [each for each in found if each.search == wanted]
-    views = [view(each, fixed_by(spec, each)) for each in found]
+    views = [view(each) for each in found]
     if as_json:
         told = [{**asdict(each.search), "paste": each.paste} for each in views]
         json_documents.show({"pipeline": spec.name, "searches": told})

@@ -17,6 +17,7 @@ from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.explained import measured
 from rempart.flows.training.pod_job import Ordered
 from rempart.flows.training.train import TrainResult
+from rempart.ledger.port import Ledger
 from rempart.models import metrics
 from rempart.models.encoding import encode
 from rempart.models.isolated_model import IsolatedModel
@@ -25,6 +26,7 @@ from rempart.settings.config import Config, Connection, Connections
 from rempart.settings.pipeline import ModelPipeline
 from rempart.sites.port import Site
 from rempart.training import datasets, outputs, permission
+from rempart.training.attempts.record import ORDER
 from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.job import VALIDATED, JobResult, JobSpec, Param
 from rempart.training.protocol import splits
@@ -32,7 +34,9 @@ from rempart.training.search import plan, tracked
 
 logger = logging.getLogger(__name__)
 TOLERANCE = 1e-6
-"""Largest difference between a job's figure and the recomputed one, as a share of the figure."""
+"""Largest difference between a job's figure and the recomputed one, as a share of the figure, or of the mean amount of
+the target if that is more: predictions have seven digits of it.
+"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def choose(
     Raises TrainingError if no trial is complete, IntegrityError if the best one's figure is not what its model gives,
     SiteError, TrackingUnavailable, TrackingRefused.
     """
-    freeze.check_same(pipeline, search)
+    freeze.check_same(platform.ledger, pipeline, search)
     done, wanted = trials.results(platform, pipeline, search, asked), freeze.declared(pipeline)
     metric, direction = freeze.judged_by(pipeline)
     number = plan.best([(each.trial.number, each.done()) for each in done], direction)
@@ -69,8 +73,8 @@ def choose(
     best = next(each for each in done if each.trial.number == number)
     assert best.result is not None and best.trial.value is not None  # noqa: S101 - it is complete
     site = platform.active_site(pipeline.classification)
-    value = recomputed(site, best.spec, best.result, metric)
-    if not abs(value - best.trial.value) <= TOLERANCE * max(1.0, abs(value)):
+    value, amount = recomputed(site, best.spec, best.result, metric)
+    if not agree(best.trial.value, value, amount):
         raise IntegrityError(
             f"choose trial {number} of search {search.search}: its job tells {metric} {best.trial.value:.6g} on the "
             f"validation part, but its model gives {value:.6g}",
@@ -87,6 +91,7 @@ def choose(
         direction=direction,
         seed=pipeline.trainer.seed,
         pruner=wanted.pruner,
+        fixed=dict(pipeline.trainer.params),
         trials=tuple(each.trial for each in done),
         best=number,
         importances=plan.importances(freeze.space_of(pipeline), [each.done() for each in done], direction),
@@ -106,8 +111,10 @@ def choose(
     return ChosenTrial(search.search, number, params, metric, value, len(done), search.parent, found.ended)
 
 
-def recomputed(site: Site, spec: JobSpec, result: JobResult, metric: str) -> float:
+def recomputed(site: Site, spec: JobSpec, result: JobResult, metric: str) -> tuple[float, float]:
     """Return a metric of a job's stored model on the validation part, computed here from the stored rows.
+
+    With it the mean amount of the target there: 1 of a classification, whose metrics have no unit.
 
     Raises IntegrityError, ObjectMissing, ModelRefused, SiteError.
     """
@@ -124,7 +131,13 @@ def recomputed(site: Site, spec: JobSpec, result: JobResult, metric: str) -> flo
         predicted = model.run(encode(outputs.seen(spec)[0], rows), spec.task, len(spec.target.values))
     finally:
         model.close()
-    return metrics.score(spec.task, truth, predicted)[metric]
+    amount = float(abs(truth).mean()) if spec.task == "regression" else 1.0
+    return metrics.score(spec.task, truth, predicted)[metric], amount
+
+
+def agree(told: float, value: float, amount: float) -> bool:
+    """Return whether a told figure is the recomputed one, whatever the target's unit."""
+    return abs(value - told) <= TOLERANCE * max(amount, abs(value))
 
 
 def order(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, params: Mapping[str, Param]) -> JobSpec:
@@ -145,7 +158,7 @@ def train_found(
     backend: TrainingBackend | None = None,
 ) -> TrainResult:
     """Train the candidate on this machine and register it. Raises the errors of `flows.training.train.train`."""
-    freeze.check_same(pipeline, search)
+    check_found(platform.ledger, pipeline, search, params)
     spec, site = order(platform, pipeline, search, params), platform.active_site(pipeline.classification)
     backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
     permitted = permission.permit(platform.config, spec, on=platform.clock().date())
@@ -156,8 +169,32 @@ def place_found(
     platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, params: Mapping[str, Param]
 ) -> Ordered:
     """Write the order of the candidate for the pools. Raises PlacementDenied, SiteError, TrainingError."""
-    freeze.check_same(pipeline, search)
+    check_found(platform.ledger, pipeline, search, params)
     return pod_job.place(platform, pipeline, order(platform, pipeline, search, params))
+
+
+def finish_found(
+    platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, params: Mapping[str, Param]
+) -> TrainResult:
+    """Register the candidate that a pool trained by the order of `place_found`, and by no other.
+
+    Raises IntegrityError, and the errors of `flows.training.pod_job.finish`.
+    """
+    check_found(platform.ledger, pipeline, search, params)
+    spec = order(platform, pipeline, search, params)
+    return pod_job.finish(platform, pipeline, spec.output.bucket, spec.key(ORDER))
+
+
+def check_found(ledger: Ledger, pipeline: ModelPipeline, search: FrozenSearch, params: Mapping[str, Param]) -> None:
+    """Check that a candidate is trained with what the search found. Raises TrainingError, IntegrityError."""
+    freeze.check_same(ledger, pipeline, search)
+    if records.chosen_params(ledger, pipeline.name, search.search) != params:
+        raise IntegrityError(
+            f"train with what search {search.search} of {pipeline.name} found: the task `choose` tells of other "
+            "parameters than its record in the ledger",
+            "Clear the task `choose` with those after it. If it fails again, look in Airflow's audit log for who "
+            "changed its XCom.",
+        )
 
 
 def ended(made: int, wanted: int, *, over_time: bool, over_budget: bool) -> Ended:

@@ -10,16 +10,20 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rempart import canonical_json
-from rempart.errors import PipelineError, TrainingError
+from rempart.errors import IntegrityError, PipelineError, TrainingError
+from rempart.flows.search import records
 from rempart.flows.search.records import Direction
+from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import train
 from rempart.flows.training.candidates import orders
 from rempart.flows.training.check_pipeline import check_search
 from rempart.flows.training.train import FrozenSet
+from rempart.ledger.port import Ledger
 from rempart.settings.gates.metrics import LOWER_IS_BETTER, by_row
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.search.ranges import ParameterSearch
+from rempart.training import datasets
 from rempart.training.job import Dataset, JobLabels
 from rempart.training.search import space, tracked
 from rempart.training.search.space import Space
@@ -80,16 +84,19 @@ def freeze_rows(
     search = identity(pipeline, rows.dataset)
     tags = {"rempart.pipeline": pipeline.name, "rempart.dataset_sha256": rows.dataset.sha256}
     parent = tracked.parent(platform.tracking(), pipeline.name, search, tags)
+    records.write_rows(platform.ledger, pipeline.name, search, told_rows(rows))
     logger.info("search %s: %d trials, %d at once", search, declared(pipeline).trials, declared(pipeline).at_once)
-    return FrozenSearch(
-        search,
-        parent,
-        platform.clock().isoformat(),
-        rows.dataset.model_dump(mode="json"),
-        rows.snapshot,
-        rows.labels.model_dump(mode="json") if rows.labels else None,
-        dict(rows.used),
-    )
+    return FrozenSearch(search, parent, platform.clock().isoformat(), **told_rows(rows))
+
+
+def told_rows(rows: FrozenSet) -> dict[str, Any]:
+    """Return a frozen training set as plain JSON."""
+    return {
+        "dataset": rows.dataset.model_dump(mode="json"),
+        "snapshot": rows.snapshot,
+        "labels": rows.labels.model_dump(mode="json") if rows.labels else None,
+        "used": dict(rows.used),
+    }
 
 
 def declared(pipeline: ModelPipeline) -> ParameterSearch:
@@ -142,11 +149,33 @@ def identity(pipeline: ModelPipeline, dataset: Dataset) -> str:
     return hashlib.sha256(canonical_json.encode(determining)).hexdigest()[:16]
 
 
-def check_same(pipeline: ModelPipeline, search: FrozenSearch) -> None:
-    """Check that the pipeline file and the code are those with which a search began. Raises TrainingError."""
+def check_same(ledger: Ledger, pipeline: ModelPipeline, search: FrozenSearch) -> None:
+    """Check that a search goes on as it began: with its pipeline file and code, and the rows on record.
+
+    What tasks tell each other can be changed in Airflow. No row may have been erased since, whose trace the trials'
+    models have. Raises TrainingError, IntegrityError.
+    """
     if identity(pipeline, search.rows().dataset) != search.search:
-        raise TrainingError(
-            f"go on with search {search.search} of {pipeline.name}: the pipeline file or the trainer's code has "
-            "changed since it began",
-            f"Start it anew: trigger search_{pipeline.name}.",
+        raise changed(pipeline, search)
+    if not records.are_its_rows(ledger, pipeline.name, search.search, told_rows(search.rows())):
+        raise IntegrityError(
+            f"go on with search {search.search} of {pipeline.name}: the task `freeze` tells of other rows than the "
+            "search began with by the ledger",
+            f"Look in Airflow's audit log for who changed the XCom of `freeze`. Then trigger search_{pipeline.name}.",
         )
+    rows, rewritten = search.rows().dataset, erasures.rewritten(ledger)
+    if {(rows.bucket, rows.key), (rows.bucket, datasets.held_out_key(pipeline.name, rows.held_out))} & rewritten.keys():
+        raise TrainingError(
+            f"go on with search {search.search} of {pipeline.name}: rows of its training set were erased since it "
+            "began",
+            f"Start it anew, without these rows: trigger search_{pipeline.name}.",
+        )
+
+
+def changed(pipeline: ModelPipeline, search: FrozenSearch) -> TrainingError:
+    """Return the error of a pipeline file that is not the one with which a search began."""
+    return TrainingError(
+        f"go on with search {search.search} of {pipeline.name}: the pipeline file or the trainer's code has "
+        "changed since it began",
+        f"Start it anew: trigger search_{pipeline.name}.",
+    )

@@ -1,4 +1,4 @@
-"""Read and write the evidence of searches: one record of kind `search` for each."""
+"""Read and write the evidence of searches: a record of kind `search` for each, and its rows as `search-rows`."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Trial:
 class Search:
     """One search. `space`: the ranges as in the pipeline file. `best`: number of the trial that was chosen.
 
-    `search`: its id; equal searches of equal rows have the same. `metric`: of the validation part. `importances`: share
-    of each parameter in the differences between the trials; empty if too few trials tell it. `at`, `seq`: of the record
-    in the ledger.
+    `fixed`: the trainer's parameters that were the same in each trial. `search`: its id; equal searches of equal rows
+    have the same. `metric`: of the validation part. `importances`: share of each parameter in the differences between
+    the trials; empty if too few trials tell it. `at`, `seq`: of the record in the ledger.
     """
 
     pipeline: str
@@ -54,6 +54,7 @@ class Search:
     direction: Direction
     seed: int
     pruner: str
+    fixed: Mapping[str, Param]
     trials: tuple[Trial, ...]
     best: int
     importances: Mapping[str, float] = field(default_factory=dict)
@@ -81,6 +82,25 @@ def write(ledger: Ledger, search: Search) -> Evidence | None:
                 return None
             break
     return ledger.append("search", search.pipeline, body)
+
+
+def write_rows(ledger: Ledger, pipeline: str, search: str, rows: Mapping[str, Any]) -> None:
+    """Write evidence of the rows of a search that begins, once for equal rows."""
+    if not are_its_rows(ledger, pipeline, search, rows):
+        ledger.append("search-rows", pipeline, {"search": search, **rows})
+
+
+def are_its_rows(ledger: Ledger, pipeline: str, search: str, rows: Mapping[str, Any]) -> bool:
+    """Return whether a search began with these rows. Raises LedgerError, DatabaseUnavailable."""
+    begun = (record.body for record in ledger.find("search-rows", pipeline, limit=_ALL))
+    wanted = {"search": search, **rows}
+    return any({name: body.get(name) for name in wanted} == wanted for body in begun)
+
+
+def chosen_params(ledger: Ledger, pipeline: str, search: str) -> Mapping[str, Param] | None:
+    """Return the parameters that the newest record of a search tells as the best; None without one."""
+    found = (each for each in searches(ledger, pipeline) if each.search == search)
+    return next((each.best_trial().params for each in found), None)
 
 
 def searches(ledger: Ledger, pipeline: str | None = None) -> list[Search]:

@@ -31,7 +31,7 @@ from rempart.training.job import VALIDATED, JobResult, JobSpec, Param
 from rempart.training.placement import request_of
 from rempart.training.search import plan, tracked
 from rempart.training.search.plan import Curve, Done
-from rempart.training.search.space import comparable
+from rempart.training.search.space import comparable, within
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +79,10 @@ def ask(
 
     None if the search's time is over or its GPU hours are used. Raises TrainingError, SiteError.
     """
-    freeze.check_same(pipeline, search)
+    freeze.check_same(platform.ledger, pipeline, search)
     wanted, space = freeze.declared(pipeline), freeze.space_of(pipeline)
-    count = min(wanted.at_once, wanted.trials - len(earlier))
+    first = (generation - 1) * wanted.at_once  # so a task `ask` that failed, and is cleared later, has its own numbers
+    count = min(wanted.at_once, wanted.trials - first)
     if search.seconds(platform.clock()) >= wanted.time.total_seconds():
         logger.info("no further trial: the search's time of %s is over", wanted.time)
         return []
@@ -101,12 +102,30 @@ def ask(
     stop = None
     if wanted.pruner == "median" and comparable(space):
         stop = plan.stop_if_worse([each.curve for each in done if each.trial.state == "complete"])
-    made = [AskedTrial(len(earlier) + place, generation, params, stop) for place, params in enumerate(asked)]
-    return [replace(each, job_id=spec_of(platform, pipeline, search, each).job_id) for each in made]
+    made = [AskedTrial(first + place, generation, params, stop) for place, params in enumerate(asked)]
+    return [replace(each, job_id=_spec(platform, pipeline, search, each).job_id) for each in made]
 
 
 def spec_of(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: AskedTrial) -> JobSpec:
-    """Return the order for a trial's job. Raises TrainingError for parameters that the trainer refuses."""
+    """Return the order for a trial's job.
+
+    Raises IntegrityError for parameters that the search cannot have asked for, TrainingError if the order is not the
+    one that was asked for, because the pipeline file is another, and for parameters that the trainer refuses.
+    """
+    if not within(freeze.space_of(pipeline), asked.params):
+        raise IntegrityError(
+            f"go on with search {search.search} of {pipeline.name}: trial {asked.number} has parameters outside of the "
+            "ranges in the pipeline file",
+            f"Look in Airflow's audit log for who changed the XCom of `ask_{asked.generation}`. Then trigger "
+            f"search_{pipeline.name}.",
+        )
+    spec = _spec(platform, pipeline, search, asked)
+    if spec.job_id != asked.job_id:
+        raise freeze.changed(pipeline, search)
+    return spec
+
+
+def _spec(platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: AskedTrial) -> JobSpec:
     merged = check_trainer(pipeline, asked.params)
     how = measuring(pipeline, merged).validation
     assert how is not None  # noqa: S101 - a pipeline file with a search has a validation part
@@ -130,7 +149,7 @@ def run(
     backend: TrainingBackend | None = None,
 ) -> Trial:
     """Run a trial on this machine, or reuse its result. Raises the errors of `TrainingBackend.run`."""
-    freeze.check_same(pipeline, search)
+    freeze.check_same(platform.ledger, pipeline, search)
     spec = spec_of(platform, pipeline, search, asked)
     site = platform.active_site(pipeline.classification)
     if Record(site, spec).result() is None:
@@ -142,9 +161,18 @@ def run(
 def results(
     platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: Sequence[AskedTrial]
 ) -> list[Result]:
-    """Return what the jobs of trials stored, by number. A trial without a usable one has failed. Raises SiteError."""
+    """Return what the jobs of trials stored, by number. A trial without a usable one has failed.
+
+    Raises the errors of `spec_of`, SiteError.
+    """
     site, metric = platform.active_site(pipeline.classification), freeze.judged_by(pipeline)[0]
     ordered = sorted(asked, key=lambda each: each.number)
+    if len({each.number for each in ordered}) < len(ordered):
+        raise IntegrityError(
+            f"go on with search {search.search} of {pipeline.name}: two trials have the same number",
+            "Look in Airflow's audit log for who changed the XCom of a task `ask`. Then trigger "
+            f"search_{pipeline.name}.",
+        )
     specs = [spec_of(platform, pipeline, search, each) for each in ordered]
     pods = in_pods(platform.config)
     return [_read(site, spec, each, metric, pods) for spec, each in zip(specs, ordered, strict=True)]

@@ -112,16 +112,17 @@ def _candidate_in_pods(pipeline: ModelPipeline, candidate: Asset, training: Trai
         return runtime.as_json(choose.place_found(platform, of, _begun(search), chosen["params"]))
 
     @task(outlets=[candidate])
-    def train(ordered: Any, outlet_events: Any = None) -> dict[str, Any]:
-        from rempart.flows.training.pod_job import finish
+    def train(search: Any, chosen: Any, outlet_events: Any = None) -> dict[str, Any]:
+        from rempart.flows.search import choose
 
-        result = finish(runtime.platform(), runtime.model_pipeline(name), ordered["bucket"], ordered["key"])
+        platform, of = runtime.platform(), runtime.model_pipeline(name)
+        result = choose.finish_found(platform, of, _begun(search), chosen["params"])
         return published(candidate, outlet_events, result, name, None)
 
     ordered = order(search, chosen)
     limit = training.deadline + pipeline.trainer.timeout
     run = operator_for(pipeline)(task_id="run", pipeline=pipeline, order=ordered, execution_timeout=limit)
-    linked(run, pages.PLACEMENT) >> linked(train(ordered), pages.MLFLOW_RUN, pages.PLACEMENT)
+    linked(run, pages.PLACEMENT) >> linked(train(search, chosen), pages.MLFLOW_RUN, pages.PLACEMENT)
 
 
 def _begun(search: Mapping[str, Any] | None) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from rempart.canonical_json import LARGEST
 from rempart.settings.columns import Name
 from rempart.settings.schema import Duration, Strict
 
@@ -33,16 +34,27 @@ class ParameterRange(Strict):
         if self.choose is not None:
             if self.low is not None or self.high is not None or self.log:
                 raise ValueError("give either `low` and `high`, or `choose`")
-            if len({(type(value), value) for value in self.choose}) < len(self.choose):
+            if not all(_is_told(value) for value in self.choose):
+                raise ValueError("each number of `choose` must be finite, and a whole one at most 2^53 - 1")
+            if len({*self.choose}) < len(self.choose):  # 1, 1.0 and true are equal
                 raise ValueError("`choose` names a value twice")
             return self
         if self.low is None or self.high is None:
             raise ValueError("give `low` and `high` (numbers), or `choose` (a list of values)")
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError("`low` must be smaller than `high`, and both must be finite")
+        if not (_is_told(self.low) and _is_told(self.high) and math.isfinite(float(self.high) - float(self.low))):
+            raise ValueError("both numbers and their distance must be finite, and whole ones at most 2^53 - 1")
+        if not self.low < self.high:
+            raise ValueError("`low` must be smaller than `high`")
         if self.log and self.low <= 0:
             raise ValueError("with `log: true` the numbers are factors, so `low` must be above 0")
         return self
+
+
+def _is_told(value: float | str) -> bool:
+    """Return whether a job's order can hold a value: JSON has no NaN, and no exact whole number of any size."""
+    if isinstance(value, int):
+        return abs(value) <= LARGEST
+    return isinstance(value, str) or math.isfinite(value)
 
 
 class ParameterSearch(Strict):

@@ -75,9 +75,21 @@ def corners(space: Space) -> Iterator[dict[str, Param]]:
             yield from ({**first, each.name: option} for option in each.options[1:])
 
 
+def within(space: Space, params: Mapping[str, Param]) -> bool:
+    """Return whether parameters are a point of a space: each of its names, and no other, with a value of its range."""
+    return {each.name for each in space} == params.keys() and all(_is_in(each, params[each.name]) for each in space)
+
+
 def comparable(space: Space) -> bool:
     """Return whether the losses of all trials mean the same, so that one trial's can end another."""
     return not any(each.name in OTHER_LOSS for each in space)
+
+
+def _is_in(each: Numbers | Choices, value: Param) -> bool:
+    if isinstance(each, Choices):
+        return any(type(value) is type(option) and value == option for option in each.options)
+    kinds = (int,) if each.whole else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and each.low <= value <= each.high
 
 
 def _path(name: str) -> str:

@@ -15,7 +15,7 @@ MODEL = "hotel_bookings"
 
 
 def made(seq: int = 4, **changed: object) -> SearchView:
-    return view(search_of(Evidence(seq, NOW, "search", MODEL, searched.body(**changed))), {"max_iter": 1000})
+    return view(search_of(Evidence(seq, NOW, "search", MODEL, searched.body(**changed))))
 
 
 def test_each_search_is_a_row_and_the_newest_is_told() -> None:
@@ -31,6 +31,7 @@ def test_each_search_is_a_row_and_the_newest_is_told() -> None:
 def test_the_last_lines_are_a_section_of_the_pipeline_file() -> None:
     text = "\n".join(lines(MODEL, [made()]))
     section = yaml.safe_load(text.partition(f"Parameters for the pipeline file of {MODEL}:")[2])
+    assert section["trainer"]["seed"] == 7
     assert section["trainer"]["params"] == {"max_iter": 1000, **searched.body()["trials"][3]["params"]}
 
 

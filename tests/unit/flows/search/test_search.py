@@ -9,7 +9,9 @@ import pytest
 
 from rempart.errors import IntegrityError, TrainingError
 from rempart.flows.search import choose, freeze, records, trials
+from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import load
+from rempart.settings.learning import Intervals
 from rempart.training import datasets, experiment
 from rempart.training.search import tracked
 from tests.unit.settings.search.test_ranges import pipeline
@@ -59,6 +61,11 @@ class House:
     def run(self, asked):
         return trials.run(self.platform, self.pipeline, self.search, asked, self.backend)
 
+    def ordered(self, asked):
+        """Return a trial with the job that it really is."""
+        spec = trials._spec(self.platform, self.pipeline, self.search, asked)
+        return replace(asked, job_id=spec.job_id)
+
     def choose(self):
         return choose.choose(self.platform, self.pipeline, self.search, self.asked)
 
@@ -95,6 +102,7 @@ def test_one_record_tells_each_trial_once_and_the_best_has_the_smallest_error_on
     complete = [trial for trial in search.trials if trial.state == "complete"]
     assert search.best_trial().value == min(trial.value for trial in complete) == pytest.approx(chosen.value)
     assert (search.metric, search.direction, search.ended, search.pruner) == ("mae", "minimize", "trials", "median")
+    assert search.fixed == {"max_iter": 20}
     assert search.space["max_leaf_nodes"] == {"low": 4, "high": 31, "log": True}
     assert {trial.place for trial in search.trials} == {"local"} and all(trial.seconds > 0 for trial in search.trials)
     assert sum(search.importances.values()) == pytest.approx(1)
@@ -164,13 +172,13 @@ def test_a_hopeless_trial_is_pruned_in_a_later_generation_without_a_clock():
         update={"trainer": house.pipeline.trainer.model_copy(update={"params": {"max_iter": 64}})}
     )
     house.search = freeze.freeze_rows(house.platform, house.pipeline, stage.table(), "s1")
-    good = [trials.AskedTrial(n, 1, {"learning_rate": 0.1 + 0.01 * n}, ()) for n in range(5)]
+    good = [house.ordered(trials.AskedTrial(n, 1, {"learning_rate": 0.1 + 0.01 * n}, ())) for n in range(5)]
     for each in good:
         house.run(each)
     house.asked = good
     (asked,) = trials.ask(house.platform, house.pipeline, house.search, good, 2)
     assert [step for step, _ in asked.stop_if_worse] == [32, 64]
-    bad = replace(asked, params={"learning_rate": 0.0002})
+    bad = house.ordered(replace(asked, params={"learning_rate": 0.0002}))
     pruned = house.run(bad)
     assert pruned.state == "pruned" and pruned.value > max(house.run(each).value for each in good)
     house.asked = [*good, bad]
@@ -200,6 +208,13 @@ def test_a_job_that_tells_a_better_figure_than_its_model_gives_is_never_chosen()
     assert house.platform.ledger.find("search") == []
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_a_figure_is_compared_in_the_targets_unit(unit):
+    assert choose.agree(2.0 * unit, 2.000001 * unit, 10 * unit)
+    assert not choose.agree(0.0, 2.0 * unit, 10 * unit) and not choose.agree(1.99 * unit, 2.0 * unit, 10 * unit)
+    assert not choose.agree(float("nan"), 2.0 * unit, 10 * unit)
+
+
 def test_a_result_of_other_rows_than_ordered_counts_as_failed():
     house = House()
     house.generation(1)
@@ -225,6 +240,96 @@ def test_a_file_that_changed_meanwhile_ends_the_search_with_its_cause():
     with pytest.raises(TrainingError, match="has changed since it began") as refused:
         house.generation(2)
     assert "trigger search_stays_test" in refused.value.hint
+
+
+@pytest.mark.parametrize("params", [{"max_leaf_nodes": 3000}, {"learning_rate": 0.9}, {"max_iter": 5}, {}])
+def test_a_trial_that_was_not_asked_for_is_neither_trained_nor_chosen(params):
+    """A person may change what tasks told each other in Airflow, with the id of the job that it then is."""
+    house = House()
+    first, second = house.generation(1, run=False)
+    house.run(second)
+    changed = {**first.params, **params} if params else {"learning_rate": first.params["learning_rate"]}
+    forged = house.ordered(replace(first, params=changed))
+    with pytest.raises(IntegrityError, match="outside of the ranges"):
+        house.run(forged)
+    house.asked = [forged, second]
+    for go_on in (house.choose, lambda: house.generation(2)):
+        with pytest.raises(IntegrityError, match="outside of the ranges"):
+            go_on()
+    assert house.platform.ledger.find("search") == []
+
+
+def test_other_rows_than_those_on_record_end_the_search_although_its_id_fits():
+    house = House()
+    (first, _) = house.generation(1, run=False)
+    other = stage.table().slice(0, stage.table().num_rows - 40)
+    elsewhere = freeze.freeze_rows(replace(house.platform, ledger_=MemoryLedger()), house.pipeline, other, "s1")
+    assert elsewhere.search != house.search.search
+    mixed = {**house.search.dataset, "held_out": elsewhere.dataset["held_out"]}
+    pair = replace(house.search, dataset=mixed)
+    for forged in (elsewhere, replace(pair, search=freeze.identity(house.pipeline, pair.rows().dataset))):
+        house.search = forged
+        for go_on in (lambda: house.run(first), house.choose, lambda: house.generation(1)):
+            with pytest.raises(IntegrityError, match="other rows than the search began with"):
+                go_on()
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_search_on_rows_of_which_one_was_erased_meanwhile_gives_no_model(held_out):
+    house = House(trials=2)
+    house.generation(1)
+    chosen, place = house.choose(), house.search.rows().dataset
+    key = datasets.held_out_key("stays_test", place.held_out) if held_out else place.key
+    gone = {"bucket": place.bucket, "key": key, "to": f"{key}-e1", "to_sha256": "e1" * 32}
+    house.platform.ledger.append("erasure", "stays_test", {"state": "rewritten", "successors": [gone]})
+    for go_on in (
+        house.choose,
+        lambda: house.run(house.asked[0]),
+        lambda: house.generation(2),
+        lambda: choose.train_found(house.platform, house.pipeline, house.search, chosen.params, house.backend),
+    ):
+        with pytest.raises(TrainingError, match="were erased since it began"):
+            go_on()
+
+
+def test_a_candidate_is_trained_with_the_parameters_on_record_only(seen):
+    house, chosen, _ = seen
+    choose.check_found(house.platform.ledger, house.pipeline, house.search, dict(chosen.params))
+    for forged in ({**chosen.params, "max_leaf_nodes": 3}, {}, {**chosen.params, "l2_regularization": 1.0}):
+        for train in (choose.train_found, choose.place_found, choose.finish_found):
+            with pytest.raises(IntegrityError, match="other parameters than its record"):
+                train(house.platform, house.pipeline, house.search, forged)
+
+
+def test_a_generation_that_failed_to_ask_is_asked_later_and_no_number_stands_for_two_trials():
+    house = House()
+    first = house.generation(1, run=False)
+    third = house.generation(3, run=False)  # the site did not answer the second
+    second = trials.ask(house.platform, house.pipeline, house.search, first, 2)
+    assert [each.number for each in (*first, *second, *third)] == [0, 1, 2, 3, 4, 5]
+    house.asked = [*first, house.ordered(replace(third[0], number=0))]
+    with pytest.raises(IntegrityError, match="same number"):
+        house.choose()
+
+
+def test_what_a_pool_trained_is_registered_by_the_order_for_the_found_parameters_alone(seen, monkeypatch):
+    house, chosen, _ = seen
+    finished = []
+    monkeypatch.setattr(choose.pod_job, "finish", lambda *given: finished.append(given[2:]))
+    choose.finish_found(house.platform, house.pipeline, house.search, chosen.params)
+    candidate = choose.order(house.platform, house.pipeline, house.search, chosen.params)
+    assert finished == [("artifacts", f"jobs/{candidate.job_id}/order.json")]
+
+
+def test_a_file_that_changes_what_is_trained_is_not_taken_for_trials_that_failed():
+    house = House()
+    house.generation(1)
+    house.pipeline = house.pipeline.model_copy(
+        update={"trainer": house.pipeline.trainer.model_copy(update={"intervals": Intervals(coverage=0.8)})}
+    )
+    for go_on in (house.choose, lambda: house.generation(2)):
+        with pytest.raises(TrainingError, match="has changed since it began"):
+            go_on()
 
 
 def test_more_trials_or_time_go_on_with_the_same_search():

@@ -33,6 +33,13 @@ def test_a_section_needs_only_ranges_and_keeps_whole_numbers_whole():
         ({"low": 0, "high": 1, "choose": [1, 2]}, "either `low` and `high`, or `choose`"),
         ({"choose": ["a", "a"]}, "names a value twice"),
         ({"choose": ["a"]}, "at least 2 items"),
+        ({"choose": [1, 1.0]}, "names a value twice"),
+        ({"choose": [True, 1]}, "names a value twice"),
+        ({"choose": [0.5, float("nan")]}, "must be finite"),
+        ({"choose": [1, 2**53]}, "at most 2"),
+        ({"low": 1, "high": 10**20}, "at most 2"),
+        ({"low": 1, "high": 10**400}, "at most 2"),
+        ({"low": -1e308, "high": 1e308}, "their distance must be finite"),
     ],
 )
 def test_a_range_that_says_nothing_is_refused(declared, told):

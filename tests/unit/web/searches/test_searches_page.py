@@ -50,17 +50,11 @@ def test_the_best_so_far_counts_complete_trials_alone_and_follows_the_direction(
     assert [step.best for step in views.history(nothing)] == [None, None]
 
 
-def test_what_is_pasted_has_the_fixed_and_the_found_parameters() -> None:
-    pasted = yaml.safe_load(view(made(), {"max_iter": 1000, "num_leaves": 5}).paste)
+def test_what_is_pasted_trains_what_the_search_trained_whatever_the_file_says_by_now() -> None:
+    pasted = yaml.safe_load(view(made(fixed={"max_iter": 900, "num_leaves": 5})).paste)
     best = searched.body()["trials"][3]["params"]
-    assert pasted == {"trainer": {"use": "gradient_boosting", "params": {"max_iter": 1000, **best}}}
-    assert view(made(best=None), {}).paste == ""
-
-
-def test_fixed_parameters_are_those_of_the_file_with_the_same_trainer(house: House) -> None:
-    facts = house.watched.facts()
-    assert views.fixed(facts, made())["max_iter"] == 1000
-    assert views.fixed(facts, made(trainer="lightgbm")) == {}
+    assert pasted == {"trainer": {"use": "gradient_boosting", "params": {"max_iter": 900, **best}, "seed": 7}}
+    assert view(made(best=None)).paste == ""
 
 
 def test_a_parameter_stands_where_its_range_has_it() -> None:
@@ -70,7 +64,7 @@ def test_a_parameter_stands_where_its_range_has_it() -> None:
     assert leaves.points[0].at == 0.0 and leaves.points[4].at == 1.0 and 0.49 < middle < 0.51  # 30² is about 7 × 127
     assert [point.at for point in choice.points] == [0.25, 0.25, 0.25, 0.75, 0.25]
     assert choice.ends == ((0.25, '""'), (0.75, '"*_trend__*_mean_*"')) and choice.best == '"*_trend__*_mean_*"'
-    assert [axis.name for axis in view(made(), {}).important] == ["learning_rate", "num_leaves", "leave_out"]
+    assert [axis.name for axis in view(made()).important] == ["learning_rate", "num_leaves", "leave_out"]
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.booleans())
@@ -85,7 +79,7 @@ def test_no_value_leaves_its_axis(value: float, is_log: bool) -> None:
 )
 def test_every_trial_is_drawn_once_within_the_picture(told: list[tuple[float | None, str]]) -> None:
     trials = [searched.trial(number, value, state) for number, (value, state) in enumerate(told)]
-    found = view(made(trials=trials, best=None), {})
+    found = view(made(trials=trials, best=None))
     drawn = str(search_charts.history(found, T))
     assert drawn.count('class="mark') == len(trials)
     heights = [float(y) for y in re.findall(r'c[xy]="[\d.]+" cy="(-?[\d.]+)"', drawn)]

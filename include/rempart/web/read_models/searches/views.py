@@ -12,8 +12,7 @@ from typing import Any
 import yaml
 
 from rempart.flows.search.records import Search, Trial, search_of
-from rempart.settings.pipeline import ModelPipeline
-from rempart.web.facts import NEWEST, CockpitFacts, Unknown
+from rempart.web.facts import NEWEST, CockpitFacts
 from rempart.web.read_models.messages import Moment, moment
 
 SHOWN = 10
@@ -104,27 +103,14 @@ def page(facts: CockpitFacts, now: datetime) -> Searches:
     return Searches(
         moment(facts, now),
         tuple(
-            PipelineSearches(
-                name, tuple(view(each, fixed(facts, each)) for each in made[:SHOWN]), more or len(made) > SHOWN
-            )
+            PipelineSearches(name, tuple(view(each) for each in made[:SHOWN]), more or len(made) > SHOWN)
             for name, made in sorted(found.items())
         ),
     )
 
 
-def fixed(facts: CockpitFacts, search: Search) -> Mapping[str, Any]:
-    """Return the parameters that the pipeline's file fixes; empty for an unknown file, or one with another trainer."""
-    pipeline = None if isinstance(facts.pipelines, Unknown) else facts.pipelines.get(search.pipeline)
-    return fixed_by(pipeline if isinstance(pipeline, ModelPipeline) else None, search)
-
-
-def fixed_by(pipeline: ModelPipeline | None, search: Search) -> Mapping[str, Any]:
-    """Return the parameters that a pipeline fixes; empty without one, or if it has another trainer."""
-    return pipeline.trainer.params if pipeline and pipeline.trainer.use == search.trainer else {}
-
-
-def view(search: Search, others: Mapping[str, Any]) -> SearchView:
-    """Return a search with its plots. `others`: fixed parameters, which belong into `paste` besides those found."""
+def view(search: Search) -> SearchView:
+    """Return a search with its plots."""
     ended = Counter(trial.state for trial in search.trials)
     return SearchView(
         search,
@@ -132,7 +118,7 @@ def view(search: Search, others: Mapping[str, Any]) -> SearchView:
         ended["pruned"],
         ended["failed"],
         best_of(search),
-        paste(search, others),
+        paste(search),
         tuple(history(search)),
         tuple(axis(search, name) for name in search.space),
     )
@@ -143,12 +129,15 @@ def best_of(search: Search) -> Trial | None:
     return next((trial for trial in search.trials if trial.number == search.best), None)
 
 
-def paste(search: Search, others: Mapping[str, Any]) -> str:
-    """Return a section `trainer` in YAML with the parameters of the best trial; empty if there is none."""
+def paste(search: Search) -> str:
+    """Return a section `trainer` in YAML with the best trial's parameters and seed; empty if there is none.
+
+    Its other parameters are those of the search, which may not be those of the pipeline file by now.
+    """
     best = best_of(search)
     if best is None:
         return ""
-    section = {"trainer": {"use": search.trainer, "params": {**others, **best.params}}}
+    section = {"trainer": {"use": search.trainer, "params": {**search.fixed, **best.params}, "seed": search.seed}}
     return yaml.safe_dump(section, sort_keys=False, allow_unicode=True)
 
 
