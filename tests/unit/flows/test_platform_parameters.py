@@ -14,7 +14,7 @@ MOST = {
     "flows/prediction_log": 14,
     "flows/restore": 20,
     "flows/retirement": 7,
-    "flows/search": 11,
+    "flows/search": 13,
     "flows/serving": 5,
 }
 """Rooms where steps take the platform, too, and how many do."""
