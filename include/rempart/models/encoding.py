@@ -67,6 +67,12 @@ def features_of(pipeline: ModelPipeline) -> tuple[Feature, ...]:
     return tuple(_feature(reference, column, digests[reference]) for reference, column in pipeline.inputs().items())
 
 
+def of_own_row(pipeline: ModelPipeline, features: Sequence[Feature]) -> tuple[Feature, ...]:
+    """Return the features but for those of trailing views, which are made of earlier rows alone."""
+    views = {name for name, view in pipeline.features.items() if view.kind == "trailing"}
+    return tuple(feature for feature in features if feature.name.partition("__")[0] not in views)
+
+
 def _feature(reference: str, column: Column, definition: str) -> Feature:
     match column.type:
         case "category":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.features.catalogue import origins
 from rempart.models import metrics
-from rempart.models.encoding import Feature, encode, features_of
+from rempart.models.encoding import Feature, encode, features_of, of_own_row
 from rempart.models.gates import groups, leakage, measures, noise, resampling
 from rempart.models.gates.candidate_figures import CandidateFigures, Reads, Subgroup
 from rempart.models.gates.measures import Measures
@@ -97,7 +97,7 @@ def show(judged: JudgedCandidate) -> CandidateFigures:
             if isinstance(rule, rules.StabilityRule)
         },
         reads=reads(judged.pipeline, judged.model.features) if "excluded_features" in _kinds(asked) else None,
-        told_alone=leakage.told_alone(judged.model.features, target, task, judged.train),
+        told_alone=leakage.told_alone(of_own_row(judged.pipeline, judged.model.features), target, task, judged.train),
     )
 
 

@@ -144,7 +144,7 @@ class ExcludedFeaturesRule(Strict):
 class LeakageRule(Strict):
     """No feature alone tells the target: such a feature is often a copy that is declared known too early.
 
-    Every gate asks it, also without an entry. Without an entry only a refusal is told.
+    Every gate asks it, also without an entry. Without an entry only a refusal is told. Trailing features are not asked.
     """
 
     kind: Literal["leakage"] = "leakage"

@@ -36,3 +36,15 @@ def test_what_a_person_allows_or_the_trainer_leaves_out_is_not_told() -> None:
     gate = {**stage.definition()["gate"], "rules": [{"kind": "leakage", "allow": [name]}]}
     assert leaks.suspects(stage.pipeline(gate=gate), target, {}, learn) == ()
     assert leaks.suspects(PIPELINE, target, {"leave_out": "stay__lead"}, learn) == ()
+
+
+def test_a_trailing_feature_may_follow_the_target_closely() -> None:
+    views = stage.definition()["features"]
+    trailing = {"kind": "trailing", "by": ["agent"], "days": [7], "mean": ["price"]}
+    pipeline = stage.pipeline(features={**views, "earlier": trailing})
+    (name,) = (each for each in pipeline.model_inputs() if each.startswith("earlier__") and "mean" in each)
+    others = [each for each in pipeline.model_inputs() if each.startswith("earlier__") and each != name]
+    learn = split(PIPELINE, stage.table()).learn.append_column(name, split(PIPELINE, stage.table()).learn["price"])
+    for other in others:
+        learn = learn.append_column(other, learn["stay__lead"])
+    assert leaks.suspects(pipeline, target_feature(pipeline), {}, learn) == ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rempart.models.encoding import Feature, features_of
+from rempart.models.encoding import Feature, features_of, of_own_row
 from rempart.models.gates import leakage
 from rempart.settings.pipeline import ModelPipeline
 from rempart.training.trainers import trainers
@@ -23,5 +23,5 @@ def suspects(
     """
     features, _ = trainers.left_out(features_of(pipeline), params)
     rule = pipeline.gate.leakage()
-    told = leakage.told_alone(features, target, pipeline.prediction.task, learn)
+    told = leakage.told_alone(of_own_row(pipeline, features), target, pipeline.prediction.task, learn)
     return leakage.above(told or {}, rule.limit, rule.allow)
