@@ -187,6 +187,6 @@ def test_a_training_set_of_rows_that_were_erased_meanwhile_gives_no_job(monkeypa
         monkeypatch.setattr(train, "_store", lambda *given: (store(*given), erased())[0])
     else:
         erased()
-    with pytest.raises(ErasedMeanwhile, match=f"Rows of '{of}' were erased"):
+    with pytest.raises(ErasedMeanwhile, match=f"Rows of '{of}', or of an input of it, were erased"):
         train_on(platform, stage.pipeline(), stage.table(), "s1", used={"weather": "w1"}, backend=stage.Captures())
     assert list(site.list("artifacts")) == [] and (seen == "after" or list(site.list(lake)) == [])
