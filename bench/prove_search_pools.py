@@ -2,9 +2,10 @@
 
     make prove-search-pools
 
-The pools' clusters are doubles with two GPUs each; scheduler, triggerer, sites, MLflow and the jobs' processes are
-real. While pods of the first generation run, the scheduler is killed (SIGKILL); while pods of the second run, the
-triggerer. Both are started again by the supervisor. Then the clusters, the ledger and the sites are read.
+The pools' clusters are doubles, with one GPU and with two, so that a full pool hands on. Scheduler, triggerer, sites,
+MLflow and the jobs' processes are real. While pods of the first generation run, the scheduler is killed (SIGKILL);
+while pods of the second run, the triggerer. Both are started again by the supervisor. Then the clusters, the ledger and
+the sites are read.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tests.kubernetes_double import PodRecord
 
 OFFSET, NAME = "7300", "search-pools"
 TRIALS, AT_ONCE = 8, 4
-GPUS = {"gpu-a": 2, "gpu-b": 2, "gpu-us": 16}
+GPUS = {"gpu-a": 1, "gpu-b": 2, "gpu-us": 16}
 FIXED = {"num_iterations": 200, "early_stopping_rounds": 30}
 PATIENCE = 600.0
 
@@ -135,7 +136,7 @@ def main() -> int:
     home = folder / "home"
     shutil.rmtree(home, ignore_errors=True)
     project(home, TRIALS, AT_ONCE, FIXED)
-    pods.project(home, {"gpu-a": {"max_pending": "15s"}, "gpu-b": {"max_pending": "5m"}})
+    pods.project(home, {"gpu-a": {"max_pending": "2s"}, "gpu-b": {"max_pending": "5m"}})
     with pods.clusters(home, GPUS) as clusters, own_stack(home, folder / "var", OFFSET, clusters) as stack:
         lifecycle.up(stack)
         checks, figures = prove(stack, clusters)
