@@ -6,10 +6,11 @@ make bench BENCH=trainers ARGS="2000000 1"  # rows, rounds
 The job is `run_job` with its site in memory and without MLflow: it reads the file and checks its hash, decodes
 and encodes it, trains, converts to ONNX, compares ONNX with the native model, measures, and stores its files. The
 script reads the file, trains with LightGBM's own defaults of determinism and threads, predicts as many rows, and saves
-the model. Both train on the same columns. Each runs in a process of its own; imports are not counted. `read` is what
-the job does before it trains: it reads, verifies, decodes piece by piece and encodes, beside Arrow's decoding of a
-local file alone. A figure is the median of the rounds. Exit code 1: the job takes more than MOST times the script's
-time, or reads at less than LEAST of Arrow's speed.
+the model. Both train on the same columns. Each runs in a process of its own; imports are not counted. After that, each
+reads three times more, and the fastest counts: `decoded` is the job's own way to pieces of rows, with the check of the
+hash, beside Arrow's decoding of a local file alone. The job's figure for `read` has the matrix, too, in memory that is
+touched for the first time. A figure is the median of the rounds. Exit code 1: the job takes more than MOST times the
+script's time, or reads at less than LEAST of Arrow's speed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ from bench.report import Row, write
 from rempart.training import datasets, experiment
 from rempart.training.entrypoint import World, run_job
 from rempart.training.job import Dataset, FeatureSpec, JobSite, JobSpec, Output, Permission, Tracking, TrainerSpec
-from rempart.training.protocol import learning
+from rempart.training.protocol import learning, reading
 from rempart.training.trainers import trainers
 from tests.memory_site import MemorySite
 
@@ -99,7 +101,13 @@ def ours(file: Path) -> dict[str, float]:
     began, worked = time.perf_counter(), time.process_time()
     result = run_job(order, World(lambda _: site, lambda _: None, lambda *_, **__: None))  # type: ignore[arg-type,return-value]
     took = {"job": time.perf_counter() - began, "job cpu": time.process_time() - worked, **result.seconds}
-    return took | {"decoded": result.seconds["read"]}
+    place, features = order.dataset, [feature.feature() for feature in order.features]
+
+    def decode() -> None:
+        again = site.read(place.bucket, place.key, sha256=place.sha256)
+        assert sum(piece.num_rows for piece in reading.pieces(again, features, order.target.feature())) == place.rows
+
+    return took | {"decoded": fastest(decode)}
 
 
 def script(file: Path) -> dict[str, float]:
@@ -114,9 +122,17 @@ def script(file: Path) -> dict[str, float]:
     np.mean(np.abs(model.predict(inputs[:: -(-len(inputs) // learning.CHECKED)])))
     model.save_model(file.with_suffix(".txt"))
     took = {"job": time.perf_counter() - began, "job cpu": time.process_time() - worked}
-    began = time.perf_counter()
-    pq.read_table(file)
-    return took | {"decoded": time.perf_counter() - began}
+    return took | {"decoded": fastest(lambda: pq.read_table(file))}
+
+
+def fastest(read: Callable[[], object]) -> float:
+    """Return the seconds of the fastest of three reads: the first ones ask the system for memory."""
+    found = []
+    for _ in range(3):
+        began = time.perf_counter()
+        read()
+        found.append(time.perf_counter() - began)
+    return min(found)
 
 
 def timed(way: str, file: Path) -> dict[str, float]:
@@ -137,7 +153,7 @@ def main(count: int = 500_000, rounds: int = 3) -> None:
         mine, theirs = (statistics.median(each[name] for each in side) for side in zip(*both, strict=True))
         return Row(case, "s", mine, theirs, "script" if "job" in name else "Arrow", "lower")
 
-    job, read = row("LightGBM job", "job"), row("read, verify, decode, encode", "decoded")
+    job, read = row("LightGBM job", "job"), row("read, verify, decode", "decoded")
     bounds = {
         f"job: {job.ours / job.peer:.2f} times the script's time, at most {MOST} allowed": job.ours <= MOST * job.peer,
         f"read: {read.ratio:.2f} of Arrow's speed, at least {LEAST} asked": read.ratio >= LEAST,

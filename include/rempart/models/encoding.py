@@ -95,43 +95,65 @@ def encode(features: Sequence[Feature], table: pa.Table) -> np.ndarray[Any, np.d
     """
     import numpy as np
 
-    blocks = [_block(feature, table) for feature in features]
-    return np.hstack(blocks) if blocks else np.zeros((table.num_rows, 0), np.float32)
+    matrix = np.empty((table.num_rows, len(matrix_columns(features))), np.float32)
+    encode_into(matrix, features, table)
+    return matrix
 
 
-def _block(feature: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[np.float32]]:
+def encode_into(matrix: np.ndarray[Any, np.dtype[np.float32]], features: Sequence[Feature], table: pa.Table) -> None:
+    """Write what `encode` returns into a matrix of that shape. A category may be encoded as a dictionary."""
     import numpy as np
-    import pyarrow as pa
 
+    at = 0
+    for feature in features:
+        block = matrix[:, at : at + len(feature.columns())]
+        if feature.type == "category":
+            found = places(feature, table)
+            (rows,) = np.nonzero(found >= 0)
+            block[:] = 0
+            block[rows, found[rows]] = 1
+        else:
+            block[:, 0] = _numeric(feature, table)
+        at += block.shape[1]
+
+
+def _column(feature: Feature, table: pa.Table) -> pa.Array:
     if feature.name not in table.column_names:
         raise TrainingError(
             f"encode the table: it lacks column '{feature.name}', which the model reads",
             "Build the table with the pipeline's features, or train a model on the table's features.",
         )
-    if feature.type != "category":
-        column = table.column(feature.name).combine_chunks()
-        if not any(is_(column.type) for is_ in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)):
-            raise TrainingError(
-                f"encode feature '{feature.name}': it is declared as {feature.type}, but the table's column is "
-                f"{column.type}",
-                "Correct the column's type in the pipeline's schema.",
-            )
-        numbers = column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
-        return np.asarray(numbers, np.float32).reshape(-1, 1)
-    return np.asarray(places(feature, table)[:, None] == np.arange(len(feature.values))[None, :], np.float32)
+    return table.column(feature.name).combine_chunks()
+
+
+def _numeric(feature: Feature, table: pa.Table) -> Any:
+    """Return a number or boolean of each row as float32, NaN for an empty cell."""
+    import pyarrow as pa
+
+    column = _column(feature, table)
+    if not any(is_(column.type) for is_ in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)):
+        raise TrainingError(
+            f"encode feature '{feature.name}': it is declared as {feature.type}, but the table's column is "
+            f"{column.type}",
+            "Correct the column's type in the pipeline's schema.",
+        )
+    return column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
 
 
 def places(feature: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return a category as the places of its values in the declared order, -1 for an empty cell.
 
-    Raises TrainingError if the column holds a value outside its closed list.
+    Raises TrainingError if the column is missing or holds a value outside its closed list.
     """
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = table.column(feature.name).combine_chunks()
-    positions = pc.index_in(column.cast(pa.string()), value_set=pa.array(feature.values, pa.string()))
+    column = _column(feature, table)
+    texts = column.dictionary if pa.types.is_dictionary(column.type) else column
+    positions = pc.index_in(texts.cast(pa.string()), value_set=pa.array(feature.values, pa.string()))
+    if texts is not column:
+        positions = positions.take(column.indices)
     outside = positions.null_count - column.null_count
     if outside:
         raise TrainingError(

@@ -6,12 +6,13 @@ with its texts and categories, would take several times as much.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rempart.models import metrics
-from rempart.models.encoding import Feature, encode, matrix_columns
+from rempart.models.encoding import Feature, encode_into, matrix_columns
 from rempart.training.job import Origins, Split
 
 if TYPE_CHECKING:
@@ -47,15 +48,27 @@ def read(body: bytes, features: Sequence[Feature], target: Feature, keep: Sequen
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(pa.BufferReader(body))
-    rows = file.metadata.num_rows
-    inputs = np.empty((rows, len(matrix_columns(features))), np.float32)
-    learnt = np.empty(rows, np.float64)
-    columns = [name for name in file.schema_arrow.names if name == target.name or name in {f.name for f in features}]
-    kept = [name for name in file.schema_arrow.names if name in keep]
+    inputs = np.empty((file.metadata.num_rows, len(matrix_columns(features))), np.float32)
+    learnt = np.empty(len(inputs), np.float64)
     at = 0
-    for batch in file.iter_batches(batch_size=CHUNK, columns=columns):
-        piece = pa.Table.from_batches([batch])
-        inputs[at : at + len(batch)] = encode(features, piece)
-        learnt[at : at + len(batch)] = metrics.target_values(target, piece)
-        at += len(batch)
-    return Read(file.read(columns=kept), inputs, learnt)
+    for piece in pieces(body, features, target):
+        encode_into(inputs[at : at + piece.num_rows], features, piece)
+        learnt[at : at + piece.num_rows] = metrics.target_values(target, piece)
+        at += piece.num_rows
+    return Read(file.read(columns=[name for name in file.schema_arrow.names if name in keep]), inputs, learnt)
+
+
+def pieces(body: bytes, features: Sequence[Feature], target: Feature) -> Iterator[pa.Table]:
+    """Yield the rows of Parquet bytes, with the columns to learn from. A thread decodes the next piece meanwhile."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    categories = [feature.name for feature in features if feature.type == "category"]
+    file = pq.ParquetFile(pa.BufferReader(body), read_dictionary=categories)
+    wanted = {target.name, *(feature.name for feature in features)}
+    batches = file.iter_batches(CHUNK, columns=[name for name in file.schema_arrow.names if name in wanted])
+    with ThreadPoolExecutor(1, "decode") as thread:
+        waiting = thread.submit(next, batches, None)
+        while (batch := waiting.result()) is not None:
+            waiting = thread.submit(next, batches, None)
+            yield pa.Table.from_batches([batch])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from rempart.errors import TrainingError
@@ -25,6 +26,17 @@ def test_pieces_give_the_matrix_of_the_whole(monkeypatch: pytest.MonkeyPatch, ch
     np.testing.assert_array_equal(found.inputs, encode(FEATURES, TABLE))
     np.testing.assert_array_equal(found.target, metrics.target_values(PRICE, TABLE))
     assert found.table.column_names == ["arrival"] and found.table["arrival"].equals(TABLE["arrival"])
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int8(), pa.string()), pa.int64()])
+def test_a_category_is_the_same_however_it_is_stored(kind: pa.DataType) -> None:
+    stored = pa.array(["7", None, "9", "7"]).cast(kind) if kind != pa.int64() else pa.array([7, None, 9, 7])
+    body = datasets.encoded(pa.table({"room": stored, "price": [1.0, 2.0, 3.0, 4.0]}))
+    found = reading.read(body, [Feature("room", "category", ("9", "7"))], PRICE, ("room",))
+    assert found.inputs.tolist() == [[0, 1], [0, 0], [1, 0], [0, 1]]
+    assert found.table["room"].type == kind
+    with pytest.raises(TrainingError, match="feature 'room': 1 rows hold a value that is not declared"):
+        reading.read(body, [Feature("room", "category", ("7",))], PRICE, ())
 
 
 def test_without_a_split_no_column_is_kept() -> None:
