@@ -131,7 +131,7 @@ def _level(item: pytest.Item) -> str:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    session.stash[SERVERS] = Levels(paths.current())
+    session.stash[SERVERS] = Levels(paths.current(), _VAR.with_name(f"{_VAR.name}-shared"))
 
 
 @contextmanager

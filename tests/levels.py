@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -21,6 +22,7 @@ from rempart.deployment.servers import airflow_server, mlflow_server
 from rempart.deployment.setup import credentials
 from rempart.deployment.setup.paths import AIRFLOW_COMPONENTS, Stack
 from rempart.errors import RempartError, StackError
+from tests import schemas
 
 LEVELS = ("stores", "tracking", "stack")
 """Markers of tests, from the least to the most: PostgreSQL with Airflow's schema, and two sites; MLflow; Airflow."""
@@ -33,10 +35,10 @@ CREATE OR REPLACE TRIGGER pause_dag BEFORE INSERT ON dag FOR EACH ROW EXECUTE FU
 
 
 class Levels:
-    """A stack of which so much runs as the last test needed."""
+    """A stack of which so much runs as the last test needed. `shared` is a folder of all processes of tests."""
 
-    def __init__(self, stack: Stack) -> None:
-        self.stack, self._runs = stack, ""
+    def __init__(self, stack: Stack, shared: Path) -> None:
+        self.stack, self._shared, self._runs = stack, shared, ""
         self._failure: RempartError | None = None
 
     def reach(self, level: str) -> None:
@@ -81,8 +83,13 @@ class Levels:
         """Make Airflow's schema, which restore points hold. In it, each DAG is paused as soon as it is stored."""
         secrets = credentials.ensure(self.stack)
         database = credentials.connections(self.stack, secrets)("pg_airflow")
-        if migration := airflow_server.begin_migration(self.stack, secrets, database):
-            airflow_server.end_migration(self.stack, migration.wait(), database)
+
+        def migrate() -> None:
+            if migration := airflow_server.begin_migration(self.stack, secrets, database):
+                airflow_server.end_migration(self.stack, migration.wait(), database)
+
+        schemas.copied(self._shared, database, migrate)
+        airflow_server.end_migration(self.stack, 0, database)  # so a later start does not migrate it again
         with psycopg.connect(database.postgresql_url()) as session:
             session.execute(PAUSED)
 

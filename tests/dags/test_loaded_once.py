@@ -13,36 +13,41 @@ import pytest
 from rempart.settings.telemetry import TELEMETRY_OFF
 
 ROOT = Path(__file__).parents[2]
-IN_A_FORKED_PROCESS = """
+FILES = ("ingest", "materialize_features", "train", "validate_model", "backup_platform")
+IN_FORKED_PROCESSES = """
 import json, os, runpy, sys
 import airflow.settings, airflow.sdk
 
-forked = os.fork()
-if forked:
-    sys.exit(os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]))
-before = set(sys.modules)
-runpy.run_path(sys.argv[1])
-from rempart.orchestration import runtime
-import rempart.flows.shared.platform, rempart.sites.s3.site, boto3
-print(json.dumps(sorted(set(sys.modules) - before)), flush=True)
-os._exit(0)
+for file in sys.argv[1:]:
+    if forked := os.fork():
+        if code := os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]):
+            sys.exit(code)
+        continue
+    before = set(sys.modules)
+    runpy.run_path(file)
+    from rempart.orchestration import runtime
+    import rempart.flows.shared.platform, rempart.sites.s3.site, boto3
+    print(json.dumps(sorted(set(sys.modules) - before)), flush=True)
+    os._exit(0)
 """
 
 
-@pytest.mark.parametrize("file", ["ingest", "materialize_features", "train", "validate_model", "backup_platform"])
-def test_a_forked_process_imports_nothing_of_the_platform_again(tmp_path: Path, file: str) -> None:
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What a process forked for each DAG file imports anew, by the file."""
+    env = os.environ | {"AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")), "REMPART_HOME": str(ROOT)}
+    env |= {"AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    command = [sys.executable, "-c", IN_FORKED_PROCESSES, *(str(ROOT / "dags" / f"{file}.py") for file in FILES)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(('["', "[]"))]
+    return dict(zip(FILES, told, strict=True))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_forked_process_imports_nothing_of_the_platform_again(imported: dict[str, list[str]], file: str) -> None:
     """Also not the S3 client: nearly every task has one, and its import takes longer than the DAG file."""
-    env = os.environ | {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
-    env |= {"REMPART_HOME": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", IN_A_FORKED_PROCESS, str(ROOT / "dags" / f"{file}.py")],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    imported = json.loads(done.stdout.splitlines()[-1])
-    assert [name for name in imported if name.partition(".")[0] in ("rempart", "boto3", "botocore", "psycopg")] == []
+    again = [name for name in imported[file] if name.partition(".")[0] in ("rempart", "boto3", "botocore", "psycopg")]
+    assert again == []
 
 
 IN_A_TASK = """

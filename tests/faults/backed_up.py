@@ -8,8 +8,8 @@ from tests.buckets import own_buckets
 
 
 def own_platform(platform, proven_ledger, own_continuity, monkeypatch):
-    """Four of the stack's databases; empty buckets of the test's at both sites and a ledger in memory."""
-    monkeypatch.setattr(flow, "DATABASES", ("airflow", "mlflow", "feast_offline", "ledger"))
+    """Four of the stack's databases, without the largest; empty buckets of the test's at both sites."""
+    monkeypatch.setattr(flow, "DATABASES", ("continuity", "mlflow", "feast_offline", "ledger"))
     # the databases are those of all tests: another one may have trained a model whose files are in other buckets
     monkeypatch.setattr(flow.postgresql, "decided_champions", lambda session: {})
     located = flow.postgresql.model_locations

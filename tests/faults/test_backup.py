@@ -95,15 +95,15 @@ def test_d3_a_table_that_stays_locked_ends_the_backup_in_bounded_time(standing, 
     assert stored(standing) == ()
 
 
-def test_i7_an_altered_manifest_is_refused_and_restores_nothing(standing):
-    point, site, bucket = back_up(standing), standing.site("haven", "personal"), standing.config.buckets.backups
+def test_i7_an_altered_manifest_is_refused_and_restores_nothing(small):
+    point, site, bucket = back_up(small), small.site("haven", "personal"), small.config.buckets.backups
     key = f"points/{point.id}/manifest.json"
     first = site.head(bucket, key)
     site.write(bucket, key, site.read(bucket, key).replace(b'"source":"primary"', b'"source":"another"'))
-    altered = dataclasses.replace(standing, sites={**standing.sites, "haven": Flipped(site, key, first.version_id)})
+    altered = dataclasses.replace(small, sites={**small.sites, "haven": Flipped(site, key, first.version_id)})
     with pytest.raises(DrillFailed, match="manifest"):
         drill(altered)
-    evidence = standing.ledger.find("drill", point.id)[0].body
+    evidence = small.ledger.find("drill", point.id)[0].body
     assert evidence["ok"] is False
     verdicts = {check["what"]: check["ok"] for check in evidence["checks"]}
     # nobody can count on the newest point, and nothing was restored whose time could count
@@ -111,9 +111,9 @@ def test_i7_an_altered_manifest_is_refused_and_restores_nothing(standing):
 
 
 @pytest.mark.full
-def test_i7_a_point_that_no_ledger_knows_is_refused(standing):
-    back_up(standing)
-    stranger = dataclasses.replace(standing, ledger_=MemoryLedger())
+def test_i7_a_point_that_no_ledger_knows_is_refused(small):
+    back_up(small)
+    stranger = dataclasses.replace(small, ledger_=MemoryLedger())
     with pytest.raises(DrillFailed, match="no record"):
         drill(stranger)
 
@@ -138,26 +138,26 @@ def test_i7_an_altered_dump_is_refused_and_the_scratch_space_removed(standing):
 
 
 @pytest.mark.full
-def test_i7_an_object_that_the_replica_lost_turns_the_drill_red(standing):
-    primary, haven = standing.site("primary", "personal"), standing.site("haven", "personal")
-    artifacts = standing.config.buckets.artifacts
+def test_i7_an_object_that_the_replica_lost_turns_the_drill_red(small):
+    primary, haven = small.site("primary", "personal"), small.site("haven", "personal")
+    artifacts = small.config.buckets.artifacts
     primary.write(artifacts, "mlflow/1/model.onnx", b"model")
-    back_up(standing)
+    back_up(small)
     haven.delete(artifacts, "mlflow/1/model.onnx", version_id=haven.head(artifacts, "mlflow/1/model.onnx").version_id)
     with pytest.raises(DrillFailed, match=r"artifacts equal their record.*model\.onnx"):
-        drill(standing)
+        drill(small)
 
 
 @pytest.mark.full
-def test_i11_a_bit_that_flips_in_a_link_turns_the_drill_red_and_the_next_backup_puts_the_link_back(standing, caplog):
-    point, site, bucket = back_up(standing), standing.site("haven", "personal"), standing.config.buckets.backups
+def test_i11_a_bit_that_flips_in_a_link_turns_the_drill_red_and_the_next_backup_puts_the_link_back(small, caplog):
+    point, site, bucket = back_up(small), small.site("haven", "personal"), small.config.buckets.backups
     link = chain.key_of(1)
     assert json.loads(site.read(bucket, link))["link"]["point"] == point.id
     first = site.head(bucket, link)
     on_top = site.write(bucket, link, site.read(bucket, link).replace(b'"consistent":', b'"consistent" :'))
     site.delete(bucket, link)
-    drill(standing)  # neither what lies on top nor the marker above it displaces the link
-    broken = dataclasses.replace(standing, sites={**standing.sites, "haven": Flipped(site, link, first.version_id)})
+    drill(small)  # neither what lies on top nor the marker above it displaces the link
+    broken = dataclasses.replace(small, sites={**small.sites, "haven": Flipped(site, link, first.version_id)})
     with pytest.raises(DrillFailed, match="chain of restore points: it is broken at link 1"):
         drill(broken)
     newer = back_up(broken)
@@ -165,7 +165,7 @@ def test_i11_a_bit_that_flips_in_a_link_turns_the_drill_red_and_the_next_backup_
     drill(broken, newer.id)
     healed = site.head(bucket, link)
     assert healed.version_id not in (first.version_id, on_top.version_id)
-    assert site.retained_until(bucket, link, healed.version_id) > standing.clock()
+    assert site.retained_until(bucket, link, healed.version_id) > small.clock()
     assert site.read(bucket, link) == site.read(bucket, link, version_id=first.version_id)
 
 
@@ -220,7 +220,7 @@ def _back_up_in_child(settings, ledger, continuity, tools):
 @pytest.mark.parametrize(
     "database",
     [
-        "airflow",
+        "continuity",
         pytest.param("feast_offline", marks=pytest.mark.full),
         pytest.param("ledger", marks=pytest.mark.full),
     ],

@@ -127,6 +127,7 @@ def test_ended_by_sigterm_and_then_killed_it_goes_on_and_gives_the_same_model(jo
     print(f"{steps} steps; over three attempts {result.work.total_over_attempts}; SIGTERM took {seconds:.1f} s")
 
 
+@pytest.mark.parametrize("jobs", ["gradient_boosting"], indirect=True)  # checkpoints are files of one kind
 def test_a_corrupt_newest_checkpoint_falls_back_and_says_so(jobs):
     _, disturbed = jobs
     disturbed.stopped(signal.SIGTERM, 3)

@@ -11,13 +11,13 @@ import pytest
 from rempart.backup.databases.stored_dumps import file_name
 from rempart.backup.keys import encryption_scopes
 from rempart.backup.points import points
+from rempart.flows.backup import back_up as flow
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.backup.prune import prune
 from rempart.flows.shared.keys import kept_for, open_keyring
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.memory import MemoryLedger
-from rempart.settings.config import DATABASES
 from rempart.settings.retention_rules import Keep
 from tests.buckets import own_buckets
 from tests.conftest import OwnContinuity
@@ -25,9 +25,19 @@ from tests.conftest import OwnContinuity
 pytestmark = [pytest.mark.tracking, pytest.mark.full]
 
 
+HELD = ("continuity", "mlflow", "ledger")
+"""Each database has a repository of its own, and these are pruned as all are."""
+
+
 @pytest.fixture
-def standing(platform: Platform, proven_ledger: MemoryLedger, own_continuity: OwnContinuity) -> Iterator[Platform]:
-    """The stack's databases, empty buckets of the test's, and rules that keep next to nothing."""
+def standing(
+    platform: Platform,
+    proven_ledger: MemoryLedger,
+    own_continuity: OwnContinuity,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Platform]:
+    """Three of the stack's databases, empty buckets of the test's, and rules that keep next to nothing."""
+    monkeypatch.setattr(flow, "DATABASES", HELD)
     keep = Keep(hourly=1, daily=1, weekly=0, monthly=1)  # so locks last a month: none may end in the past
     backup = platform.config.backup.model_copy(update={"keep": keep, "locked": timedelta(0)})
     with own_buckets(platform, "prune") as buckets:
@@ -47,7 +57,7 @@ def test_a_pruned_point_leaves_the_repositories_and_the_others_come_out_whole(st
     assert done.deleted == (made[0],) and not done.retained
     assert points.list(site, bucket) == tuple(reversed(made[1:]))
     kept, keyring = kept_for(standing.config.backup.keep), open_keyring(standing)
-    for name in DATABASES:
+    for name in HELD:
         key = keyring.open(encryption_scopes.of_database(name, kept))
         tags = sorted(
             tag

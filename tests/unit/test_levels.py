@@ -20,7 +20,8 @@ class Recorded(Levels):
     """Levels whose servers are names in a list."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-        super().__init__(SimpleNamespace(var=folder / "var", state=folder / "var" / "state"))  # type: ignore[arg-type] # what of it is read here
+        stack: Any = SimpleNamespace(var=folder / "var", state=folder / "var" / "state")  # what of it is read here
+        super().__init__(stack, folder / "shared")
         self.running: list[str] = []
         monkeypatch.setattr(levels, "lifecycle", self)
         monkeypatch.setattr(levels, "Supervisor", lambda stack: self)

@@ -1,4 +1,4 @@
-"""The app that MLflow's server runs (`mlflow server --app-name rempart`): MLflow's basic-auth app behind the list.
+"""The app that MLflow's server runs (`rempart.tracking_access.serve`): MLflow's basic-auth app behind the list.
 
 Every request comes here first, whichever of MLflow's two frameworks would answer it. What the list does not allow is
 refused with 401 or 403; what it allows is still judged by MLflow's own rights.
@@ -26,8 +26,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-NAME = "rempart"
-"""Name of the entry point in group `mlflow.app`."""
 READER, READER_PASSWORD = "rempart-reader", "REMPART_AIRFLOW_MLFLOW_PASSWORD"
 """The user with which tasks read MLflow, and the variable that holds its password."""
 MOST_BODY = 4 * 1024 * 1024
@@ -258,11 +256,15 @@ def registered(served: Any) -> Iterable[tuple[str, str]]:
 
 
 def create_app() -> App:
-    """Return MLflow's app behind the list. Raises RuntimeError if the server does not route all calls through it."""
-    if os.environ.get("_MLFLOW_SGI_NAME") != "uvicorn":
-        raise RuntimeError("MLflow's server runs Rempart's app under uvicorn only. Start it without gunicorn options.")
-    from mlflow.server import auth
+    """Return MLflow's app behind the list, with its stores open and their tables made.
 
+    Raises RuntimeError if the server would not route all calls through it.
+    """
+    if os.environ.get("_MLFLOW_SGI_NAME") != "uvicorn":
+        raise RuntimeError("Rempart's app of MLflow is run by `python -m rempart.tracking_access.serve` only.")
+    from mlflow.server import auth, handlers
+
+    handlers.initialize_backend_stores()
     served = auth.create_app()
     ensure_reader(os.environ)
     if unknown := routes.unlisted(routes.listed(), registered(served)):

@@ -35,7 +35,7 @@ def _free_port() -> int:
 
 
 def _environment(
-    drill_id: str, folder: Path, database: Connection, storage: Connection, region: str, bucket: str, password: str
+    drill_id: str, folder: Path, database: Connection, storage: Connection, region: str, password: str
 ) -> dict[str, str]:
     auth = folder / "auth.ini"
     auth.write_text(
@@ -49,7 +49,6 @@ def _environment(
         MARK: drill_id,
         "HOME": str(folder),
         "MLFLOW_BACKEND_STORE_URI": database.postgresql_url("postgresql+psycopg"),
-        "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{bucket}/mlflow",
         "MLFLOW_S3_ENDPOINT_URL": str(storage.extra.get("endpoint_url", "")),
         "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": str(storage.extra.get("addressing_style", "path")),
         "AWS_ACCESS_KEY_ID": storage.login,
@@ -105,10 +104,10 @@ def scratch_server(
     """
     port, password = _free_port(), secrets.token_urlsafe(24)
     with spool_folder() as folder:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--workers", "1", "--app-name", "rempart"]
+        command = [sys.executable, "-m", "rempart.tracking_access.serve", "--port", str(port)]
+        command += ["--artifacts", f"s3://{bucket}/mlflow"]
         with (folder / "log").open("wb") as log:
-            environment = _environment(drill_id, folder, database, storage, region, bucket, password)
+            environment = _environment(drill_id, folder, database, storage, region, password)
             process = ends_with_parent.start(command, environment, folder, log)
         connection = Connection(f"{live.name}_drill", live.conn_type, "127.0.0.1", port, "drill", password, "http")
         try:

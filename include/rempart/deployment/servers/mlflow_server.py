@@ -17,8 +17,8 @@ from rempart.deployment.setup.paths import Stack
 from rempart.errors import StackError
 from rempart.settings.config import TRACKED, Connection
 
-APP = "rempart"
-"""MLflow's basic-auth app behind the list of who may make which call (rempart.tracking_access)."""
+MODULE = "rempart.tracking_access.serve"
+"""MLflow's basic-auth app behind the list of who may make which call. The module runs in a process of its own."""
 PREFIX = TRACKED
 _CHECKSUM = f"{PREFIX}/.rempart-checksum"
 _HEALTH = "api/2.0/mlflow-artifacts/artifacts/.rempart-health"

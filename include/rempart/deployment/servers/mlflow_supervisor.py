@@ -106,9 +106,8 @@ def command(stack: Stack, host: str = "127.0.0.1", port: int = 5000, allowed: st
     """Return the server's command line, which holds no secret."""
     bucket = stack.config.buckets.artifacts
     return (
-        *(stack.python, "-m", "mlflow", "server", "--app-name", mlflow_server.APP),
-        *("--host", host, "--port", str(port), "--workers", "1", "--allowed-hosts", allowed),
-        *("--serve-artifacts", "--artifacts-destination", f"s3://{bucket}/{mlflow_server.PREFIX}"),
+        *(stack.python, "-m", mlflow_server.MODULE, "--host", host, "--port", str(port)),
+        *("--allowed-hosts", allowed, "--artifacts", f"s3://{bucket}/{mlflow_server.PREFIX}"),
     )
 
 
