@@ -125,7 +125,7 @@ def interrupted(stack: paths.Stack, outside: Path, wheels: Path) -> tuple[dict[s
     del watched["kinds"]["drill"]  # a platform as young as this has no drill yet
     (outside / "watch.yaml").write_text(yaml.safe_dump(watched), encoding="utf-8")
     print("--- a training begins, a backup is made, and more is written")
-    params = {**LONG, "l2_regularization": round(time.time() % 1e6 * 1e-9, 12)}
+    params = {**LONG, "lambda_l2": round(time.time() % 1e6 * 1e-9, 12)}
     training = api.trigger(f"train_{PIPELINE}", {"trainer_params": params})
     await_running(api, training)
     ended = [name for name, state in runs(api).items() if state in ("success", "failed")]

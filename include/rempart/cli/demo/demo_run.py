@@ -30,7 +30,7 @@ from rempart.orchestration import run_notes
 from rempart.settings import config, pipelines
 
 PIPELINE = "hotel_bookings"
-BAD_PARAMS = {"max_iter": 1, "learning_rate": 0.01}
+BAD_PARAMS = {"num_iterations": 1, "learning_rate": 0.01}
 """One tree with a tiny step: it predicts little more than the mean, so the gate must refuse it."""
 
 
