@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 import yaml
 
+from bench import slow_training
 from bench.lone_network import HOST, PATH, doorway, inside, namespace, reaches, why_not
 from bench.prove_failover import LATE, Check, await_running, check
 from bench.prove_pods import write
@@ -125,7 +126,7 @@ def interrupted(stack: paths.Stack, outside: Path, wheels: Path) -> tuple[dict[s
     del watched["kinds"]["drill"]  # a platform as young as this has no drill yet
     (outside / "watch.yaml").write_text(yaml.safe_dump(watched), encoding="utf-8")
     print("--- a training begins, a backup is made, and more is written")
-    params = {**LONG, "lambda_l2": round(time.time() % 1e6 * 1e-9, 12)}
+    params = {**LONG, "l2_regularization": round(time.time() % 1e6 * 1e-9, 12)}
     training = api.trigger(f"train_{PIPELINE}", {"trainer_params": params})
     await_running(api, training)
     ended = [name for name, state in runs(api).items() if state in ("success", "failed")]
@@ -285,6 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
     with namespace(port), doorway(port), haven.serving():
         clone(folder / "one", escrow.recipient, endpoint)
         declare(folder / "one", primary.endpoint, endpoint)
+        slow_training.declare(folder / "one")
         variables = at(folder / "one", folder / "one-var", {**customer, **primary.customer(), **_index()}, OFFSET)
         with primary.serving() as server, working(variables) as stack:
             was, seen = interrupted(stack, outside, wheels)

@@ -27,6 +27,7 @@ from typing import Any
 
 from kubernetes.client import ApiException
 
+from bench import slow_training
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.cli import rendering
 from rempart.cli.demo import demo_run as demo
@@ -69,7 +70,7 @@ def killed(api: AirflowApi, stack: paths.Stack, double: DoubleCluster, service: 
     """Kill a process of Airflow while a job's pod runs. Return the check that the job was adopted."""
     before = len(double.history)
     seed = round(time.time() % 1e6 * 1e-9, 12)  # another job each time
-    params = {"max_iter": 3000, "learning_rate": 0.01, "lambda_l2": seed}
+    params = {"max_iter": 3000, "learning_rate": 0.01, "l2_regularization": seed}
     run_id = api.trigger("train_hotel_bookings", {"trainer_params": params})
     deadline = time.monotonic() + 240
     while not (mine := double.history[before:]) or mine[0].started is None:
@@ -100,7 +101,7 @@ def evicted(api: AirflowApi, clusters: dict[str, DoubleCluster]) -> tuple[list[d
     before = {name: len(cluster.history) for name, cluster in clusters.items()}
     first.offer(1)
     seed = round(time.time() % 1e6 * 1e-9 + 1e-12, 12)  # another job each time
-    params = {"max_iter": STEPS, "learning_rate": 0.01, "lambda_l2": seed}
+    params = {"max_iter": STEPS, "learning_rate": 0.01, "l2_regularization": seed}
     run_id = api.trigger("train_hotel_bookings", {"trainer_params": params})
     deadline = time.monotonic() + 240
     while (step := _step(first, before["gpu-a"])) < STEPS / 10:
@@ -239,6 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     shutil.rmtree(home, ignore_errors=True)
     own_pools = {"gpu-a": {"max_pending": "15s", "price_per_gpu_hour": 1.9}, "gpu-b": {"price_per_gpu_hour": 2.4}}
     pods.project(home, own_pools)
+    slow_training.declare(home)
     began = time.monotonic()
     with pods.clusters(home, FULL) as clusters, own_stack(home, var, OFFSET, clusters) as stack:
         demo.run(lambda: lifecycle.up(stack))
