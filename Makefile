@@ -119,7 +119,7 @@ audit: setup ## licences, vulnerabilities, telemetry, secrets, ports, policy gap
 	@$(BIN)/rempart audit run $(ARGS)
 
 bench: setup ## measure beside a peer: BENCH=dag_parse (any module of bench/); results in var/bench
-	@if [ -z "$(BENCH)" ]; then echo "Choose one: make bench BENCH=..."; ls bench/*.py | sed -n 's|bench/\([a-z0-9_]*\)\.py|  \1|p' | grep -v -e __init__ -e report -e prove_ -e lone_network -e packets -e pages -e seen -e senders -e sink -e outside -e database_tls -e quiet -e telemetry_containers -e door -e intruder -e listening -e lies_ -e moving_world -e searching; exit 1; fi
+	@if [ -z "$(BENCH)" ]; then echo "Choose one: make bench BENCH=..."; ls bench/*.py | sed -n 's|bench/\([a-z0-9_]*\)\.py|  \1|p' | grep -v -e __init__ -e report -e prove_ -e lone_network -e packets -e pages -e seen -e senders -e sink -e outside -e database_tls -e quiet -e telemetry_containers -e door -e intruder -e listening -e lies_ -e moving_world -e slow_training -e searching; exit 1; fi
 	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
 
 prove: setup ## run every proof that this machine can run; results in var/proof

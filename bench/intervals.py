@@ -39,6 +39,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "gradient_boosting": {"max_iter": 200, "learning_rate": 0.05, "max_leaf_nodes": 15},
     "lightgbm": {"num_iterations": 200, "learning_rate": 0.05, "num_leaves": 15},
 }
+LEFT_OUT = "*_trend__*_mean_*"
 VALIDATION: dict[str, Any] = {"last": "42d"}
 BACKTEST: dict[str, Any] = {"origins": 24, "every": "7d"}
 
@@ -46,7 +47,7 @@ BACKTEST: dict[str, Any] = {"origins": 24, "every": "7d"}
 def pipeline(use: str, method: str) -> ModelPipeline:
     """Return the demo's pipeline with another trainer, intervals and a back-test."""
     given = read_yaml(pipelines.pipelines_dir() / f"{NAME}.yaml")
-    params = {**PARAMS[use], "leave_out": given["trainer"]["params"]["leave_out"]}
+    params = {**PARAMS[use], "leave_out": LEFT_OUT}
     trainer = {"use": use, "params": params, "seed": 7, "intervals": {"coverage": COVERAGE, "method": method}}
     return ModelPipeline.model_validate({**given, "trainer": trainer, "validation": VALIDATION, "backtest": BACKTEST})
 

@@ -55,7 +55,11 @@ def project(home: Path) -> None:
     (home / "rempart.yaml").write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     file = f"include/pipelines/{PIPELINE}.yaml"
     spec = yaml.safe_load((root / file).read_text(encoding="utf-8")) | _LEARNS
-    spec["trainer"]["params"] |= {"max_iter": 150, "learning_rate": 0.1}
+    spec["trainer"] = {
+        "use": "gradient_boosting",
+        "params": {"max_iter": 150, "learning_rate": 0.1, "max_leaf_nodes": 15, "leave_out": "*_trend__*_mean_*"},
+        "seed": 7,
+    }
     spec["gate"]["limit"] = 100.0  # the rules that count are relative: to the naive baseline and to the champion
     spec["features"]["booking"]["calendar"][_DATE].append("year")  # of two summers, the model can follow the newer
     (home / file).write_text(yaml.safe_dump(spec, sort_keys=False), encoding="utf-8")

@@ -125,7 +125,7 @@ def prove(stack: paths.Stack) -> tuple[list[Check], dict[str, Any]]:
     before = held(platform, "primary")
 
     print("--- a training runs, and the primary site is killed")
-    params = {"max_iter": 60, "l2_regularization": round(time.time() % 1e6 * 1e-9, 12)}
+    params = {"num_iterations": 60, "lambda_l2": round(time.time() % 1e6 * 1e-9, 12)}
     training = api.trigger(f"train_{PIPELINE}", {"trainer_params": params})
     await_running(api, training)
     time.sleep(2)
@@ -166,7 +166,7 @@ def prove(stack: paths.Stack) -> tuple[list[Check], dict[str, Any]]:
     print("--- the chain is finished on haven")
     interrupted = followed(api, f"train_{PIPELINE}", training)
     since = datetime.now(UTC)
-    fresh = {**params, "max_iter": 61}
+    fresh = {**params, "num_iterations": 61}
     trained = run.run("train", f"train_{PIPELINE}", "train", conf={"trainer_params": fresh})
     judged = run.run("validate", f"validate_model_{PIPELINE}", "validate", since=since)
     finished = round(time.monotonic() - gone, 1)

@@ -61,7 +61,7 @@ def chain(api: AirflowApi, params: dict[str, float], while_running: Callable[[],
 
 def prove(api: AirflowApi, stack: paths.Stack, service: str, number: int) -> tuple[bool, str, float]:
     began = time.monotonic()
-    params = {"max_iter": 40, "l2_regularization": round(time.time() % 1e6 * 1e-9 + number * 1e-3, 12)}
+    params = {"num_iterations": 40, "lambda_l2": round(time.time() % 1e6 * 1e-9 + number * 1e-3, 12)}
 
     def kill() -> None:
         (line,) = [s for s in status.services(stack, time.time()) if s.name == service]

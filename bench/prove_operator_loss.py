@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 import yaml
 
+from bench import slow_training
 from bench.lone_network import HOST, PATH, doorway, inside, namespace, reaches, why_not
 from bench.prove_failover import LATE, Check, await_running, check
 from bench.prove_pods import write
@@ -285,6 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
     with namespace(port), doorway(port), haven.serving():
         clone(folder / "one", escrow.recipient, endpoint)
         declare(folder / "one", primary.endpoint, endpoint)
+        slow_training.declare(folder / "one")
         variables = at(folder / "one", folder / "one-var", {**customer, **primary.customer(), **_index()}, OFFSET)
         with primary.serving() as server, working(variables) as stack:
             was, seen = interrupted(stack, outside, wheels)

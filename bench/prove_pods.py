@@ -27,6 +27,7 @@ from typing import Any
 
 from kubernetes.client import ApiException
 
+from bench import slow_training
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.cli import rendering
 from rempart.cli.demo import demo_run as demo
@@ -239,6 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     shutil.rmtree(home, ignore_errors=True)
     own_pools = {"gpu-a": {"max_pending": "15s", "price_per_gpu_hour": 1.9}, "gpu-b": {"price_per_gpu_hour": 2.4}}
     pods.project(home, own_pools)
+    slow_training.declare(home)
     began = time.monotonic()
     with pods.clusters(home, FULL) as clusters, own_stack(home, var, OFFSET, clusters) as stack:
         demo.run(lambda: lifecycle.up(stack))

@@ -290,7 +290,7 @@ def compared(
     run = demo.Demo(platform, api, print)
     since = datetime.now(UTC)
     run.run("ingest", f"ingest_{PIPELINE}", "ingest")
-    trained = run.run("train", f"train_{PIPELINE}", "train", conf={"trainer_params": {"max_iter": 61}})
+    trained = run.run("train", f"train_{PIPELINE}", "train", conf={"trainer_params": {"num_iterations": 61}})
     judged = run.run("gate", f"validate_model_{PIPELINE}", "validate", since=since)
     again = run.run("backup", "backup_platform", "back_up")
     checks += [

@@ -89,6 +89,7 @@ def prove(platform: Platform, api: AirflowApi) -> tuple[list[Check], dict[str, A
         "script_mae": vars(theirs),
         "difference": vars(apart),
         "params": dict(found.best_trial().params),
+        "chosen": rows.candidate["validation"]["chosen"],
         "script_params": dict(script.params),
         "importances": dict(found.importances),
         "promoted": judged["promoted"],
@@ -218,7 +219,8 @@ def of_openings(platform: Platform, candidate: Mapping[str, Any], found: Search)
 def main() -> int:
     began, folder = time.monotonic(), config.var_dir() / "prove-search"
     project(folder / "home", TRIALS, AT_ONCE)
-    with own_stack(folder / "home", folder / "var", OFFSET, {}) as stack:
+    offset = os.environ.get("REMPART_PORT_OFFSET") or OFFSET
+    with own_stack(folder / "home", folder / "var", offset, {}) as stack:
         lifecycle.up(stack)
         platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
         checks, figures = prove(platform, api)

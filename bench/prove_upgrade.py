@@ -42,7 +42,7 @@ PIPELINE = demo.PIPELINE
 _KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "USER", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 _CHAIN = """
 import json, sys
-from rempart.settings import config
+from rempart.settings import config, pipelines
 from rempart.cli.demo import demo_run as demo
 from rempart.airflow_api import AirflowApi
 from rempart.flows.shared.platform import open_platform
@@ -50,7 +50,8 @@ run = demo.Demo(open_platform(), AirflowApi(config.environment_connections("airf
 run.deliver()
 run.run("ingest", "ingest_hotel_bookings", "ingest")
 since = demo.datetime.now(demo.UTC)
-trained = run.run("train", "train_hotel_bookings", "train", conf={"trainer_params": {"max_iter": int(sys.argv[1])}})
+count = "num_iterations" if pipelines.named("hotel_bookings").trainer.use == "lightgbm" else "max_iter"
+trained = run.run("train", "train_hotel_bookings", "train", conf={"trainer_params": {count: int(sys.argv[1])}})
 judged = run.run("gate", "validate_model_hotel_bookings", "validate", since=since)
 print(json.dumps({"trained": trained["version"], "judged": judged["version"]}))
 """

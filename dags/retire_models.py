@@ -2,7 +2,8 @@
 
 **Input**: the evidence of each model, MLflow's versions and aliases, the restore points of every site, the rule
 `retention.*.models` and `newest_models`. **Output**: the versions deleted in MLflow, their files deleted, evidence of
-kind `retirement` with the SHA-256 of what went; the runs of MLflow stay.
+kind `retirement` with the SHA-256 of what went; the runs of MLflow stay. The models of trials of old searches go, too,
+with evidence of kind `trial-retirement`.
 
 Never retired: the champion, the version to which a rollback returns, what a restore point needs, a version with an
 alias, a version whose use is unknown. `dry_run` only reports.

@@ -42,7 +42,7 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
         {},
         type="object",
         **params_schema(pipeline.trainer.use, pipeline.prediction.task),
-        description='Parameters that replace those of the pipeline\'s trainer, such as {"max_iter": 300}.',
+        description='Parameters that replace those of the pipeline\'s trainer, such as {"learning_rate": 0.1}.',
     )
     with DAG(
         dag_id,

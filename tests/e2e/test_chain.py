@@ -264,7 +264,7 @@ def test_every_dag_page_has_its_documentation_and_no_file_fails_to_import(chain:
 @pytest.mark.parametrize(
     ("dag_id", "conf", "named"),
     [
-        (f"train_{PIPELINE}", {"trainer_params": {"max_iter": [1]}}, "trainer_params"),
+        (f"train_{PIPELINE}", {"trainer_params": {"num_iterations": [1]}}, "trainer_params"),
         (f"train_{PIPELINE}", {"trainer_params": {"../x": 1}}, "trainer_params"),
         (f"validate_model_{PIPELINE}", {"version": "1; DROP TABLE x"}, "version"),
         (f"materialize_features_{PIPELINE}", {"snapshot": "../../etc/passwd"}, "snapshot"),

@@ -98,7 +98,7 @@ def succession(platform: Platform) -> tuple[str, str]:
     if not platform.ledger.find("promotion", PIPELINE, limit=1):
         demo.chain()
     first, since = platform.ledger.find("promotion", PIPELINE, limit=1)[0].body["version"], datetime.now(UTC)
-    demo.run("train", f"train_{PIPELINE}", "train", conf={"trainer_params": {"max_iter": 900}})
+    demo.run("train", f"train_{PIPELINE}", "train", conf={"trainer_params": {"num_iterations": 590}})
     judged = demo.run("validate", f"validate_model_{PIPELINE}", "validate", since=since)
     assert judged["promoted"], judged["reasons"]
     return str(first), str(judged["version"])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rempart.errors import ModelRefused, TrackingRefused
-from rempart.flows.retirement import execute
+from rempart.flows.retirement import deletion, execute
 from rempart.flows.shared.deletion import delete_below, versions_below
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import roll_back_to, train, validate
@@ -80,7 +80,7 @@ def test_a_retired_version_is_gone_from_mlflow_and_the_site_and_its_run_tells_so
     planned = execute.look(platform, pipeline)
     assert list(planned.retire) == [first["version"]], planned
     with monkeypatch.context() as killed:
-        killed.setattr(execute.erase_versions, "delete_versions", lambda *given, **named: 1 / 0)
+        killed.setattr(deletion.erase_versions, "delete_versions", lambda *given, **named: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             execute.retire(platform, pipeline, dry_run=False, patience=0)
     assert execute.look(platform, pipeline).complete == (first["version"],)

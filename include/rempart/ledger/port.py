@@ -36,6 +36,7 @@ Kind = Literal[
     "reproduction",
     "scoring",
     "retirement",
+    "trial-retirement",
     "prediction-log",
     "replication",
     "restore-point",

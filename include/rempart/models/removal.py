@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -14,6 +15,9 @@ from rempart.settings.config import Connection
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+_GONE, _IN_BIN = "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"
+"""Codes of MLflow's errors: there is no such thing, and somebody deleted the run."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def folders(tracking: Connection, model_id: str, run_id: str) -> tuple[str, ...]
         try:
             return ask()
         except MlflowException as cause:
-            if cause.error_code == "RESOURCE_DOES_NOT_EXIST":
+            if cause.error_code == _GONE:
                 return ""
             raise
 
@@ -106,21 +110,49 @@ def remove_version(tracking: Connection, name: str, version: str, model_id: str,
 
     MLflow never gives the number to another version. Safe to repeat. Raises TrackingUnavailable, TrackingRefused.
     """
+    with session(tracking, f"retire version {version} of model {name}") as client:
+        _attempt(lambda: client.delete_model_version(name, version), _GONE)
+        _attempt(lambda: client.delete_logged_model(model_id), _GONE)
+        _attempt(lambda: client.set_tag(run_id, f"{TAG}retired", told), _GONE, _IN_BIN)
+
+
+def models_of(tracking: Connection, run_id: str) -> tuple[str, ...]:
+    """Return the ids of the models that a run logged; none if MLflow has no such run.
+
+    Raises TrackingUnavailable, TrackingRefused.
+    """
     from mlflow.exceptions import MlflowException
 
-    with session(tracking, f"retire version {version} of model {name}") as client:
-        gone, in_bin = "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"
-        steps: list[tuple[Callable[[], object], tuple[str, ...]]] = [
-            (lambda: client.delete_model_version(name, version), (gone,)),
-            (lambda: client.delete_logged_model(model_id), (gone,)),
-            (lambda: client.set_tag(run_id, f"{TAG}retired", told), (gone, in_bin)),  # somebody deleted the run
-        ]
-        for step, done_before in steps:
-            try:
-                step()
-            except MlflowException as cause:
-                if cause.error_code not in done_before:
-                    raise
+    with session(tracking, f"look up the models of run {run_id}") as client:
+        try:
+            logged = client.get_run(run_id).outputs
+        except MlflowException as cause:
+            if cause.error_code == _GONE:
+                return ()
+            raise
+        return tuple(str(model.model_id) for model in logged.model_outputs) if logged is not None else ()
+
+
+def remove_models(tracking: Connection, run_id: str, models: Iterable[str], told: str) -> None:
+    """Delete the models that a run logged; the run stays, and is tagged with `told`. Safe to repeat.
+
+    Raises TrackingUnavailable, TrackingRefused.
+    """
+    with session(tracking, f"delete the models of run {run_id}") as client:
+        for model in models:
+            _attempt(partial(client.delete_logged_model, model), _GONE)
+        _attempt(lambda: client.set_tag(run_id, f"{TAG}retired", told), _GONE, _IN_BIN)
+
+
+def _attempt(step: Callable[[], object], *done_before: str) -> None:
+    """Take a step. An error of MLflow with one of these codes says that it was taken before."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        step()
+    except MlflowException as cause:
+        if cause.error_code not in done_before:
+            raise
 
 
 def _has_model(client: MlflowClient, name: str) -> bool:

@@ -18,14 +18,14 @@ from datetime import timedelta
 from typing import BinaryIO, Protocol
 
 from rempart.errors import ObjectMissing, PoolUnavailable, TrackingUnavailable, TrainingError
-from rempart.settings.config import Connection, Connections, project_root
+from rempart.settings.config import Connection, Connections, project_root, var_dir
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.port import Site
 from rempart.training.attempts.interruption import INTERRUPTED
 from rempart.training.attempts.process_group import LISTENING, loopback
 from rempart.training.entrypoint import TRY_AGAIN
 from rempart.training.job import JobResult, JobSpec, parse_result
-from rempart.training.trainers import trainers
+from rempart.training.trainers import openmp, trainers
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ def bare_environment(*without: str) -> dict[str, str]:
     others = ("AIRFLOW", "_AIRFLOW", "PG", "MLFLOW_", "PET_", *without)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     fixed = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
-    return {**kept, **TELEMETRY_OFF, **fixed}
+    return {**kept, **openmp.variables(kept, var_dir().absolute() / "lib"), **TELEMETRY_OFF, **fixed}
 
 
 @dataclass(frozen=True)

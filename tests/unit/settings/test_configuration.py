@@ -154,7 +154,7 @@ def test_a6_a_run_does_not_read_below_another_prefix_than_its_own(prefix: str) -
         (lambda d: d["schema"]["arrival_date"].update(nullable=True), "holdout.column: .* is nullable"),
         (lambda d: d["schema"]["lead_time"].update(nullable=True), "moments.booking: column 'lead_time' is nullable"),
         (lambda d: d["trainer"]["params"].update(max_iters=3), "no parameter 'max_iters'"),
-        (lambda d: d["trainer"]["params"].update(max_iter=-3), "'max_iter' must be from 1"),
+        (lambda d: d["trainer"]["params"].update(num_iterations=-3), "'num_iterations' must be from 1"),
         (lambda d: d["trainer"]["params"].update(leave_out="agnt_*"), "'agnt_\\*' matches no feature"),
         (lambda d: d["trainer"]["params"].update(leave_out="*"), "leaves no feature"),
         (lambda d: d["trainer"].update(use="include/trainers/absent.py:fit", params={}), "absent.py is not a file"),
@@ -256,8 +256,8 @@ def test_a6_airflow_refuses_a_run_with_an_unknown_or_foreign_parameter(tmp_path:
         ("restore_drill", {"pointt": "x"}),
         ("ingest_hotel_bookings", {"prefix": "salaries/"}),
         ("ingest_hotel_bookings", {"prefix": "hotel_bookings/2016/"}),
-        ("train_hotel_bookings", {"trainer_params": {"max_iters": 3}}),
-        ("train_hotel_bookings", {"trainer_params": {"max_iter": 3, "leave_out": "agent_trend__*"}}),
+        ("train_hotel_bookings", {"trainer_params": {"num_iteration": 3}}),
+        ("train_hotel_bookings", {"trainer_params": {"num_iterations": 3, "leave_out": "agent_trend__*"}}),
     ]
     environment = os.environ | {
         "AIRFLOW_HOME": str(tmp_path),
@@ -276,7 +276,7 @@ def test_a6_airflow_refuses_a_run_with_an_unknown_or_foreign_parameter(tmp_path:
     assert "'pointt'" in typo
     assert "Invalid input for param prefix" in foreign
     assert "Invalid input for param trainer_params" in misspelt
-    assert "max_iters" in misspelt
+    assert "num_iteration" in misspelt
     assert own.startswith("went on") and right.startswith("went on")
 
 

@@ -30,8 +30,9 @@ from rempart.orchestration import run_notes
 from rempart.settings import config, pipelines
 
 PIPELINE = "hotel_bookings"
-BAD_PARAMS = {"max_iter": 1, "learning_rate": 0.01}
-"""One tree with a tiny step: it predicts little more than the mean, so the gate must refuse it."""
+BAD_PARAMS = {"learning_rate": 0.00001}
+"""Steps so small that it predicts little more than the mean, so the gate must refuse it. Each trainer of trees knows
+the parameter."""
 
 
 @dataclass

@@ -23,8 +23,8 @@ def retire(
     """Delete the files and training sets of a model's old versions at every site. Evidence and figures stay.
 
     Due is a version that was not used for `retention.*.models` and is none of the `newest_models`. The champion, the
-    version to which a rollback returns, and what restore points need are never retired. The same command completes an
-    interrupted retirement. Exit code 1: it is refused now, or something could not be deleted yet.
+    version to which a rollback returns, and what restore points need are never retired. The models of trials of old
+    searches go, too. The same command completes an interrupted retirement. Exit code 1: it is refused now, or something could not be deleted yet.
 
     Example:
         rempart model retire hotel_bookings
@@ -44,7 +44,7 @@ def retire(
         if as_json:
             json_documents.show(planned)
         else:
-            due = planned.retire or planned.complete
+            due = planned.retire or planned.complete or planned.trials
             end = "It is refused now" if planned.refusals else "To execute it, add --yes" if due else "Nothing is due"
             rendering.show([*planned.lines(), f"Nothing was changed. {end}."])
         raise typer.Exit(1 if planned.refusals else 0)

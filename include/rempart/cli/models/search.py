@@ -18,6 +18,7 @@ _ENDED = {
     "trials": "ended after its last trial",
     "time": "ended at its time limit",
     "budget": "ended at its limit of GPU hours",
+    "unasked": "trials are missing: a task ask failed",
 }
 
 

@@ -14,18 +14,17 @@ from typing import Any
 
 from rempart.backup.points.references import BELOW
 from rempart.coordination.active import backup_site, is_open
-from rempart.errors import ModelRefused, ObjectMissing, RempartError, SiteError, SiteFenced
-from rempart.flows.erasure import erase_versions
-from rempart.flows.erasure.erase_objects import HeldVersion
+from rempart.errors import ModelRefused, RempartError, SiteFenced
 from rempart.flows.erasure.erase_stores import ErasureStores, open_stores
 from rempart.flows.retirement import facts as gathering
+from rempart.flows.retirement import trials
+from rempart.flows.retirement.deletion import delete_below_all
 from rempart.flows.retirement.plan import ModelFacts, RetirementPlan, objects, plan, unneeded
+from rempart.flows.retirement.trials import RetiredTrials
 from rempart.flows.shared import erasures, removals, retirements
-from rempart.flows.shared.deletion import versions_below
 from rempart.flows.shared.leases import PATIENCE, points_lease, wait_for
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import erasing
-from rempart.ledger.port import Evidence
+from rempart.ledger.port import Evidence, Ledger
 from rempart.models import removal as model_removal
 from rempart.settings import pipelines
 from rempart.settings.pipeline import ModelPipeline
@@ -39,8 +38,8 @@ BARRIER_SECONDS = 300.0
 class Retired:
     """Result of a retirement of versions of a model, or its plan with `dry_run`. `evidence`: by version.
 
-    `deleted` object versions, of all sites; `locked`: those that stay until the end of their lock; `left`: what could
-    not be deleted yet.
+    `searches`: evidence by search that the models of its trials were deleted. `deleted` object versions, of all sites;
+    `locked`: those that stay until the end of their lock; `left`: what could not be deleted yet.
     """
 
     model: str
@@ -50,11 +49,14 @@ class Retired:
     deleted: int = 0
     locked: Mapping[str, datetime] = field(default_factory=dict)
     left: tuple[str, ...] = ()
+    searches: Mapping[str, int] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
         """Return the result as text."""
         for version, seq in self.evidence.items():
             yield f"{self.model} version {version} was retired (evidence {seq})"
+        for search, seq in self.searches.items():
+            yield f"the models of the trials of search {search} were deleted (evidence {seq})"
         yield f"{self.deleted} object versions deleted"
         for key, until in self.locked.items():
             yield f"locked until {until:%Y-%m-%d}: {key}"
@@ -64,7 +66,14 @@ class Retired:
 
 def look(platform: Platform, pipeline: ModelPipeline, version: str | None = None) -> RetirementPlan:
     """Return the plan, without changes. Raises the errors of `facts.gather`, PlacementDenied."""
-    return plan(gathering.gather(platform, open_stores(platform), pipeline), version)
+    facts = gathering.gather(platform, open_stores(platform), pipeline)
+    return with_trials(platform.ledger, facts, plan(facts, version), named=version is not None)
+
+
+def with_trials(ledger: Ledger, facts: ModelFacts, planned: RetirementPlan, *, named: bool) -> RetirementPlan:
+    """Return the plan with the trials whose models go; with a `named` version none go."""
+    due = {} if named else trials.due(ledger, facts.model, facts.after, facts.now)
+    return replace(planned, trials=due)
 
 
 def retire(
@@ -88,14 +97,26 @@ def retire(
         stores = open_stores(platform)
         removal = removals.check_open(platform.ledger, pipeline.name)
         facts = gathering.gather(platform, stores, pipeline)
-        planned = _safe(plan(facts, version))
+        planned = _safe(with_trials(platform.ledger, facts, plan(facts, version), named=version is not None))
         done = Retired(pipeline.name, False, planned)
         for name in planned.retire:
             if began := _begin(platform, stores, facts, name, removal, named=version is not None):
                 done = _finish(platform, stores, name, began, done)
         for name in planned.complete:
             done = _finish(platform, stores, name, _begun(platform, pipeline.name, name), done)
+        for search, goes in planned.trials.items():
+            done = _with(done, search, trials.retire(stores, platform.tracking(), pipeline.name, search, goes))
         return done
+
+
+def _with(done: Retired, search: str, gone: RetiredTrials) -> Retired:
+    return replace(
+        done,
+        searches=done.searches if gone.evidence is None else {**done.searches, search: gone.evidence},
+        deleted=done.deleted + gone.deleted,
+        locked={**done.locked, **gone.locked},
+        left=(*done.left, *gone.left),
+    )
 
 
 def retire_all(platform: Platform, *, dry_run: bool = True, patience: float = PATIENCE) -> dict[str, Any]:
@@ -118,6 +139,7 @@ def retire_all(platform: Platform, *, dry_run: bool = True, patience: float = PA
         found[name] = {
             "dry_run": dry_run,
             "retired": [*done.plan.complete, *done.plan.retire] if dry_run else [*done.evidence],
+            "searches": [*(done.plan.trials if dry_run else done.searches)],
             "deleted": done.deleted,
             "left": list(done.left),
         }
@@ -206,20 +228,9 @@ def _finish(platform: Platform, stores: ErasureStores, version: str, began: Evid
     }
     deleted, locked, left = 0, dict[str, datetime](), list[str]()
     for bucket, prefixes in places.items():
-        held, silent = _held(stores, bucket, prefixes)
-        condemned = {
-            key for key in erase_versions.catalogued(stores, bucket) if erasing.original(key).startswith(prefixes)
-        }
-        gone = erase_versions.delete_versions(stores, held, bucket=bucket, condemned=condemned)
-        deleted, locked = deleted + gone.rows, locked | gone.locked
-        seen, again = _held(stores, bucket, prefixes)
-        still = [
-            entry
-            for entry in seen
-            if not entry.info.marker and f"{bucket}/{entry.info.key} at site '{entry.site}'" not in gone.locked
-        ]
-        left += [f"site '{name}': {why}" for name, why in {**silent, **again, **gone.failed}.items()]
-        left += [f"{len(still)} object versions in {bucket}, for example {still[0].info.key}"] if still else []
+        gone = delete_below_all(stores, bucket, prefixes)
+        deleted, locked = deleted + gone.deleted, {**locked, **gone.locked}
+        left += gone.left
     evidence = done.evidence
     if not left:
         logger.info("retired version %s of model '%s': %d object versions deleted", version, model, deleted)
@@ -240,20 +251,3 @@ def _finish(platform: Platform, stores: ErasureStores, version: str, began: Evid
         locked={**done.locked, **locked},
         left=(*done.left, *left),
     )
-
-
-def _held(stores: ErasureStores, bucket: str, prefixes: tuple[str, ...]) -> tuple[list[HeldVersion], dict[str, str]]:
-    """Return the object versions at every site that go, and the sites that did not answer."""
-    found, silent = list[HeldVersion](), dict[str, str]()
-    for name, site in stores.sites.items():
-        try:
-            for prefix in prefixes:
-                found += [
-                    HeldVersion(name, "part", info, "", 0, current=False)
-                    for info in versions_below(site, bucket, prefix)
-                ]
-        except ObjectMissing:  # the other site has no such bucket
-            continue
-        except SiteError as error:
-            silent[name] = error.what
-    return found, silent

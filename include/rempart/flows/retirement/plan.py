@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rempart.backup.points.erasures import standing
+from rempart.flows.retirement.due_trials import DueTrials
 from rempart.flows.training.champions import TimeAsChampion, champion_times
 from rempart.ledger.port import Evidence
 
@@ -54,7 +55,7 @@ class ModelFacts:
 class RetirementPlan:
     """The plan: versions to `complete` and to `retire` (with the reason), and why each other one stays.
 
-    It is executed only if `refusals` is empty.
+    `trials`: by search, those whose models go. It is executed only if `refusals` is empty.
     """
 
     model: str
@@ -62,6 +63,7 @@ class RetirementPlan:
     retire: Mapping[str, str]
     keep: Mapping[str, tuple[str, ...]]
     refusals: tuple[str, ...] = ()
+    trials: Mapping[str, DueTrials] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
         """Return the plan as text."""
@@ -69,6 +71,9 @@ class RetirementPlan:
             yield f"{self.model} version {version}: complete its retirement, which has begun"
         for version, why in self.retire.items():
             yield f"{self.model} version {version}: retire it; {why}"
+        for search, due in self.trials.items():
+            told = f"the models of its {len(due.trials)} trials; its rows were last used on {due.last:%Y-%m-%d}"
+            yield f"{self.model} search {search}: delete {told}"
         for version, reasons in self.keep.items():
             yield f"{self.model} version {version}: keep it; {'; '.join(reasons)}"
         for refusal in self.refusals:

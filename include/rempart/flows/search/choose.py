@@ -54,9 +54,15 @@ class ChosenTrial:
 
 
 def choose(
-    platform: Platform, pipeline: ModelPipeline, search: FrozenSearch, asked: Sequence[AskedTrial]
+    platform: Platform,
+    pipeline: ModelPipeline,
+    search: FrozenSearch,
+    asked: Sequence[AskedTrial],
+    unasked: Sequence[int] = (),
 ) -> ChosenTrial:
     """Choose the best complete trial, recompute its figure, and write one record of the search.
+
+    `unasked`: generations, from 1, for which no trial was asked because the task failed.
 
     Raises TrainingError if no trial is complete, IntegrityError if the best one's figure is not what its model gives,
     SiteError, TrackingUnavailable, TrackingRefused.
@@ -98,6 +104,7 @@ def choose(
         ended=ended(
             len(done),
             wanted.trials,
+            unasked=sum(wanted.trials_of(generation) for generation in unasked),
             over_time=search.seconds(platform.clock()) >= wanted.time.total_seconds(),
             over_budget=plan.affordable(wanted.gpu_hours, spent, 1) == 0,
         ),
@@ -197,11 +204,17 @@ def check_found(ledger: Ledger, pipeline: ModelPipeline, search: FrozenSearch, p
         )
 
 
-def ended(made: int, wanted: int, *, over_time: bool, over_budget: bool) -> Ended:
-    """Return why no further trial was asked for. A small space may have fewer trials than wanted: all were made."""
+def ended(made: int, wanted: int, *, unasked: int, over_time: bool, over_budget: bool) -> Ended:
+    """Return why no further trial was asked for. A small space may have fewer trials than wanted: all were made.
+
+    `unasked`: trials of generations whose task `ask` failed. A limit that was reached since explains only what is
+    missing besides them.
+    """
     if made >= wanted:
         return "trials"
-    return "budget" if over_budget else "time" if over_time else "trials"
+    if unasked and made + unasked >= wanted:
+        return "unasked"
+    return "budget" if over_budget else "time" if over_time else "unasked" if unasked else "trials"
 
 
 def _tell(tracking: Connection, search: FrozenSearch, found: Search) -> None:

@@ -10,8 +10,11 @@ from typing import Any, Literal
 from rempart.ledger.port import Evidence, Ledger
 
 State = Literal["complete", "pruned", "failed"]
-Ended = Literal["trials", "time", "budget"]
-"""Why a search asked for no further trial: all were made, its time was over, or its GPU hours were used."""
+Ended = Literal["trials", "time", "budget", "unasked"]
+"""Why a search asked for no further trial: all were made, its time was over, or its GPU hours were used.
+
+`unasked`: a generation is missing, because the task that asks for its trials failed.
+"""
 Direction = Literal["minimize", "maximize"]
 Param = bool | int | float | str
 _ALL = 1_000

@@ -82,7 +82,7 @@ def ask(
     freeze.check_same(platform.ledger, pipeline, search)
     wanted, space = freeze.declared(pipeline), freeze.space_of(pipeline)
     first = (generation - 1) * wanted.at_once  # so a task `ask` that failed, and is cleared later, has its own numbers
-    count = min(wanted.at_once, wanted.trials - first)
+    count = wanted.trials_of(generation)
     if search.seconds(platform.clock()) >= wanted.time.total_seconds():
         logger.info("no further trial: the search's time of %s is over", wanted.time)
         return []

@@ -53,7 +53,8 @@ def search_tasks(pipeline: ModelPipeline, candidate: Asset, training: Training) 
         from rempart.flows.search import choose
 
         platform, of = runtime.platform(), runtime.model_pipeline(name)
-        return runtime.as_json(choose.choose(platform, of, _begun(search), _asked(asked)))
+        unasked = [number for number, each in enumerate(asked, 1) if each is None]
+        return runtime.as_json(choose.choose(platform, of, _begun(search), _asked(asked), unasked))
 
     search = freeze()
     earlier: list[Any] = []

@@ -101,6 +101,10 @@ class ParameterSearch(Strict):
     def generations(self) -> int:
         return -(-self.trials // self.at_once)
 
+    def trials_of(self, generation: int) -> int:
+        """Return the number of trials of a generation, from 1; the last one may have fewer."""
+        return max(0, min(self.at_once, self.trials - (generation - 1) * self.at_once))
+
     @model_validator(mode="after")
     def _some_generations(self) -> ParameterSearch:
         if self.generations > MOST_GENERATIONS:

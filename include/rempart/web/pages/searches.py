@@ -24,6 +24,7 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "searches.ended.trials": "It ended after its last trial.",
         "searches.ended.time": "It ended at its time limit.",
         "searches.ended.budget": "It ended at its limit of GPU hours.",
+        "searches.ended.unasked": "Trials are missing, because a task “ask” failed: read its log in Airflow.",
         "searches.took": "All trials together took {seconds}.",
         "searches.best": "Best {metric}: {value}, in trial {number}",
         "searches.no-best": "No trial was complete, so no parameters were chosen.",
@@ -62,6 +63,8 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "searches.ended.trials": "Elle s’est terminée après son dernier essai.",
         "searches.ended.time": "Elle s’est terminée à sa limite de temps.",
         "searches.ended.budget": "Elle s’est terminée à sa limite d’heures de GPU.",
+        "searches.ended.unasked": "Des essais manquent, car une tâche « ask » a échoué : lisez son journal dans "
+        "Airflow.",
         "searches.took": "Durée de tous les essais : {seconds}.",
         "searches.best": "Meilleur {metric} : {value}, à l’essai {number}",
         "searches.no-best": "Aucun essai n’est complet : aucun paramètre n’a été choisi.",

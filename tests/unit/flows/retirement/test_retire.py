@@ -20,6 +20,7 @@ from rempart.models.removal import Registered
 from rempart.settings import pipelines
 from rempart.settings.pipeline import ModelPipeline
 from rempart.sites.port import Site
+from tests import searched as searches
 from tests.erasable import secrets_in_memory
 from tests.switchovers import in_memory
 
@@ -252,3 +253,72 @@ def test_one_pipeline_s_failure_is_told_after_the_others(house: House, monkeypat
     with pytest.raises(TrainingError, match="no answer"):
         execute.retire_all(house.platform, dry_run=False, patience=0)
     assert house.of("1") == set()
+
+
+def searched(house: House, name: str, days: int, *jobs: str, rows: str = "da") -> None:
+    """A search of so many days ago, with the files of its trials at both sites."""
+    trials = [searches.trial(number, 20.0 + number) | {"job": job} for number, job in enumerate(jobs)]
+    house.date[0] = NOW - timedelta(days=days)
+    body = searches.body(search=name, trials=trials, best=0, dataset_sha256=rows * 32)
+    house.platform.ledger.append("search", NAME, body)
+    house.date[0] = NOW
+    bucket = house.platform.config.buckets.artifacts
+    for site, job in itertools.product((house.site("primary"), house.site("haven")), jobs):
+        site.write(bucket, f"jobs/{job}/model.onnx", b"model")
+        site.write(bucket, f"mlflow/1/models/m-{job}/artifacts/model.onnx", b"model")
+
+
+@pytest.fixture
+def forgotten(house: House, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Models of trials of which MLflow was told that they are gone."""
+    gone: list[str] = []
+    by_run = {
+        trial["run"]: f"m-{trial['job']}"
+        for record in house.platform.ledger.find("search", NAME)
+        for trial in record.body["trials"]
+    }
+    removal = execute.trials.model_removal
+    monkeypatch.setattr(removal, "models_of", lambda tracking, run: (by_run.get(run, "m-t-0"),))
+    monkeypatch.setattr(removal, "remove_models", lambda tracking, run, models, told: gone.extend(models))
+    return gone
+
+
+def test_the_models_of_old_trials_go_with_evidence_and_those_of_a_young_search_stay(
+    house: House, forgotten: list[str]
+) -> None:
+    searched(house, "old", 500, "t-0")
+    searched(house, "young", 5, "t-9", rows="fe")
+    planned = execute.look(house.platform, house.pipeline)
+    assert list(planned.trials) == ["old"] and any("search old: delete the models" in line for line in planned.lines())
+    assert execute.look(house.platform, house.pipeline, "5").trials == {}, "a person named a version, and no search"
+    done = house.retire()
+    assert list(done.searches) == ["old"] and not done.left and forgotten == ["m-t-0"]
+    left = house.keys("primary") | house.keys("haven")
+    assert not [key for key in left if "t-0" in key] and [key for key in left if "t-9" in key]
+    (record,) = house.platform.ledger.find("trial-retirement", NAME)
+    assert (record.body["search"], record.body["jobs"], record.body["deleted"]) == ("old", ["t-0"], 4)
+    assert not house.retire().searches
+
+
+def test_a_killed_retirement_of_trials_is_completed_before_mlflow_forgets_where_the_files_are(
+    house: House, forgotten: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.retire()
+    searched(house, "old", 500, "t-0")
+    for left in range(4):
+        with monkeypatch.context() as during:
+            dying(house, during, left)
+            with pytest.raises(KeyboardInterrupt):
+                house.retire()
+        assert forgotten == [] and not house.platform.ledger.find("trial-retirement")
+        searched(house, "old", 500, "t-0")
+    assert list(house.retire().searches) == ["old"] and forgotten == ["m-t-0"]
+    assert not [key for key in house.keys("primary") | house.keys("haven") if "t-0" in key]
+
+
+def test_the_job_of_a_version_stays_until_the_version_goes(house: House, forgotten: list[str]) -> None:
+    searched(house, "old", 500, "t-0", "job-4")
+    house.retire()
+    assert forgotten and any("jobs/job-4/" in key for key in house.keys("primary"))
+    (record,) = house.platform.ledger.find("trial-retirement", NAME)
+    assert record.body["jobs"] == ["t-0"]

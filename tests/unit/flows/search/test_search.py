@@ -339,8 +339,30 @@ def test_more_trials_or_time_go_on_with_the_same_search():
 
 
 @pytest.mark.parametrize(
-    ("made", "over_time", "over_budget", "ended"),
-    [(6, True, True, "trials"), (4, True, True, "budget"), (4, True, False, "time"), (4, False, False, "trials")],
+    ("made", "unasked", "over_time", "over_budget", "ended"),
+    [
+        (6, 0, True, True, "trials"),
+        (4, 0, True, True, "budget"),
+        (4, 0, True, False, "time"),
+        (4, 0, False, False, "trials"),  # a small space has no more
+        (4, 2, False, False, "unasked"),
+        (4, 2, True, True, "unasked"),  # the limits passed later
+        (3, 2, True, False, "time"),
+        (3, 2, False, False, "unasked"),
+    ],
 )
-def test_the_record_says_why_a_search_ended(made, over_time, over_budget, ended):
-    assert choose.ended(made, 6, over_time=over_time, over_budget=over_budget) == ended
+def test_the_record_says_why_a_search_ended(made, unasked, over_time, over_budget, ended):
+    assert choose.ended(made, 6, unasked=unasked, over_time=over_time, over_budget=over_budget) == ended
+
+
+def test_a_search_that_could_not_ask_for_a_generation_does_not_say_that_it_made_all_its_trials():
+    house = House()
+    house.generation(1)
+    house.generation(3, run=False)  # the site did not answer the second
+    choose.choose(house.platform, house.pipeline, house.search, house.asked, unasked=[2])
+    (search,) = records.searches(house.platform.ledger)
+    assert (len(search.trials), search.ended) == (4, "unasked")
+    house.asked += trials.ask(house.platform, house.pipeline, house.search, house.asked[:2], 2)  # cleared, and resumed
+    house.choose()
+    newest, _ = records.searches(house.platform.ledger)
+    assert (len(newest.trials), newest.ended) == (6, "trials")
