@@ -240,7 +240,7 @@ def _take_in(
     taken = ingest_run.decide(run, read, known, folder)
     refused: list[Sequence[RefusedRow] | HeldRows] = [delivery.refused for delivery in taken.deliveries]
     for i in taken.held:
-        refused[i] = HeldRows(taken.deliveries[i], ingest_run.resources(run.config, folder))
+        refused[i] = HeldRows.on_disk(taken.deliveries[i], ingest_run.resources(run.config, folder))
     for arrival, rows in zip(new, refused, strict=True):
         if len(rows):
             until = run.retain_until("quarantine")

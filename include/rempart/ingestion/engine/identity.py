@@ -23,11 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from rempart import canonical_json
 from rempart.errors import IntegrityError
-from rempart.ingestion.engine.database import batches
+from rempart.ingestion.engine.database import Connection, batches
 from rempart.ingestion.parsing.schema import SnapshotColumn
 
 if TYPE_CHECKING:
-    import duckdb
     import pyarrow as pa
 
 FORMAT = 3
@@ -120,7 +119,7 @@ class OrderedRows:
 
     def reads(
         self,
-        connection: duckdb.DuckDBPyConnection,
+        connection: Connection,
         relation: str,
         columns: Mapping[str, SnapshotColumn],
         key: Sequence[str],
@@ -148,7 +147,7 @@ class OrderedRows:
 
 
 def by_duckdb(
-    connection: duckdb.DuckDBPyConnection, relation: str, columns: Mapping[str, SnapshotColumn], key: Sequence[str]
+    connection: Connection, relation: str, columns: Mapping[str, SnapshotColumn], key: Sequence[str]
 ) -> OrderedRows:
     """Return the hash of the rows of one partition (`relation`: SQL).
 
