@@ -117,6 +117,10 @@ class OrderedRows:
         self._sha256.update(_bytes(text))
         return True
 
+    def adds(self, rows: pa.Table, columns: Mapping[str, SnapshotColumn], key: Sequence[str]) -> bool:
+        """Add the rows of a table. False if they are not in ascending order: some may be added then."""
+        return all(self.takes(*some) for some in _keys_and_text(rows, columns, key))
+
     def reads(
         self,
         connection: Connection,
@@ -165,8 +169,7 @@ def in_order(
 ) -> OrderedRows | None:
     """Return the hash of the rows of one partition, or None if they are not in ascending order of their keys."""
     found = OrderedRows()
-    ascending = all(found.takes(*rows) for table in tables for rows in _keys_and_text(table, columns, key))
-    return found if ascending else None
+    return found if all(found.adds(table, columns, key) for table in tables) else None
 
 
 def by_arrow(
