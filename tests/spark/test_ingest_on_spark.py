@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import secrets
@@ -33,7 +34,12 @@ if TYPE_CHECKING:
 
 Files = Mapping[str, Sequence[str] | bytes]
 GOOD = ["m1,2026-01-01,1.5,2,base,", "m2,2026-01-01,2.5,,night,a note", "m1,2026-02-01,3,1,base,é"]
-MORE = ["m3,2026-01-02,4,,base,", "m1,2026-01-01,1.5,2,base,", "m2,2026-01-01,9.5,,night,other", "m4,2026-03-01,7,,base,"]
+MORE = [
+    "m3,2026-01-02,4,,base,",
+    "m1,2026-01-01,1.5,2,base,",
+    "m2,2026-01-01,9.5,,night,other",
+    "m4,2026-03-01,7,,base,",
+]
 BAD = ["m5,2026-01-01,200,,base,too much", "m6,never,1,,base,", "m7,2026-01-05,1,,base,good", "only,three,fields"]
 
 
@@ -169,7 +175,12 @@ def test_small_parts_become_one(house: Callable[[], House]) -> None:
 
 
 def test_an_expectation_that_cannot_be_applied_is_said_by_its_own_error(house: Callable[[], House]) -> None:
-    wrong = {"expect": "expect_column_values_to_match_json_schema", "column": "note", "json_schema": {"type": 3}, "reason": "x"}
+    wrong = {
+        "expect": "expect_column_values_to_match_json_schema",
+        "column": "note",
+        "json_schema": {"type": 3},
+        "reason": "x",
+    }
     _, spark = pipelines(expectations=[wrong])
     with pytest.raises(PipelineError):
         house().run(spark, {"1.csv": ["m1,2026-01-01,1,,base,{}"]})
@@ -185,8 +196,6 @@ def fewer_rows(house: House, result: Result) -> Result:
     table = pq.read_table(io.BytesIO(house.site.read("lake", part.key)))
     sink = io.BytesIO()
     pq.write_table(table.slice(1), sink)
-    import hashlib
-
     sha256 = hashlib.sha256(sink.getvalue()).hexdigest()
     key = f"snapshots/readings/parts/{sha256}.parquet"
     house.site.write("lake", key, sink.getvalue())
@@ -223,7 +232,7 @@ def test_a_job_is_not_believed(house: Callable[[], House], lie: Callable[[House,
 
 
 def test_what_spark_does_not_do_yet_is_refused_before_anything_is_written(house: Callable[[], House]) -> None:
-    duckdb, spark = pipelines()
+    duckdb, _ = pipelines()
     one = house()
     one.run(duckdb, {"1.csv": GOOD})
     before = one.lake()

@@ -51,7 +51,7 @@ class SparkConnection:
         return self.execute(query)
 
     def keep(self, frame: DataFrame) -> DataFrame:
-        """Compute the rows of a frame once, when they are asked for first. They are with the executors until `close`."""
+        """Compute the rows of a frame once, at first use. They stay with the executors until `close`."""
         from pyspark import StorageLevel
 
         kept = frame.persist(StorageLevel.MEMORY_AND_DISK)

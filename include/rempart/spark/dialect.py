@@ -6,7 +6,7 @@ only what is listed here, since a function of the same name may mean something e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,16 +18,14 @@ if TYPE_CHECKING:
 
 Rewrite = Callable[[Any], Any]
 """Returns what stands for a node of the tree."""
-_PLAIN = frozenset(
-    """
-    Select From Where Group Having Order Ordered Limit Distinct Union Subquery Table TableAlias Column Identifier
-    Literal Boolean Null Alias Paren Tuple With CTE Var
-    And Or Not EQ NEQ LT LTE GT GTE Is In Between Neg Add Sub Mul NullSafeEQ NullSafeNEQ
-    Cast DataTypeParam Count Sum Max Min Coalesce Case If Left Replace Window RowNumber
-    BitwiseOr BitwiseAnd BitwiseLeftShift BitwiseRightShift
-    """.split()
-)
+_KINDS = """
+Select From Where Group Having Order Ordered Limit Distinct Union Subquery Table TableAlias Column Identifier
+Literal Boolean Null Alias Paren Tuple With CTE Var And Or Not EQ NEQ LT LTE GT GTE Is In Between Neg Add Sub
+Mul NullSafeEQ NullSafeNEQ Cast DataTypeParam Count Sum Max Min Coalesce Case If Left Replace Window RowNumber
+BitwiseOr BitwiseAnd BitwiseLeftShift BitwiseRightShift
+"""
 """Kinds of nodes that mean the same in both, as sqlglot writes them."""
+_PLAIN = frozenset(_KINDS.split())
 _TYPES = frozenset({"BIGINT", "INT", "TINYINT", "VARCHAR", "TEXT", "DOUBLE", "BOOLEAN", "DATE", "TIMESTAMP", "DECIMAL"})
 _NAMES: dict[str, str] = {
     "strlen": "octet_length",  # bytes of UTF-8
@@ -110,8 +108,15 @@ def _created(tree: Any) -> tuple[Literal["table", "view"], str, Any]:
 
     kind, query = str(tree.args.get("kind") or "").lower(), tree.expression
     properties = tree.args.get("properties")
-    others = [each for each in (properties.expressions if properties else ()) if not isinstance(each, exp.TemporaryProperty)]
-    if kind not in ("table", "view") or others or not isinstance(query, exp.Query) or not isinstance(tree.this, exp.Table):
+    others = [
+        each for each in (properties.expressions if properties else ()) if not isinstance(each, exp.TemporaryProperty)
+    ]
+    if (
+        kind not in ("table", "view")
+        or others
+        or not isinstance(query, exp.Query)
+        or not isinstance(tree.this, exp.Table)
+    ):
         raise _unknown(f"CREATE {kind.upper()}", "only tables and views of a query are")
     return ("table" if kind == "table" else "view"), str(tree.this.name), query
 
@@ -131,7 +136,9 @@ def _time(node: Any) -> Any:
     """`make_timestamp` of microseconds; with six arguments it is another function."""
     from sqlglot import exp
 
-    if str(node.args.get("scale")) != "6" or any(node.args.get(name) for name in ("zone", "hours", "minutes", "format")):
+    if str(node.args.get("scale")) != "6" or any(
+        node.args.get(name) for name in ("zone", "hours", "minutes", "format")
+    ):
         raise _unknown("a time of a number", "it is not listed")
     return exp.Anonymous(this="timestamp_micros", expressions=[node.this])
 
@@ -142,7 +149,9 @@ def _exists(node: Any) -> Any:
     from sqlglot import exp
 
     one = exp.select("*").from_(node.this.copy().subquery("_any")).limit(1)
-    return exp.paren(exp.GT(this=exp.select("count(*)").from_(one.subquery("_one")).subquery(), expression=exp.Literal.number(0)))
+    return exp.paren(
+        exp.GT(this=exp.select("count(*)").from_(one.subquery("_one")).subquery(), expression=exp.Literal.number(0))
+    )
 
 
 @rewrite("Join")

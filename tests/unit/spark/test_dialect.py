@@ -33,9 +33,10 @@ def test_a_difference_is_written_as_spark_has_it(ours: str, theirs: str) -> None
 
 
 def test_a_row_number_keeps_the_delivery_above_the_line() -> None:
-    assert spark(f"SELECT {keys.row_number(3)} AS n") == (
-        "SELECT (SHIFTLEFT(CAST(3 AS BIGINT), 40) | `_line`) AS `n`"
-    ) or spark(f"SELECT {keys.row_number(3)} AS n") == "SELECT ((SHIFTLEFT(CAST(3 AS BIGINT), 40)) | `_line`) AS `n`"
+    assert (
+        spark(f"SELECT {keys.row_number(3)} AS n") == ("SELECT (SHIFTLEFT(CAST(3 AS BIGINT), 40) | `_line`) AS `n`")
+        or spark(f"SELECT {keys.row_number(3)} AS n") == "SELECT ((SHIFTLEFT(CAST(3 AS BIGINT), 40)) | `_line`) AS `n`"
+    )
 
 
 def test_exists_is_counted() -> None:

@@ -137,9 +137,7 @@ class _OnSpark:
     def known(self) -> str | None:
         return "known" if self.parts else None
 
-    def written(
-        self, connection: Connection, verdict: KeyVerdict
-    ) -> tuple[Sequence[WrittenPart], Mapping[Path, Path]]:
+    def written(self, connection: Connection, verdict: KeyVerdict) -> tuple[Sequence[WrittenPart], Mapping[Path, Path]]:
         """Remember the verdict: nothing is written before it is known which deliveries are held back."""
         self.verdict = verdict
         return (), {}
@@ -168,9 +166,7 @@ def _read(typed: DataFrame, count: int) -> list[StagedDelivery]:
     return [replace(delivery, refused=some) for delivery, some in zip(found, refused, strict=True)]
 
 
-def _write(
-    order: Order, rows: _OnSpark, given: Parameters, open_site: OpenSite
-) -> tuple[Grown, frozenset[str]]:
+def _write(order: Order, rows: _OnSpark, given: Parameters, open_site: OpenSite) -> tuple[Grown, frozenset[str]]:
     """Write the parts of the accepted rows. Return what was made, and which partitions are written as a whole."""
     connection, pipeline = rows.connection, rows.pipeline
     if connection is None:
@@ -229,9 +225,7 @@ def _keep_refused(
         kept = {"retain-until": order.parameters["retain_until"]}
         keep_file(world.site, order.output.bucket, key, file, sha256, metadata=kept, content_type=kind)
         file.unlink()
-        yield MadeObject(
-            role=MADE_REFUSED, key=key, sha256=sha256, bytes=size, rows=len(rows), facts={"delivery": i}
-        )
+        yield MadeObject(role=MADE_REFUSED, key=key, sha256=sha256, bytes=size, rows=len(rows), facts={"delivery": i})
 
 
 def _some(rows: Sequence[RefusedRow] | HeldRows) -> Iterator[list[RefusedRow]]:

@@ -104,7 +104,9 @@ def ingest(
         recorded = _recorded(run, waiting)
         plan = landing.plan(waiting, recorded.keys() - _later(run, waiting, recorded), later_wins=pipeline.later_wins)
         derived_run.check_arrivals(run, plan.new)
-        snapshot, added, outcomes = _take_in(run, before, plan.new, recorded, folder, run_job or on_this_machine(platform, run))
+        snapshot, added, outcomes = _take_in(
+            run, before, plan.new, recorded, folder, run_job or on_this_machine(platform, run)
+        )
         with platform.committing(run.active):
             run.check_unchanged()
             derived_run.check_same(run, derived)

@@ -157,9 +157,7 @@ class Engine(Protocol):
     def known(self) -> str | None:
         """Return the relation of the known rows, with the column `keys.FILE`, or None if there are none."""
 
-    def written(
-        self, connection: Connection, verdict: KeyVerdict
-    ) -> tuple[Sequence[WrittenPart], Mapping[Path, Path]]:
+    def written(self, connection: Connection, verdict: KeyVerdict) -> tuple[Sequence[WrittenPart], Mapping[Path, Path]]:
         """Write the rows of `keys.ACCEPTED`. Return their parts, and the displaced files (`TakenIn`)."""
 
 
@@ -272,9 +270,7 @@ class _OnFiles:
     def known(self) -> str | None:
         return parquet(self.files, named=FILE) if self.files else None
 
-    def written(
-        self, connection: Connection, verdict: KeyVerdict
-    ) -> tuple[Sequence[WrittenPart], Mapping[Path, Path]]:
+    def written(self, connection: Connection, verdict: KeyVerdict) -> tuple[Sequence[WrittenPart], Mapping[Path, Path]]:
         columns, period = snapshot_columns(self.pipeline), parts.period_of(self.pipeline)
         key, most = self.pipeline.row_key, self.part_bytes
         made = parts.write(connection, keys.ACCEPTED, columns, key, period, self.folder, most=most)

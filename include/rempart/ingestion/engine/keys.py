@@ -1,5 +1,4 @@
-"""Find the new rows among good ones: the first row of each key that is not known. The engine works on sets, and spills.
-"""
+"""Find the new rows: the first row of each key that is not known. The engine works on sets, and spills."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def order(run: IngestionRun, before: Snapshot | None, new: Sequence[Arrival]) ->
 
 
 def clear(run: IngestionRun) -> None:
-    """Delete what jobs of this pipeline left beside parts: results, and refused rows, which are in quarantine by now."""
+    """Delete what jobs left beside parts: results, and refused rows, which are in quarantine by now."""
     for info in list(run.site.list(run.lake, _prefix(run.pipeline.name))):
         run.site.delete(run.lake, info.key)
 
@@ -212,9 +212,7 @@ def _check_counts(
         raise _untrue(run, f"its parts have {grew} rows more than before, but {added} rows were accepted")
 
 
-def _keep_raw(
-    run: IngestionRun, new: Sequence[Arrival], deliveries: Sequence[StagedDelivery], folder: Path
-) -> None:
+def _keep_raw(run: IngestionRun, new: Sequence[Arrival], deliveries: Sequence[StagedDelivery], folder: Path) -> None:
     """Store the deliveries as received; an unreadable one as long as quarantine is, too."""
 
     def keep(pair: tuple[Arrival, StagedDelivery]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from rempart.ingestion.engine import keys
@@ -55,9 +55,7 @@ def _conflicts(pipeline: Pipeline) -> str:
     return f"SELECT * FROM ({every}) WHERE NOT _same"  # noqa: S608 - our own names
 
 
-def without_replaced(
-    connection: Connection, verdict: KeyVerdict, pipeline: Pipeline, folder: Path
-) -> dict[Path, Path]:
+def without_replaced(connection: Connection, verdict: KeyVerdict, pipeline: Pipeline, folder: Path) -> dict[Path, Path]:
     """Write files of the known rows that stay, for each file of which some are replaced; after `judge`."""
     schema = arrow_schema(snapshot_columns(pipeline))
     kept = {Path(file): folder / f"kept-{i:06d}" for i, file in enumerate(verdict.displaced)}
