@@ -21,7 +21,7 @@ Rewrite = Callable[[Any], Any]
 _KINDS = """
 Select From Where Group Having Order Ordered Limit Distinct Union Subquery Table TableAlias Column Identifier
 Literal Boolean Null Alias Paren Tuple With CTE Var And Or Not EQ NEQ LT LTE GT GTE Is In Between Neg Add Sub
-Mul NullSafeEQ NullSafeNEQ Cast DataTypeParam Count Sum Max Min Coalesce Case If Left Replace Window RowNumber
+Mul NullSafeEQ NullSafeNEQ Cast DataTypeParam Count Sum Max Min Coalesce Case If Filter Left Replace Window RowNumber
 BitwiseOr BitwiseAnd BitwiseLeftShift BitwiseRightShift
 """
 """Kinds of nodes that mean the same in both, as sqlglot writes them."""

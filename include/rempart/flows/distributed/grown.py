@@ -6,7 +6,7 @@ partition had, which must be that of the manifest, and the hash of what it has n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ class Grown:
     and now.
     """
 
-    parts: Sequence[tuple[str, int, str, int]] = ()
+    parts: list[tuple[str, int, str, int]] = field(default_factory=list)
     had: dict[str, tuple[int, str]] = field(default_factory=dict)
     has: dict[str, tuple[int, str]] = field(default_factory=dict)
 
@@ -63,17 +63,17 @@ def grown(
     order = ", ".join(f"`{name}`" for name in (PARTITION, *pipeline.row_key, FLAG))
     sorted_rows = session.sql(f"SELECT * FROM _grown DISTRIBUTE BY {PARTITION} SORT BY {order}")  # noqa: S608 - our own names
     writer = _Writer(open_site, bucket, pipeline, rewritten, retain_until, part_bytes)
-    found = Grown([], {}, {})
+    found = Grown()
     for row in sorted_rows.mapInArrow(writer, _TOLD).collect():
         kind, name, count, sha256, size = row
         match kind:
             case "part":
-                found.parts.append((name, count, sha256, size))  # type: ignore[attr-defined]
+                found.parts.append((name, count, sha256, size))
             case "had":
                 found.had[name] = count, sha256
             case "has":
                 found.has[name] = count, sha256
-    found.parts.sort()  # type: ignore[attr-defined]
+    found.parts.sort()
     session.catalog.dropTempView("_grown")
     return found
 

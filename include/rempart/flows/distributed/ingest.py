@@ -18,6 +18,7 @@ from rempart.flows.distributed import grown, staging
 from rempart.flows.distributed.grown import DISPLACED, FLAG, NEW, PARTITION, STAYS, Grown
 from rempart.flows.distributed.staging import DELIVERY, GOOD, KIND, REFUSED
 from rempart.flows.distributed.world import World
+from rempart.ingestion.content import evolution
 from rempart.ingestion.content.growth import PART_BYTES, SMALL_PARTS
 from rempart.ingestion.engine import deliveries as engine
 from rempart.ingestion.engine import keys, parts
@@ -53,11 +54,13 @@ class Parameters:
     """What an order says beside its objects.
 
     `partitions`: of each known part (by its SHA-256) the partition. `retain_until`: day until which parts are kept.
+    `snapshot`: id of that of the known parts.
     """
 
     limits: Limits
     partitions: Mapping[str, str]
     retain_until: str
+    snapshot: str = ""
     part_bytes: int = PART_BYTES
     small_parts: int = SMALL_PARTS
 
@@ -88,17 +91,33 @@ def run(order: Order, session: SparkSession, world: World, open_site: OpenSite |
         typed = kept.keep(staging.staged(session, opened, arrived, pipeline, given.limits))
         found = _read(typed, len(arrived))
         world.progress("judged", deliveries=len(found), good=sum(d.good for d in found))
+        if known:
+            _check_known(session, opened, known, pipeline, given.snapshot)
         rows = _OnSpark(session, typed, known, pipeline, opened)
         try:
             taken = engine.decide_with(rows, found, pipeline, given.limits)
             world.progress("decided", held=len(taken.held))
-            used = any(d.good + d.repeated for i, d in enumerate(taken.deliveries) if i not in taken.held)
+            used = any(d.good for i, d in enumerate(taken.deliveries) if i not in taken.held)
             made = _write(order, rows, given, opened) if used and rows.connection else (Grown(), frozenset[str]())
             world.progress("written", parts=len(made[0].parts), rows=sum(rows for _, rows, _, _ in made[0].parts))
             refused = list(_keep_refused(order, world, typed, taken, session))
         finally:
             rows.close()
     return _made(order, taken, *made, refused)
+
+
+def _check_known(
+    session: SparkSession, open_site: OpenSite, known: Sequence[InputObject], pipeline: Pipeline, snapshot: str
+) -> None:
+    """Raise IngestError if known rows have values that the pipeline does not list any more."""
+    import pyarrow as pa
+
+    if not (listed := evolution.listed_columns(pipeline)):
+        return
+    with SparkConnection(session) as connection:
+        columns = pa.schema([pa.field(name, pa.string()) for name in listed])
+        connection.register("listed", parquet_rows(session, open_site, known, columns))
+        evolution.check_listed(connection, "listed", pipeline, snapshot)
 
 
 @dataclass

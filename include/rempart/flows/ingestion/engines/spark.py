@@ -119,6 +119,7 @@ def order(run: IngestionRun, before: Snapshot | None, new: Sequence[Arrival]) ->
         ingest_run.limits(config),
         {part.sha256: part.partition for part in known},
         run.retain_until("snapshots").isoformat(),
+        before.id if before else "",
     )
     arrived = [
         InputObject(
