@@ -33,6 +33,8 @@ RempartError(what, hint)
 │   ├── LabelsMissing        no row has a label yet that another pipeline delivers
 │   └── LoadedMeanwhile      transient: the feature store was loaded while it was compared
 ├── TrainingError            the job failed or gave no usable result
+├── SparkError               a Spark job could not be started, failed, or gave no usable result
+│   └── SparkInterrupted     transient: a Spark job was ended before its result: it runs again
 ├── PoolUnavailable          transient: a pool's cluster did not answer, or a service that its job needs did not
 ├── PredictionError          rows cannot be predicted (names the column, and how many rows)
 │   └── ChampionMissing      a pipeline has no champion that could predict
@@ -72,15 +74,15 @@ __all__ = [
     "ListingRefused", "LoadedMeanwhile", "LockLapses", "ModelRefused", "ObjectMissing", "PipelineError",
     "PlacementDenied", "PoolUnavailable", "PredictionError", "PreflightFailed", "RempartError", "ReplicationError",
     "RepositoryBusy", "RepositoryDamaged", "RepositoryMissing", "RepositoryRefused", "RequestInvalid", "ServingError",
-    "SessionExpired", "SiteError", "SiteFenced", "SiteUnavailable", "SourceUnavailable", "StackError",
-    "TrackingRefused", "TrackingUnavailable", "TrainingError", "UpgradeError", "WatchError",
+    "SessionExpired", "SiteError", "SiteFenced", "SiteUnavailable", "SourceUnavailable", "SparkError", "SparkInterrupted",
+    "StackError", "TrackingRefused", "TrackingUnavailable", "TrainingError", "UpgradeError", "WatchError",
 ]  # fmt: skip
 
 # fmt: off
 SAY_IT_ALL = frozenset((
     "RempartError", "ConfigError", "PipelineError", "ConnectionMissing", "StackError", "PreflightFailed",
     "SiteError", "LedgerError", "AuditError", "AccessError", "DatabaseUnavailable", "IngestError",
-    "FeatureError", "TrainingError", "PredictionError", "ServingError", "TrackingUnavailable",
+    "FeatureError", "TrainingError", "SparkError", "PredictionError", "ServingError", "TrackingUnavailable",
     "TrackingRefused", "ReplicationError", "FailoverError", "BackupError", "UpgradeError", "WatchError",
 ))
 # fmt: on
@@ -252,6 +254,16 @@ class LoadedMeanwhile(FeatureError):
 
 class TrainingError(RempartError):
     """The job failed or gave no usable result."""
+
+
+class SparkError(RempartError):
+    """Raised when a Spark job could not be started, failed, or gave no usable result."""
+
+
+class SparkInterrupted(SparkError):
+    """Raised when a Spark job was ended before its result. What it stored is used again."""
+
+    transient = True
 
 
 class PoolUnavailable(RempartError):

@@ -44,7 +44,15 @@ from rempart.settings.learning import (
     Trainer,
     View,
 )
-from rempart.settings.pipeline_sections import Expectation, Lowered, Part, Schedules, at_the_prediction
+from rempart.settings.pipeline_sections import (
+    Engine,
+    Expectation,
+    Lowered,
+    Part,
+    Schedules,
+    SparkResources,
+    at_the_prediction,
+)
 from rempart.settings.schema import Strict, told_path
 from rempart.settings.sections import Classification
 from rempart.settings.sources import PREFIX, AnySource, Source, is_extracted
@@ -112,6 +120,8 @@ class Pipeline(Strict):
         description="Share of refused rows above which deliveries are held back and the run fails.",
     )
     schedules: Schedules = Schedules()
+    engine: Engine = Field(default="duckdb", description="What ingests and joins: `duckdb`, or `spark` on executors.")
+    spark: SparkResources = SparkResources()
 
     @model_validator(mode="after")
     def _files_land(self) -> Pipeline:

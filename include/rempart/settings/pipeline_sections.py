@@ -82,6 +82,19 @@ class Schedules(Strict):
                 yield f"schedules.{name}: the pipeline has no model; declare features, prediction, holdout and gate"
 
 
+Engine = Literal["duckdb", "spark"]
+"""What ingests deliveries and joins training sets: DuckDB on this machine, or Spark on several executors."""
+
+
+class SparkResources(Strict):
+    """What a Spark job may use. A row group that does not fit in memory is written to disk."""
+
+    executors: int = Field(default=2, ge=1, le=64, description="Number of executors: processes, or pods in a pool.")
+    cores: int = Field(default=1, ge=1, le=32, description="Tasks that one executor runs at the same time.")
+    memory: int = Field(default=2048, ge=512, le=1 << 20, description="Memory of one executor in MiB.")
+    driver_memory: int = Field(default=1024, ge=512, le=1 << 20, description="Memory of the driver in MiB.")
+
+
 def at_the_prediction(file: Any) -> Any:
     """Return a pipeline file in which each view without a moment has that of the prediction.
 

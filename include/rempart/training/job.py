@@ -11,7 +11,6 @@ import hashlib
 import math
 import sys
 from collections.abc import Mapping
-from datetime import date
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -27,11 +26,11 @@ from rempart.settings.columns import ColumnType
 from rempart.settings.learning import Intervals, Trainer
 from rempart.settings.schema import Strict
 from rempart.settings.sections import Classification
+from rempart.sovereignty.job_permission import SHA256, JobSite, Permission
 from rempart.training.gpus.usage import GpusUse
 
 VERSION: Literal[5] = 5
 """Version of the contract. The orderer of a job and the image that runs it must agree on it."""
-SHA256 = r"^[0-9a-f]{64}$"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The running Python version. Another one may have other versions of the locked libraries."""
 Param = bool | int | float | str
@@ -67,14 +66,6 @@ class InputSpec(Strict):
     @classmethod
     def of(cls, column: Input) -> Self:
         return cls(name=column.name, type=column.type, nullable=column.nullable, values=column.values)
-
-
-class JobSite(Strict):
-    """A site as a job reaches it: the connection's name, never its secrets."""
-
-    name: str
-    connection: str
-    region: str
 
 
 class Dataset(Strict):
@@ -167,18 +158,6 @@ class Output(Strict):
     site: JobSite
     bucket: str
     prefix: str = Field(pattern=r"/$")
-
-
-class Permission(Strict):
-    """The policy's permission for one attempt of a job.
-
-    `hosts`: by site, its allowed hosts. `until`: the last day on which the job may open them. `decision`: SHA-256 of
-    the policy's decisions about these sites, which identifies their evidence.
-    """
-
-    hosts: dict[str, tuple[str, ...]] = Field(min_length=1)
-    until: date
-    decision: str = Field(pattern=SHA256)
 
 
 class JobLabels(Strict):

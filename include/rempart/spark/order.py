@@ -1,0 +1,214 @@
+"""Define the contract between the component that orders a Spark job and the job: an order goes in, a result comes out,
+as JSON.
+
+An order holds everything that the job needs except secrets, which it resolves by name. Its id is derived from what
+determines the outcome, so equal orders are the same job, and a finished job is reused. The job writes objects below
+`output.prefix`, named by their content, and last its result, which tells which of them count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from rempart import canonical_json
+from rempart.errors import SparkError
+from rempart.settings.pipeline_sections import SparkResources
+from rempart.settings.schema import Strict
+from rempart.settings.sections import Classification
+from rempart.sovereignty.job_permission import SHA256, JobSite, Permission
+
+VERSION: Literal[1] = 1
+"""Version of the contract. The orderer of a job and the environment that runs it must agree on it."""
+Work = Literal["ingest", "training_set"]
+_ROOMS = ("features", "flows/distributed", "ingestion", "settings", "spark")
+"""Folders of the package whose code determines what a job makes."""
+
+
+class InputObject(Strict):
+    """An object that the job reads at the site of its order. `role`: what it is to the job, such as `delivery`, `part`,
+    `labels`, or the name of a pipeline whose views are used. `name`: of a delivery, the name of its file.
+    """
+
+    role: str
+    bucket: str
+    key: str
+    sha256: str = Field(pattern=SHA256)
+    bytes: int = Field(default=0, ge=0)
+    rows: int = Field(default=0, ge=0)
+    name: str = ""
+
+
+class OutputPlace(Strict):
+    """Where the job writes, at the site of its order."""
+
+    bucket: str
+    prefix: str = Field(pattern=r"/$")
+
+
+class Order(Strict):
+    """One Spark job, version 1 of the contract. `pipelines`: the definition of the pipeline, and of those whose feature
+    views it uses, as JSON (`rempart.spark.definitions`). `parameters`: what else determines the outcome, as plain
+    JSON: limits, moments, snapshot ids.
+
+    `permission` is written for each attempt and is no part of the job's identity, and neither are the resources.
+    """
+
+    version: Literal[1] = VERSION
+    order_id: str = ""
+    do: Work
+    pipeline: str
+    classification: Classification
+    pipelines: dict[str, str] = Field(min_length=1)
+    site: JobSite
+    inputs: tuple[InputObject, ...] = ()
+    output: OutputPlace
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    code_version: str
+    resources: SparkResources = SparkResources()
+    permission: Permission | None = None
+
+    @model_validator(mode="after")
+    def _id_is_its_own(self) -> Self:
+        wanted = self.identity()
+        if not self.order_id:
+            object.__setattr__(self, "order_id", wanted)
+        elif self.order_id != wanted:
+            raise ValueError(f"order_id: the order's content has the id {wanted}, so it was altered")
+        if self.pipeline not in self.pipelines:
+            raise ValueError("pipelines: the definition of the pipeline itself is missing")
+        return self
+
+    def identity(self) -> str:
+        """Return the first 16 hex digits of the SHA-256 of all that determines the outcome."""
+        determining = {
+            "version": self.version,
+            "do": self.do,
+            "pipeline": self.pipeline,
+            "pipelines": self.pipelines,
+            "site": self.site.name,
+            "inputs": [each.model_dump() for each in self.inputs],
+            "output": self.output.model_dump(),
+            "parameters": self.parameters,
+            "code": self.code_version,
+        }
+        return hashlib.sha256(canonical_json.encode(determining)).hexdigest()[:16]
+
+    def key(self, name: str) -> str:
+        """Return the object key of one of the job's files."""
+        return f"{self.output.prefix}{self.order_id}/{name}"
+
+    def of_role(self, role: str) -> tuple[InputObject, ...]:
+        """Return the inputs of one role, in the order's order."""
+        return tuple(each for each in self.inputs if each.role == role)
+
+    def to_json(self) -> bytes:
+        return canonical_json.encode(self.model_dump(mode="json"))
+
+
+class MadeObject(Strict):
+    """An object that the job stored and that counts. `role`: what it is, such as `part`, `quarantine` or `rows`."""
+
+    role: str
+    key: str
+    sha256: str = Field(pattern=SHA256)
+    bytes: int = Field(ge=0)
+    rows: int = Field(ge=0)
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+
+class Usage(Strict):
+    """What a job used. `executor_seconds`: time of tasks, summed over executors. `spilled`, `shuffled`: bytes written
+    to disk because memory did not suffice, and moved between executors. `failed_tasks`: tasks that ran again.
+    """
+
+    executors: int = Field(default=0, ge=0)
+    cores: int = Field(default=0, ge=0)
+    memory: int = Field(default=0, ge=0)
+    driver_memory: int = Field(default=0, ge=0)
+    tasks: int = Field(default=0, ge=0)
+    failed_tasks: int = Field(default=0, ge=0)
+    executor_seconds: float = Field(default=0, ge=0)
+    spilled: int = Field(default=0, ge=0)
+    shuffled: int = Field(default=0, ge=0)
+
+
+class Result(Strict):
+    """Result of a job. `made`: the objects that count, which the orderer reads back and checks. `facts`: what this kind
+    of work tells beside them, as plain JSON without values of rows. `decision`: digest of the policy's decision in the
+    job's order.
+    """
+
+    version: Literal[1] = VERSION
+    order_id: str
+    status: Literal["succeeded"]
+    made: tuple[MadeObject, ...] = ()
+    facts: dict[str, Any] = Field(default_factory=dict)
+    seconds: dict[str, float] = Field(default_factory=dict)
+    usage: Usage = Usage()
+    decision: str = Field(pattern=SHA256)
+
+    def of_role(self, role: str) -> tuple[MadeObject, ...]:
+        """Return the objects of one role, in the job's order."""
+        return tuple(each for each in self.made if each.role == role)
+
+    def to_json(self) -> bytes:
+        return canonical_json.encode(self.model_dump(mode="json"))
+
+
+class Made(Strict):
+    """What the work of a job returns to the job: the objects that count, and facts as plain JSON."""
+
+    made: tuple[MadeObject, ...] = ()
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """Return the package's version, and a hash of the code that determines what a job makes."""
+    digest, package = hashlib.sha256(), Path(__file__).parents[1]
+    for room in _ROOMS:
+        for file in sorted((package / room).rglob("*.py")):
+            digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())
+    return f"{importlib.metadata.version('rempart')}+{digest.hexdigest()[:12]}"
+
+
+def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
+    try:
+        data = canonical_json.read(body)
+        if not isinstance(data, Mapping):
+            raise SparkError(f"read {what}: it is not a JSON object", hint)
+        if (version := data.get("version")) != VERSION:
+            raise SparkError(
+                f"read {what}: it has version {str(version)[:20]} of the contract, but this program reads version "
+                f"{VERSION}",
+                "Install the Spark environment of the version of Rempart that orders the jobs: `make setup-spark`.",
+            )
+        return model.model_validate_json(canonical_json.encode(data), strict=False)
+    except ValidationError as cause:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg']}" for e in cause.errors()[:5])
+        raise SparkError(f"read {what}: {faults}", hint) from None  # the cause quotes values
+    except ValueError as cause:  # not JSON, or a NaN in it
+        why = f"it is not JSON, or a number in it is not finite ({type(cause).__name__})"
+        raise SparkError(f"read {what}: {why}", hint) from None
+
+
+def parse_order(body: bytes | str) -> Order:
+    """Return an order from JSON. Raises SparkError with each fault."""
+    order: Order = _parse("the order", Order, body, "Make the order with rempart.spark.order.Order.")
+    return order
+
+
+def parse_result(body: bytes | str, order_id: str) -> Result:
+    """Return a result from JSON. Raises SparkError if it is malformed, not finite or another job's."""
+    hint = "Delete the job's result.json and run it again."
+    result: Result = _parse(f"the result of job {order_id}", Result, body, hint)
+    if result.order_id != order_id:
+        raise SparkError(f"read the result of job {order_id}: it belongs to job {result.order_id[:40]}", hint)
+    return result
