@@ -28,13 +28,13 @@ from rempart.settings.pipeline import ModelPipeline
 from rempart.training import datasets, experiment, permission
 from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.gpus.cost import NOTHING_SPENT, Spent
+from rempart.sovereignty.job_permission import JobSite
 from rempart.training.job import (
     Dataset,
     FeatureSpec,
     InputSpec,
     JobLabels,
     JobResult,
-    JobSite,
     JobSpec,
     Output,
     Param,
