@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.features.label_feed import LabelsUsed, target_column, told, told_late, told_undated
 from rempart.features.prediction.plan import inputs_of
+from rempart.flows.distributed import joined
 from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, removals, used_views
 from rempart.flows.shared.platform import Platform
@@ -19,7 +20,7 @@ from rempart.flows.training import labelled
 from rempart.flows.training.candidates import leaks, openings, orders, record
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.explained import measured
-from rempart.flows.training.materialize import feature_databases, loaded_content
+from rempart.flows.training.materialize import feature_databases, loaded_content, spark_content
 from rempart.models import registry
 from rempart.models.encoding import Feature, features_of
 from rempart.models.inputs import usage
@@ -96,16 +97,19 @@ def train(
 def training_set(platform: Platform, pipeline: ModelPipeline) -> TrainingSet:
     """Return the point-in-time training set of the loaded snapshot, and the ids of its snapshots.
 
-    `training.offline_store` says what joins it. Raises LabelsMissing, TrainingError, FeatureError, DatabaseUnavailable;
-    from Parquet also the errors of `materialize.loaded_content`.
+    `engine` of the pipeline and `training.offline_store` say what joins it. Raises LabelsMissing, TrainingError,
+    FeatureError, DatabaseUnavailable; from Parquet also the errors of `materialize.loaded_content`; from Spark also
+    SparkError.
     """
     from rempart.features import training_set as loaded_tables
     from rempart.features.parquet_store import training_sets
 
     logger.info("joining the features as they were known at each row's moment")
     databases, settings = feature_databases(platform), platform.config.training
-    found = None
-    if settings.offline_store == "parquet":
+    found, on_spark = None, pipeline.engine == "spark" and spark_content(platform, pipeline)
+    if on_spark:
+        found = joined.point_in_time(platform, databases, pipeline, on_spark)
+    elif settings.offline_store == "parquet":
         limits = training_sets.JoinLimits(settings.join_memory, platform.config.ingestion.threads)
         found = training_sets.point_in_time(databases, pipeline, loaded_content(platform, pipeline), limits)
     if found is None:
