@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import IntegrityError, LabelsMissing
 from rempart.features import training_set
 from rempart.features.databases import FeatureDatabases
-from rempart.features.label_feed import LabelCounts, LabelFeed, LabelsUsed
+from rempart.features.label_feed import LabelCounts, LabelsUsed
 from rempart.features.parquet_store import training_sets
 from rempart.features.training_set import TrainingSet
 from rempart.features.versions import version_of
 from rempart.flows.distributed import orders
 from rempart.flows.distributed.training_set import LABELS, PART, ROWS, USED, told_view
+from rempart.flows.shared.loaded_snapshots import LoadedSnapshots
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.engine import identity
@@ -31,20 +31,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Content:
-    """The snapshots of a training set: of its rows, of its labels, and of each pipeline whose views are used."""
-
-    rows: snapshots.Snapshot
-    labels: tuple[LabelFeed, snapshots.Snapshot] | None = None
-    used: Mapping[str, snapshots.Snapshot] = field(default_factory=dict)
-
-
 def point_in_time(
     platform: Platform,
     databases: FeatureDatabases,
     pipeline: ModelPipeline,
-    content: Content,
+    loaded: LoadedSnapshots,
     backend: orders.SparkBackend | None = None,
 ) -> TrainingSet | None:
     """Return the training set of snapshots, as `parquet_store.training_sets.point_in_time` does, joined on Spark.
@@ -54,7 +45,7 @@ def point_in_time(
     DatabaseUnavailable.
     """
     site = platform.active_site(pipeline.classification)
-    ordered = order(platform, databases, pipeline, content, site)
+    ordered = order(platform, databases, pipeline, loaded, site)
     try:
         result = orders.run(platform, pipeline, ordered, backend)
         if column := result.facts.get("inexact"):
@@ -62,13 +53,13 @@ def point_in_time(
             return None
         if missing := result.facts.get("missing"):
             raise LabelsMissing(str(missing["what"]), str(missing["hint"]))
-        return read(site, pipeline, content, ordered, result)
+        return read(site, pipeline, loaded, ordered, result)
     finally:
         forget(site, ordered)
 
 
 def order(
-    platform: Platform, databases: FeatureDatabases, pipeline: ModelPipeline, content: Content, site: Site
+    platform: Platform, databases: FeatureDatabases, pipeline: ModelPipeline, loaded: LoadedSnapshots, site: Site
 ) -> Order:
     """Return the order of a training set. It has the views as Feast's registry describes them."""
     bucket = platform.config.buckets.lake
@@ -87,17 +78,17 @@ def order(
             name=snapshot.pipeline,
         )
 
-    inputs = [manifest(ROWS, content.rows)]
-    if content.labels:
-        inputs.append(manifest(LABELS, content.labels[1]))
-    inputs += [manifest(USED, snapshot) for _, snapshot in sorted(content.used.items())]
+    inputs = [manifest(ROWS, loaded.rows)]
+    if loaded.labels:
+        inputs.append(manifest(LABELS, loaded.labels))
+    inputs += [manifest(USED, snapshot) for _, snapshot in sorted(loaded.used.items())]
     views = [told_view(view) for view in training_sets.asked_views(databases, pipeline)]
     parameters = {"views": views, "retain_until": kept.date().isoformat()}
-    others = [content.labels[0].source] if content.labels else []
+    others = [loaded.feed.source] if loaded.feed else []
     return orders.order(platform, pipeline, "training_set", inputs, parameters, others)
 
 
-def read(site: Site, pipeline: ModelPipeline, content: Content, ordered: Order, result: Result) -> TrainingSet:
+def read(site: Site, pipeline: ModelPipeline, loaded: LoadedSnapshots, ordered: Order, result: Result) -> TrainingSet:
     """Return the training set that a job stored.
 
     Its rows are those of the snapshot: as many as the job counted, and without labels of another pipeline as many as
@@ -106,8 +97,8 @@ def read(site: Site, pipeline: ModelPipeline, content: Content, ordered: Order, 
     import pyarrow as pa
 
     expected = int(result.facts["examples"])
-    if content.labels is None and version_of(pipeline) is None and expected != content.rows.rows:
-        raise training_set.multiplied(pipeline, content.rows.rows, expected)
+    if loaded.labels is None and version_of(pipeline) is None and expected != loaded.rows.rows:
+        raise training_set.multiplied(pipeline, loaded.rows.rows, expected)
     schema = pa.schema(training_set.kinds(pipeline).items())
     table = pa.Table.from_batches(_batches(site, ordered, result, schema), schema)
     if table.num_rows != expected:
@@ -118,11 +109,11 @@ def read(site: Site, pipeline: ModelPipeline, content: Content, ordered: Order, 
             "Do not train on it. Run again; if it fails again, report it and use `engine: duckdb` meanwhile.",
         )
     labels = None
-    if content.labels:
-        feed, snapshot = content.labels
-        labels = LabelsUsed(feed.source.name, snapshot.id, LabelCounts(**result.facts["labels"]))
-    used = {name: snapshot.id for name, snapshot in content.used.items()}
-    return TrainingSet(table, content.rows.id, labels, used)
+    if loaded.labels:
+        counts = LabelCounts(**result.facts["labels"])
+        labels = LabelsUsed(loaded.labels.pipeline, loaded.labels.id, counts)
+    used = {name: snapshot.id for name, snapshot in loaded.used.items()}
+    return TrainingSet(table, loaded.rows.id, labels, used)
 
 
 def forget(site: Site, ordered: Order) -> None:

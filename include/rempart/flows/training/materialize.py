@@ -14,15 +14,15 @@ from rempart.features import offline, online
 from rempart.features.databases import FeatureDatabases
 from rempart.features.freshness import records
 from rempart.features.freshness.content import read_content
-from rempart.features.label_feed import LabelFeed, LabelsUsed, feed_of
+from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.labels import Received
 from rempart.features.offline_load.basis import Changes
 from rempart.features.parquet_store.loading import UsedRows
 from rempart.features.parquet_store.training_sets import SnapshotRows
 from rempart.features.used import sources
-from rempart.flows.distributed.joined import Content
 from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, removals, used_views
+from rempart.flows.shared.loaded_snapshots import LoadedSnapshots
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
 from rempart.ledger.port import Ledger
@@ -163,31 +163,8 @@ def _record(ledger: Ledger, databases: FeatureDatabases, pipeline: ModelPipeline
     ledger.append("materialization", pipeline.name, body)
 
 
-@dataclass(frozen=True)
-class LoadedSnapshots:
-    """The snapshots that are loaded in the feature store, as they stand at the active site, without erased rows.
-
-    `labels`: of the pipeline that delivers them, None before its first. `used`: of each pipeline whose views are used.
-    """
-
-    rows: Snapshot
-    feed: LabelFeed | None = None
-    labels: Snapshot | None = None
-    used: Mapping[str, Snapshot] = field(default_factory=dict)
-
-    def pipelines(self, pipeline: ModelPipeline) -> list[Pipeline]:
-        """Return the pipelines of which there are snapshots."""
-        return [pipeline, *([self.feed.source] if self.feed else []), *sources.sources(pipeline).values()]
-
-    @property
-    def count(self) -> int:
-        """Return the number of rows of all snapshots."""
-        labels = self.labels.rows if self.labels else 0
-        return self.rows.rows + labels + sum(snapshot.rows for snapshot in self.used.values())
-
-
 def loaded_snapshots(platform: Platform, pipeline: ModelPipeline) -> LoadedSnapshots:
-    """Return the loaded snapshots; if rows were erased from one, its replacement.
+    """Return the snapshots that are loaded; if rows were erased from one, its replacement.
 
     Raises FeatureError if nothing was loaded, or a snapshot is gone; InputMissing if a view of another pipeline is not
     loaded; SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable.
@@ -247,7 +224,7 @@ def loaded_content(
     return SnapshotRows(rows_of(pipeline, loaded.rows), loaded.rows.id, received, used)
 
 
-def spark_content(platform: Platform, pipeline: ModelPipeline) -> Content | None:
+def spark_content(platform: Platform, pipeline: ModelPipeline) -> LoadedSnapshots | None:
     """Return the loaded snapshots for a join on Spark; None where the join must be on this machine; the log says why.
 
     A job has no register of erasures: it gets no snapshot that still holds an erased row. Raises the errors of
@@ -265,8 +242,7 @@ def spark_content(platform: Platform, pipeline: ModelPipeline) -> Content | None
         if counted != loaded.count:
             logger.info("'%s': a loaded snapshot still has rows that were erased: joining on this machine", pipeline.name)
             return None
-    labels = (loaded.feed, loaded.labels) if loaded.feed and loaded.labels else None
-    return Content(loaded.rows, labels, loaded.used)
+    return loaded
 
 
 def materialize_rows(

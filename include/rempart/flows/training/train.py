@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.features.label_feed import LabelsUsed, target_column, told, told_late, told_undated
 from rempart.features.prediction.plan import inputs_of
-from rempart.flows.distributed import joined
 from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, removals, used_views
 from rempart.flows.shared.platform import Platform
@@ -108,6 +107,8 @@ def training_set(platform: Platform, pipeline: ModelPipeline) -> TrainingSet:
     databases, settings = feature_databases(platform), platform.config.training
     found, on_spark = None, pipeline.engine == "spark" and spark_content(platform, pipeline)
     if on_spark:
+        from rempart.flows.distributed import joined
+
         found = joined.point_in_time(platform, databases, pipeline, on_spark)
     elif settings.offline_store == "parquet":
         limits = training_sets.JoinLimits(settings.join_memory, platform.config.ingestion.threads)
