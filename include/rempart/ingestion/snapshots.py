@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Part", "PartitionContent", "Snapshot", "SnapshotColumn", "arrow_schema", "snapshot_columns"]
 FORMAT = 3
+PART_TYPE = "application/vnd.apache.parquet"
+"""Content type of a part."""
 _ROWS = 16_384
 """Rows of a snapshot that are read at the same time."""
 _GROUP = 131_072
@@ -338,8 +340,7 @@ def commit(site: Site, bucket: str, snapshot: Snapshot, added: Sequence[tuple[Pa
 
 def keep_part(site: Site, bucket: str, snapshot: Snapshot, part: Part, file: Path) -> None:
     """Write a part of a snapshot and read it back. Raises IntegrityError if the site returns other bytes, SiteError."""
-    kind = "application/vnd.apache.parquet"
-    keep_file(site, bucket, part.key, file, part.sha256, metadata=_kept(snapshot), content_type=kind)
+    keep_file(site, bucket, part.key, file, part.sha256, metadata=_kept(snapshot), content_type=PART_TYPE)
 
 
 def _kept(snapshot: Snapshot) -> dict[str, str]:

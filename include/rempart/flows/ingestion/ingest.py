@@ -20,22 +20,22 @@ from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.flows.doctor.doctor_site import last_record
 from rempart.flows.ingestion import current_snapshot, delta_log, derived_run, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
+from rempart.flows.ingestion.engines import local, spark
+from rempart.flows.ingestion.engines.spark import RunJob, on_this_machine
 from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import acceptance, deliveries, erasing, isolated, landing, snapshots
+from rempart.ingestion import acceptance, deliveries, isolated, landing, snapshots
 from rempart.ingestion.acceptance import COUNTS, HELD
 from rempart.ingestion.content import evolution
 from rempart.ingestion.derived.inputs import is_derived
-from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.landing import Arrival
-from rempart.ingestion.reading import EMPTY, NO_ROWS, RefusedRow
+from rempart.ingestion.reading import EMPTY, NO_ROWS
 from rempart.replication.vouching import vouch
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.digests import of_file
 from rempart.sites.once import AT_ONCE
 from rempart.sites.port import ObjectInfo
-from rempart.sites.s3.site import file_sha256
 from rempart.sites.spool import spool_folder
 
 _RECENT = 50
@@ -71,7 +71,13 @@ class IngestResult:
     seconds: float = field(default=0.0, compare=False)
 
 
-def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLoss | None = None) -> IngestResult:
+def ingest(
+    platform: Platform,
+    pipeline: Pipeline,
+    *,
+    accepted_loss: AcceptedLoss | None = None,
+    run_job: RunJob | None = None,
+) -> IngestResult:
     """Ingest all waiting deliveries and commit at most one new snapshot.
 
     Without new deliveries nothing changes, unless the schema did.
@@ -80,7 +86,7 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
     then. Erased rows are refused and not stored. If more rows are refused than `max_quarantined` allows, the deliveries
     at fault are held back: all their rows go to quarantine until the pipeline is corrected or a person accepts them
     (`reingest`), and `check_quarantine` reports it. `accepted_loss`: the newest snapshot, if a person accepts that the
-    site no longer shows it.
+    site no longer shows it. `run_job`: runs the job of a pipeline with `engine: spark`; by default on this machine.
     """
     began, run = time.monotonic(), ingest_run.begin(platform, pipeline)
     before = current_snapshot.current(run, accepted_loss)
@@ -98,7 +104,9 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
         recorded = _recorded(run, waiting)
         plan = landing.plan(waiting, recorded.keys() - _later(run, waiting, recorded), later_wins=pipeline.later_wins)
         derived_run.check_arrivals(run, plan.new)
-        snapshot, added, outcomes = _take_in(run, before, plan.new, recorded, folder)
+        snapshot, added, outcomes = _take_in(
+            run, before, plan.new, recorded, folder, run_job or on_this_machine(platform, run)
+        )
         with platform.committing(run.active):
             run.check_unchanged()
             derived_run.check_same(run, derived)
@@ -114,6 +122,8 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
             if snapshot and snapshot is not before:
                 behind = delta_log.follow(run.site, run.lake, snapshot)
             _clear(run, [*plan.new, *plan.known])
+            if pipeline.engine == "spark":
+                spark.clear(run)
             if snapshot and (interrupted or snapshot is not before):
                 ingest_run.append_snapshot(run, snapshot)  # last: until then, the next run tells of the snapshot
     result = result_of(before, snapshot, [*finished, *outcomes], interrupted, table_fault=behind)
@@ -220,27 +230,24 @@ def _take_in(
     new: Sequence[Arrival],
     recorded: Mapping[str, Mapping[str, Any]],
     folder: Path,
+    run_job: RunJob,
 ) -> tuple[snapshots.Snapshot | None, list[tuple[snapshots.Part, Path]], list[dict[str, Any]]]:
     """Store raw deliveries and quarantine. Return the snapshot to commit, its new parts, and the outcomes.
 
     A declared change of the schema makes a snapshot, also without new rows: what reads it expects the present columns.
     """
     pipeline = run.pipeline
+    if pipeline.engine == "spark":
+        spark.check(run, before)
     changes = () if before is None or is_derived(pipeline) else evolution.evolution(before.columns, pipeline).changes
     if not new and not changes:
         return before, [], []
 
-    def land(arrival: Arrival) -> tuple[StagedDelivery, frozenset[int]]:
-        return _land(run, arrival, folder / arrival.sha256)
-
-    landed = list(bounded_map(new, land, WORKERS))  # one delivery is read while others are stored
-    ingest_run.end_reading(sum(rows.delivered for rows, _ in landed))
-    read = ingest_run.judged(run, [rows for rows, _ in landed], folder, [struck for _, struck in landed])
-    known = derived_run.known_rows(run, before, folder)
-    taken = ingest_run.decide(run, read, known, folder)
-    refused: list[Sequence[RefusedRow] | HeldRows] = [delivery.refused for delivery in taken.deliveries]
-    for i in taken.held:
-        refused[i] = HeldRows(taken.deliveries[i], ingest_run.resources(run.config, folder))
+    if pipeline.engine == "spark":
+        taken = spark.take_in(run, before, new, folder, run_job)
+    else:
+        taken = local.take_in(run, before, new, folder, changed=bool(changes))
+    refused, taken_at, snapshot = taken.refused, _taken_at(run, before), taken.snapshot
     for arrival, rows in zip(new, refused, strict=True):
         if len(rows):
             until = run.retain_until("quarantine")
@@ -255,14 +262,10 @@ def _take_in(
                 deliveries.attempt(earlier) + 1 if earlier else 0,
                 folder=folder,
             )
-    snapshot, taken_at = before, _taken_at(run, before)
-    added: list[tuple[snapshots.Part, Path]] = []
-    if taken.accepted or changes:
-        snapshot, added = ingest_run.draw_up(run, before, known, taken, folder)
     outcomes = [
         deliveries.outcome(
             arrival,
-            delivered=delivery.delivered,
+            delivered=taken.delivered[i],
             refused=rows,
             fault=delivery.fault,
             snapshot=snapshot.id if snapshot else None,
@@ -280,34 +283,7 @@ def _take_in(
     ]
     if snapshot and snapshot is not before:
         snapshot = replace(snapshot, deliveries=tuple(outcomes))
-    return snapshot, added, outcomes
-
-
-def _land(run: IngestionRun, arrival: Arrival, file: Path) -> tuple[StagedDelivery, frozenset[int]]:
-    """Store a delivery as received, without erased rows. Return its typed rows, and the lines of erased ones.
-
-    An unreadable file is stored unchanged, as long as quarantine is: it may be ingested again. Raises IngestError for
-    a readable one that cannot be searched for erased rows.
-    """
-    pipeline = run.pipeline
-    rows = ingest_run.read(run, file, arrival.name, file.parent)
-    until = max(run.retain_until("raw"), run.retain_until("quarantine")) if rows.fault else run.retain_until("raw")
-    kept, stored, struck = {"retain-until": until.isoformat()}, arrival, frozenset[int]()
-    if run.erased and not rows.fault:
-        cut = erasing.cut_delivery(file, pipeline, run.erased.has, file.with_name(f"{file.name}.cut"))
-        if cut.fault:
-            raise IngestError(
-                f"Delivery {arrival.name} ({arrival.sha256[:12]}) of '{pipeline.name}' cannot be searched for erased "
-                f"rows: {cut.fault}. Nothing was ingested",
-                "Take it out of the landing bucket, or deliver its rows in smaller files, and run again.",
-            )
-        if cut.file is not None:
-            kept["delivery"], struck = arrival.sha256, cut.lines
-            stored = replace(arrival, sha256=file_sha256(cut.file))
-            cut.file.replace(file)
-    landing.keep(run.site, run.lake, pipeline.name, stored, file, kept)
-    file.unlink()
-    return rows, struck
+    return snapshot, list(taken.added), outcomes
 
 
 def result_of(

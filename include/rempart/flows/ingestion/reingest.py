@@ -100,7 +100,7 @@ def reingest(
         over = len(refused) > pipeline.max_quarantined * delivered
         held = over and accepted_by is None and len(refused) < rows.delivered
         if held:
-            taken, refused = replace(taken, parts=()), HeldRows(now, ingest_run.resources(run.config, folder))
+            taken, refused = replace(taken, parts=()), HeldRows.on_disk(now, ingest_run.resources(run.config, folder))
             now = replace(now, replaced=0, repeated=0)
         accepted_by = accepted_by if over else None
         if not taken.accepted and _verdicts(refused) == _verdicts(found.rows):

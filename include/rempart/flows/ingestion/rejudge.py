@@ -217,7 +217,7 @@ def _judged(
         if now.fault:
             raise _unreadable(run, outcome, now.fault)
         held = held_rows(run.pipeline, run.site, run.lake, outcome["sha256"], run.erased, run.now.date())
-        refused = HeldRows(now, resources) if i in taken.held else now.refused
+        refused = HeldRows.on_disk(now, resources) if i in taken.held else now.refused
         change = moved(held.rows, refused, folder, resources)
         if outcome["fault"]:  # none of its rows was known
             change = Moved(0, now.delivered - len(refused), changed=True)

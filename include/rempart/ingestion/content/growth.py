@@ -53,7 +53,7 @@ def check(
 
     Raises IntegrityError if the rows of a partition differ from the hash in the manifest.
     """
-    had = _by_partition(before.parts)
+    had = by_partition(before.parts)
     with opened(resources, sorted({file.parent for file in files.values()})) as connection:
         for content in before.partitions:
             if only is not None and content.partition not in only:
@@ -125,8 +125,8 @@ def draw_up(
         growing = _Growing(connection, pipeline, folder, columns, files, part_bytes)
         if known.files and not known.same_form:
             written = growing.rewritten(list(files.values()))
-        new = _by_partition(growing.parts_of(written))
-        had = _by_partition(kept.parts if kept else ())
+        new = by_partition(growing.parts_of(written))
+        had = by_partition(kept.parts if kept else ())
         contents = {content.partition: content for content in (kept.partitions if kept else ())}
         for partition in sorted({*new, *known.changed}):
             is_kept = partition in contents and partition not in known.changed
@@ -139,7 +139,22 @@ def draw_up(
             contents.pop(partition, None)
             contents |= {content.partition: content for content in found}
             had[partition] = grown
-    all_parts = tuple(part for partition in sorted(had) for part in had[partition])
+    snapshot = snapshot_of(pipeline, before, had, contents, now, retain_until)
+    there = {part.sha256 for part in kept.parts} if kept else set()
+    added = [(part, growing.files[part.sha256]) for part in snapshot.parts if part.sha256 not in there]
+    return snapshot, added
+
+
+def snapshot_of(
+    pipeline: Pipeline,
+    before: Snapshot | None,
+    parts_of: Mapping[str, Sequence[Part]],
+    contents: Mapping[str, PartitionContent],
+    now: datetime,
+    retain_until: date,
+) -> Snapshot:
+    """Return the snapshot after `before` with the parts and the content of each partition. Pure."""
+    all_parts = tuple(part for partition in sorted(parts_of) for part in parts_of[partition])
     snapshot = Snapshot(
         "",
         pipeline.name,
@@ -147,7 +162,7 @@ def draw_up(
         before.id if before else None,
         sum(part.rows for part in all_parts),
         all_parts,
-        columns,
+        snapshot_columns(pipeline),
         pipeline.classification,
         retain_until,
         tuple(pipeline.row_key),
@@ -155,12 +170,10 @@ def draw_up(
         pipeline.partition_every,
         tuple(contents[partition] for partition in sorted(contents)),
     )
-    there = {part.sha256 for part in kept.parts} if kept else set()
-    added = [(part, growing.files[part.sha256]) for part in all_parts if part.sha256 not in there]
-    return replace(snapshot, id=snapshots.content_id(snapshot)), added
+    return replace(snapshot, id=snapshots.content_id(snapshot))
 
 
-def _by_partition(found: Iterable[Part]) -> dict[str, list[Part]]:
+def by_partition(found: Iterable[Part]) -> dict[str, list[Part]]:
     ordered = sorted(found, key=lambda part: part.partition)
     return {name: list(some) for name, some in itertools.groupby(ordered, lambda part: part.partition)}
 

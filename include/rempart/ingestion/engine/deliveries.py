@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 from rempart.ingestion.acceptance import HELD, held_back
 from rempart.ingestion.engine import csv_rows, json_rows, keys, parquet_rows, parts, staging
 from rempart.ingestion.engine.batches import LINE, RefusedRow, TextRows
-from rempart.ingestion.engine.database import batches, opened, parquet
+from rempart.ingestion.engine.database import Connection, batches, opened, parquet
+from rempart.ingestion.engine.keys import FILE, KeyVerdict, Relations
 from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.engine.parts import WrittenPart
 from rempart.ingestion.engine.staging import Judge, Staged
@@ -138,7 +141,37 @@ def decide(
     Held back are deliveries with too many refused rows (`max_quarantined`), unless `hold_back` is false. `late`: some
     known rows may have come after these.
     """
-    using = _Decision(known, pipeline, folder, resources, limits, part_bytes, late)
+    files = _OnFiles(known, pipeline, folder, resources, part_bytes)
+    return decide_with(files, deliveries, pipeline, limits, hold_back=hold_back, late=late)
+
+
+class Engine(Protocol):
+    """Where the staged and the known rows are: in files (DuckDB), or with another engine that takes the same SQL."""
+
+    def opened(self, used: Sequence[StagedDelivery]) -> AbstractContextManager[Connection]:
+        """Open a connection without tables and views that reads the known rows and those of some deliveries."""
+
+    def staged(self, used: Mapping[int, StagedDelivery]) -> Relations:
+        """Return the good rows of some deliveries, by their position."""
+
+    def known(self) -> str | None:
+        """Return the relation of the known rows, with the column `keys.FILE`, or None if there are none."""
+
+    def written(self, connection: Connection, verdict: KeyVerdict) -> tuple[Sequence[WrittenPart], Mapping[Path, Path]]:
+        """Write the rows of `keys.ACCEPTED`. Return their parts, and the displaced files (`TakenIn`)."""
+
+
+def decide_with(
+    engine: Engine,
+    deliveries: Sequence[StagedDelivery],
+    pipeline: Pipeline,
+    limits: Limits,
+    *,
+    hold_back: bool = True,
+    late: bool = False,
+) -> TakenIn:
+    """Do what `decide` does with any engine."""
+    using = _Decision(engine, pipeline, limits, late)
     while True:  # again without a delivery that repeats too many keys: another row may be the first of its key then
         taken = using.taken(deliveries, frozenset())
         found = taken.deliveries
@@ -178,12 +211,9 @@ def rows_of(file: Path, pipeline: Pipeline, limits: Limits, name: str | None = N
 class _Decision:
     """Judges the keys of staged rows. The arguments of `decide`."""
 
-    known: Sequence[Path]
+    engine: Engine
     pipeline: Pipeline
-    folder: Path
-    resources: Resources
     limits: Limits
-    part_bytes: int
     late: bool
 
     def taken(self, deliveries: Sequence[StagedDelivery], without: frozenset[int]) -> TakenIn:
@@ -192,56 +222,82 @@ class _Decision:
         If a delivery refuses too many, it is returned with its fault, and no part is written. No row is taken of
         `without`.
         """
-        used = [i for i, delivery in enumerate(deliveries) if i not in without and delivery.good]
+        used = {i: delivery for i, delivery in enumerate(deliveries) if i not in without and delivery.good}
         found = list(deliveries)
         if not used:
             return TakenIn(found, without, [])
-        pipeline, folder = self.pipeline, self.folder
-        folders = {folder, *(file.parent for file in self.known)}.union(*(deliveries[i].folders for i in used))
-        with opened(self.resources, sorted(folders)) as connection:
-            staged = [deliveries[i].rows for i in used]
-            verdict = rule.judge(connection, staged, self.known, pipeline, late=self.late)
-            for position, (count, text) in verdict.refused.items():
-                before, fault = deliveries[used[position]], None
+        pipeline, engine = self.pipeline, self.engine
+        with engine.opened(list(used.values())) as connection:
+            verdict = rule.judge(connection, engine.staged(used), engine.known(), pipeline, late=self.late)
+            for i, (count, text) in verdict.refused.items():
+                before, fault = used[i], None
                 if count + len(before.refused) > self.limits.refused:
                     why = "an earlier row has the same key"
                     fault = f"more than {self.limits.refused} rows have a fault, for example: {why}"
                 elif text + before.refused.text_bytes > self.limits.refused_text:
                     fault = too_long(self.limits)
                 if fault:
-                    found[used[position]] = StagedDelivery(before.file, fault=fault)
+                    found[i] = StagedDelivery(before.file, fault=fault)
             if any(now.fault != before.fault for now, before in zip(found, deliveries, strict=True)):
                 return TakenIn(found, without, [])
             repeated = rule.refused(connection, pipeline) if verdict.refused else iter(())
-            for position, rows in itertools.groupby(repeated, lambda row: row.delivery):
-                delivery = found[used[position]]
-                refused = delivery.refused.plus(row.row for row in rows)
-                good = delivery.good - verdict.refused[position][0]
-                found[used[position]] = replace(delivery, good=good, refused=refused)
-            for position, i in enumerate(used):
-                counts = verdict.replaced.get(position, 0), verdict.repeated.get(position, 0)
+            for i, rows in itertools.groupby(repeated, lambda row: row.delivery):
+                refused = found[i].refused.plus(row.row for row in rows)
+                found[i] = replace(found[i], good=found[i].good - verdict.refused[i][0], refused=refused)
+            for i in used:
+                counts = verdict.replaced.get(i, 0), verdict.repeated.get(i, 0)
                 found[i] = replace(found[i], replaced=counts[0], repeated=counts[1])
-            written = parts.write(
-                connection,
-                keys.ACCEPTED,
-                snapshot_columns(pipeline),
-                pipeline.row_key,
-                parts.period_of(pipeline),
-                folder,
-                most=self.part_bytes,
-            )
-            return TakenIn(found, without, written, rule.without_replaced(connection, verdict, pipeline, folder))
+            return TakenIn(found, without, *engine.written(connection, verdict))
+
+
+@dataclass(frozen=True)
+class _OnFiles:
+    """Staged and known rows in files, for DuckDB. The arguments of `decide`."""
+
+    files: Sequence[Path]
+    pipeline: Pipeline
+    folder: Path
+    resources: Resources
+    part_bytes: int
+
+    def opened(self, used: Sequence[StagedDelivery]) -> AbstractContextManager[Connection]:
+        folders = {self.folder, *(file.parent for file in self.files)}
+        return opened(self.resources, sorted(folders.union(*(delivery.folders for delivery in used))))
+
+    def staged(self, used: Mapping[int, StagedDelivery]) -> Relations:
+        return {i: delivery.rows for i, delivery in used.items()}
+
+    def known(self) -> str | None:
+        return parquet(self.files, named=FILE) if self.files else None
+
+    def written(self, connection: Connection, verdict: KeyVerdict) -> tuple[Sequence[WrittenPart], Mapping[Path, Path]]:
+        columns, period = snapshot_columns(self.pipeline), parts.period_of(self.pipeline)
+        key, most = self.pipeline.row_key, self.part_bytes
+        made = parts.write(connection, keys.ACCEPTED, columns, key, period, self.folder, most=most)
+        return made, rule.without_replaced(connection, verdict, self.pipeline, self.folder)
 
 
 @dataclass(frozen=True)
 class HeldRows:
     """All rows of a held-back delivery in order of lines: the refused ones, and the good ones as held back.
 
-    The good rows are read from the staged file, as often as somebody iterates.
+    `good`: reads the good rows as record batches in order of lines, as often as somebody iterates.
     """
 
     delivery: StagedDelivery
-    resources: Resources
+    good: Callable[[], Iterator[Any]]
+
+    @staticmethod
+    def on_disk(delivery: StagedDelivery, resources: Resources) -> HeldRows:
+        """Return the rows of a delivery whose good rows are in its file."""
+
+        def good() -> Iterator[Any]:
+            if delivery.file.exists():
+                with opened(resources, sorted(delivery.folders)) as connection:
+                    query = f"SELECT * FROM {delivery.rows} ORDER BY {LINE}"  # noqa: S608 - our own names
+                    yield from batches(connection, query, 10_000)
+
+        return HeldRows(delivery, good)
 
     def __len__(self) -> int:
         return self.delivery.delivered
@@ -261,10 +317,6 @@ class HeldRows:
             yield from refused
 
     def _staged(self) -> Iterator[RefusedRow]:
-        if not self.delivery.file.exists():
-            return
-        with opened(self.resources, sorted(self.delivery.folders)) as connection:
-            query = f"SELECT * FROM {self.delivery.rows} ORDER BY {LINE}"  # noqa: S608 - our own names
-            for batch in batches(connection, query, 10_000):
-                for row in batch.to_pylist():
-                    yield RefusedRow(row[LINE], (HELD,), staging.raw_text(row))
+        for batch in self.good():
+            for row in batch.to_pylist():
+                yield RefusedRow(row[LINE], (HELD,), staging.raw_text(row))

@@ -23,11 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from rempart import canonical_json
 from rempart.errors import IntegrityError
-from rempart.ingestion.engine.database import batches
+from rempart.ingestion.engine.database import Connection, batches
 from rempart.ingestion.parsing.schema import SnapshotColumn
 
 if TYPE_CHECKING:
-    import duckdb
     import pyarrow as pa
 
 FORMAT = 3
@@ -118,9 +117,13 @@ class OrderedRows:
         self._sha256.update(_bytes(text))
         return True
 
+    def adds(self, rows: pa.Table, columns: Mapping[str, SnapshotColumn], key: Sequence[str]) -> bool:
+        """Add the rows of a table. False if they are not in ascending order: some may be added then."""
+        return all(self.takes(*some) for some in _keys_and_text(rows, columns, key))
+
     def reads(
         self,
-        connection: duckdb.DuckDBPyConnection,
+        connection: Connection,
         relation: str,
         columns: Mapping[str, SnapshotColumn],
         key: Sequence[str],
@@ -148,7 +151,7 @@ class OrderedRows:
 
 
 def by_duckdb(
-    connection: duckdb.DuckDBPyConnection, relation: str, columns: Mapping[str, SnapshotColumn], key: Sequence[str]
+    connection: Connection, relation: str, columns: Mapping[str, SnapshotColumn], key: Sequence[str]
 ) -> OrderedRows:
     """Return the hash of the rows of one partition (`relation`: SQL).
 
@@ -166,8 +169,7 @@ def in_order(
 ) -> OrderedRows | None:
     """Return the hash of the rows of one partition, or None if they are not in ascending order of their keys."""
     found = OrderedRows()
-    ascending = all(found.takes(*rows) for table in tables for rows in _keys_and_text(table, columns, key))
-    return found if ascending else None
+    return found if all(found.adds(table, columns, key) for table in tables) else None
 
 
 def by_arrow(

@@ -1,23 +1,25 @@
-"""Find the new rows among good ones: the first row of each key that is not known. DuckDB works on sets, and spills."""
+"""Find the new rows: the first row of each key that is not known. The engine works on sets, and spills."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rempart.ingestion.acceptance import CONFLICT, DUPLICATE
 from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow
-from rempart.ingestion.engine.database import batches, parquet
+from rempart.ingestion.engine.database import Connection, batches
 from rempart.ingestion.engine.identity import quote
 from rempart.ingestion.engine.staging import raw_text
 
-if TYPE_CHECKING:
-    import duckdb
-
 ACCEPTED = "accepted"
 """View of the rows to accept: the schema's columns."""
+FILE = "_file"
+"""Column of known rows that tells from which part they are."""
+Relations = Mapping[int, str] | str
+"""The staged rows: by a delivery's position the relation (SQL) of its rows; or one relation of all, with `_row`."""
+NONE_KNOWN = f"(SELECT *, '' AS {FILE} FROM staged LIMIT 0)"  # noqa: S608 - our own names
+"""The relation of known rows where there are none."""
 _LINES = 40
 """Bits of a row's number that hold its line; those above hold its delivery."""
 
@@ -36,19 +38,19 @@ class KeyVerdict:
 
     `refused`: rows to refuse, and the bytes of their text as received. `replaced`: rows that take the place of a known
     one. `repeated`: good rows that do not count, since an equal or newer row with their key stands. `displaced`:
-    files of known rows of which some are replaced.
+    files of known rows (as in `FILE`) of which some are replaced.
     """
 
     refused: Mapping[int, tuple[int, int]]
     replaced: Mapping[int, int] = field(default_factory=dict)
     repeated: Mapping[int, int] = field(default_factory=dict)
-    displaced: Sequence[Path] = ()
+    displaced: Sequence[str] = ()
 
 
 def judge(
-    connection: duckdb.DuckDBPyConnection,
-    staged: Sequence[str],
-    known: Sequence[Path],
+    connection: Connection,
+    staged: Relations,
+    known: str | None,
     columns: Sequence[str],
     key: Sequence[str],
 ) -> bool:
@@ -56,15 +58,15 @@ def judge(
 
     Return whether all rows are accepted. If not, the table `new` has the numbers of those that are.
 
-    `staged`: the relation (SQL) of each delivery's rows. `known`: Parquet files with one row per key. A row is accepted
-    if its key is in no known row and in no earlier one.
+    `known`: the relation (SQL) of known rows, one per key, with the column `FILE`. A row is accepted if its key is in
+    no known row and in no earlier one.
     """
     keys = ", ".join(map(quote, key))
     run = connection.execute
     number(connection, staged)
     run(f"CREATE TEMP TABLE firsts AS SELECT {keys}, min(_row) AS _first FROM staged GROUP BY {keys}")  # noqa: S608
     names = ", ".join(map(quote, columns))
-    meet(connection, parquet(known) if known else "(FROM staged LIMIT 0)", columns, key)
+    meet(connection, known or NONE_KNOWN, columns, key)
     # nearly always all rows are new, and nobody asks which: the table of new rows would be as long as the delivery
     all_new = run(
         "SELECT NOT EXISTS (FROM met) AND (SELECT count(*) FROM firsts) = (SELECT count(*) FROM staged)"
@@ -76,16 +78,22 @@ def judge(
     return all_new
 
 
-def number(connection: duckdb.DuckDBPyConnection, staged: Sequence[str]) -> None:
-    """Create the view `staged`: the rows of these relations (SQL), with a number that is in their order (`_row`)."""
-    numbered = " UNION ALL ".join(
-        f"SELECT *, CAST({number} AS BIGINT) << {_LINES} | {LINE} AS _row FROM {rows}"  # noqa: S608
-        for number, rows in enumerate(staged)
+def row_number(delivery: int | str) -> str:
+    """Return the SQL of a row's number: of its delivery (a position, or SQL) and its line."""
+    return f"((CAST({delivery} AS BIGINT) << {_LINES}) | {LINE})"
+
+
+def number(connection: Connection, staged: Relations) -> None:
+    """Create the view `staged`: the rows of these relations, with a number that is in their order (`_row`)."""
+    numbered = (
+        f"SELECT * FROM {staged}"  # noqa: S608 - our own names
+        if isinstance(staged, str)
+        else " UNION ALL ".join(f"SELECT *, {row_number(i)} AS _row FROM {rows}" for i, rows in staged.items())  # noqa: S608
     )
     connection.execute(f"CREATE VIEW staged AS {numbered}")
 
 
-def meet(connection: duckdb.DuckDBPyConnection, before: str, columns: Sequence[str], key: Sequence[str]) -> None:
+def meet(connection: Connection, before: str, columns: Sequence[str], key: Sequence[str]) -> None:
     """Create the table `met`: these columns of the known rows (`before`, SQL) whose key is in the table `firsts`."""
     run, keys, names = connection.execute, ", ".join(map(quote, key)), ", ".join(map(quote, columns))
     # the keys first: nearly always none is known, and the other columns of all known rows are not read
@@ -111,14 +119,14 @@ def repeated_sql(columns: Sequence[str], key: Sequence[str]) -> str:
     )
 
 
-def read(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[Repeated]:
+def read(connection: Connection, query: str) -> Iterator[Repeated]:
     """Yield the rows of a query such as `repeated_sql`."""
     for batch in batches(connection, query, 10_000):
         for row in batch.to_pylist():
             yield _repeated(row)
 
 
-def counted(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[int, tuple[int, int]]:
+def counted(connection: Connection, relation: str) -> dict[int, tuple[int, int]]:
     """Return how many rows of a relation (SQL: `_row`, `RAW`) each delivery has, and the bytes of their text.
 
     Nothing of them is made an object. Rows of Parquet have no such text.
@@ -129,7 +137,7 @@ def counted(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[int, t
     return {int(number): (int(rows), int(text)) for number, rows, text in total}
 
 
-def not_accepted(connection: duckdb.DuckDBPyConnection) -> dict[int, tuple[int, int]]:
+def not_accepted(connection: Connection) -> dict[int, tuple[int, int]]:
     """Return the numbers of the rows that are not accepted, as `counted`; after `judge`."""
     return counted(connection, "FROM staged ANTI JOIN new ON staged._row = new._first")
 

@@ -7,17 +7,14 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rempart.errors import IntegrityError
-from rempart.ingestion.engine.database import batches
+from rempart.ingestion.engine.database import Connection, batches
 from rempart.ingestion.engine.identity import ascends, quote
 from rempart.ingestion.parsing.schema import SnapshotColumn, arrow_schema
 from rempart.settings.columns import Period
 from rempart.settings.pipeline import Pipeline
-
-if TYPE_CHECKING:
-    import duckdb
 
 _GROUP = 131_072
 """Rows of a row group."""
@@ -54,7 +51,7 @@ def period_of(pipeline: Pipeline) -> str:
 
 
 def write(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     relation: str,
     columns: Mapping[str, SnapshotColumn],
     key: Sequence[str],
@@ -72,11 +69,11 @@ def write(
     ordered = ", ".join(map(quote, key))
     query = f"SELECT {partition} AS _partition, {names} FROM {relation}"  # noqa: S608 - our own names
     folder.mkdir(exist_ok=True)
-    writer = _Writer(folder, arrow_schema(columns), most, key)
+    writer = PartWriter(folder, arrow_schema(columns), most, key)
     if all(writer.takes(batch) for batch in batches(connection, query, _GROUP)):
         return writer.finish()
     writer.drop()
-    writer = _Writer(folder, arrow_schema(columns), most, key)
+    writer = PartWriter(folder, arrow_schema(columns), most, key)
     for batch in batches(connection, f"{query} ORDER BY _partition, {ordered}", _GROUP):
         if not writer.takes(batch, sorted_by_partition=True):
             raise IntegrityError("write parts: DuckDB did not sort the rows", "Report this as a bug.")
@@ -112,7 +109,7 @@ def _encoding(schema: Any, key: Sequence[str]) -> dict[str, Any]:
     return how
 
 
-class _Writer:
+class PartWriter:
     """Writes parts of some partitions at the same time; `_WAITING` bytes of rows and one row group are in memory."""
 
     def __init__(self, folder: Path, schema: Any, most: int, key: Sequence[str]) -> None:
@@ -144,6 +141,11 @@ class _Writer:
             fullest = max(self._open.values(), key=lambda partition: partition.bytes)
             self._write(fullest, fullest.rows)
         return True
+
+    def ended(self) -> list[WrittenPart]:
+        """Return the parts that ended since the last call, and forget them."""
+        some, self._done = self._done, []
+        return some
 
     def finish(self) -> list[WrittenPart]:
         """Return the parts, in order of their partitions."""

@@ -104,7 +104,7 @@ def test_the_same_rows_are_accepted_and_refused_for_the_same_reasons(bodies: lis
         assert accepted(found) == sorted((tuple(row.values()) for row in want.accepted.to_pylist()), key=repr)
         for number, (ours, theirs) in enumerate(zip(found.deliveries, want.refused, strict=True)):
             assert ours.judged == want.judged[number]
-            refused = HeldRows(ours, resources) if number in found.held else ours.refused
+            refused = HeldRows.on_disk(ours, resources) if number in found.held else ours.refused
             assert list(refused) == list(theirs) and len(refused) == len(theirs)
 
 

@@ -1,25 +1,22 @@
-"""`on_conflict: newest`: of the rows of a key the newest stands. DuckDB compares sets, and spills."""
+"""`on_conflict: newest`: of the rows of a key the newest stands. The engine compares sets, and spills."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rempart.ingestion.engine import keys
 from rempart.ingestion.engine.batches import LINE, RAW
-from rempart.ingestion.engine.database import batches, literal, parquet
+from rempart.ingestion.engine.database import Connection, batches, parquet
 from rempart.ingestion.engine.identity import quote
-from rempart.ingestion.engine.keys import KeyVerdict
-
-if TYPE_CHECKING:
-    import duckdb
+from rempart.ingestion.engine.keys import FILE, KeyVerdict, Relations
 
 
 def judge(
-    connection: duckdb.DuckDBPyConnection,
-    staged: Sequence[str],
-    known: Sequence[Path],
+    connection: Connection,
+    staged: Relations,
+    known: str | None,
     columns: Sequence[str],
     key: Sequence[str],
     version: str | None,
@@ -40,9 +37,7 @@ def judge(
         run(f"CREATE TEMP TABLE tops AS SELECT {by}, max({quote(version)}) AS _version FROM staged GROUP BY {by}")  # noqa: S608
         of_newest = f"JOIN tops USING ({by}) WHERE staged.{quote(version)} = tops._version"
     run(f"CREATE TEMP TABLE firsts AS SELECT {by}, max(_row) AS _first FROM staged {of_newest} GROUP BY {by}")  # noqa: S608
-    files = ", ".join(literal(str(file.absolute())) for file in known)
-    before = f"read_parquet([{files}], filename = '_file')" if known else "(SELECT *, '' AS _file FROM staged LIMIT 0)"
-    keys.meet(connection, before, [*columns, "_file"], key)
+    keys.meet(connection, known or keys.NONE_KNOWN, [*columns, FILE], key)
     run(f"CREATE TEMP TABLE new AS SELECT _first FROM firsts ANTI JOIN met USING ({by})")  # noqa: S608
     alike = " AND ".join(f"s.{quote(c)} IS NOT DISTINCT FROM m.{quote(c)}" for c in columns)
     same_key = " AND ".join(f"f.{quote(c)} = m.{quote(c)}" for c in key)
@@ -65,7 +60,7 @@ def judge(
         keys.counted(connection, "FROM staged SEMI JOIN undecided USING (_row)"),
         _rows(keys.counted(connection, "FROM staged s SEMI JOIN replacing r ON s._row = r._first")),
         _rows(keys.counted(connection, f"{others} ANTI JOIN undecided USING (_row)")),
-        [Path(file) for (file,) in run("SELECT DISTINCT _file FROM replacing ORDER BY _file").fetchall()],
+        [str(file) for (file,) in run(f"SELECT DISTINCT {FILE} FROM replacing ORDER BY {FILE}").fetchall()],  # noqa: S608
     )
 
 
@@ -76,9 +71,7 @@ def repeated(columns: Sequence[str]) -> str:
     return f"{rows} SEMI JOIN undecided USING (_row) ORDER BY _row"
 
 
-def without_replaced(
-    connection: duckdb.DuckDBPyConnection, file: Path, schema: Any, key: Sequence[str], out: Path
-) -> None:
+def without_replaced(connection: Connection, file: Path, schema: Any, key: Sequence[str], out: Path) -> None:
     """Write the rows of a known file that are not replaced to `out`; after `judge`."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rempart.ingestion.engine import keys
-from rempart.ingestion.engine.keys import KeyVerdict, Repeated
+from rempart.ingestion.engine.database import Connection
+from rempart.ingestion.engine.keys import KeyVerdict, Relations, Repeated
 from rempart.ingestion.engine.versions import newest
 from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
 from rempart.settings.pipeline import Pipeline
 
-if TYPE_CHECKING:
-    import duckdb
-
 
 def judge(
-    connection: duckdb.DuckDBPyConnection,
-    staged: Sequence[str],
-    known: Sequence[Path],
+    connection: Connection,
+    staged: Relations,
+    known: str | None,
     pipeline: Pipeline,
     *,
     late: bool,
 ) -> KeyVerdict:
     """Judge the keys of the staged deliveries, in their order, against known rows; create the view `keys.ACCEPTED`.
 
-    `staged`: the relation (SQL) of each delivery's rows. `known`: Parquet files with one row per key. `late`: some
-    known rows may have come after the staged ones.
+    `known`: the relation (SQL) of known rows, one per key, with the column `keys.FILE`. `late`: some of them may have
+    come after the staged ones.
     """
     columns = list(pipeline.columns)
     if pipeline.conflict_rule == "newest":
@@ -42,7 +39,7 @@ def judge(
     return KeyVerdict(conflicts, repeated={position: rows for position, rows in equal.items() if rows})
 
 
-def refused(connection: duckdb.DuckDBPyConnection, pipeline: Pipeline) -> Iterator[Repeated]:
+def refused(connection: Connection, pipeline: Pipeline) -> Iterator[Repeated]:
     """Yield the refused rows, in order; after `judge`."""
     columns = list(pipeline.columns)
     if pipeline.conflict_rule == "newest":
@@ -58,12 +55,10 @@ def _conflicts(pipeline: Pipeline) -> str:
     return f"SELECT * FROM ({every}) WHERE NOT _same"  # noqa: S608 - our own names
 
 
-def without_replaced(
-    connection: duckdb.DuckDBPyConnection, verdict: KeyVerdict, pipeline: Pipeline, folder: Path
-) -> dict[Path, Path]:
+def without_replaced(connection: Connection, verdict: KeyVerdict, pipeline: Pipeline, folder: Path) -> dict[Path, Path]:
     """Write files of the known rows that stay, for each file of which some are replaced; after `judge`."""
     schema = arrow_schema(snapshot_columns(pipeline))
-    kept = {file: folder / f"kept-{i:06d}" for i, file in enumerate(verdict.displaced)}
+    kept = {Path(file): folder / f"kept-{i:06d}" for i, file in enumerate(verdict.displaced)}
     for file, out in kept.items():
         newest.without_replaced(connection, file, schema, pipeline.key, out)
     return kept

@@ -1,0 +1,280 @@
+"""Take deliveries in on Spark: executors read, judge and write; the rules for keys are the statements that DuckDB runs.
+
+The job reads waiting deliveries and known parts at the site, and writes parts under the names that they have in a
+snapshot, and for each delivery its refused rows. It commits nothing: whoever ordered it checks what it made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import SparkError
+from rempart.flows.distributed import grown, staging
+from rempart.flows.distributed.grown import DISPLACED, FLAG, NEW, PARTITION, STAYS, Grown
+from rempart.flows.distributed.staging import DELIVERY, GOOD, KIND, REFUSED
+from rempart.flows.distributed.world import World
+from rempart.ingestion.content.growth import PART_BYTES, SMALL_PARTS
+from rempart.ingestion.engine import deliveries as engine
+from rempart.ingestion.engine import keys, parts
+from rempart.ingestion.engine.batches import LINE, RAW
+from rempart.ingestion.engine.database import Connection, batches
+from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
+from rempart.ingestion.engine.identity import quote
+from rempart.ingestion.engine.keys import FILE, KeyVerdict, Relations
+from rempart.ingestion.engine.limits import Limits
+from rempart.ingestion.engine.parts import WrittenPart
+from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
+from rempart.ingestion.reading import RefusedRow
+from rempart.ingestion.refused import REASONS, schema, table_of
+from rempart.settings.pipeline import Pipeline
+from rempart.sites.once import keep_file
+from rempart.sites.s3.site import file_sha256
+from rempart.spark import credentials
+from rempart.spark.connection import SparkConnection
+from rempart.spark.definitions import defined
+from rempart.spark.order import InputObject, Made, MadeObject, Order
+from rempart.spark.sites import OpenSite, parquet_rows
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+DELIVERIES, KNOWN, MADE_PART, MADE_REFUSED = "delivery", "known", "part", "refused"
+"""Roles of what an order names, and of what its job made."""
+_AT_A_TIME = 5_000
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What an order says beside its objects.
+
+    `partitions`: of each known part (by its SHA-256) the partition. `retain_until`: day until which parts are kept.
+    """
+
+    limits: Limits
+    partitions: Mapping[str, str]
+    retain_until: str
+    part_bytes: int = PART_BYTES
+    small_parts: int = SMALL_PARTS
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def of(found: Mapping[str, Any]) -> Parameters:
+        """Return the parameters in an order. Raises SparkError."""
+        try:
+            return Parameters(**{**found, "limits": Limits(**found["limits"])})
+        except (KeyError, TypeError) as cause:
+            raise SparkError(
+                f"read the order: its parameters are not those of an ingestion ({type(cause).__name__})",
+                "Order the job by the version of Rempart that runs it.",
+            ) from None
+
+
+def run(order: Order, session: SparkSession, world: World, open_site: OpenSite | None = None) -> Made:
+    """Do the work of an order. `open_site`: opens its site in executors; by default with the job's credentials.
+
+    Raises PipelineError for expectations that cannot be applied, IntegrityError, SparkError.
+    """
+    pipeline, given = defined(order.pipelines, order.pipeline), Parameters.of(order.parameters)
+    opened = open_site or partial(credentials.site_of, order)
+    arrived, known = order.of_role(DELIVERIES), order.of_role(KNOWN)
+    with SparkConnection(session) as kept:
+        typed = kept.keep(staging.staged(session, opened, arrived, pipeline, given.limits))
+        found = _read(typed, len(arrived))
+        world.progress("judged", deliveries=len(found), good=sum(d.good for d in found))
+        rows = _OnSpark(session, typed, known, pipeline, opened)
+        try:
+            taken = engine.decide_with(rows, found, pipeline, given.limits)
+            world.progress("decided", held=len(taken.held))
+            used = any(d.good + d.repeated for i, d in enumerate(taken.deliveries) if i not in taken.held)
+            made = _write(order, rows, given, opened) if used and rows.connection else (Grown(), frozenset[str]())
+            world.progress("written", parts=len(made[0].parts), rows=sum(rows for _, rows, _, _ in made[0].parts))
+            refused = list(_keep_refused(order, world, typed, taken, session))
+        finally:
+            rows.close()
+    return _made(order, taken, *made, refused)
+
+
+@dataclass
+class _OnSpark:
+    """Staged and known rows with the executors, for `decide_with`. `connection`: that of the last decision."""
+
+    session: SparkSession
+    typed: DataFrame
+    parts: Sequence[InputObject]
+    pipeline: Pipeline
+    open_site: OpenSite
+    connection: SparkConnection | None = None
+    verdict: KeyVerdict = field(default_factory=lambda: KeyVerdict({}))
+
+    def opened(self, used: Sequence[StagedDelivery]) -> AbstractContextManager[Connection]:
+        self.close()
+        self.connection = SparkConnection(self.session)
+        self.connection.register("typed", self.typed)
+        if self.parts:
+            self.connection.register("known", self.known_rows(self.parts))
+        return nullcontext(self.connection)
+
+    def known_rows(self, some: Sequence[InputObject]) -> DataFrame:
+        """Return the rows of known parts, with the SHA-256 of their part."""
+        columns = arrow_schema(snapshot_columns(self.pipeline))
+        return parquet_rows(self.session, self.open_site, some, columns, named=FILE)
+
+    def staged(self, used: Mapping[int, StagedDelivery]) -> Relations:
+        names = ", ".join(map(quote, self.pipeline.columns))
+        numbers = ", ".join(map(str, used))
+        return (
+            f"(SELECT {names}, {LINE}, {RAW}, {keys.row_number(DELIVERY)} AS _row FROM typed "  # noqa: S608 - our own names
+            f"WHERE {KIND} = {GOOD} AND {DELIVERY} IN ({numbers}))"
+        )
+
+    def known(self) -> str | None:
+        return "known" if self.parts else None
+
+    def written(self, connection: Connection, verdict: KeyVerdict) -> tuple[Sequence[WrittenPart], Mapping[Path, Path]]:
+        """Remember the verdict: nothing is written before it is known which deliveries are held back."""
+        self.verdict = verdict
+        return (), {}
+
+    def close(self) -> None:
+        if self.connection:
+            self.connection.close()
+        self.connection = None
+
+
+def _read(typed: DataFrame, count: int) -> list[StagedDelivery]:
+    """Return the deliveries as executors judged them. Raises PipelineError."""
+    from dataclasses import replace
+
+    rows = SparkConnection(typed.sparkSession)
+    rows.register("typed", typed)
+    try:
+        summaries = rows.execute(f"SELECT {DELIVERY}, _told FROM typed WHERE {KIND} = {staging.SUMMARY}").fetchall()  # noqa: S608
+        found = staging.told([(int(number), str(text)) for number, text in summaries])
+        chosen = f"SELECT {DELIVERY}, {LINE}, {REASONS}, {RAW} FROM typed WHERE {KIND} = {REFUSED}"  # noqa: S608
+        refused = staging.refused_of(batches(rows, chosen, _AT_A_TIME), count)
+    finally:
+        rows.close()
+    if len(found) != count:
+        raise SparkError("read deliveries on Spark: it told of another number of them", "Run the job again.")
+    return [replace(delivery, refused=some) for delivery, some in zip(found, refused, strict=True)]
+
+
+def _write(order: Order, rows: _OnSpark, given: Parameters, open_site: OpenSite) -> tuple[Grown, frozenset[str]]:
+    """Write the parts of the accepted rows. Return what was made, and which partitions are written as a whole."""
+    connection, pipeline = rows.connection, rows.pipeline
+    if connection is None:
+        return Grown(), frozenset()
+    period, names = parts.period_of(pipeline), ", ".join(map(quote, pipeline.columns))
+    found = connection.execute(f"SELECT DISTINCT {period} AS name FROM {keys.ACCEPTED}").fetchall()  # noqa: S608
+    touched = frozenset(given.partitions[name] for name in rows.verdict.displaced)
+    changed = {str(name) for (name,) in found} | touched
+    before = [part for part in rows.parts if given.partitions[part.sha256] in changed]
+    rewritten = touched | _crowded(before, given)
+    query = f"SELECT {period} AS {PARTITION}, {NEW} AS {FLAG}, {names} FROM {keys.ACCEPTED}"  # noqa: S608
+    if before:
+        connection.register("before", rows.known_rows(before))
+        known = f"SELECT {period} AS {PARTITION}, {{}} AS {FLAG}, {names} FROM before {{}}"  # noqa: S608
+        if rows.verdict.displaced:
+            by = ", ".join(map(quote, pipeline.key))
+            query += f" UNION ALL {known.format(DISPLACED, f'SEMI JOIN replacing USING ({by})')}"
+            query += f" UNION ALL {known.format(STAYS, f'ANTI JOIN replacing USING ({by})')}"
+        else:
+            query += f" UNION ALL {known.format(STAYS, '')}"
+    frame = connection.sql(query).frame
+    made = grown.grown(
+        rows.session, frame, pipeline, open_site, order.output.bucket, rewritten, given.retain_until, given.part_bytes
+    )
+    return made, rewritten
+
+
+def _crowded(before: Sequence[InputObject], given: Parameters) -> frozenset[str]:
+    """Return the partitions that have many small parts: these are written again with the new rows."""
+    small: dict[str, int] = {}
+    for part in before:
+        name = given.partitions[part.sha256]
+        small[name] = small.get(name, 0) + (part.bytes < given.part_bytes // 2)
+    return frozenset(name for name, count in small.items() if count + 1 > given.small_parts)
+
+
+def _keep_refused(
+    order: Order, world: World, typed: DataFrame, taken: engine.TakenIn, session: SparkSession
+) -> Iterator[MadeObject]:
+    """Store the refused rows of each delivery; of one that is held back all of its rows."""
+    import pyarrow.parquet as pq
+
+    for i, delivery in enumerate(taken.deliveries):
+        rows: Sequence[RefusedRow] | HeldRows = delivery.refused
+        if i in taken.held:
+            rows = HeldRows(delivery, partial(_good_rows, typed, i))
+        if not len(rows):
+            continue
+        file = world.work / "refused.parquet"
+        with pq.ParquetWriter(file, schema(), compression="zstd") as writer:
+            for some in _some(rows):
+                writer.write_table(table_of(some))
+        sha256 = file_sha256(file)
+        key, size = order.key(f"refused-{sha256}.parquet"), file.stat().st_size
+        kind = "application/vnd.apache.parquet"
+        kept = {"retain-until": order.parameters["retain_until"]}
+        keep_file(world.site, order.output.bucket, key, file, sha256, metadata=kept, content_type=kind)
+        file.unlink()
+        yield MadeObject(role=MADE_REFUSED, key=key, sha256=sha256, bytes=size, rows=len(rows), facts={"delivery": i})
+
+
+def _some(rows: Sequence[RefusedRow] | HeldRows) -> Iterator[list[RefusedRow]]:
+    from itertools import islice
+
+    waiting = iter(rows)
+    while found := list(islice(waiting, _AT_A_TIME)):
+        yield found
+
+
+def _good_rows(typed: DataFrame, delivery: int) -> Iterator[Any]:
+    """Yield the good rows of a delivery in order of lines."""
+    with SparkConnection(typed.sparkSession) as connection:
+        connection.register("held", typed.drop(KIND, REASONS, "_told"))
+        query = f"SELECT * FROM held WHERE {DELIVERY} = {delivery} ORDER BY {LINE}"  # noqa: S608 - a number
+        for batch in batches(connection, query, _AT_A_TIME):
+            yield batch.drop_columns([DELIVERY])
+
+
+def _made(
+    order: Order, taken: engine.TakenIn, made: Grown, rewritten: frozenset[str], refused: Sequence[MadeObject]
+) -> Made:
+    from rempart.ingestion.snapshots import part_key
+
+    new = [
+        MadeObject(
+            role=MADE_PART,
+            key=part_key(order.pipeline, sha256),
+            sha256=sha256,
+            bytes=size,
+            rows=count,
+            facts={"partition": name},
+        )
+        for name, count, sha256, size in made.parts
+    ]
+    deliveries = [
+        {
+            "good": delivery.good,
+            "judged": delivery.judged,
+            "refused": len(delivery.refused),
+            "fault": delivery.fault,
+            "replaced": delivery.replaced,
+            "repeated": delivery.repeated,
+        }
+        for delivery in taken.deliveries
+    ]
+    contents = {
+        name: {"had": list(made.had[name]), "has": list(made.has[name]), "whole": name in rewritten}
+        for name in sorted(made.has)
+    }
+    facts = {"deliveries": deliveries, "held": sorted(taken.held), "partitions": contents}
+    return Made(made=(*new, *refused), facts=facts)

@@ -1,0 +1,145 @@
+"""Read, type and judge deliveries in executors, one delivery in one task, by the functions that ingestion uses here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import PipelineError
+from rempart.ingestion import isolated, landing
+from rempart.ingestion.engine.batches import LINE
+from rempart.ingestion.engine.deliveries import StagedDelivery
+from rempart.ingestion.engine.limits import Limits
+from rempart.ingestion.engine.staging import staged_schema
+from rempart.ingestion.judging import typed_rows
+from rempart.ingestion.judging.distinct import DistinctValues
+from rempart.ingestion.refused import REASONS, RefusedRows
+from rempart.ingestion.refused import schema as refused_schema
+from rempart.settings.pipeline import Pipeline
+from rempart.sites.spool import spool_folder
+from rempart.spark.order import InputObject
+from rempart.spark.sites import OpenSite, one_task_each, spark_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+DELIVERY, KIND = "_delivery", "_kind"
+"""Columns of staged rows: the position of their delivery, and what a row is."""
+GOOD, REFUSED, SUMMARY = 0, 1, 2
+_TOLD = "_told"
+"""Column of a summary: what is known of a delivery, as JSON."""
+_ROWS = 20_000
+
+
+def staged(
+    session: SparkSession,
+    open_site: OpenSite,
+    deliveries: tuple[InputObject, ...],
+    pipeline: Pipeline,
+    limits: Limits,
+) -> DataFrame:
+    """Return the good and refused rows of deliveries, and one row that tells of each. Nothing is read yet."""
+    stager = _Stager(open_site, deliveries, pipeline, limits)
+    return one_task_each(session, len(deliveries)).mapInArrow(stager, spark_schema(_schema(pipeline)))
+
+
+def told(rows: list[tuple[int, str]]) -> list[StagedDelivery]:
+    """Return the deliveries that summaries (position, text) tell of, in order. Raises PipelineError."""
+    found = []
+    for _, text in sorted(rows):
+        facts = json.loads(text)
+        if error := facts.get("error"):
+            raise PipelineError(*error)
+        found.append(StagedDelivery(Path(), facts["good"], facts["judged"], fault=facts["fault"]))
+    return found
+
+
+def _schema(pipeline: Pipeline) -> pa.Schema:
+    import pyarrow as pa
+
+    more = [(DELIVERY, pa.int32()), (KIND, pa.int8()), (REASONS, pa.list_(pa.string())), (_TOLD, pa.string())]
+    return pa.schema([*staged_schema(pipeline), *(pa.field(name, type_) for name, type_ in more)])
+
+
+@dataclass(frozen=True)
+class _Stager:
+    """Stages the deliveries whose numbers come in."""
+
+    open_site: OpenSite
+    deliveries: tuple[InputObject, ...]
+    pipeline: Pipeline
+    limits: Limits
+
+    def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                with spool_folder() as folder:
+                    yield from self._staged(number, folder)
+
+    def _staged(self, number: int, folder: Path) -> Iterator[Any]:
+        import pyarrow as pa
+
+        delivery, schema = self.deliveries[number], _schema(self.pipeline)
+        file = folder / delivery.sha256
+        landing.fetch(self.open_site(), delivery.bucket, delivery.key, file, delivery.sha256)
+
+        def whole(table: pa.Table, kind: int, text: str | None = None) -> Iterator[Any]:
+            given = {
+                DELIVERY: pa.repeat(pa.scalar(number, pa.int32()), table.num_rows),
+                KIND: pa.repeat(pa.scalar(kind, pa.int8()), table.num_rows),
+                _TOLD: pa.repeat(pa.scalar(text, pa.string()), table.num_rows),
+            }
+            given |= {name: table[name] for name in table.column_names}
+            columns = [
+                given[field.name].cast(field.type) if field.name in given else pa.nulls(table.num_rows, field.type)
+                for field in schema
+            ]
+            nullable = pa.schema([pa.field(field.name, field.type) for field in schema])
+            yield from pa.table(columns, nullable).combine_chunks().to_batches(max_chunksize=_ROWS)
+
+        read = isolated.stage(file, delivery.name, self.pipeline, self.limits, folder / "read")
+        file.unlink()
+        judge = DistinctValues(self.pipeline.expectations)
+        try:
+            (found,) = typed_rows.judged([read], judge, self.limits, folder / "judged", columns=judge.columns)
+        except PipelineError as error:  # the pipeline is wrong: another try of this task would not help
+            facts: dict[str, Any] = {"error": [error.what, error.hint]}
+        else:
+            facts = {"good": found.good, "judged": found.judged, "fault": found.fault}
+            if not found.fault:
+                for table in _good(found):
+                    yield from whole(table, GOOD)
+                yield from whole(found.refused.table, REFUSED)
+        yield from whole(pa.table({LINE: pa.array([0], pa.int64())}), SUMMARY, json.dumps(facts))
+
+
+def _good(delivery: StagedDelivery) -> Iterator[Any]:
+    """Yield the good rows of a delivery on this disk."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    gone = pq.read_table(delivery.left_out)[LINE].combine_chunks() if delivery.left_out else None
+    with pq.ParquetFile(delivery.file) as source:
+        for batch in source.iter_batches(_ROWS):
+            table = pa.Table.from_batches([batch])
+            yield table if gone is None else table.filter(pc.invert(pc.is_in(table[LINE], value_set=gone)))
+
+
+def refused_of(rows: Iterator[Any], count: int) -> list[RefusedRows]:
+    """Return the refused rows of each delivery from batches of staged rows (`DELIVERY`, and the refused columns)."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found: list[list[pa.Table]] = [[] for _ in range(count)]
+    for batch in rows:
+        table = pa.Table.from_batches([batch])
+        for number in pc.unique(table[DELIVERY]).to_pylist():
+            some = table.filter(pc.equal(table[DELIVERY], number)).select(refused_schema().names)
+            found[number].append(some.cast(refused_schema()))
+    empty = refused_schema().empty_table()
+    return [RefusedRows(pa.concat_tables([empty, *tables])).sorted() for tables in found]

@@ -1,0 +1,284 @@
+"""Take new deliveries in on Spark: order a job, check what it made, and go on with it as with DuckDB's work.
+
+The job is not believed: each object is read back by its SHA-256, rows are counted, and the hash of each partition is
+found again from its parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rempart.errors import IngestError, IntegrityError
+from rempart.flows.distributed import ingest as job
+from rempart.flows.distributed.ingest import Parameters
+from rempart.flows.ingestion import ingest_run
+from rempart.flows.ingestion.engines.taken import Taken
+from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
+from rempart.flows.shared.bounded_map import bounded_map
+from rempart.flows.shared.platform import Platform
+from rempart.ingestion import landing, snapshots
+from rempart.ingestion.content import growth
+from rempart.ingestion.deliveries import Refused
+from rempart.ingestion.derived.inputs import is_derived
+from rempart.ingestion.engine.database import opened, parquet
+from rempart.ingestion.engine.deliveries import StagedDelivery
+from rempart.ingestion.engine.identity import by_duckdb
+from rempart.ingestion.landing import Arrival
+from rempart.ingestion.reading import LINE, RAW, RefusedRow
+from rempart.ingestion.refused import REASONS
+from rempart.ingestion.snapshots import Part, PartitionContent, Snapshot
+from rempart.sovereignty.job_permission import JobSite, permitted
+from rempart.spark.definitions import definition
+from rempart.spark.order import InputObject, MadeObject, Order, OutputPlace, Result, code_version
+
+_AGAIN = "Run the ingestion again. If this repeats, set `engine: duckdb` in the pipeline file and report it as a bug."
+_ROWS = 5_000
+_NO_ROWS = hashlib.sha256().hexdigest()
+_LONGEST = timedelta(hours=12)
+"""Time limit of a job."""
+RunJob = Callable[[Order], Result]
+"""Runs a job to its end, or takes the result of one that ended before."""
+
+
+def check(run: IngestionRun, before: Snapshot | None) -> None:
+    """Refuse what Spark does not do yet, before anything is written. Raises IngestError."""
+    name = run.pipeline.name
+    why = None
+    if is_derived(run.pipeline):
+        why = "read a source that is derived from other pipelines"
+    elif run.erased:
+        why = "leave out the rows of erased people, and some were erased"
+    elif before is not None and not growth.has_same_form(before, run.pipeline):
+        why = f"bring the rows of snapshot {before.id} to another schema, key or partition"
+    if why:
+        raise IngestError(
+            f"ingest '{name}': `engine: spark` does not {why} yet. Nothing was ingested",
+            f"Set `engine: duckdb` in {name}.yaml for this run; the snapshots are the same.",
+        )
+
+
+def on_this_machine(platform: Platform, run: IngestionRun) -> RunJob:
+    """Return what runs jobs in processes on this machine."""
+
+    def run_job(ordered: Order) -> Result:
+        from rempart.flows.distributed.local import LocalSpark
+
+        return LocalSpark(run.site, platform.connections, _LONGEST).run(ordered)
+
+    return run_job
+
+
+def take_in(
+    run: IngestionRun,
+    before: Snapshot | None,
+    new: Sequence[Arrival],
+    folder: Path,
+    run_job: RunJob,
+) -> Taken:
+    """Have deliveries judged and their rows written by a job, and store them as received (`folder` has their files).
+
+    Raises IntegrityError if what the job made is not what it tells, and what the job raised.
+    """
+    if not new:
+        return Taken([], [], [], frozenset(), before)
+    ordered = order(run, before, new)
+    result = run_job(ordered)
+    deliveries = [
+        StagedDelivery(
+            folder / arrival.sha256,
+            good=int(facts["good"]),
+            judged=int(facts["judged"]),
+            fault=facts["fault"],
+            replaced=int(facts["replaced"]),
+            repeated=int(facts["repeated"]),
+        )
+        for arrival, facts in zip(new, result.facts["deliveries"], strict=True)
+    ]
+    held = frozenset(int(i) for i in result.facts["held"])
+    refused = _refused(run, result, len(new), folder)
+    _check_counts(run, result, deliveries, held, refused)
+    _keep_raw(run, new, deliveries, folder)
+    delivered = [
+        delivery.good + int(facts["refused"])
+        for delivery, facts in zip(deliveries, result.facts["deliveries"], strict=True)
+    ]
+    return Taken(deliveries, delivered, refused, held, _snapshot(run, before, result, folder))
+
+
+def order(run: IngestionRun, before: Snapshot | None, new: Sequence[Arrival]) -> Order:
+    """Return the order of a job that takes deliveries in. Raises PlacementDenied."""
+    pipeline, config = run.pipeline, run.config
+    known = before.parts if before else ()
+    given = Parameters(
+        ingest_run.limits(config),
+        {part.sha256: part.partition for part in known},
+        run.retain_until("snapshots").isoformat(),
+    )
+    arrived = [
+        InputObject(
+            role=job.DELIVERIES, bucket=run.inbox, key=each.key, sha256=each.sha256, bytes=each.size, name=each.name
+        )
+        for each in new
+    ]
+    parts = [
+        InputObject(role=job.KNOWN, bucket=run.lake, key=part.key, sha256=part.sha256, bytes=part.bytes, rows=part.rows)
+        for part in known
+    ]
+    return Order(
+        do="ingest",
+        pipeline=pipeline.name,
+        classification=pipeline.classification,
+        pipelines={pipeline.name: definition(pipeline)},
+        site=JobSite.of(config, run.site.name),
+        inputs=(*arrived, *parts),
+        output=OutputPlace(bucket=run.lake, prefix=_prefix(pipeline.name)),
+        parameters=given.as_json(),
+        code_version=code_version(),
+        resources=pipeline.spark,
+        permission=permitted(config, pipeline.classification, [run.site.name], on=run.now.date()),
+    )
+
+
+def clear(run: IngestionRun) -> None:
+    """Delete what jobs left beside parts: results, and refused rows, which are in quarantine by now."""
+    for info in list(run.site.list(run.lake, _prefix(run.pipeline.name))):
+        run.site.delete(run.lake, info.key)
+
+
+def _prefix(pipeline: str) -> str:
+    return f"spark/ingest/{pipeline}/"
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Refused rows in a file on this disk, in order of lines."""
+
+    file: Path
+    rows: int
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[RefusedRow]:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.file) as source:
+            for batch in source.iter_batches(_ROWS):
+                for row in batch.to_pylist():
+                    yield RefusedRow(row[LINE], tuple(row[REASONS]), row[RAW] or "")
+
+
+def _refused(run: IngestionRun, result: Result, count: int, folder: Path) -> list[Refused]:
+    """Bring the refused rows of each delivery. Raises IntegrityError for other bytes or another number of rows."""
+    import pyarrow.parquet as pq
+
+    found: list[Refused] = [()] * count
+
+    def bring(made: MadeObject) -> tuple[int, _Stored]:
+        file = folder / f"refused-{made.sha256}"
+        landing.fetch(run.site, run.lake, made.key, file, made.sha256)
+        if pq.read_metadata(file).num_rows != made.rows:
+            raise _untrue(run, "an object of refused rows has another number of rows")
+        return int(made.facts["delivery"]), _Stored(file, made.rows)
+
+    for i, rows in bounded_map(result.of_role(job.MADE_REFUSED), bring, WORKERS):
+        found[i] = rows
+    return found
+
+
+def _check_counts(
+    run: IngestionRun,
+    result: Result,
+    deliveries: Sequence[StagedDelivery],
+    held: frozenset[int],
+    refused: Sequence[Refused],
+) -> None:
+    """Check that each row is in the snapshot, in quarantine, or repeated. Raises IntegrityError."""
+    for i, (delivery, facts) in enumerate(zip(deliveries, result.facts["deliveries"], strict=True)):
+        wanted = int(facts["refused"]) + (delivery.good if i in held else 0)
+        if len(refused[i]) != wanted:
+            raise _untrue(run, f"of delivery {i + 1}, {len(refused[i])} rows are in quarantine, not {wanted}")
+    used = [delivery for i, delivery in enumerate(deliveries) if i not in held]
+    added = sum(delivery.good - delivery.repeated - delivery.replaced for delivery in used)
+    partitions = result.facts["partitions"].values()
+    grew = sum(int(each["has"][0]) - int(each["had"][0]) for each in partitions)
+    if grew != added:
+        raise _untrue(run, f"its parts have {grew} rows more than before, but {added} rows were accepted")
+
+
+def _keep_raw(run: IngestionRun, new: Sequence[Arrival], deliveries: Sequence[StagedDelivery], folder: Path) -> None:
+    """Store the deliveries as received; an unreadable one as long as quarantine is, too."""
+
+    def keep(pair: tuple[Arrival, StagedDelivery]) -> None:
+        arrival, delivery = pair
+        until = run.retain_until("raw")
+        if delivery.fault:
+            until = max(until, run.retain_until("quarantine"))
+        file = folder / arrival.sha256
+        landing.keep(run.site, run.lake, run.pipeline.name, arrival, file, {"retain-until": until.isoformat()})
+        file.unlink()
+
+    for _ in bounded_map(list(zip(new, deliveries, strict=True)), keep, WORKERS):
+        pass
+
+
+def _snapshot(run: IngestionRun, before: Snapshot | None, result: Result, folder: Path) -> Snapshot | None:
+    """Return the snapshot of the known rows and those that the job wrote, each changed partition checked."""
+    told: Mapping[str, Mapping[str, Any]] = result.facts["partitions"]
+    if not told:
+        return before
+    had = growth.by_partition(before.parts if before else ())
+    contents = {content.partition: content for content in (before.partitions if before else ())}
+    new = growth.by_partition(
+        Part(str(made.facts["partition"]), made.key, made.sha256, made.rows, made.bytes)
+        for made in result.of_role(job.MADE_PART)
+    )
+    if not new.keys() <= told.keys():
+        raise _untrue(run, "it made parts of partitions of which it does not tell")
+    for name, facts in sorted(told.items()):
+        known = contents.pop(name, PartitionContent(name, 0, _NO_ROWS))
+        if [known.rows, known.sha256] != list(facts["had"]):
+            raise growth.differing(run.pipeline.name, name)
+        parts = [*(() if facts["whole"] else had.get(name, ())), *new.get(name, ())]
+        rows, sha256 = facts["has"]
+        if parts:
+            found = _content(run, name, parts, folder)
+            if (found.rows, found.sha256) != (rows, sha256):
+                raise _untrue(run, f"the parts of partition {name} do not have the rows that it tells")
+            contents[name] = found
+        elif rows:
+            raise _untrue(run, f"partition {name} has no parts")
+        had[name] = parts
+    return growth.snapshot_of(run.pipeline, before, had, contents, run.now, run.retain_until("snapshots"))
+
+
+def _content(run: IngestionRun, name: str, parts: Sequence[Part], folder: Path) -> PartitionContent:
+    """Bring the parts of one partition from the site and hash their rows. Raises IntegrityError."""
+    place = folder / "checked"
+    place.mkdir()
+    try:
+
+        def bring(part: Part) -> Path:
+            file = place / f"{part.sha256}.parquet"
+            landing.fetch(run.site, run.lake, part.key, file, part.sha256)
+            if file.stat().st_size != part.bytes:
+                raise _untrue(run, f"a part of partition {name} has another size")
+            return file
+
+        files = list(bounded_map(parts, bring, WORKERS))
+        resources, columns = ingest_run.resources(run.config, folder), snapshots.snapshot_columns(run.pipeline)
+        with opened(resources, [place]) as connection:
+            found = by_duckdb(connection, parquet(files), columns, run.pipeline.row_key)
+        return found.content(name)
+    finally:
+        shutil.rmtree(place)
+
+
+def _untrue(run: IngestionRun, why: str) -> IntegrityError:
+    return IntegrityError(f"check what Spark made of deliveries of '{run.pipeline.name}': {why}", _AGAIN)

@@ -1,0 +1,86 @@
+"""Read and write objects of a site in executors. Their rows never pass through the driver.
+
+Executors open the site themselves (`open_site`), so no credential is in a task. An object is read by its SHA-256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rempart.sites.port import Site
+from rempart.spark.order import InputObject
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
+
+OpenSite = Callable[[], Site]
+"""Opens the site of an order in whatever process calls it. It can be sent to executors, and holds no secret."""
+_ROWS = 20_000
+"""Rows of a batch."""
+
+
+def parquet_rows(
+    session: SparkSession,
+    open_site: OpenSite,
+    objects: Sequence[InputObject],
+    schema: pa.Schema,
+    *,
+    named: str | None = None,
+) -> DataFrame:
+    """Return the rows of Parquet objects with the columns of a schema, in any order. One task reads one object.
+
+    `named`: a column with the SHA-256 of a row's object. Reading fails if an object has another SHA-256.
+    """
+    import pyarrow as pa
+
+    whole = schema.append(pa.field(named, pa.string())) if named else schema
+    reader = _Reader(open_site, tuple((each.bucket, each.key, each.sha256) for each in objects), schema, named)
+    return one_task_each(session, len(objects)).mapInArrow(reader, spark_schema(whole))
+
+
+def one_task_each(session: SparkSession, count: int) -> DataFrame:
+    """Return a frame of the numbers below `count`, each in a task of its own."""
+    return session.range(0, count, 1, max(1, count))
+
+
+def spark_schema(schema: pa.Schema) -> StructType:
+    """Return Spark's types of Arrow's columns, all of which may be null."""
+    from pyspark.sql.pandas.types import from_arrow_type
+    from pyspark.sql.types import StructField, StructType
+
+    return StructType([StructField(field.name, from_arrow_type(field.type), True) for field in schema])
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the objects whose numbers come in, as bucket, key and SHA-256."""
+
+    open_site: OpenSite
+    objects: tuple[tuple[str, str, str], ...]
+    schema: Any
+    named: str | None
+
+    def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        site = self.open_site()
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                bucket, key, sha256 = self.objects[number]
+                body = pa.BufferReader(site.read(bucket, key, sha256=sha256))
+                with pq.ParquetFile(body) as file:
+                    for rows in file.iter_batches(_ROWS, columns=self.schema.names):
+                        yield from self._named(pa.Table.from_batches([rows]), sha256)
+
+    def _named(self, rows: Any, sha256: str) -> Iterator[Any]:
+        import pyarrow as pa
+
+        table = rows.select(self.schema.names).cast(self.schema)
+        if self.named:
+            table = table.append_column(self.named, pa.repeat(pa.scalar(sha256), table.num_rows))
+        yield from table.to_batches()

@@ -1,0 +1,244 @@
+"""Ingestion on Spark: the same deliveries give the same snapshots, quarantine and outcomes as with DuckDB."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from rempart.errors import IngestError, IntegrityError, PipelineError
+from rempart.flows.distributed import ingest as job
+from rempart.flows.distributed.world import World
+from rempart.flows.ingestion.ingest import IngestResult, ingest
+from rempart.flows.shared.platform import Platform
+from rempart.ledger.memory import MemoryLedger
+from rempart.replication.continuity import MemoryContinuity
+from rempart.settings import config as configuration
+from rempart.settings.pipeline import ModelPipeline
+from rempart.spark.order import MadeObject, Order, Result
+from tests.spark.shared_site import Manager, SharedSite
+from tests.unit.ingestion.conftest import HEADER, NOW, READINGS, no_connection
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Files = Mapping[str, Sequence[str] | bytes]
+GOOD = ["m1,2026-01-01,1.5,2,base,", "m2,2026-01-01,2.5,,night,a note", "m1,2026-02-01,3,1,base,é"]
+MORE = [
+    "m3,2026-01-02,4,,base,",
+    "m1,2026-01-01,1.5,2,base,",
+    "m2,2026-01-01,9.5,,night,other",
+    "m4,2026-03-01,7,,base,",
+]
+BAD = ["m5,2026-01-01,200,,base,too much", "m6,never,1,,base,", "m7,2026-01-05,1,,base,good", "only,three,fields"]
+
+
+@dataclass
+class House:
+    """A platform whose site other processes reach, and a session."""
+
+    platform: Platform
+    site: SharedSite
+    session: SparkSession
+    folder: Path
+
+    def run(self, pipeline: ModelPipeline, files: Files, run_job: Callable[[Order], Result] | None = None) -> Any:
+        for name, rows in files.items():
+            body = rows if isinstance(rows, bytes) else (HEADER + "".join(f"{row}\n" for row in rows)).encode()
+            self.site.write("landing", f"readings/{name}", body)
+        return ingest(self.platform, pipeline, run_job=run_job or self.job)
+
+    def job(self, order: Order) -> Result:
+        work = self.folder / secrets.token_hex(4)
+        work.mkdir()
+        world = World(self.site, work, lambda stage, **facts: None)
+        made = job.run(Order.model_validate_json(order.to_json()), self.session, world, self.site)
+        assert not list(work.iterdir())
+        assert not self.session.catalog.listTables()
+        told = Result(order_id=order.order_id, status="succeeded", made=made.made, facts=made.facts, decision="0" * 64)
+        return Result.model_validate_json(told.to_json())
+
+    def lake(self) -> dict[str, Any]:
+        """All that a run leaves at the site: parts as rows, since other parts may hold them."""
+        found: dict[str, Any] = {}
+        for info in self.site.list("lake"):
+            body = self.site.read("lake", info.key)
+            if "/parts/" in info.key or "_delta_log" in info.key:
+                continue
+            if info.key.endswith(".parquet"):
+                found[info.key] = pq.read_table(pa.BufferReader(body)).to_pylist()
+            elif info.key.endswith(".json"):
+                found[info.key] = json.loads(body)
+                found[info.key].pop("parts", None)
+            else:
+                found[info.key] = body
+        return found
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the current snapshot, by its manifest."""
+        current = json.loads(self.site.read("lake", "snapshots/readings/current.json"))["id"]
+        parts = json.loads(self.site.read("lake", f"snapshots/readings/{current}.json"))["parts"]
+        tables = [
+            pq.read_table(io.BytesIO(self.site.read("lake", f"snapshots/readings/parts/{part[1]}.parquet")))
+            for part in parts
+        ]
+        assert [table.num_rows for table in tables] == [part[2] for part in parts]
+        return sorted(pa.concat_tables(tables).to_pylist(), key=repr)
+
+
+@pytest.fixture(scope="module")
+def manager() -> Iterator[Manager]:
+    key = secrets.token_bytes(16)
+    with Manager(authkey=key) as started:
+        started.key = key  # type: ignore[attr-defined]
+        yield started
+
+
+@pytest.fixture
+def house(manager: Manager, spark: SparkSession, tmp_path: Path) -> Callable[[], House]:
+    def make() -> House:
+        site = SharedSite(manager.address, manager.key)  # type: ignore[attr-defined]
+        for bucket in ("landing", "lake"):
+            site.ensure_bucket(bucket, versioned=True)
+        config = configuration.load()
+        platform = Platform(
+            config,
+            no_connection,
+            lambda: NOW,
+            {config.active_site: site},  # type: ignore[dict-item]
+            MemoryLedger(),
+            MemoryContinuity(),
+        )
+        return House(platform, site, spark, tmp_path)
+
+    return make
+
+
+def pipelines(**more: Any) -> tuple[ModelPipeline, ModelPipeline]:
+    declared = yaml.safe_load(READINGS) | more
+    return ModelPipeline.model_validate(declared), ModelPipeline.model_validate(declared | {"engine": "spark"})
+
+
+def facts(result: IngestResult) -> dict[str, Any]:
+    return {name: value for name, value in vars(result).items() if name != "seconds"}
+
+
+RUNS: Sequence[Files] = (
+    {"1.csv": GOOD, "2.csv": [*MORE, *BAD]},
+    {"3.csv": [], "4.csv": b"\x00\x01", "5.csv": ["m1,2026-02-01,8,,night,changed", *GOOD], "6.csv": BAD[:2]},
+    {"7.csv": ["m8,2026-01-03,1,,base,"], "8.csv": [f"n{i:03},2026-01-{i % 28 + 1:02},1,,base," for i in range(99)]},
+)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {},
+        {"on_conflict": "newest"},
+        {"on_conflict": "newest", "version_by": "kwh", "max_quarantined": 0.3},
+        {"partition_every": "day", "max_quarantined": 0.5},
+    ],
+    ids=["refuse", "newest", "newest by version, held back", "days, held back"],
+)
+def test_both_engines_leave_the_same(house: Callable[[], House], rule: Mapping[str, Any]) -> None:
+    duckdb, spark = pipelines(**rule)
+    here, there = house(), house()
+    for files in RUNS:
+        assert facts(there.run(spark, files)) == facts(here.run(duckdb, files))
+        assert there.lake() == here.lake()
+        assert there.rows() == here.rows()
+        assert not list(there.site.list("landing"))
+    told = [[record.body for record in each.platform.ledger.find("deliveries", "readings")] for each in (here, there)]
+    assert told[0] == told[1]
+
+
+def test_small_parts_become_one(house: Callable[[], House]) -> None:
+    duckdb, spark = pipelines()
+    here, there = house(), house()
+    for i in range(11):
+        files = {f"{i}.csv": [f"m{i},2026-01-01,1,,base,"]}
+        if i in (0, 9):
+            files |= {"other.csv": [f"m{i},2026-02-01,1,,base,"]}
+        there.run(spark if i in (0, 8, 9) else duckdb, files)
+        here.run(duckdb, files)
+    assert there.rows() == here.rows() and len(there.rows()) == 13
+
+
+def test_an_expectation_that_cannot_be_applied_is_said_by_its_own_error(house: Callable[[], House]) -> None:
+    wrong = {
+        "expect": "expect_column_values_to_match_json_schema",
+        "column": "note",
+        "json_schema": {"type": 3},
+        "reason": "x",
+    }
+    _, spark = pipelines(expectations=[wrong])
+    with pytest.raises(PipelineError):
+        house().run(spark, {"1.csv": ["m1,2026-01-01,1,,base,{}"]})
+
+
+def changed(result: Result, **more: Any) -> Result:
+    return Result.model_validate(result.model_dump() | more)
+
+
+def fewer_rows(house: House, result: Result) -> Result:
+    """The job stored a part without a row, and tells the hash of all rows."""
+    (part,) = result.of_role("part")
+    table = pq.read_table(io.BytesIO(house.site.read("lake", part.key)))
+    sink = io.BytesIO()
+    pq.write_table(table.slice(1), sink)
+    sha256 = hashlib.sha256(sink.getvalue()).hexdigest()
+    key = f"snapshots/readings/parts/{sha256}.parquet"
+    house.site.write("lake", key, sink.getvalue())
+    other = MadeObject(
+        role="part", key=key, sha256=sha256, bytes=len(sink.getvalue()), rows=part.rows, facts=dict(part.facts)
+    )
+    return changed(result, made=(other, *result.of_role("refused")))
+
+
+def other_bytes(house: House, result: Result) -> Result:
+    (part,) = result.of_role("part")
+    house.site.write("lake", part.key, b"other bytes")
+    return result
+
+
+def lost_refusals(house: House, result: Result) -> Result:
+    return changed(result, made=result.of_role("part"))
+
+
+def fewer_accepted(house: House, result: Result) -> Result:
+    told = dict(result.facts)
+    told["deliveries"] = [{**told["deliveries"][0], "good": 9}]
+    return changed(result, facts=told)
+
+
+@pytest.mark.parametrize("lie", [fewer_rows, other_bytes, lost_refusals, fewer_accepted])
+def test_a_job_is_not_believed(house: Callable[[], House], lie: Callable[[House, Result], Result]) -> None:
+    _, spark = pipelines()
+    one = house()
+    with pytest.raises(IntegrityError):
+        one.run(spark, {"1.csv": [*GOOD[:2], "m9,2026-01-09,1,x,base,"]}, lambda order: lie(one, one.job(order)))
+    assert "snapshots/readings/current.json" not in one.lake()
+    assert [info.key for info in one.site.list("landing")] == ["readings/1.csv"]
+
+
+def test_what_spark_does_not_do_yet_is_refused_before_anything_is_written(house: Callable[[], House]) -> None:
+    duckdb, _ = pipelines()
+    one = house()
+    one.run(duckdb, {"1.csv": GOOD})
+    before = one.lake()
+    declared = yaml.safe_load(READINGS) | {"engine": "spark"}
+    declared["schema"]["more"] = {"type": "string", "known": "read", "nullable": True}
+    with pytest.raises(IngestError) as refused:
+        one.run(ModelPipeline.model_validate(declared), {"2.csv": MORE})
+    assert "engine: duckdb" in refused.value.hint
+    assert one.lake() == before
