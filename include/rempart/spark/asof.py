@@ -15,6 +15,8 @@ from sqlglot import exp
 from rempart.errors import SparkError
 
 _MOMENT, _SIDE, _APART, _BOTH, _KNOWN = "_moment", "_side", "_apart", "_both", "_known"
+HASH, STRUCT = "spark_hash", "spark_struct"
+"""Names of functions of Spark in a tree that is still in DuckDB's dialect, which has others of their names."""
 _FRAME = {"kind": "ROWS", "start": "UNBOUNDED", "start_side": "PRECEDING", "end": "CURRENT ROW"}
 
 
@@ -72,7 +74,7 @@ def _joined(
     keys = [f"_key_{number}" for number in range(len(condition.keys))]
     # rows that find nothing are spread over tasks, as there may be many
     nothing: exp.Expr = exp.or_(*(exp.Is(this=key.copy(), expression=exp.Null()) for key, _ in condition.keys))
-    apart = exp.Case(ifs=[exp.If(this=nothing, true=exp.func("hash", condition.moments[0].copy()))])
+    apart = exp.Case(ifs=[exp.If(this=nothing, true=exp.Anonymous(this=HASH, expressions=[condition.moments[0].copy()]))])
     asked = exp.select(
         *(_as(_column(struct) if struct else _struct(name), name) for name, struct in relations),
         *(_as(left.copy(), key) for key, (left, _) in zip(keys, condition.keys, strict=True)),
@@ -181,7 +183,7 @@ def _column(name: str) -> exp.Column:
 
 
 def _struct(relation: str) -> exp.Expr:
-    return exp.Anonymous(this="struct", expressions=[exp.Column(this=exp.Star(), table=_name(relation))])
+    return exp.Anonymous(this=STRUCT, expressions=[exp.Column(this=exp.Star(), table=_name(relation))])
 
 
 def _as(made: exp.Expr, name: str) -> exp.Alias:

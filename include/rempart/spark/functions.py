@@ -1,18 +1,19 @@
 """Write functions, instants and casts of the features' SQL for Spark, where the same text would mean something else.
 
-A timestamp of a clock and an instant are one type of Spark, whose session is in UTC: `AT TIME ZONE` is a function of
-the one or of the other, which the text tells. Decimals stay decimals; a product of `numeric_mul` is one of floats, as
-in DuckDB. docs/adr/0145-engine.md
+A time of a clock is a TIMESTAMP_NTZ there and an instant a TIMESTAMP, and the session is in UTC. `AT TIME ZONE` is a
+function of the one or of the other, which the text tells. Decimals stay decimals; a product of `numeric_mul` is one of
+floats, as in DuckDB. Importing this module lets `dialect` write them. docs/adr/0145-engine.md
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from sqlglot import exp
 
 from rempart.errors import SparkError
+from rempart.spark import asof, dialect
+from rempart.spark.dialect import function, rewrite
 
 _LARGEST_PART = float(1 << 52)
 """A float of this size or more is a whole number."""
@@ -26,33 +27,12 @@ _FIELDS = {
     "EPOCH": "unix_seconds",
 }
 """Spark's function of each part of a time that EXTRACT names."""
+_SAME = """
+Abs Avg Distinct DPipe Filter Greatest IgnoreNulls Kwarg LastValue Lead Least Ln Log LogicalOr Mod Nullif PropertyEQ Rank
+Sqrt StddevPop WindowSpec With
+""".split()
+"""Kinds of nodes that mean the same in both; names of arguments are only known where their function is."""
 _UNITS = ("days", "hours", "mins", "secs")
-MADE = frozenset(
-    (
-        *_FIELDS.values(),
-        *("unix_micros", "pmod", "weekday", "make_dt_interval", "to_utc_timestamp", "from_utc_timestamp"),
-        *("date_format", "shiftleft", "shiftright", "range", "floor", "ceil", "abs", "hash", "struct"),
-    )
-)
-"""Functions of Spark that the rewritten tree calls."""
-
-
-def rewrite(tree: exp.Expr) -> exp.Expr:
-    """Return the tree of a statement in which what differs is written for Spark. Raises SparkError. Pure."""
-    return _rewritten(tree.copy())
-
-
-def _rewritten(node: Any) -> Any:
-    """Return what stands for a node whose parts were rewritten before it."""
-    for name, value in list(node.args.items()):
-        if isinstance(value, list):
-            node.set(name, [_rewritten(each) if isinstance(each, exp.Expr) else each for each in value])
-        elif isinstance(value, exp.Expr):
-            node.set(name, _rewritten(value))
-    change = _CHANGES.get(type(node).__name__)
-    return node if change is None else change(node)
-
-
 def call(name: str, *arguments: Any) -> exp.Expr:
     """Return a call of one of Spark's functions."""
     return exp.Anonymous(this=name, expressions=[_value(each) for each in arguments])
@@ -67,19 +47,20 @@ def is_local(made: exp.Expr) -> bool:
     while isinstance(made, (exp.Paren, exp.Add, exp.Sub)):
         made = made.this
     if isinstance(made, exp.Cast):
-        return bool(made.to.this == exp.DType.TIMESTAMP)
-    return isinstance(made, exp.Anonymous) and made.name.lower() == "from_utc_timestamp"
+        return made.to.this in (exp.DType.TIMESTAMP, exp.DType.TIMESTAMPNTZ)
+    return False
 
 
+@rewrite("AtTimeZone")
 def _at_time_zone(node: exp.AtTimeZone) -> exp.Expr:
     when, zone, is_utc = node.this, node.args["zone"], node.args["zone"].name == "UTC"
     if not is_local(when):
-        return exp.cast(when, "timestamp") if is_utc else call("from_utc_timestamp", when, zone)
-    if is_utc:
-        return exp.cast(when, "timestamptz")
-    return call("to_utc_timestamp", when, zone)
+        return exp.cast(when if is_utc else call("from_utc_timestamp", when, zone), exp.DType.TIMESTAMPNTZ)
+    instant = exp.cast(when, exp.DType.TIMESTAMPTZ)
+    return instant if is_utc else call("to_utc_timestamp", instant, zone)
 
 
+@rewrite("Extract")
 def _extract(node: exp.Extract) -> exp.Expr:
     part, when = node.name.upper(), node.expression
     if part == "MICROSECONDS":  # with the seconds of its minute
@@ -91,6 +72,8 @@ def _extract(node: exp.Extract) -> exp.Expr:
     return call(_FIELDS[part], when)
 
 
+@rewrite("MakeInterval")
+@function("make_interval")
 def _interval_of(node: Any) -> exp.Expr:
     """Write `make_interval(hours => 2)`: an exact span of time."""
     given: dict[str, Any] = {}
@@ -106,6 +89,7 @@ def _span(days: Any, hours: Any, minutes: Any, seconds: Any) -> exp.Expr:
     return call("make_dt_interval", *whole, exp.cast(_value(seconds), "decimal(18, 6)"))
 
 
+@rewrite("Interval")
 def _interval(node: exp.Interval) -> exp.Expr:
     """Write `interval '1 day'`, and `'05:30:00'::interval`."""
     unit, number = str(node.args.get("unit") or "").upper().rstrip("S"), node.this.name if node.this else ""
@@ -117,6 +101,7 @@ def _interval(node: exp.Interval) -> exp.Expr:
     return _span(*parts)
 
 
+@rewrite("Cast")
 def _cast(node: exp.Cast) -> exp.Expr:
     if node.to.this != exp.DType.INTERVAL:
         return node
@@ -127,33 +112,31 @@ def _cast(node: exp.Cast) -> exp.Expr:
     return _span(0, int(hours), int(minutes), int(seconds))
 
 
-def _function(node: exp.Anonymous) -> exp.Expr:
-    """Write a function that sqlglot does not know."""
-    name, given = node.name.lower(), node.expressions
-    match name, len(given):
-        case "numeric_mul", 2:
-            first, second = (exp.cast(each, "double") for each in given)
-            return exp.Paren(this=exp.Mul(this=first, expression=second))
-        case "to_char", 2:
-            return _iso(given[0])
-        case "to_seconds", 1:
-            return _span(0, 0, 0, given[0])
-        case "isfinite", 1:
-            return _is_finite(given[0])
-        case "make_interval", _:
-            return _interval_of(node)
-    return node
+@function("numeric_mul")
+def _product(node: Any) -> exp.Expr:
+    first, second = (exp.cast(each, "double") for each in node.expressions)
+    return exp.Paren(this=exp.Mul(this=first, expression=second))
 
 
-def _iso(when: exp.Expr) -> exp.Expr:
+@rewrite("ToChar")
+@function("to_char")
+def _iso(node: Any) -> exp.Expr:
+    when = node.expressions[0] if isinstance(node, exp.Anonymous) else node.this
     return call("date_format", when, exp.Literal.string("yyyy-MM-dd'T'HH:mm:ss.SSSSSS'Z'"))
 
 
-def _is_finite(value: exp.Expr) -> exp.Expr:
-    # NaN is the largest number there
-    return exp.Paren(this=exp.LT(this=exp.Abs(this=value), expression=exp.cast(exp.Literal.string("Infinity"), "double")))
+@function("to_seconds")
+def _seconds(node: Any) -> exp.Expr:
+    return _span(0, 0, 0, node.expressions[0])
 
 
+@function("isfinite")
+def _is_finite(node: Any) -> exp.Expr:
+    size, infinite = exp.Abs(this=node.expressions[0]), exp.cast(exp.Literal.string("Infinity"), "double")
+    return exp.Paren(this=exp.LT(this=size, expression=infinite))  # NaN is the largest number there
+
+
+@rewrite("Floor", "Ceil")
 def _whole(node: Any) -> exp.Expr:
     """Write `floor` and `ceil` of a float, which give a whole number there: a float again, however large."""
     value = node.this
@@ -162,12 +145,14 @@ def _whole(node: Any) -> exp.Expr:
     return exp.Case(ifs=[exp.If(this=small, true=made)], default=exp.cast(value.copy(), "double"))
 
 
+@rewrite("Div")
 def _divided(node: exp.Div) -> exp.Expr:
     """Write a division, which is one of floats in DuckDB."""
     first, second = (exp.cast(exp.Paren(this=each), "double") for each in (node.this, node.expression))
     return exp.Div(this=first, expression=second, typed=False, safe=False)
 
 
+@rewrite("GenerateSeries")
 def _series(node: Any) -> exp.Expr:
     first, last = node.args["start"], node.args["end"]
     if node.args.get("step") is not None and node.args["step"].name != "1":
@@ -175,18 +160,39 @@ def _series(node: Any) -> exp.Expr:
     return call("range", first, exp.Add(this=last, expression=exp.Literal.number(1)))
 
 
-def _shift(name: str) -> Callable[[Any], exp.Expr]:
-    def shifted(node: Any) -> exp.Expr:
-        return call(name, node.this.unnest(), exp.cast(node.expression, "int"))
+@rewrite("BitwiseLeftShift", "BitwiseRightShift")
+def _shifted(node: Any) -> exp.Expr:
+    name = "shiftleft" if isinstance(node, exp.BitwiseLeftShift) else "shiftright"
+    return call(name, node.this.unnest(), exp.cast(node.expression, "int"))
 
-    return shifted
+
+@rewrite("Collate")
+def _by_code_points(node: Any) -> exp.Expr:
+    if node.expression.name != "C":
+        raise _unknown("a collation of words")
+    value: exp.Expr = node.this
+    return value
 
 
+@rewrite("Exists")
+def _exists(node: Any) -> Any:
+    """Leave EXISTS in a condition of rows, where it may name outer columns."""
+    around = node.find_ancestor(exp.Where, exp.Select)
+    return node if isinstance(around, exp.Where) else dialect.counted(node)
+
+
+@rewrite(*_SAME)
+def _same(node: Any) -> Any:
+    return node
+
+
+@rewrite("ByteString")
 def _plain_text(node: Any) -> exp.Expr:
     """Write `E'...'` as the text that it means."""
     return exp.Literal.string(node.name)
 
 
+@rewrite("Select")
 def _distinct_on(select: exp.Select) -> exp.Expr:
     """Write `SELECT DISTINCT ON (keys) ... ORDER BY`: the first row of each key by a number in that order."""
     distinct, order = select.args.get("distinct"), select.args.get("order")
@@ -203,27 +209,13 @@ def _distinct_on(select: exp.Select) -> exp.Expr:
     return exp.select(star).from_(inner).where(exp.EQ(this=nth, expression=exp.Literal.number(1)))
 
 
-_CHANGES: dict[str, Callable[[Any], exp.Expr]] = {
-    "AtTimeZone": _at_time_zone,
-    "Extract": _extract,
-    "MakeInterval": _interval_of,
-    "Interval": _interval,
-    "Cast": _cast,
-    "Anonymous": _function,
-    "Floor": _whole,
-    "Ceil": _whole,
-    "Div": _divided,
-    "GenerateSeries": _series,
-    "BitwiseLeftShift": _shift("shiftleft"),
-    "BitwiseRightShift": _shift("shiftright"),
-    "ByteString": _plain_text,
-    "Collate": lambda node: node.this,
-    "Select": _distinct_on,
-}
-
-
 def _unknown(what: str) -> SparkError:
     return SparkError(
         f"write SQL for Spark: {what} has no translation",
         "Report this as a bug, and set `engine: duckdb` in the pipeline file until then.",
     )
+
+
+dialect.forms.append(asof.rewrite)
+dialect.name_in_spark(asof.HASH, "hash")
+dialect.name_in_spark(asof.STRUCT, "struct")
