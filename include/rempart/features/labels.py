@@ -57,13 +57,17 @@ def _raw(pipeline: ModelPipeline, feed: LabelFeed) -> tables.Columns:
     ]
 
 
+def delivered(pipeline: ModelPipeline, feed: LabelFeed) -> list[str]:
+    """Return the columns of the label pipeline that become those of `received_columns`, in their order."""
+    assert pipeline.prediction.from_ is not None  # noqa: S101 - it has a feed
+    return [*feed.key, pipeline.prediction.target, pipeline.prediction.from_.known_at]
+
+
 def renamed(pipeline: ModelPipeline, labels: Received) -> pa.RecordBatchReader:
     """Return a reader of the received labels with the columns of `received_columns`."""
     import pyarrow as pa
 
-    assert pipeline.prediction.from_ is not None  # noqa: S101 - it has a feed
-    taken = [*labels.feed.key, pipeline.prediction.target, pipeline.prediction.from_.known_at]
-    names = [*pipeline.key, pipeline.prediction.target, KNOWN_AT]
+    taken, names = delivered(pipeline, labels.feed), [name for name, _ in received_columns(pipeline, labels.feed)]
     schema = pa.schema(
         [(name, labels.rows.schema.field(column).type) for name, column in zip(names, taken, strict=True)]
     )

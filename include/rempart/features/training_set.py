@@ -14,7 +14,7 @@ from rempart.errors import FeatureError, LabelsMissing
 from rempart.features import labels, offline, repository, tables
 from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.expressions import across
-from rempart.features.label_feed import LabelsUsed, feed_of
+from rempart.features.label_feed import LabelFeed, LabelsUsed, feed_of
 from rempart.features.plan import DAY, LAST_ROW_AT, SQL_TYPES, view_tables
 from rempart.features.used import sources
 from rempart.settings.evaluation.splits import split_columns
@@ -203,10 +203,13 @@ class _Blocks(io.RawIOBase):
         return whole[:wanted]
 
 
-def kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:
-    """Return the columns of the training set in order, with their Arrow types."""
+def kinds(pipeline: ModelPipeline, feed: LabelFeed | None = None) -> dict[str, pa.DataType]:
+    """Return the columns of the training set in order, with their Arrow types.
+
+    `feed`: that of the labels, which is searched in the project's files without it.
+    """
     declared = {**dict(tables.rows_columns(pipeline)), labels.KNOWN_AT: "timestamptz"}
-    if feed := feed_of(pipeline):
+    if feed := feed or feed_of(pipeline):
         declared |= dict(labels.columns(pipeline, feed))
     declared |= {f"{view.view}__{name}": kind for view in view_tables(pipeline) for name, kind in view.features.items()}
     declared |= {across.feature(name): SQL_TYPES[made.type] for name, made in pipeline.across().items()}
@@ -229,7 +232,7 @@ def arrow_type(kind: str) -> pa.DataType:
     return arrow[kind]
 
 
-def stored_kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:
+def stored_kinds(pipeline: ModelPipeline, feed: LabelFeed | None = None) -> dict[str, pa.DataType]:
     """Return `kinds` as the join gives them: the tick of an entity's last row in place of the time since then.
 
     Expressions over several views are not there yet.
@@ -242,7 +245,7 @@ def stored_kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:
     computed = {across.feature(name) for name in pipeline.expressions}
     return {
         ages.get(name, name): pa.int64() if name in ages else kind
-        for name, kind in kinds(pipeline).items()
+        for name, kind in kinds(pipeline, feed).items()
         if name not in computed
     }
 

@@ -80,7 +80,7 @@ def _select_used(source: ModelPipeline, table: ViewTable) -> sql.Composed:
     view, columns = source.features[table.view], tables.names(column for column, _ in tables.view_columns(table))
     rows, version = sql.SQL("{}").format(tables.name(rows_table(source))), versions.version_of(source)
     if not isinstance(view, RowView):
-        made: sql.Composable = sql.SQL("TABLE {}").format(tables.name(table.table))
+        made: sql.Composable = sql.SQL("SELECT * FROM {}").format(tables.name(table.table))
         column = versions.known_by(source)
         is_later = column is not None and (version is None or source.columns[column].type == "date")
         if is_later and isinstance(view, TrailingView):

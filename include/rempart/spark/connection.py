@@ -10,7 +10,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rempart.spark import dialect
+from rempart.spark import (
+    dialect,
+    functions,  # noqa: F401 - it adds its rewrites to the dialect
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -35,15 +38,28 @@ class SparkConnection:
         frame.createOrReplaceTempView(name)
         self._views.append(name)
 
+    def unregister(self, name: str) -> None:
+        """Forget a view. Tables that were made of it stay."""
+        self.session.catalog.dropTempView(name)
+
     def execute(self, query: str, /) -> SparkRows:
         """Run a statement. Raises SparkError for one that has no translation."""
-        found = dialect.statement(query)
+        *parts, found = dialect.statements(query)
+        held = []
+        for part in parts:
+            held.append(self._persisted(self.session.sql(part.query)))
+            held[-1].createOrReplaceTempView(part.name)
         frame = self.session.sql(found.query)
         if found.kind == "query":
+            self._kept += held
             return SparkRows(frame)
         if found.kind == "table":
             frame = self.keep(frame)
+            if held:
+                frame.count()  # so that its parts can go
         self.register(found.name, frame)
+        for each in held:
+            each.unpersist()
         return SparkRows(frame.limit(0))
 
     def sql(self, query: str, /) -> SparkRows:
@@ -52,11 +68,14 @@ class SparkConnection:
 
     def keep(self, frame: DataFrame) -> DataFrame:
         """Compute the rows of a frame once, at first use. They stay with the executors until `close`."""
-        from pyspark import StorageLevel
-
-        kept = frame.persist(StorageLevel.MEMORY_AND_DISK)
+        kept = self._persisted(frame)
         self._kept.append(kept)
         return kept
+
+    def _persisted(self, frame: DataFrame) -> DataFrame:
+        from pyspark import StorageLevel
+
+        return frame.persist(StorageLevel.MEMORY_AND_DISK)
 
     def close(self) -> None:
         """Drop the tables and views."""

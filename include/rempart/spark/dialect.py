@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from rempart.errors import SparkError
+from rempart.spark import materialized
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -26,7 +27,9 @@ BitwiseOr BitwiseAnd BitwiseLeftShift BitwiseRightShift
 """
 """Kinds of nodes that mean the same in both, as sqlglot writes them."""
 _PLAIN = frozenset(_KINDS.split())
-_TYPES = frozenset({"BIGINT", "INT", "TINYINT", "VARCHAR", "TEXT", "DOUBLE", "BOOLEAN", "DATE", "TIMESTAMP", "DECIMAL"})
+_TYPES = frozenset(
+    "BIGINT INT TINYINT VARCHAR TEXT DOUBLE BOOLEAN DATE TIMESTAMP TIMESTAMPNTZ TIMESTAMPTZ DECIMAL INTERVAL".split()
+)
 _NAMES: dict[str, str] = {
     "strlen": "octet_length",  # bytes of UTF-8
     "epoch_us": "unix_micros",
@@ -34,6 +37,8 @@ _NAMES: dict[str, str] = {
 """Functions that sqlglot does not know, with their name in Spark; all of them take one argument."""
 rewrites: dict[str, Rewrite] = {}
 """What stands for a kind of node in Spark, by the name of its class. Modules of this room add theirs."""
+_functions: dict[str, Rewrite] = {}
+"""What stands for a function that sqlglot does not know, by its name."""
 forms: list[Rewrite] = []
 """What writes a whole query in another form first, such as a join that Spark does not have."""
 
@@ -58,14 +63,33 @@ def rewrite(*kinds: str) -> Callable[[Rewrite], Rewrite]:
     return register
 
 
+def function(name: str) -> Callable[[Rewrite], Rewrite]:
+    """Register a function that returns what stands for calls of a name that sqlglot does not know."""
+
+    def register(change: Rewrite) -> Rewrite:
+        _functions[name] = change
+        return change
+
+    return register
+
+
 def name_in_spark(name: str, spark: str) -> None:
     """Allow a function of one argument that sqlglot does not know."""
     _NAMES[name] = spark
 
 
-@lru_cache(maxsize=512)
 def statement(text: str) -> Statement:
-    """Return a statement for Spark. Raises SparkError for one that has no known translation."""
+    """Return a statement for Spark, which has no parts. Raises SparkError for one that has no known translation."""
+    (found,) = statements(text)
+    return found
+
+
+@lru_cache(maxsize=512)
+def statements(text: str) -> tuple[Statement, ...]:
+    """Return the statements for Spark that do what one does: before it the tables of its MATERIALIZED parts.
+
+    Raises SparkError for one that has no known translation.
+    """
     import sqlglot
     from sqlglot import exp
     from sqlglot.errors import SqlglotError
@@ -80,7 +104,9 @@ def statement(text: str) -> Statement:
         kind, name, tree = _created(tree)
     if not isinstance(tree, exp.Query):
         raise _unknown(type(tree).__name__, "only queries, tables and views are")
-    return Statement(kind, written(tree), name)
+    parts = materialized.parts(tree, "_part")
+    before = [Statement("table", written(query), part) for part, query in parts.relations]
+    return (*before, Statement(kind, written(parts.query), name))
 
 
 def written(tree: exp.Expression) -> str:
@@ -125,6 +151,8 @@ def _created(tree: Any) -> tuple[Literal["table", "view"], str, Any]:
 def _function(node: Any) -> Any:
     from sqlglot import exp
 
+    if (change := _functions.get(str(node.this).lower())) is not None:
+        return change(node)
     name = _NAMES.get(str(node.this).lower())
     if name is None or len(node.expressions) != 1:
         raise _unknown(f"function {str(node.this)[:40]}", "it is not listed")
@@ -144,7 +172,7 @@ def _time(node: Any) -> Any:
 
 
 @rewrite("Exists")
-def _exists(node: Any) -> Any:
+def counted(node: Any) -> Any:
     """Count instead: Spark takes EXISTS in a condition only. A query that names outer columns is refused by Spark."""
     from sqlglot import exp
 

@@ -72,7 +72,6 @@ def fixed(work: Path) -> dict[str, str]:
         "spark.network.timeout": "120s",
         # messages quote no value
         "spark.sql.maxPlanStringLength": "0",
-        "spark.sql.error.messageFormat": "MINIMAL",
         "spark.python.worker.faulthandler.enabled": "false",
         "spark.driver.extraJavaOptions": f"{_JAVA} -Djava.io.tmpdir={work / 'tmp'}",
         "spark.executor.extraJavaOptions": f"{_JAVA} -Djava.io.tmpdir={work / 'tmp'}",

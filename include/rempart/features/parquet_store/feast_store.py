@@ -31,12 +31,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ParquetOfflineStoreConfig(FeastConfigBaseModel):
-    """The scratch folder with the rows and views of a snapshot; DuckDB's memory in MiB, and its threads."""
+    """The scratch folder with the rows and views of a snapshot; DuckDB's memory in MiB, and its threads.
+
+    Without `rows` there is no such folder: a job then tells its `views`, for an engine that has the rows elsewhere.
+    """
 
     type: Literal[_NAME] = _NAME  # type: ignore[valid-type] # a constant, which mypy does not follow
-    folder: str
+    folder: str = ""
     memory: int = 512
     threads: int = 2
+    rows: bool = True
 
     @property
     def scratch(self) -> scratch.ScratchDatabase:
@@ -59,6 +63,8 @@ class ParquetOfflineStore(OfflineStore):
                 "join features: this store needs rows with their moments",
                 "Pass `entity_df`. A span of time, or a filter of created timestamps, is for `postgresql`.",
             )
+        if not request.config.offline_store.rows:
+            return _described(request)
         place = request.config.offline_store.scratch
         query = entities if isinstance(entities, str) else f"SELECT * FROM {_ENTITIES}"  # noqa: S608 - a constant
         with scratch.reopened(place, _DOING) as connection:
@@ -74,6 +80,7 @@ class ParquetOfflineStore(OfflineStore):
             joining.joined(query, columns, moment, shaped),
             entities,
             place,
+            views=tuple(views),
             full_feature_names=full_names,
             on_demand=request.on_demand(),
             metadata=request.metadata(columns, moment, first, last),
@@ -99,11 +106,12 @@ class ParquetRetrievalJob(RetrievalJob):
         entities: Any,
         place: scratch.ScratchDatabase,
         *,
+        views: tuple[joining.JoinedView, ...],
         full_feature_names: bool,
         on_demand: list[Any],
         metadata: RetrievalMetadata,
     ) -> None:
-        self._query, self._entities, self._place = query, entities, place
+        self._query, self._entities, self._place, self.views = query, entities, place, views
         self._full_feature_names, self._on_demand, self._metadata = full_feature_names, on_demand, metadata
 
     def to_sql(self) -> str:
@@ -129,6 +137,24 @@ class ParquetRetrievalJob(RetrievalJob):
     @property
     def metadata(self) -> RetrievalMetadata:
         return self._metadata
+
+
+def _described(request: HistoryRequest) -> ParquetRetrievalJob:
+    """Return a job that tells its views, and reads no row."""
+    columns = dict(request.entity_df.dtypes)
+    moment = request.moment(columns)
+    return ParquetRetrievalJob(
+        "",
+        None,
+        request.config.offline_store.scratch,
+        views=tuple(
+            joining.of_feast(context, full_names=request.full_feature_names)
+            for context in request.contexts((_EPOCH, _EPOCH))
+        ),
+        full_feature_names=request.full_feature_names,
+        on_demand=request.on_demand(),
+        metadata=request.metadata(columns, moment, None, None),
+    )
 
 
 def _register(connection: duckdb.DuckDBPyConnection, entities: Any) -> None:

@@ -1,19 +1,17 @@
-"""The SQL of the point-in-time join in DuckDB. Which form a view's join takes depends on what the view's rows share."""
+"""The SQL of the point-in-time join in DuckDB's dialect. Which form a view's join takes depends on what the view's rows share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from psycopg import sql
 
+from rempart.features.parquet_store.connection import Connection
 from rempart.features.plan import view_tables
 from rempart.features.training_set import learned_fields
 from rempart.settings.pipeline import ModelPipeline
-
-if TYPE_CHECKING:
-    import duckdb
 
 Unique = Literal["entity", "moment", "none"]
 """A view has at most one row of an entity, at most one of an entity and a moment, or any number of rows."""
@@ -63,7 +61,7 @@ def of_pipeline(pipeline: ModelPipeline) -> list[JoinedView]:
     ]
 
 
-def uniqueness(connection: duckdb.DuckDBPyConnection, view: JoinedView) -> Unique:
+def uniqueness(connection: Connection, view: JoinedView) -> Unique:
     """Return what rows of a view can share. Reads all keys of the view."""
     keys = list(map(sql.Identifier, view.keys))
     for found, columns in (("entity", keys), ("moment", [*keys, sql.Identifier(view.moment)])):

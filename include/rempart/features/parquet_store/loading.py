@@ -1,23 +1,23 @@
-"""Load rows, the tables of views, and labels into DuckDB, by the SQL that loads them into PostgreSQL."""
+"""Load rows, the tables of views, and labels into an engine, by the SQL that loads them into PostgreSQL."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rempart.errors import FeatureError
 from rempart.features import labels as label_rows
 from rempart.features import tables
 from rempart.features.label_feed import LabelsUsed
 from rempart.features.labels import Received
+from rempart.features.parquet_store.connection import Connection
 from rempart.features.plan import ViewTable, labels_table, rows_table, view_table, view_tables
 from rempart.features.training_set import no_example
 from rempart.features.views import select_view
 from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
-    import duckdb
     import pyarrow as pa
     from psycopg import sql
 
@@ -35,24 +35,28 @@ class LoadedRows:
 
 
 class UsedRows(NamedTuple):
-    """Rows of a pipeline whose views are used, which are read once, and the id of their snapshot."""
+    """Rows of a pipeline whose views are used, which are read once, and the id of their snapshot.
+
+    `rows`: an Arrow reader, or a relation of the engine.
+    """
 
     source: ModelPipeline
-    rows: pa.RecordBatchReader
+    rows: Any
     snapshot: str
 
 
 def load(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     pipeline: ModelPipeline,
-    rows: pa.RecordBatchReader,
+    rows: Any,
     labels: Received | None,
     *,
     used: Sequence[UsedRows] = (),
     exact: bool = False,
 ) -> LoadedRows:
-    """Create the tables of a pipeline from rows, which are read once, batch by batch, and from labels.
+    """Create the tables of a pipeline from rows, and from labels.
 
+    `rows`: an Arrow reader, which is read once, batch by batch, or a relation of the engine; so are those of `labels`.
     `used`: rows of each pipeline whose views are used. Raises FeatureError if a row has no moment; LabelsMissing if no
     row has a label; what reading the rows raises; InexactSums, only if they must be `exact`.
     """
@@ -74,7 +78,7 @@ def load(
     return LoadedRows(count(connection, f"SELECT count(*) FROM {relation} examples"), labelled)  # noqa: S608
 
 
-def _create_view(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, view: ViewTable) -> None:
+def _create_view(connection: Connection, pipeline: ModelPipeline, view: ViewTable) -> None:
     """Create the table of a view; a row view is one of the rows as they are."""
     columns = ", ".join(f'"{name}"' for name, _ in tables.view_columns(view))
     kind = "VIEW" if pipeline.features[view.view].kind == "row" else "TABLE"
@@ -82,7 +86,7 @@ def _create_view(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline,
     connection.execute(f'CREATE {kind} "{view.table}" AS SELECT * FROM ({selected}) v ({columns})')  # noqa: S608 - names of a checked file
 
 
-def inexact_column(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, views: Iterable[str]) -> str | None:
+def inexact_column(connection: Connection, pipeline: ModelPipeline, views: Iterable[str]) -> str | None:
     """Return a column of which DuckDB's decimals of nine places give no `sum`, `mean` or `std` to six digits, or None.
 
     Only columns of aggregates in these `views` count. It has very small or very large numbers, ones that differ little
@@ -112,7 +116,7 @@ def in_duckdb(query: sql.Composable) -> str:
     return query.as_string(None).replace("::numeric", "::DECIMAL(38, 9)")
 
 
-def count(connection: duckdb.DuckDBPyConnection, query: str) -> int:
+def count(connection: Connection, query: str) -> int:
     """Return the number that is the answer to a query."""
     ((number,),) = connection.execute(query).fetchall()
     return int(number)
@@ -138,22 +142,22 @@ class _Received:
             raise
 
 
-def _read(connection: duckdb.DuckDBPyConnection, rows: pa.RecordBatchReader, statement: str) -> None:
+def _read(connection: Connection, rows: Any, statement: str) -> None:
     """Execute a statement over `received`, which are these rows. Raises what reading them raises."""
-    import duckdb
+    import pyarrow as pa
 
-    received = _Received(rows)
-    connection.register("received", received.reader())
+    received = _Received(rows) if isinstance(rows, pa.RecordBatchReader) else None
+    connection.register("received", received.reader() if received else rows)
     try:
         connection.execute(statement)
-    except duckdb.Error:
-        if received.failure is not None:
+    except Exception:  # the engine's own
+        if received and received.failure is not None:
             raise received.failure from None
         raise
     connection.unregister("received")
 
 
-def _load_rows(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, rows: pa.RecordBatchReader) -> None:
+def _load_rows(connection: Connection, pipeline: ModelPipeline, rows: Any) -> None:
     """Create the table of the rows, with the moment of the prediction."""
     typed = ", ".join(f'"{c}"::{kind} AS "{c}"' for c, kind in tables.rows_columns(pipeline) if c != "event_timestamp")
     moment = in_duckdb(tables.instant(pipeline, pipeline.prediction.at))
@@ -171,15 +175,21 @@ def _load_rows(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, r
         )
 
 
-def _load_labels(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, labels: Received) -> LabelsUsed:
+def _load_labels(connection: Connection, pipeline: ModelPipeline, labels: Received) -> LabelsUsed:
     """Create the table of the labels and return how many rows have one. Raises LabelsMissing."""
-    received = label_rows.received_columns(pipeline, labels.feed)
-    typed = ", ".join(f'"{name}"::{kind} AS "{name}"' for name, kind in received)
+    received = zip(
+        label_rows.received_columns(pipeline, labels.feed), label_rows.delivered(pipeline, labels.feed), strict=True
+    )
+    typed = ", ".join(f'"{column}"::{kind} AS "{name}"' for (name, kind), column in received)
     create = f'CREATE TABLE "{label_rows.RECEIVED}" AS SELECT {typed} FROM received'  # noqa: S608 - names of a checked file
-    _read(connection, label_rows.renamed(pipeline, labels), create)
-    stored = ", ".join(f'"{name}" {kind}' for name, kind in label_rows.columns(pipeline, labels.feed))
-    connection.execute(f'CREATE TABLE "{labels_table(pipeline)}" ({stored})')
-    connection.execute(f'INSERT INTO "{labels_table(pipeline)}" {in_duckdb(label_rows.select(pipeline, labels))}')
+    _read(connection, labels.rows, create)
+    columns = label_rows.columns(pipeline, labels.feed)
+    stored = ", ".join(f'"{name}"::{kind} AS "{name}"' for name, kind in columns)
+    names = ", ".join(f'"{name}"' for name, _ in columns)
+    connection.execute(
+        f'CREATE TABLE "{labels_table(pipeline)}" AS SELECT {stored}'  # noqa: S608 - names of a checked file
+        f" FROM ({in_duckdb(label_rows.select(pipeline, labels))}) l ({names})"
+    )
     counts = label_rows.counts(*connection.execute(in_duckdb(label_rows.select_counts(pipeline))).fetchall())
     used = LabelsUsed(labels.feed.source.name, labels.snapshot or "", counts)
     if not counts.labelled:

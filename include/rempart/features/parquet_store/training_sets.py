@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,10 +12,13 @@ from rempart.features import repository
 from rempart.features.databases import FeatureDatabases
 from rempart.features.labels import Received
 from rempart.features.parquet_store import loading, scratch
+from rempart.features.parquet_store.joining import JoinedView
 from rempart.features.parquet_store.loading import LoadedRows, UsedRows
 from rempart.features.parquet_store.scratch import ScratchDatabase
+from rempart.features.plan import view_tables
 from rempart.features.training_set import (
     TrainingSet,
+    entity_columns,
     entity_query,
     kinds,
     learned_fields,
@@ -94,12 +97,34 @@ def opened(
 def _joining_query(databases: FeatureDatabases, pipeline: ModelPipeline, place: ScratchDatabase) -> str:
     """Return the query that Feast's interface gives for the examples in the scratch database."""
     config = {"type": STORE, "folder": str(place.folder), "memory": place.memory, "threads": place.threads}
+    with _asked(databases, pipeline, config, loading.in_duckdb(entity_query(pipeline))) as job:
+        return str(job.to_sql())
+
+
+def asked_views(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple[JoinedView, ...]:
+    """Return what Feast's interface joins to the rows to learn from, as its registry describes the views.
+
+    An engine that has the rows elsewhere joins them by `joining.joined`. Raises FeatureError, DatabaseUnavailable.
+    """
+    import pandas as pd
+
+    texts = {view.join_key: view.join_type == "text" for view in view_tables(pipeline)}
+    columns = {name: pd.Series(dtype="object" if texts.get(name, True) else "int64") for name in entity_columns(pipeline)}
+    columns["event_timestamp"] = pd.Series(dtype="datetime64[us, UTC]")
+    with _asked(databases, pipeline, {"type": STORE, "rows": False}, pd.DataFrame(columns)) as job:
+        views: tuple[JoinedView, ...] = job.views
+        return views
+
+
+@contextmanager
+def _asked(
+    databases: FeatureDatabases, pipeline: ModelPipeline, config: Mapping[str, Any], entities: Any
+) -> Iterator[Any]:
+    """Provide Feast's job of the features from which the model learns."""
     wanted = [f"{view}:{field}" for view, fields in learned_fields(pipeline).items() for field in fields]
     with repository.feature_store(databases, pipeline, offline_store=config) as store, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pandas only supports SQLAlchemy")
-        entities = loading.in_duckdb(entity_query(pipeline))
-        job = store.get_historical_features(entity_df=entities, features=wanted, full_feature_names=True)
-        return str(job.to_sql())
+        yield store.get_historical_features(entity_df=entities, features=wanted, full_feature_names=True)
 
 
 def ordered(
@@ -111,19 +136,32 @@ def ordered(
     """
     import pyarrow as pa
 
-    names, keys = (
-        ", ".join('"' + name.replace('"', '""') + '"' for name in chosen)
-        for chosen in (stored_kinds(pipeline), pipeline.key)
-    )
-    stored = pa.schema(stored_kinds(pipeline).items())
-    rows: Any = connection.sql(f"SELECT {names} FROM ({joining}) AS joined ORDER BY {keys}").to_arrow_reader(_ROWS)  # noqa: S608
+    wanted = stored_kinds(pipeline)
+    rows: Any = connection.sql(ordered_query(wanted, pipeline.key, joining)).to_arrow_reader(_ROWS)
+    stored = pa.schema(wanted.items())
 
     def batches() -> Iterator[pa.RecordBatch]:
         count = 0
         for batch in rows:
             count += batch.num_rows
-            yield from with_ages(pipeline, pa.Table.from_batches([batch]).cast(stored)).to_batches()
+            yield from finished(pipeline, batch, stored).to_batches()
         if count != expected:
             raise multiplied(pipeline, expected, count)
 
     return pa.RecordBatchReader.from_batches(pa.schema(kinds(pipeline).items()), batches())
+
+
+def ordered_query(columns: Iterable[str], key: Iterable[str], joining: str) -> str:
+    """Return the query of some columns of the joined rows, in order of the key."""
+    names, keys = (", ".join('"' + name.replace('"', '""') + '"' for name in chosen) for chosen in (columns, key))
+    return f"SELECT {names} FROM ({joining}) AS joined ORDER BY {keys}"  # noqa: S608 - names of a checked file
+
+
+def finished(pipeline: ModelPipeline, batch: pa.RecordBatch, stored: pa.Schema) -> pa.Table:
+    """Return joined rows, as an engine gives them, with the columns and types of a training set.
+
+    `stored`: those of `training_set.stored_kinds`.
+    """
+    import pyarrow as pa
+
+    return with_ages(pipeline, pa.Table.from_batches([batch]).cast(stored))

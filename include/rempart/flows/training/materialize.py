@@ -22,6 +22,7 @@ from rempart.features.parquet_store.training_sets import SnapshotRows
 from rempart.features.used import sources
 from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, removals, used_views
+from rempart.flows.shared.loaded_snapshots import LoadedSnapshots
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
 from rempart.ledger.port import Ledger
@@ -162,45 +163,86 @@ def _record(ledger: Ledger, databases: FeatureDatabases, pipeline: ModelPipeline
     ledger.append("materialization", pipeline.name, body)
 
 
-def loaded_content(platform: Platform, pipeline: ModelPipeline) -> SnapshotRows:
-    """Return the rows of the loaded snapshot, its labels, and the rows of pipelines whose views are used, as they stand
-    in the Parquet parts at the active site.
+def loaded_snapshots(platform: Platform, pipeline: ModelPipeline) -> LoadedSnapshots:
+    """Return the snapshots that are loaded; if rows were erased from one, its replacement.
 
-    Each partition is checked against its snapshot's id before its first row. If rows were erased from a snapshot, its
-    replacement is read. Raises FeatureError if nothing was loaded, or a snapshot is gone; InputMissing if a view of
-    another pipeline is not loaded; SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable, BackupError.
+    Raises FeatureError if nothing was loaded, or a snapshot is gone; InputMissing if a view of another pipeline is not
+    loaded; SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable.
     """
     from rempart.ingestion import snapshots
 
     ids = offline.loaded_ids(feature_databases(platform), pipeline)
     site, bucket = platform.active_site(pipeline.classification), platform.config.buckets.lake
-    secrets = erasures.secrets_of(platform)
 
     def read(name: str, loaded: str) -> Snapshot:
         try:
-            return snapshots.read(site, bucket, name, erasures.snapshot_id(platform.ledger, bucket, name, loaded))
+            found = snapshots.read(site, bucket, name, erasures.snapshot_id(platform.ledger, bucket, name, loaded))
         except ObjectMissing as cause:
             raise FeatureError(
                 f"read snapshot {loaded} of '{name}', which is loaded in the feature store: site '{site.name}' has it "
                 "no longer",
                 f"Run materialize_features_{pipeline.name}, then train again.",
             ) from cause
+        derived_run.check_clean(platform.ledger, found)
+        return found
+
+    feed = feed_of(pipeline)
+    return LoadedSnapshots(
+        read(pipeline.name, ids.rows),
+        feed,
+        read(feed.source.name, ids.labels) if feed and ids.labels else None,
+        {name: read(name, ids.used[name]) for name in sources.sources(pipeline)},
+    )
+
+
+def loaded_content(
+    platform: Platform, pipeline: ModelPipeline, loaded: LoadedSnapshots | None = None
+) -> SnapshotRows:
+    """Return the rows of the loaded snapshot, its labels, and the rows of pipelines whose views are used, as they stand
+    in the Parquet parts at the active site.
+
+    Each partition is checked against its snapshot's id before its first row. Raises the errors of `loaded_snapshots`,
+    BackupError.
+    """
+    from rempart.ingestion import snapshots
+
+    loaded = loaded or loaded_snapshots(platform, pipeline)
+    site, bucket = platform.active_site(pipeline.classification), platform.config.buckets.lake
+    secrets, received = erasures.secrets_of(platform), None
 
     def rows_of(of: Pipeline, snapshot: Snapshot) -> pa.RecordBatchReader:
-        derived_run.check_clean(platform.ledger, snapshot)
         return erasures.without_erased(platform.ledger, of, snapshots.rows(site, bucket, snapshot), secrets)
 
-    snapshot = read(pipeline.name, ids.rows)
-    rows, received, used = rows_of(pipeline, snapshot), None, list[UsedRows]()
-    if feed := feed_of(pipeline):
-        found = read(feed.source.name, ids.labels) if ids.labels else None
-        removal = removals.check_open(platform.ledger, feed.source.name)
-        delivered = labelled.of_snapshot(site, bucket, feed, found, removal, platform.clock())
+    if loaded.feed:
+        removal = removals.check_open(platform.ledger, loaded.feed.source.name)
+        delivered = labelled.of_snapshot(site, bucket, loaded.feed, loaded.labels, removal, platform.clock())
         received = delivered.received(platform)
-    for name, source in sources.sources(pipeline).items():
-        loaded = read(name, ids.used[name])
-        used.append(UsedRows(source, rows_of(source, loaded), loaded.id))
-    return SnapshotRows(rows, snapshot.id, received, used)
+    used = [
+        UsedRows(source, rows_of(source, loaded.used[name]), loaded.used[name].id)
+        for name, source in sources.sources(pipeline).items()
+    ]
+    return SnapshotRows(rows_of(pipeline, loaded.rows), loaded.rows.id, received, used)
+
+
+def spark_content(platform: Platform, pipeline: ModelPipeline) -> LoadedSnapshots | None:
+    """Return the loaded snapshots for a join on Spark; None where the join must be on this machine; the log says why.
+
+    A job has no register of erasures: it gets no snapshot that still holds an erased row. Raises the errors of
+    `loaded_content`.
+    """
+    loaded = loaded_snapshots(platform, pipeline)
+    if loaded.feed and loaded.labels is None:
+        return None  # no row has a label, as the join says
+    erased = [source for source in loaded.pipelines(pipeline) if erasures.on_record(platform.ledger, source.name)]
+    if erased:
+        content, counted = loaded_content(platform, pipeline, loaded), 0
+        readers = [content.rows, *(used.rows for used in content.used)]
+        readers += [content.labels.rows] if content.labels else []
+        counted = sum(batch.num_rows for reader in readers for batch in reader)
+        if counted != loaded.count:
+            logger.info("'%s': a loaded snapshot still has rows that were erased: joining on this machine", pipeline.name)
+            return None
+    return loaded
 
 
 def materialize_rows(

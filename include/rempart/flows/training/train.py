@@ -19,7 +19,7 @@ from rempart.flows.training import labelled
 from rempart.flows.training.candidates import leaks, openings, orders, record
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.explained import measured
-from rempart.flows.training.materialize import feature_databases, loaded_content
+from rempart.flows.training.materialize import feature_databases, loaded_content, spark_content
 from rempart.models import registry
 from rempart.models.encoding import Feature, features_of
 from rempart.models.inputs import usage
@@ -28,13 +28,13 @@ from rempart.settings.pipeline import ModelPipeline
 from rempart.training import datasets, experiment, permission
 from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.gpus.cost import NOTHING_SPENT, Spent
+from rempart.sovereignty.job_permission import JobSite
 from rempart.training.job import (
     Dataset,
     FeatureSpec,
     InputSpec,
     JobLabels,
     JobResult,
-    JobSite,
     JobSpec,
     Output,
     Param,
@@ -96,16 +96,21 @@ def train(
 def training_set(platform: Platform, pipeline: ModelPipeline) -> TrainingSet:
     """Return the point-in-time training set of the loaded snapshot, and the ids of its snapshots.
 
-    `training.offline_store` says what joins it. Raises LabelsMissing, TrainingError, FeatureError, DatabaseUnavailable;
-    from Parquet also the errors of `materialize.loaded_content`.
+    `engine` of the pipeline and `training.offline_store` say what joins it. Raises LabelsMissing, TrainingError,
+    FeatureError, DatabaseUnavailable; from Parquet also the errors of `materialize.loaded_content`; from Spark also
+    SparkError.
     """
     from rempart.features import training_set as loaded_tables
     from rempart.features.parquet_store import training_sets
 
     logger.info("joining the features as they were known at each row's moment")
     databases, settings = feature_databases(platform), platform.config.training
-    found = None
-    if settings.offline_store == "parquet":
+    found, on_spark = None, pipeline.engine == "spark" and spark_content(platform, pipeline)
+    if on_spark:
+        from rempart.flows.distributed import joined
+
+        found = joined.point_in_time(platform, databases, pipeline, on_spark)
+    elif settings.offline_store == "parquet":
         limits = training_sets.JoinLimits(settings.join_memory, platform.config.ingestion.threads)
         found = training_sets.point_in_time(databases, pipeline, loaded_content(platform, pipeline), limits)
     if found is None:
