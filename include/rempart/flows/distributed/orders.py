@@ -147,20 +147,20 @@ def _fault(site: Site, ordered: Order, made: MadeObject, file: Path) -> str:
         if size != made.bytes or digest.hexdigest() != made.sha256:
             return f"differs from what the job says: {size} bytes instead of {made.bytes}, or another SHA-256"
         if made.key.endswith(".parquet") and (rows := _rows(file)) != made.rows:
-            return f"has {rows} rows instead of {made.rows}"
+            return "is no Parquet file" if rows is None else f"has {rows} rows instead of {made.rows}"
     finally:
         file.unlink(missing_ok=True)
     return ""
 
 
-def _rows(file: Path) -> int:
+def _rows(file: Path) -> int | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         return int(pq.read_metadata(file).num_rows)
     except (pa.ArrowInvalid, OSError):
-        return -1
+        return None
 
 
 def clear(site: Site, bucket: str, pipeline: str, *, but: Order | None = None) -> int:
