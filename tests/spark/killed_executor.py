@@ -42,7 +42,7 @@ def work(ordered: Order, spark: SparkSession, world: World) -> Made:
 
         context = TaskContext.get()
         for batch in batches:
-            if context is not None and context.partitionId() == 5 and not os.path.exists(marker):
+            if context is not None and context.partitionId() == 5 and not Path(marker).exists():
                 Path(marker).touch()
                 os.kill(_parent(_parent(os.getpid())), signal.SIGKILL)  # the executor's JVM, above Python's workers
             yield pa.RecordBatch.from_arrays([pc.multiply(batch.column(0), 2)], ["id"])
@@ -52,7 +52,7 @@ def work(ordered: Order, spark: SparkSession, world: World) -> Made:
     secret = spark.sparkContext.getConf().get("spark.authenticate.secret") or ""
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if os.access(path, os.R_OK)]
     facts["shown"] = sum(secret.encode() in command for command in commands)
-    facts["killed"] = os.path.exists(marker)
+    facts["killed"] = Path(marker).exists()
     facts["ui"] = spark.sparkContext.uiWebUrl
     return Made(facts=facts)
 

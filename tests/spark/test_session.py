@@ -31,7 +31,7 @@ def _children(process: int) -> Iterator[int]:
 
 def _listening(process: int) -> set[str]:
     """The addresses, as the kernel writes them, on which a process listens."""
-    sockets = {os.readlink(file) for file in Path(f"/proc/{process}/fd").iterdir() if file.is_symlink()}
+    sockets = {str(file.readlink()) for file in Path(f"/proc/{process}/fd").iterdir() if file.is_symlink()}
     found = set[str]()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:

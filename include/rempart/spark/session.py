@@ -178,7 +178,7 @@ def end_gateway() -> None:
     """End the JVM of this process, which would otherwise stay until the process ends."""
     from pyspark import SparkContext
 
-    gateway = SparkContext._gateway  # noqa: SLF001 - PySpark has no public end of its JVM
+    gateway = SparkContext._gateway
     if gateway is None:
         return
     with suppress(Exception):
@@ -187,7 +187,7 @@ def end_gateway() -> None:
         with suppress(Exception):
             process.stdin.close()  # the JVM ends with its standard input
             process.wait(10)
-    SparkContext._gateway = SparkContext._jvm = None  # noqa: SLF001
+    SparkContext._gateway = SparkContext._jvm = None
 
 
 def prepare(settings: Mapping[str, str], work: Path, home: Path) -> None:
@@ -217,8 +217,7 @@ def spark_home() -> Path:
 
 
 def java_home() -> Path:
-    """Return the Java that runs Spark: that of this environment, else JAVA_HOME, else that on PATH. Raises SparkError.
-    """
+    """Return the Java for Spark: that of this environment, else JAVA_HOME, else that on PATH. Raises SparkError."""
     own = Path(sys.prefix) / "jre"
     if (own / "bin" / "java").is_file():
         return own

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from rempart.errors import SparkError
-from rempart.settings.pipelines import load_all
 from rempart.settings.pipeline import ModelPipeline, Pipeline
+from rempart.settings.pipelines import load_all
 from rempart.spark.definitions import _ASIDE, defined, definition
 
 SHIPPED = {name: found for name, found in load_all().items() if isinstance(found, Pipeline)}

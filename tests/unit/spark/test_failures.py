@@ -16,13 +16,15 @@ rempart.errors.{}
 
 def test_an_error_of_an_executor_is_the_one_that_was_raised_there() -> None:
     found = cause(RuntimeError(WORKER.format("IntegrityError: read lake/x: bytes differ\n  What to do: Run again.")))
-    assert isinstance(found, IntegrityError) and found.what == "read lake/x: bytes differ" and found.hint == "Run again."
+    assert (
+        isinstance(found, IntegrityError) and found.what == "read lake/x: bytes differ" and found.hint == "Run again."
+    )
     waits = cause(RuntimeError(WORKER.format("SiteUnavailable: no answer\n  What to do: Wait.")))
     assert isinstance(waits, SiteUnavailable) and waits.transient
 
 
 def test_a_message_of_spark_is_not_passed_on() -> None:
-    text = "[CAST_INVALID_INPUT] The value 'Jeanne Martin' of the type \"STRING\" cannot be cast to \"BIGINT\""
+    text = '[CAST_INVALID_INPUT] The value \'Jeanne Martin\' of the type "STRING" cannot be cast to "BIGINT"'
     found = cause(ValueError(text))
     assert type(found) is SparkError and "Jeanne" not in str(found) and "CAST_INVALID_INPUT" in found.what
 

@@ -15,7 +15,9 @@ RESOURCES = SparkResources(executors=3, cores=2, memory=1500, driver_memory=900)
 def test_every_connection_proves_the_secret_and_is_encrypted(tmp_path: Path) -> None:
     settings = session.configuration(RESOURCES, tmp_path, "s" * 64)
     assert settings["spark.authenticate"] == settings["spark.network.crypto.enabled"] == "true"
-    assert settings["spark.io.encryption.enabled"] == "true" and settings["spark.network.crypto.saslFallback"] == "false"
+    assert (
+        settings["spark.io.encryption.enabled"] == "true" and settings["spark.network.crypto.saslFallback"] == "false"
+    )
     assert settings["spark.driver.bindAddress"] == settings["spark.driver.host"] == "127.0.0.1"
     assert settings["spark.ui.enabled"] == settings["spark.eventLog.enabled"] == "false"
     assert not [name for name in settings if name.startswith(("spark.jars.packages", "spark.jars.repositories"))]
@@ -41,5 +43,5 @@ def test_what_spark_reads_is_for_its_owner_alone_and_its_log_says_nothing(tmp_pa
 
 
 def test_no_value_can_add_a_setting() -> None:
-    with pytest.raises(SparkError, match="spark.local.dir has a line end"):
+    with pytest.raises(SparkError, match=r"spark\.local\.dir has a line end"):
         session.properties({"spark.local.dir": "/x\nspark.authenticate false"})

@@ -147,4 +147,3 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     """End the job and every process that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-

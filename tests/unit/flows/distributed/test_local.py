@@ -39,7 +39,9 @@ def backend(tmp_path: Path, site: MemorySite) -> Start:
 
     def made(lines: str, timeout: float = 60) -> LocalSpark:
         program = tmp_path / "job.py"
-        head = f"import json, os, signal, sys\nhere = {str(tmp_path)!r}\norder = json.loads(sys.stdin.buffer.readline())\n"
+        head = (
+            f"import json, os, signal, sys\nhere = {str(tmp_path)!r}\norder = json.loads(sys.stdin.buffer.readline())\n"
+        )
         program.write_text(head + lines)
         return LocalSpark(site, lambda _: HELD, timedelta(seconds=timeout), (sys.executable, str(program)))
 
@@ -62,7 +64,8 @@ def test_a_job_gets_its_order_and_its_credentials_and_nothing_of_airflow(
 file = os.environ[{credentials.VARIABLE!r}]
 held = json.load(open(file))
 facts = dict(mode=oct(os.stat(file).st_mode & 0o777), names=sorted(held["connections"]), secret=len(held["secret"]))
-facts["leaked"] = [n for n in os.environ if n.startswith(("AIRFLOW", "SPARK_", "_JAVA"))] + [a for a in sys.argv if "hush" in a]
+facts["leaked"] = [name for name in os.environ if name.startswith(("AIRFLOW", "SPARK_", "_JAVA"))]
+facts["leaked"] += [argument for argument in sys.argv if "hush" in argument]
 open(here + "/seen", "w").write(json.dumps([order["order_id"], file, facts]))
 print(json.dumps(dict(at="now", stage="running", rows=3)))
 """
