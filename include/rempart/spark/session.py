@@ -217,8 +217,7 @@ def spark_home() -> Path:
 
 
 def java_home() -> Path:
-    """Return the Java that runs Spark: that of this environment, else JAVA_HOME, else that on PATH. Raises SparkError.
-    """
+    """Return the Java for Spark: that of this environment, else JAVA_HOME, else that on PATH. Raises SparkError."""
     own = Path(sys.prefix) / "jre"
     if (own / "bin" / "java").is_file():
         return own

@@ -112,7 +112,7 @@ def watching(spark: SparkSession, progress: Callable[..., None]) -> Iterator[See
 def stages(spark: SparkSession, seen: Seen) -> list[Stage]:
     """Return the stages whose facts may have changed. PySpark has no public way to the numbers of a stage."""
     context = spark.sparkContext
-    gateway, store = context._gateway, context._jsc.sc().statusStore()  # noqa: SLF001
+    gateway, store = context._gateway, context._jsc.sc().statusStore()
     jvm = gateway.jvm
     quantiles = gateway.new_array(jvm.double, 0)
     found = store.stageList(None, False, False, quantiles, jvm.java.util.ArrayList())

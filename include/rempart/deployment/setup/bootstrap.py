@@ -16,8 +16,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -72,7 +70,12 @@ ENVIRONMENTS = {
     ),
     "docs": Environment(".venv-docs", "requirements-docs.txt", "0.2 GB"),
     "spark": Environment(
-        ".venv-spark", "requirements-spark.txt", "1.3 GB", download=", 0.8 GB to download", java=True, sources=("pyspark",)
+        ".venv-spark",
+        "requirements-spark.txt",
+        "1.3 GB",
+        download=", 0.8 GB to download",
+        java=True,
+        sources=("pyspark",),
     ),
     # of the images: without what only developers need, and a trainer without PyTorch
     "platform": Environment(".venv", "requirements.txt", "1.9 GB"),

@@ -67,7 +67,7 @@ def order(
         output=OutputPlace(bucket=platform.config.buckets.lake, prefix=prefix_of(pipeline.name)),
         parameters=dict(parameters or {}),
         code_version=code_version(),
-        resources=pipeline.spark,
+        resources=pipeline.spark.resources,
     )
 
 
@@ -109,8 +109,8 @@ def told(result: Result) -> str:
     used = result.usage
     return (
         f"the Spark job made {len(result.made)} objects in {sum(result.seconds.values()):.0f} s: {used.executors} "
-        f"executors with {used.cores} cores and {used.memory} MiB each, {used.tasks} tasks, {used.failed_tasks} of them "
-        f"ran again, {used.shuffled / 1e6:.0f} MB moved, {used.spilled / 1e6:.0f} MB spilled"
+        f"executors with {used.cores} cores and {used.memory} MiB each, {used.tasks} tasks, {used.failed_tasks} of "
+        f"them ran again, {used.shuffled / 1e6:.0f} MB moved, {used.spilled / 1e6:.0f} MB spilled"
     )
 
 
@@ -147,20 +147,20 @@ def _fault(site: Site, ordered: Order, made: MadeObject, file: Path) -> str:
         if size != made.bytes or digest.hexdigest() != made.sha256:
             return f"differs from what the job says: {size} bytes instead of {made.bytes}, or another SHA-256"
         if made.key.endswith(".parquet") and (rows := _rows(file)) != made.rows:
-            return f"has {rows} rows instead of {made.rows}"
+            return "is no Parquet file" if rows is None else f"has {rows} rows instead of {made.rows}"
     finally:
         file.unlink(missing_ok=True)
     return ""
 
 
-def _rows(file: Path) -> int:
+def _rows(file: Path) -> int | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         return int(pq.read_metadata(file).num_rows)
     except (pa.ArrowInvalid, OSError):
-        return -1
+        return None
 
 
 def clear(site: Site, bucket: str, pipeline: str, *, but: Order | None = None) -> int:
@@ -169,7 +169,9 @@ def clear(site: Site, bucket: str, pipeline: str, *, but: Order | None = None) -
     Call it after what a job made is committed, and when rows of the pipeline are erased.
     """
     kept = but.key("") if but else None
-    keys = [info.key for info in site.list(bucket, prefix_of(pipeline)) if kept is None or not info.key.startswith(kept)]
+    keys = [
+        info.key for info in site.list(bucket, prefix_of(pipeline)) if kept is None or not info.key.startswith(kept)
+    ]
 
     def delete(key: str) -> None:
         site.delete(bucket, key)
