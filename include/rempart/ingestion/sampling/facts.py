@@ -156,11 +156,11 @@ _WITH_UNIT = re.compile(
     r"(?P<before>EUR|USD|CHF|GBP|[€$£¥])?\s*[+-]?\d[\d.,]*\s*(?P<behind>[€$£¥%‰]|[^\W\d_][^\W_]{0,5})?"
 )
 _DURATION = re.compile(
-    r"([0-9]+ ?(h|hr|hrs|hours?|std\.?|stunden?))? ?([0-9]+ ?(m|min|mins|minutes?|minuten)\.?)?"
-    r" ?([0-9]+ ?(s|sec|secs|seconds?|sek\.?|sekunden?))?|PT([0-9]+H)?([0-9]+M)?([0-9]+S)?",
+    r"(?=.*[0-9])([0-9]+ ?(h|hr|hrs|hours?|std\.?|stunden?))? ?([0-9]+ ?(m|min|mins|minutes?|minuten)\.?)?"
+    r" ?([0-9]+ ?(s|sec|secs|seconds?|sek\.?|sekunden?))?",
     re.IGNORECASE,
 )
-"""Hours, minutes and seconds, such as `1h 25min`, each of which may be absent; or as ISO 8601 writes them."""
+"""Hours, minutes and seconds, such as `1h 25min`, each of which may be absent."""
 _LEADING_ZERO = re.compile(r"0[0-9]+")
 
 
