@@ -18,7 +18,6 @@ from rempart.ingestion.engine.deliveries import rows_of
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.parsing import formats
 from rempart.ingestion.reading import header_of
-from rempart.ingestion.sampling.names import shown
 from rempart.ingestion.unpacking import Unreadable
 from rempart.models.inputs import Input, absent
 from rempart.models.predictions import is_reserved

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 class Baseline:
     """The naive baseline on the held-out rows: the figure that a model must beat.
 
-    `bound`: what the gate's rule `beats_baseline` asks of a model. `told_alone`: features that alone tell more of the target than the gate allows, with the share.
+    `bound`: what the gate's rule `beats_baseline` asks of a model. `told_alone`: features that alone tell more of the
+    target than the gate allows, with the share.
     """
 
     metric: str

@@ -55,7 +55,8 @@ def test_the_proposed_offset_keeps_out_of_the_ports_of_outgoing_connections(monk
     assert preflight.free_offset({}) == 100
     assert preflight.free_offset({"REMPART_PORT_OFFSET": "14300"}) == 100  # 18440 + 14400 is 32840
     busy |= set(preflight.default_ports(100).values())
-    assert preflight.free_offset({"REMPART_PORT_OFFSET": "18000"}) == 300  # of 200, the second site has a port of the first
+    # with 200, the second site would need a port of the first
+    assert preflight.free_offset({"REMPART_PORT_OFFSET": "18000"}) == 300
     busy |= set(range(32768))
     assert preflight.free_offset({"REMPART_PORT_OFFSET": "18000"}) == 18100  # better than none
     found = preflight.check_port("scorer", 36090, "abc")
