@@ -158,6 +158,9 @@ def _dialect(s: Survey) -> Iterator[str]:
     for key, default in (("decimal", "."), ("thousands", ""), ("dates", "YYYY-MM-DD"), ("time_zone", None)):
         if (value := getattr(s.dialect, key)) != default or key in s.uncertain:
             yield f"  {key}: {json.dumps(value)}" + (f"    # CHECK: {check[key]}" if key in s.uncertain else "")
+    if s.dialect.time_zone is None and any(column.offset for column in s.columns):
+        counted = "the times have offsets. Their days, months and hours in `calendar` and the hold-out are those of UTC"
+        yield f"  # time_zone: Europe/Berlin    # CHECK: {counted}: uncomment it for those that clocks showed"
 
 
 def _column(column: ColumnFacts, s: Survey) -> str:

@@ -64,7 +64,8 @@ class Dialect(Strict):
         default=None,
         description=(
             "Time zone of timestamps without an offset, such as Europe/Berlin. Local times that a change of clocks "
-            "makes ambiguous or missing are refused. Without it, each timestamp needs an offset."
+            "makes ambiguous or missing are refused. Without it, each timestamp needs an offset. Days, months and "
+            "hours of `calendar`, expressions and the hold-out are those of this zone, UTC by default."
         ),
     )
 

@@ -109,7 +109,7 @@ def test_show_tells_what_was_measured_before_the_hold_out_and_how_often_it_was_o
     told = "\n".join(models.version_lines(state(watched).versions[0], "mae"))
     assert "mae 23.25 on 100 rows from 2016-05-01; chose max_iter=143; trained again on all rows" in told
     assert "mae 22.5 on average, spread 0.7071; from 2016-02-01 22, 2016-03-01 23" in told
-    assert "opened 2 times for versions 2, 5" in told
+    assert "opened 2 times for versions 2, 5 (gate 1, registration 1)" in told
     assert "backtest_mae" not in told.splitlines()[1]
     page = model_page(watched.facts(), watched.facts().at)
     assert page.states[0].versions[0].opened == 2

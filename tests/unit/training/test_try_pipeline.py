@@ -143,6 +143,11 @@ def test_a_model_is_trained_in_a_process_of_its_own_and_is_no_verdict(
     worse = replace(found, model=replace(found.model, metrics={"mae": found.baseline.value * 1.1}))
     shown = "\n".join(trying.lines(worse, spec))
     assert "It is no better than the baseline" in shown and "`loss: absolute_error`" in shown
+    assert "The gate would refuse it" not in shown
+    for part, is_told in ((0.95, True), (0.5, False)):  # `baseline_margin` asks for a tenth less
+        near = replace(found, model=replace(found.model, metrics={"mae": found.baseline.value * part}))
+        bound = f"it asks for at most {found.baseline.bound:.4g}, 10% less than the baseline (`gate.baseline_margin`)"
+        assert (f"The gate would refuse it: {bound}." in "\n".join(trying.lines(near, spec))) is is_told
 
 
 def test_a_class_that_no_training_row_has_is_named_unless_rows_were_only_sampled(
@@ -306,6 +311,11 @@ def test_open_rows_wait_and_rows_that_were_closed_too_late_are_told(tmp_path: Pa
     shown = list(trying.lines(found, spec))
     assert "15 rows not used: paid became known only after the hold-out began." in shown
     assert not found.disordered and found.undated == 0
+    long = ModelPipeline.model_validate(draft | {"holdout": {"column": "declared_on", "last": "185d"}})
+    found = tried(long, file)  # the claims of the 4 days before were closed after the hold-out began
+    assert found.good and found.baseline is None and found.late == 4
+    why = "They cover 190 days of declared_on, and the hold-out takes the last 185 days. No row before it had its paid"
+    assert any(f"{why} by then: pass files with more history" in line for line in trying.lines(found, long))
 
     file.write_text("\n".join([*rows[:191], *(f"S{n},2026-07-{n - 180},2,,40" for n in range(190, 200)), ""]))
     schema = draft["schema"] | {"closed_on": {"type": "date", "known": "closed", "nullable": True}}

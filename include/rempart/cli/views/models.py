@@ -157,9 +157,10 @@ def _backtest(version: ModelVersion, metric: str | None) -> str:
 
 
 def _opened(version: ModelVersion) -> str:
-    """Return in words how often the held-out rows were opened."""
+    """Return in words how often the held-out rows were opened, for which versions, and for which reasons."""
     of = f" for version{'s' if len(version.opened_by) > 1 else ''} {', '.join(version.opened_by)}"
-    return f"opened {text.counted(version.opened, 'time')}{of if version.opened_by else ''}"
+    why = ", ".join(f"{reason} {times}" for reason, times in version.opened_why.items())
+    return f"opened {text.counted(version.opened, 'time')}{of if version.opened_by else ''}{why and f' ({why})'}"
 
 
 def _code(version: str) -> str:

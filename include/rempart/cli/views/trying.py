@@ -55,6 +55,8 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
             yield f"  On the validation part: {text.figures(tried.model.validation, deciding)}."
         if tried.baseline and _is_beaten(tried.model.metrics[pipeline.gate.metric], tried.baseline):
             yield f"  It is no better than the baseline.{_other_loss(pipeline)}"
+        elif tried.baseline and not _reaches(tried.model.metrics[pipeline.gate.metric], tried.baseline):
+            yield f"  The gate would refuse it: {_asked(tried.baseline, pipeline)}."
         if tried.baseline and _is_nearly_perfect(tried.model.metrics[pipeline.gate.metric], tried.baseline):
             yield "  It makes next to no error. Look for a column that tells the target because it is known later."
         yield "  This is no verdict of the gate. It is for the model of a run, by all rules and against the champion."
@@ -121,6 +123,17 @@ def _is_worse(found: Baseline) -> bool:
 
 def _is_beaten(value: float, found: Baseline) -> bool:
     return value >= found.value if LOWER_IS_BETTER[found.metric] else value <= found.value
+
+
+def _reaches(value: float, found: Baseline) -> bool:
+    return value <= found.bound if LOWER_IS_BETTER[found.metric] else value >= found.bound
+
+
+def _asked(found: Baseline, pipeline: ModelPipeline) -> str:
+    """Return what the gate asks of a model beside the baseline, and by which key."""
+    lower, margin = LOWER_IS_BETTER[found.metric], f"{pipeline.gate.baseline_margin:.0%}"
+    least, of = ("at most", f"{margin} less") if lower else ("at least", f"{margin} of the error less")
+    return f"it asks for {least} {found.bound:.4g}, {of} than the baseline (`gate.baseline_margin`)"
 
 
 def _other_loss(pipeline: ModelPipeline) -> str:

@@ -69,6 +69,15 @@ def localhost() -> list[str]:
         return []
 
 
+def outgoing_ports(told: Path = Path("/proc/sys/net/ipv4/ip_local_port_range")) -> range:
+    """Return the ports from which the system takes those of outgoing connections; an empty range if it is unknown."""
+    try:
+        first, last = map(int, told.read_text(encoding="ascii").split())
+    except (OSError, ValueError):
+        return range(0)
+    return range(first, last + 1)
+
+
 def check_loopback(addresses: Iterable[str], *, listens: bool) -> PreflightFinding:
     """Check the machine's own address: `addresses` are those of `localhost`. Some VPNs and hosts files break it."""
     if not listens:

@@ -35,6 +35,7 @@ from rempart.deployment.setup.findings import (
     check_restic,
     check_user,
     localhost,
+    outgoing_ports,
 )
 
 __all__ = ["PreflightFinding", "check_amount", "check_host", "check_user"]
@@ -139,7 +140,10 @@ def check_port(name: str, port: int, stack: str) -> PreflightFinding | None:
         by = f"another Rempart stack{_folder_of(holder[0])} (process {holder[0]})"
         remedy = f"Stop that stack with `rempart down` in its folder, or {move}."
     else:
-        by = f"process {holder[0]} ({holder[1]})" if holder else "a process that this user may not see"
+        unseen = "a process that this user may not see"
+        if not holder and port in (outgoing := outgoing_ports()):
+            unseen += f", or an outgoing connection: the system gives these the ports {outgoing[0]} to {outgoing[-1]}"
+        by = f"process {holder[0]} ({holder[1]})" if holder else unseen
         remedy = f"Stop that process, or {move}, or set services.{name.split(' ')[0]}.port in rempart.yaml."
     return PreflightFinding(f"port {port}", "failed", f"wanted for {name}, held by {by}", remedy)
 
@@ -155,13 +159,17 @@ def _folder_of(process: int) -> str:
 
 
 def free_offset(environment: Mapping[str, str]) -> int:
-    """Return the next offset, in steps of 100, with which every port of the shipped stack is free."""
+    """Return an offset, in steps of 100, with which every port of the shipped stack is free: the next one, if there is
+    one without ports that the system gives to outgoing connections, which may take such a port at any time.
+    """
     try:
         begin = port_offset(environment)
     except ValueError:
         begin = 0
-    offsets = range(begin + 100, begin + 3000, 100)
-    return next((n for n in offsets if all(port_is_free(port) for port in default_ports(n).values())), begin + 100)
+    offsets = [*range(begin + 100, min(begin + 3000, 40000), 100), *range(100, begin, 100)]
+    outgoing = outgoing_ports()
+    lasting = sorted(offsets, key=lambda n: any(port in outgoing for port in default_ports(n).values()))
+    return next((n for n in lasting if all(map(port_is_free, default_ports(n).values()))), begin + 100)
 
 
 def check_ports(ports: Mapping[str, int], stack: str) -> list[PreflightFinding]:

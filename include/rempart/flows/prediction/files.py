@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rempart.errors import PredictionError
+from rempart.flows.ingestion.header_faults import header_fault
 from rempart.flows.prediction.champion import Champion
 from rempart.ingestion.content import parquet_cut
 from rempart.ingestion.engine import staging
@@ -58,8 +59,11 @@ def scored(champion: Champion, pipeline: Pipeline, file: Path) -> Iterator[Score
     whole cannot be read; then the errors of `Champion.predict`.
     """
     with spool_folder() as folder:
+        header = ""
         try:
-            read_as = _reading(pipeline, champion.model.inputs, file)
+            named = _names_in(pipeline, file)
+            read_as = _reading(pipeline, champion.model.inputs, named)
+            header = _header_fault(named or (), read_as)
             limits = Limits()
             staged = staging.stage(
                 rows_of(file, read_as, limits), read_as, folder / "rows.parquet", limits, lambda table: {}
@@ -72,7 +76,7 @@ def scored(champion: Champion, pipeline: Pipeline, file: Path) -> Iterator[Score
         if fault:
             needed = ", ".join(column.name for column in champion.model.inputs)
             raise PredictionError(
-                f"predict the rows of {file.name}: {fault}",
+                f"predict the rows of {file.name}: {header or fault}",
                 f"Correct the file. The model reads these columns of it: {needed}. Leave out columns that the pipeline "
                 "file does not name. If one is a column of it by a new name, map this name in `source.header`.",
             )
@@ -81,10 +85,14 @@ def scored(champion: Champion, pipeline: Pipeline, file: Path) -> Iterator[Score
         yield ScoredFile(_batches(champion, staged.file, key), staged.good, staged.refused, lacking)
 
 
-def _reading(pipeline: Pipeline, inputs: Sequence[Input], file: Path) -> Pipeline:
-    """Return the pipeline as which a file is read: its columns that the file has, without rules for the others."""
+def _reading(pipeline: Pipeline, inputs: Sequence[Input], named: Sequence[str] | None) -> Pipeline:
+    """Return the pipeline as which a file is read: its columns that the file has, without rules for the others.
+
+    `named`: result of `_names_in`.
+    """
     needed = {column.name: column for column in inputs}
-    there = _columns_in(pipeline, file)
+    names = pipeline.source.names(pipeline.columns)
+    there = None if named is None else {column for column, name in names.items() if name in named}
     columns: dict[str, Column] = {}
     for name, column in pipeline.columns.items():
         if name in needed:
@@ -99,20 +107,28 @@ def _reading(pipeline: Pipeline, inputs: Sequence[Input], file: Path) -> Pipelin
     return pipeline.model_copy(update={"schema_": kept, "key": [], "partition_by": ""})
 
 
-def _columns_in(pipeline: Pipeline, file: Path) -> Collection[str] | None:
-    """Return the pipeline's columns that a file names; None for JSON Lines, where each row names its own.
+def _names_in(pipeline: Pipeline, file: Path) -> Sequence[str] | None:
+    """Return the columns that a file names; None for JSON Lines, where each row names its own.
 
     Raises Unreadable, OSError.
     """
     match formats.of_name(file.name):
         case "parquet":
-            given = parquet_cut.names(file)
+            return parquet_cut.names(file)
         case "csv":
             with file.open("rb") as stream:
-                given = header_of(file.name, stream, file.stat().st_size, pipeline.source)
-        case _:
-            return None
-    return {column for column, name in pipeline.source.names(pipeline.columns).items() if name in given}
+                return header_of(file.name, stream, file.stat().st_size, pipeline.source)
+    return None
+
+
+def _header_fault(named: Sequence[str], pipeline: Pipeline) -> str:
+    """Return which columns of a file the pipeline does not have, by name, and which the file lacks. Pure.
+
+    Empty if all are known, or if most of the pipeline's are missing: the first line may be a row, whose values are not
+    repeated.
+    """
+    fault = header_fault("", named, pipeline)
+    return fault.what() if fault and fault.extra else ""
 
 
 def ending_fault(output: Path) -> str | None:

@@ -211,7 +211,7 @@ def try_pipeline(
     learnable = without_late(pipeline, training)
     undated = labelled.undated(training) - labelled.undated(learnable)
     late = training.num_rows - learnable.num_rows - undated
-    short = "" if late or undated else try_training.too_short(pipeline, training)
+    short = "" if undated else try_training.too_short(pipeline, training, learnable)
     states = {**asdict(used.rows), "late": late} if used else None
     training = learnable
     empty = "".join(f"; pass {name}.csv for those of '{name}'" for name, of in used_rows.items() if not of.num_rows)

@@ -20,9 +20,11 @@ from rempart.models.encoding import encode, features_of
 from rempart.models.gates import measures
 from rempart.models.gates.measures import Measures
 from rempart.models.gates.thresholds import OperatingPoint
+from rempart.models.gates.verdict import baseline_bound
 from rempart.models.intervals.figures import covered
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.onnx_format import MODEL_FILE
+from rempart.settings.gates.metrics import LOWER_IS_BETTER
 from rempart.settings.pipeline import ModelPipeline
 from rempart.training import datasets, trial
 from rempart.training.job import FeatureSpec, TrainerSpec
@@ -36,13 +38,15 @@ if TYPE_CHECKING:
 class Baseline:
     """The naive baseline on the held-out rows: the figure that a model must beat.
 
-    `told_alone`: features that alone tell more of the target than the gate allows, with the share.
+    `bound`: what the gate's rule `beats_baseline` asks of a model. `told_alone`: features that alone tell more of the
+    target than the gate allows, with the share.
     """
 
     metric: str
     value: float
     overall: float
     limit: float
+    bound: float
     train_rows: int
     holdout_rows: int
     told_alone: Sequence[tuple[str, float]] = ()
@@ -125,19 +129,26 @@ def baseline(pipeline: ModelPipeline, training: pa.Table, *, whole: bool) -> tup
     except RempartError as error:  # a sample may be too small to be split: the file itself was checked
         return None, (f"No baseline: {error.what}.", error.hint)
     metric = pipeline.gate.metric
+    value, overall = scores[metric], scores[f"overall_{metric}"]
+    lower = LOWER_IS_BETTER[metric]
+    best = min(value, overall) if lower else max(value, overall)
     return Baseline(
         metric,
-        scores[metric],
-        scores[f"overall_{metric}"],
+        value,
+        overall,
         pipeline.gate.limit,
+        float(baseline_bound(best, pipeline.gate.baseline_margin, lower=lower)),
         train.num_rows,
         holdout.num_rows,
         alone,
     ), _unseen(pipeline, train) if whole else ()
 
 
-def too_short(pipeline: ModelPipeline, training: pa.Table) -> str:
-    """Return why rows cover too short a time to be split at the hold-out; empty if they do not. Pure."""
+def too_short(pipeline: ModelPipeline, training: pa.Table, learnable: pa.Table) -> str:
+    """Return why rows cover too short a time to be split at the hold-out; empty if they do not. Pure.
+
+    `learnable`: those of the rows that are not left out because their target became known after the hold-out began.
+    """
     import pyarrow.compute as pc
 
     holdout = pipeline.holdout
@@ -145,7 +156,8 @@ def too_short(pipeline: ModelPipeline, training: pa.Table) -> str:
         return ""
     first, newest = pc.min(dates).as_py(), pc.max(dates).as_py()
     start = held_out_from(pipeline, newest)
-    if first < start <= newest:
+    late = first < start <= newest
+    if late and learnable.num_rows and pc.min(learnable.column(holdout.column)).as_py() < start:
         return ""
     days = (newest - first).days + 1
     what = f"The rows of these files are judged. They cover {days} day{'' if days == 1 else 's'} of {holdout.column}"
@@ -153,7 +165,8 @@ def too_short(pipeline: ModelPipeline, training: pa.Table) -> str:
         return f"{what}, all before the hold-out from {holdout.start}: pass files with newer rows to try a model."
     last = holdout.last and (f"{holdout.last.days} days" if holdout.last.days else str(holdout.last))
     span = f"takes the last {last}" if last else f"takes all from {holdout.start} on"
-    return f"{what}, and the hold-out {span}: pass files with more history to try a model."
+    why = f"{span}. No row before it had its {pipeline.prediction.target} by then" if late else span
+    return f"{what}, and the hold-out {why}: pass files with more history to try a model."
 
 
 def _unseen(pipeline: ModelPipeline, train: pa.Table) -> Sequence[str]:

@@ -31,6 +31,7 @@ def wrong_name(name: str, declared: Format) -> str | None:
     if of_name(name) == declared:
         return None
     *others, last = [ending for ending in ENDINGS[declared] if not ending.endswith(PACKED[1:])]
+    told = f"`source.format` of the pipeline is {declared}"
     if not others:
-        return f"the file's name does not end in {last}"
-    return f"the file's name ends in none of {', '.join(others)} and {last}, plain or with .gz or .zst"
+        return f"the file's name does not end in {last}: {told}"
+    return f"the file's name ends in none of {', '.join(others)} and {last}, plain or with .gz or .zst: {told}"

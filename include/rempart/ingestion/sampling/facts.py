@@ -38,7 +38,8 @@ _SEPARATORS = ("|", ";")
 class ColumnFacts:
     """Facts about one column. `range`: of numbers. `precision` and `scale`: of a decimal.
 
-    `unlikely`: how many dates or timestamps lie outside of LIKELY_YEARS, if that are few.
+    `unlikely`: how many dates or timestamps lie outside of LIKELY_YEARS, if that are few. `offset`: whether timestamps
+    have an offset other than that of UTC.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ColumnFacts:
     items: Literal["number", "string"] | None = None
     separator: str | None = None
     unlikely: int = 0
+    offset: bool = False
 
 
 def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, dialect: Dialect) -> ColumnFacts:
@@ -85,7 +87,8 @@ def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, 
         return found
     if time := recognise.time_in(distinct, dialect):
         note = _other_times(distinct, *time, dialect)
-        return ColumnFacts(name, time[0], nullable, unique, note=note, unlikely=_unlikely(distinct, dialect))
+        far = _unlikely(distinct, dialect)
+        return ColumnFacts(name, time[0], nullable, unique, note=note, unlikely=far, offset=_has_offset(distinct))
     if declared is None and distinct and all(value.lower() in ("true", "false") for value in distinct):
         return ColumnFacts(name, "boolean", nullable, unique)
     if array := _array(name, distinct, nullable, dialect):
@@ -94,7 +97,8 @@ def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, 
         return replace(found, nullable=nullable, unique=unique)
     closed = len(distinct) <= MOST_CATEGORIES and 2 * len(distinct) <= len(present)
     if distinct and closed and not any("\x00" in value for value in distinct):
-        return ColumnFacts(name, "category", nullable, unique, tuple(sorted(distinct)), note=_seldom(distinct))
+        note = "; ".join(filter(None, (_measured(distinct), _seldom(distinct))))
+        return ColumnFacts(name, "category", nullable, unique, tuple(sorted(distinct)), note=note)
     return ColumnFacts(name, "string", nullable, unique, note=_of_text(distinct, dialect, zeros))
 
 
@@ -114,15 +118,28 @@ def _of_text(cells: recognise.Cells, dialect: Dialect, zeros: bool) -> str:
         return "always empty in these rows"
     if zeros:
         return "digits that begin with 0: kept as text"
-    if unit := _unit(cells):
-        derived = "make numbers of them in a derived pipeline (docs/how-to/join-two-pipelines.md#numbers-with-a-unit)"
-        return (
-            f"numbers with {json.dumps(unit, ensure_ascii=False)}: let the source write the number alone, or {derived}"
-        )
+    if measured := _measured(cells):
+        return measured
     for form in get_args(DateFormat):
         if time := recognise.time_in(cells, Dialect(dates=form)):
             return f"{time[0]}s written {form}, but `dates` is {dialect.dates}: write all of a file in the same form"
     return ""
+
+
+def _measured(cells: recognise.Cells) -> str:
+    """Return that texts are durations or numbers with a unit, and how they become numbers; else "". Pure."""
+    derived = "make numbers of them in a derived pipeline (docs/how-to/join-two-pipelines.md#numbers-with-a-unit)"
+    if unit := _unit(cells):
+        named = json.dumps(unit, ensure_ascii=False)
+        return f"numbers with {named}: let the source write the number alone, or {derived}"
+    if recognise.fitting(cells, lambda text: bool(text and _DURATION.fullmatch(text))):
+        return f"durations: a text has no order. Let the source write a number of minutes, or {derived}"
+    return ""
+
+
+def _has_offset(cells: recognise.Cells) -> bool:
+    """Return whether a time is written with an offset other than that of UTC. Pure."""
+    return any(re.search(r":[0-9.]+ ?[+-](?!00:?(00)?$)[0-9]{2}(:?[0-9]{2})?$", text) for text in cells)
 
 
 def _unit(cells: recognise.Cells) -> str:
@@ -138,6 +155,12 @@ def _unit(cells: recognise.Cells) -> str:
 _WITH_UNIT = re.compile(
     r"(?P<before>EUR|USD|CHF|GBP|[€$£¥])?\s*[+-]?\d[\d.,]*\s*(?P<behind>[€$£¥%‰]|[^\W\d_][^\W_]{0,5})?"
 )
+_DURATION = re.compile(
+    r"(?=.*[0-9])([0-9]+ ?(h|hr|hrs|hours?|std\.?|stunden?))? ?([0-9]+ ?(m|min|mins|minutes?|minuten)\.?)?"
+    r" ?([0-9]+ ?(s|sec|secs|seconds?|sek\.?|sekunden?))?",
+    re.IGNORECASE,
+)
+"""Hours, minutes and seconds, such as `1h 25min`, each of which may be absent."""
 _LEADING_ZERO = re.compile(r"0[0-9]+")
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 _HUMP = re.compile(r"(?<=[a-zà-öø-ÿ]{2})(?=[A-ZÀ-ÖØ-Þ])")
 """Where a word of a name such as hoursSinceService begins; kWh and pH have none."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+"""How YAML writes some characters in a quoted text."""
 _YAML_WORDS = {"yes", "no", "true", "false", "on", "off", "null", "y", "n"}
 _LETTERS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l"})
 
@@ -60,5 +62,9 @@ def shown(name: object) -> str:
 
 
 def yaml_text(text: str) -> str:
-    """Return a text as a quoted YAML scalar. Pure."""
-    return '"' + "".join(f"\\{c}" if c in '"\\' else c if c.isprintable() else f"\\U{ord(c):08X}" for c in text) + '"'
+    """Return a text as a quoted YAML scalar: a line break is `\\n`. Pure."""
+    return '"' + "".join(c if c.isprintable() and c not in _ESCAPES else _escaped(c) for c in text) + '"'
+
+
+def _escaped(character: str) -> str:
+    return _ESCAPES.get(character) or f"\\U{ord(character):08X}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -82,8 +83,8 @@ class ModelVersion:
     `used`: snapshot of each pipeline whose feature views its training set has. `served`: the times in which it was
     champion, oldest first; `drift`: verdicts on it, newest first. `verdict`: number of the record of the red verdict
     that started the training, if there was one. `validation`: how the job validated, as its record says; `backtest`:
-    trainings from the past, oldest first. `opened`: how often its held-out rows were opened, and `opened_by` for which
-    versions.
+    trainings from the past, oldest first. `opened`: how often its held-out rows were opened, `opened_by` for which
+    versions, and `opened_why` how often for each reason, such as `gate`; empty if not each record is known.
     """
 
     version: str
@@ -114,6 +115,7 @@ class ModelVersion:
     backtest: tuple[Backtested, ...] = ()
     opened: int = 0
     opened_by: tuple[str, ...] = ()
+    opened_why: Mapping[str, int] = field(default_factory=dict)
 
     def tried(self, metric: str | None) -> tuple[str, list[tuple[datetime, float]]]:
         """Return a metric's name (another one if the back-test lacks it) and its values by origin, oldest first."""
@@ -278,7 +280,12 @@ def _opened(trained: Evidence | None, openings: Sequence[Evidence], jobs: Mappin
     found = [record.body for record in openings if rows and record.body["held_out"] == rows]
     named = {str(name) for body in found for name in [*body["versions"], jobs.get(str(body["job_id"]))] if name}
     times = max((int(body["opening"]) for body in found), default=0)  # a page reads the newest records, not all
-    return {"opened": times, "opened_by": tuple(sorted(named, key=lambda name: (len(name), name)))}
+    why = Counter(str(body["why"]) for body in found)
+    return {
+        "opened": times,
+        "opened_by": tuple(sorted(named, key=lambda name: (len(name), name))),
+        "opened_why": dict(sorted(why.items())) if why.total() == times else {},
+    }
 
 
 def _drift(record: Evidence) -> DriftVerdict:

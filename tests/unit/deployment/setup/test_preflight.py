@@ -48,6 +48,31 @@ def test_a_port_that_this_stack_holds_is_fine() -> None:
         child.communicate()
 
 
+def test_the_proposed_offset_keeps_out_of_the_ports_of_outgoing_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "outgoing_ports", lambda: range(32768, 61000))
+    busy: set[int] = set()
+    monkeypatch.setattr(preflight, "port_is_free", lambda port: port not in busy)
+    assert preflight.free_offset({}) == 100
+    assert preflight.free_offset({"REMPART_PORT_OFFSET": "14300"}) == 100  # 18440 + 14400 is 32840
+    busy |= set(preflight.default_ports(100).values())
+    # with 200, the second site would need a port of the first
+    assert preflight.free_offset({"REMPART_PORT_OFFSET": "18000"}) == 300
+    busy |= set(range(32768))
+    assert preflight.free_offset({"REMPART_PORT_OFFSET": "18000"}) == 18100  # better than none
+    found = preflight.check_port("scorer", 36090, "abc")
+    assert found is None
+    busy.add(36090)
+    found = preflight.check_port("scorer", 36090, "abc")
+    assert found and "an outgoing connection: the system gives these the ports 32768 to 60999" in found.detail
+
+
+@pytest.mark.parametrize(("told", "ports"), [("32768\t60999\n", range(32768, 61000)), ("", range(0)), (None, range(0))])
+def test_ports_of_outgoing_connections_are_those_of_the_system(tmp_path: Path, told: str | None, ports: range) -> None:
+    if told is not None:
+        (tmp_path / "range").write_text(told)
+    assert findings.outgoing_ports(tmp_path / "range") == ports
+
+
 @pytest.mark.parametrize(
     ("look", "outcome", "message"),
     [

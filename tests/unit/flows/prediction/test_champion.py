@@ -215,11 +215,16 @@ def test_a_file_that_cannot_be_read_is_told_with_the_columns_that_the_model_need
     champion: Champion, tmp_path: Path
 ) -> None:
     (short := tmp_path / "short.csv").write_text("stay_id,lead\n1,2\n")
+    named = "stay_id,lead,nights,breakfast,room,arrival"
+    (more := tmp_path / "more.csv").write_text(f"{named},Score (alt)\n1,2,3,true,a,2026-01-01,4\n")
+    (rows := tmp_path / "rows.csv").write_text("7,2,3,Ms Doe\n8,2,4,Mr Doe\n")
     times = pa.array([0], pa.int64()).cast(pa.timestamp("us", "Mars/X"))
     given = raw(TABLE.slice(0, 1)).append_column("price", times)
     pq.write_table(given, odd := tmp_path / "odd.parquet")
     for file, fault in (
         (short, "missing columns: breakfast"),
+        (more, r"column 'Score \(alt\)' is not in the pipeline file"),
+        (rows, r"rows.csv: (?!.*Doe)"),
         (tmp_path / "gone.csv", "it cannot be read"),
         (odd, r"it cannot be read \(ArrowInvalid\)"),
     ):

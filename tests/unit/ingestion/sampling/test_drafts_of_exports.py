@@ -58,3 +58,40 @@ def test_a_target_that_comes_later_is_told_and_leaves_rows_to_learn_from_and_to_
     pipeline = load(text)
     assert pipeline.holdout and pipeline.holdout.last == timedelta(days=60 + 67)
     assert pipeline.gate.positive == "ja"
+
+
+def visits(offset: str = "+01:00") -> str:
+    """Return appointments with their offset, a planned duration, and a category with a line break."""
+    rows = [
+        f"{n},2026-01-{n % 28 + 1:02d}T08:30:00{offset},{('1h 25min', '45min', '2h', '90 min')[n % 4]},"
+        f"{('privat', QUOTED)[n % 2]},{n % 7}"
+        for n in range(200)
+    ]
+    return "\n".join(["visit,starts,planned,insured,late_minutes", *rows]) + "\n"
+
+
+QUOTED = '"selbst-\nzahlend\t""neu"""'
+
+
+def test_durations_are_told_also_where_they_look_like_a_closed_list(tmp_path: Path) -> None:
+    text = draft_pipeline(write(tmp_path / "visits.csv", visits()))
+    (planned,) = (line for line in text.splitlines() if line.startswith("  planned:"))
+    assert "type: category" in planned and "CHECK: durations: a text has no order" in planned
+    assert "#numbers-with-a-unit" in planned
+    (insured,) = (line for line in text.splitlines() if line.startswith("  insured:"))
+    assert "durations" not in insured
+
+
+def test_a_line_break_and_a_tab_of_a_category_can_be_read_in_the_draft(tmp_path: Path) -> None:
+    text = draft_pipeline(write(tmp_path / "visits.csv", visits()))
+    assert r'"selbst-\nzahlend\t\"neu\""' in text
+    assert load(text).columns["insured"].values == ["privat", 'selbst-\nzahlend\t"neu"']
+
+
+@pytest.mark.parametrize(("offset", "asked"), [("+01:00", True), ("-0530", True), ("Z", False), ("+00:00", False)])
+def test_times_with_an_offset_ask_in_which_zone_their_hours_count(tmp_path: Path, offset: str, asked: bool) -> None:
+    text = draft_pipeline(write(tmp_path / "visits.csv", visits(offset)))
+    assert load(text).source.time_zone is None
+    assert any(line.startswith("  # time_zone: Europe/Berlin    # CHECK: ") for line in text.splitlines()) is asked
+    chosen = text.replace("  # time_zone: Europe/Berlin    #", "  time_zone: Europe/Berlin    #")
+    assert load(chosen).source.time_zone == ("Europe/Berlin" if asked else None)
