@@ -24,7 +24,8 @@ def retire(
 
     Due is a version that was not used for `retention.*.models` and is none of the `newest_models`. The champion, the
     version to which a rollback returns, and what restore points need are never retired. The models of trials of old
-    searches go, too. The same command completes an interrupted retirement. Exit code 1: it is refused now, or something could not be deleted yet.
+    searches go, too. The same command completes an interrupted retirement. Exit code 1: it is refused now, or
+    something could not be deleted yet.
 
     Example:
         rempart model retire hotel_bookings

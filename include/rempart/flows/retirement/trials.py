@@ -52,9 +52,7 @@ def due(ledger: Ledger, model: str, after: timedelta, now: datetime) -> dict[str
     )
 
 
-def retire(
-    stores: ErasureStores, tracking: Connection, model: str, search: str, goes: DueTrials
-) -> RetiredTrials:
+def retire(stores: ErasureStores, tracking: Connection, model: str, search: str, goes: DueTrials) -> RetiredTrials:
     """Delete the files of a search's trials at every site, then their models in MLflow; record it if nothing is left.
 
     Safe to repeat: a run that was killed is completed by the next one. Raises SiteError, LeaseHeld,

@@ -1,4 +1,4 @@
-"""Give LightGBM the library of OpenMP on a machine that has none: scikit-learn's wheel has a copy under another name."""
+"""Give LightGBM the library of OpenMP on a machine without one: scikit-learn's wheel has a copy by another name."""
 
 from __future__ import annotations
 
