@@ -140,11 +140,26 @@ def faults(found: dict[str, Entry]) -> Iterator[str]:
             yield f"{name} is left over from an installation"
 
 
-def look(reference: str, known: dict[str, bool], checks: list[Check], figures: dict[str, Any]) -> None:
-    """Examine one image: its paths, its settings, its bill. `known` has the key search's results for other images."""
-    name, search = reference.rpartition("/")[2].partition(":")[0], KeySearch(known=known)
-    found = entries(reference, search)
-    keys = search.found
+@dataclass
+class Seen:
+    """Read the files of images: those of equal layers once, such as Airflow's and MLflow's, and equal bytes once."""
+
+    known: dict[str, bool] = field(default_factory=dict)
+    images: dict[tuple[str, ...], tuple[dict[str, Entry], list[str]]] = field(default_factory=dict)
+
+    def of(self, reference: str) -> tuple[dict[str, Entry], list[str]]:
+        """Return every path of an image, and those that look like private keys."""
+        layers = tuple(json.loads(docker("image", "inspect", reference))[0]["RootFS"]["Layers"])
+        if layers not in self.images:
+            search = KeySearch(known=self.known)
+            self.images[layers] = entries(reference, search), search.found
+        return self.images[layers]
+
+
+def look(reference: str, seen: Seen, checks: list[Check], figures: dict[str, Any]) -> None:
+    """Examine one image: its paths, its settings, its bill."""
+    name = reference.rpartition("/")[2].partition(":")[0]
+    found, keys = seen.of(reference)
     wrong = list(faults(found))
     check(checks, f"{name}: no setuid, nothing writable, no cache", not wrong, f"{len(found)} paths; {wrong[:8]}")
     real = [key for key in keys if not EXAMPLES.search(key)]
@@ -224,9 +239,9 @@ def main(arguments: list[str] | None = None) -> int:
             compose.must("build")
         references = images.references(root)
         figures["MB"] = sizes(references)
-        known: dict[str, bool] = {}
+        seen = Seen()
         for reference in references:
-            look(reference, known, checks, figures)
+            look(reference, seen, checks, figures)
     except (Exception, SystemExit) as error:
         check(checks, "every step could be taken", False, f"{type(error).__name__}: {error}")
     for name, value in figures.items():

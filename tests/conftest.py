@@ -7,18 +7,22 @@ processes of tests side by side, each with servers of its own; all tests of Airf
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+gc.disable()  # what is imported for the tests stays, so a search for what may go costs time and finds nothing
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile(
@@ -69,8 +73,8 @@ def uses(path: str, marker: str) -> bool:
 def group(nodeid: str) -> str:
     """The tests that run in one process, one after the other: all of Airflow's, a room of unit tests, else a module.
 
-    The processes take the groups in the order of collection. The tests of Airflow come first: they take longest, and no
-    other process starts Airflow. Small groups at the end even out what came before.
+    The processes take the groups as `in_order` has them: those of Airflow come first, since they take longest, and no
+    other process starts Airflow. Short groups at the end even out what came before.
     """
     path = nodeid.partition("::")[0]
     if path.startswith("tests/unit/"):
@@ -91,26 +95,51 @@ READER = "tests/e2e/test_tutorial.py"
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Hands out whole groups, in the order in which they are collected."""
+    """Hands out whole groups, in the order in which they are collected.
+
+    A process gets its next group when one test of the last is left: with more left, it might hold the run's last groups
+    while others have nothing to do. With none left, it would wait to know what follows its last test.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class Groups(LoadScopeScheduling):  # type: ignore[misc] # comes untyped
         def _split_scope(self, nodeid: str) -> str:
             return group(nodeid)
 
+        def _reschedule(self, node: Any) -> None:
+            if not self.workqueue or self._pending_of(self.assigned_work[node]) <= 1:
+                super()._reschedule(node)
+
     config.option.loadscopereorder = False
     return Groups(config, log)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts the tests that are left to run."""
+    if "airflow" in sys.modules:
+        raise pytest.UsageError("A module of tests imports Airflow when it is collected: import it in the test.")
+    items[:] = in_order(items)
+
+
+def pytest_collection_finish() -> None:
+    """From here on, the collector looks at what tests make, and passes over what was imported for them."""
+    gc.enable()
+    gc.freeze()
+
+
+LONG = 8
+"""A test that is marked `full` takes as long as this many others."""
+
+
+def in_order(items: Iterable[pytest.Item]) -> list[pytest.Item]:
     """Tests of Airflow come first, then those of a project's copy, which take minutes, too, then those that need no
-    server; those that kill the stack's processes are the last of the tests of Airflow.
+    server; those that kill the stack's processes are the last of the tests of Airflow. Of a kind, long groups come
+    first, so that no process has one left when the others are done.
 
     Who imports Airflow here installs its egress guard for all that follows, so such tests come after those without, and
     no module imports it at its top.
     """
-    if "airflow" in sys.modules:
-        raise pytest.UsageError("A module of tests imports Airflow when it is collected: import it in the test.")
 
     def rank(item: pytest.Item) -> int:
         level = _level(item)
@@ -122,7 +151,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             return 6 if group(item.nodeid) == IMPORTED else 5
         return 8 if level == "stores" else 7
 
-    items.sort(key=rank)
+    tests = [(item, group(item.nodeid)) for item in items]
+    weights = Counter[str]()
+    for item, name in tests:
+        weights[name] += LONG if "full" in item.keywords else 1
+    tests.sort(key=lambda test: (rank(test[0]), -weights[test[1]], test[1]))
+    return [item for item, _ in tests]
 
 
 def _level(item: pytest.Item) -> str:

