@@ -120,4 +120,4 @@ def _packed(batches: Iterator[Any]) -> Iterator[Any]:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, batch.schema) as writer:
             writer.write_batch(batch)
-        yield pa.RecordBatch.from_arrays([pa.array([sink.getvalue()], pa.binary())], ["batch"])
+        yield pa.RecordBatch.from_arrays([pa.array([sink.getvalue().to_pybytes()], pa.binary())], ["batch"])

@@ -29,7 +29,7 @@ _FIELDS = {
 """Spark's function of each part of a time that EXTRACT names."""
 _SAME = """
 Abs Avg Distinct DPipe Filter Greatest IgnoreNulls Kwarg LastValue Lead Least Ln Log LogicalOr Mod Nullif PropertyEQ Rank
-Sqrt StddevPop WindowSpec With
+Qualify Sqrt StddevPop TimestampTrunc WindowSpec With
 """.split()
 """Kinds of nodes that mean the same in both; names of arguments are only known where their function is."""
 _UNITS = ("days", "hours", "mins", "secs")
