@@ -137,7 +137,8 @@ def check_same(folder: Path) -> None:
     with duckdb.connect(config={"memory_limit": f"{MEMORY}MiB", "temp_directory": str(folder)}) as connection:
         kinds = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {other}").fetchall()}
         same = " AND ".join(
-            f"(a.{name} IS NOT DISTINCT FROM b.{name} OR coalesce(abs(a.{name} - b.{name}) <= 1e-9 * abs(b.{name}), false))"
+            f"(a.{name} IS NOT DISTINCT FROM b.{name}"
+            f" OR coalesce(abs(a.{name} - b.{name}) <= 1e-9 * abs(b.{name}), false))"
             if kind == "DOUBLE"
             else f"a.{name} IS NOT DISTINCT FROM b.{name}"
             for name, kind in kinds.items()
@@ -160,7 +161,16 @@ def main(given: Sequence[str]) -> None:
             folder = Path(name) / str(number)
             folder.mkdir()
             for case, runs in cases.items():
-                command = [sys.executable, "-m", "bench.spark", case, str(parts), str(folder), str(executors), str(memory)]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "bench.spark",
+                    case,
+                    str(parts),
+                    str(folder),
+                    str(executors),
+                    str(memory),
+                ]
                 run, told = measured(command, os.environ | {"TMPDIR": str(folder)}, log, proportional=True)
                 runs.append(run)
                 steps += [json.loads(told.splitlines()[-1])] if case == "spark" else []

@@ -18,7 +18,6 @@ from rempart.settings.pipeline import ModelPipeline
 from rempart.spark.connection import SparkConnection
 from tests.spark.features_on_spark import differences, frame, joined
 from tests.unit.features.aggregated import DECIMALS, Row, arrow, orders, random_orders
-from tests.unit.features.stays import stays
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -40,7 +39,9 @@ def many_orders(pipeline: ModelPipeline, seed: int) -> list[Row]:
     dice, made = random.Random(seed), list[Row]()  # noqa: S311 - test data
     for case in range(CASES):
         some = random_orders(dice, dice.choice([1, 2, 5, 9]), versions=pipeline.conflict_rule == "history")
-        made += [row | {"order": 100 * case + row["order"], "shop": row["shop"] and f"{row['shop']}{case}"} for row in some]
+        made += [
+            row | {"order": 100 * case + row["order"], "shop": row["shop"] and f"{row['shop']}{case}"} for row in some
+        ]
     return made
 
 
@@ -67,9 +68,17 @@ def test_the_join_is_that_of_duckdb(spark: SparkSession) -> None:
         }
 
     asked = [any_row(n) | {"since": dice.choice([None, any_row(n)["since"]])} for n in range(CASES) for _ in range(9)]
-    tables = {"asked": pa.Table.from_pylist(asked, pa.schema([*keys.items(), ("since", MOMENT)])).rename_columns([*keys, "at"])}
+    tables = {
+        "asked": pa.Table.from_pylist(asked, pa.schema([*keys.items(), ("since", MOMENT)])).rename_columns(
+            [*keys, "at"]
+        )
+    }
     views: list[JoinedView] = []
-    shapes = [(("case", "house"), 0, None), (("case", "room"), 7200, "created"), (("case", "house", "room"), 3600, None)]
+    shapes = [
+        (("case", "house"), 0, None),
+        (("case", "room"), 7200, "created"),
+        (("case", "house", "room"), 3600, None),
+    ]
     for number, (by, ttl, created) in enumerate(shapes):
         rows = [any_row(n) for n in range(CASES) for _ in range(12)]
         if number == 0:  # one row for each moment
@@ -104,4 +113,6 @@ def test_a_view_with_two_rows_for_one_moment_multiplies_rows_that_are_counted(sp
         unique = joining.uniqueness(connection, view)
         query = joining.joined("SELECT * FROM asked", ["k", "at"], "at", [(view, unique)])
         assert unique == "none"
-        assert Counter((row[0], row[2]) for row in connection.sql(query).fetchall()) == Counter([(1, 1), (1, 2), (2, None)])
+        assert Counter((row[0], row[2]) for row in connection.sql(query).fetchall()) == Counter(
+            [(1, 1), (1, 2), (2, None)]
+        )

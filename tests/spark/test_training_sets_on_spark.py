@@ -123,9 +123,7 @@ def test_labels_of_another_pipeline_are_joined_and_counted(
     rows = order_rows(order(n, n) for n in range(40))
     paid = received([payment(n, n + (1 if n % 4 else -1), paid=n % 3 > 0) for n in range(30)], 50).rows.read_all()
     of_rows, of_labels = (stored(site, of, table, tmp_path) for of, table in ((pipeline, rows), (labels.source, paid)))
-    given = ordered(
-        site, pipeline, {training_set.ROWS: of_rows, training_set.LABELS: of_labels}, labels.source
-    )
+    given = ordered(site, pipeline, {training_set.ROWS: of_rows, training_set.LABELS: of_labels}, labels.source)
     result = run(spark, site, given, tmp_path)
     found = joined.read(site, pipeline, LoadedSnapshots(of_rows, labels, of_labels), given, result)  # type: ignore[arg-type]
     wanted = in_memory.build(pipeline, rows, Received(labels, paid.to_reader(), of_labels.id, of_labels.created_at))

@@ -85,10 +85,10 @@ class SparkConnection:
         from pyspark.sql.classic.dataframe import DataFrame as ClassicFrame
 
         rows: Any = frame
-        made = self.session._jsparkSession.internalCreateDataFrame(  # noqa: SLF001 - PySpark has no public way
-            rows._jdf.queryExecution().toRdd(),  # noqa: SLF001
-            rows._jdf.schema(),  # noqa: SLF001
-            False,  # noqa: FBT003 - an argument of Java: no stream
+        made = self.session._jsparkSession.internalCreateDataFrame(
+            rows._jdf.queryExecution().toRdd(),
+            rows._jdf.schema(),
+            False,
         )
         return ClassicFrame(made, self.session)
 

@@ -31,7 +31,10 @@ def test_a_row_of_the_same_moment_does_not_count_if_the_order_is_strict() -> Non
 
 
 def test_the_sides_of_a_comparison_may_be_turned() -> None:
-    turned, straight = written('"a view".k = e.k AND "a view".at <= e.at'), written('e.k = "a view".k AND e.at >= "a view".at')
+    turned, straight = (
+        written('"a view".k = e.k AND "a view".at <= e.at'),
+        written('e.k = "a view".k AND e.at >= "a view".at'),
+    )
     assert turned == straight
 
 

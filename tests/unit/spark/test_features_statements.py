@@ -7,15 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from rempart.errors import SparkError
 from rempart.features import training_set
-from rempart.features.expressions import rendering
 from rempart.features.parquet_store import joining, loading, scratch
 from rempart.features.parquet_store.scratch import ScratchDatabase
-from rempart.settings.expressions import checking
 from rempart.settings.pipeline import ModelPipeline
 from rempart.spark import (
     dialect,

@@ -25,10 +25,10 @@ from rempart.models.encoding import Feature, features_of
 from rempart.models.inputs import usage
 from rempart.settings.config import Config
 from rempart.settings.pipeline import ModelPipeline
+from rempart.sovereignty.job_permission import JobSite
 from rempart.training import datasets, experiment, permission
 from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.gpus.cost import NOTHING_SPENT, Spent
-from rempart.sovereignty.job_permission import JobSite
 from rempart.training.job import (
     Dataset,
     FeatureSpec,
