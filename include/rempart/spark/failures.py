@@ -40,9 +40,9 @@ def cause(error: BaseException) -> RempartError:
         return SparkInterrupted("run the Spark job: executors were lost too often", _RUN_AGAIN)
     if kind in ("Py4JNetworkError", "ConnectionRefusedError", "ConnectionResetError", "BrokenPipeError"):
         return SparkInterrupted(f"run the Spark job: its driver ended ({kind})", _RUN_AGAIN)
-    named = [first or second for first, second in _CLASS.findall(text)][:3]
+    named = ", ".join([first or second for first, second in _CLASS.findall(text)][:3])
     return SparkError(
-        f"run the Spark job: it failed with {kind}{f' ({', '.join(named)})' if named else ''}{_place(error)}",
+        f"run the Spark job: it failed with {kind}{f' ({named})' if named else ''}{_place(error)}",
         "Run again. If it fails again, report it, and use `engine: duckdb` meanwhile.",
     )
 
