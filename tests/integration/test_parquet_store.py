@@ -20,7 +20,7 @@ import yaml
 from rempart.errors import FeatureError, IntegrityError
 from rempart.features import offline, repository, training_set
 from rempart.features.databases import FeatureDatabases
-from rempart.features.parquet_store import scratch, training_sets
+from rempart.features.parquet_store import joining, scratch, training_sets
 from rempart.features.parquet_store.scratch import ScratchDatabase
 from rempart.features.parquet_store.training_sets import SnapshotRows
 from rempart.flows.training import train
@@ -217,6 +217,7 @@ def test_a_folder_of_a_training_set_is_gone_at_its_end(
         assert (folder.stat().st_mode & 0o777) == 0o700
         assert reader.read_all().num_rows == 40
     assert list(tmp_path.iterdir()) == []
+    assert training_sets.asked_views(feature_databases, pipeline) == tuple(joining.of_pipeline(pipeline))
     none = SnapshotRows(rows.slice(0, 0).to_reader(), "s0")
     made = training_sets.point_in_time(feature_databases, pipeline, none).table
     assert (made.num_rows, made.schema.names) == (0, list(training_set.kinds(pipeline)))

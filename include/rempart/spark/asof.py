@@ -74,7 +74,9 @@ def _joined(
     keys = [f"_key_{number}" for number in range(len(condition.keys))]
     # rows that find nothing are spread over tasks, as there may be many
     nothing: exp.Expr = exp.or_(*(exp.Is(this=key.copy(), expression=exp.Null()) for key, _ in condition.keys))
-    apart = exp.Case(ifs=[exp.If(this=nothing, true=exp.Anonymous(this=HASH, expressions=[condition.moments[0].copy()]))])
+    apart = exp.Case(
+        ifs=[exp.If(this=nothing, true=exp.Anonymous(this=HASH, expressions=[condition.moments[0].copy()]))]
+    )
     asked = exp.select(
         *(_as(_column(struct) if struct else _struct(name), name) for name, struct in relations),
         *(_as(left.copy(), key) for key, (left, _) in zip(keys, condition.keys, strict=True)),

@@ -48,13 +48,13 @@ class SparkConnection:
         held = []
         for part in parts:
             held.append(self._persisted(self.session.sql(part.query)))
-            held[-1].createOrReplaceTempView(part.name)
+            self._leaf(held[-1]).createOrReplaceTempView(part.name)
         frame = self.session.sql(found.query)
         if found.kind == "query":
             self._kept += held
             return SparkRows(frame)
         if found.kind == "table":
-            frame = self.keep(frame)
+            frame = self._leaf(self.keep(frame))
             if held:
                 frame.count()  # so that its parts can go
         self.register(found.name, frame)
@@ -76,6 +76,21 @@ class SparkConnection:
         from pyspark import StorageLevel
 
         return frame.persist(StorageLevel.MEMORY_AND_DISK)
+
+    def _leaf(self, frame: DataFrame) -> DataFrame:
+        """Return a frame of the same rows that is planned as a source. A lost block is computed again.
+
+        Otherwise each query over it would be planned with all that it is made of, as often as it reads it.
+        """
+        from pyspark.sql.classic.dataframe import DataFrame as ClassicFrame
+
+        rows: Any = frame
+        made = self.session._jsparkSession.internalCreateDataFrame(
+            rows._jdf.queryExecution().toRdd(),
+            rows._jdf.schema(),
+            False,
+        )
+        return ClassicFrame(made, self.session)
 
     def close(self) -> None:
         """Drop the tables and views."""

@@ -28,7 +28,21 @@ BitwiseOr BitwiseAnd BitwiseLeftShift BitwiseRightShift
 """Kinds of nodes that mean the same in both, as sqlglot writes them."""
 _PLAIN = frozenset(_KINDS.split())
 _TYPES = frozenset(
-    "BIGINT INT TINYINT VARCHAR TEXT DOUBLE BOOLEAN DATE TIMESTAMP TIMESTAMPNTZ TIMESTAMPTZ DECIMAL INTERVAL".split()
+    [
+        "BIGINT",
+        "INT",
+        "TINYINT",
+        "VARCHAR",
+        "TEXT",
+        "DOUBLE",
+        "BOOLEAN",
+        "DATE",
+        "TIMESTAMP",
+        "TIMESTAMPNTZ",
+        "TIMESTAMPTZ",
+        "DECIMAL",
+        "INTERVAL",
+    ]
 )
 _NAMES: dict[str, str] = {
     "strlen": "octet_length",  # bytes of UTF-8

@@ -27,12 +27,25 @@ _FIELDS = {
     "EPOCH": "unix_seconds",
 }
 """Spark's function of each part of a time that EXTRACT names."""
-_SAME = """
-Abs Avg Distinct DPipe Filter Greatest IgnoreNulls Kwarg LastValue Lead Least Ln Log LogicalOr Mod Nullif PropertyEQ Rank
-Sqrt StddevPop WindowSpec With
-""".split()
+_SAME = (
+    *("Abs", "Avg", "DPipe", "Filter", "Greatest", "IgnoreNulls", "Kwarg", "LastValue", "Lead", "Least", "Ln", "Log"),
+    *(
+        "LogicalOr",
+        "Mod",
+        "Nullif",
+        "PropertyEQ",
+        "Qualify",
+        "Rank",
+        "Sqrt",
+        "StddevPop",
+        "TimestampTrunc",
+        "WindowSpec",
+    ),
+)
 """Kinds of nodes that mean the same in both; names of arguments are only known where their function is."""
 _UNITS = ("days", "hours", "mins", "secs")
+
+
 def call(name: str, *arguments: Any) -> exp.Expr:
     """Return a call of one of Spark's functions."""
     return exp.Anonymous(this=name, expressions=[_value(each) for each in arguments])
@@ -205,7 +218,7 @@ def _distinct_on(select: exp.Select) -> exp.Expr:
     select.append("expressions", exp.Alias(this=number, alias=exp.to_identifier("_nth", quoted=True)))
     inner = exp.Subquery(this=select, alias=exp.TableAlias(this=exp.to_identifier("_numbered", quoted=True)))
     nth = exp.column("_nth", quoted=True)
-    star = exp.Star(**{"except_": [exp.to_identifier("_nth", quoted=True)]})
+    star = exp.Star(except_=[exp.to_identifier("_nth", quoted=True)])
     return exp.select(star).from_(inner).where(exp.EQ(this=nth, expression=exp.Literal.number(1)))
 
 

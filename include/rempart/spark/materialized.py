@@ -1,4 +1,4 @@
-"""Take the `MATERIALIZED` parts of a statement out of it, for an engine that would compute each of them at every use."""
+"""Take the `MATERIALIZED` parts of a statement out of it, for an engine that would compute each at every use."""
 
 from __future__ import annotations
 

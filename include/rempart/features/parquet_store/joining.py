@@ -1,4 +1,4 @@
-"""The SQL of the point-in-time join in DuckDB's dialect. Which form a view's join takes depends on what the view's rows share."""
+"""The SQL of the point-in-time join, in DuckDB's dialect. The form of a view's join depends on what its rows share."""
 
 from __future__ import annotations
 

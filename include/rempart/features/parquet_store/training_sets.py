@@ -109,7 +109,9 @@ def asked_views(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple[J
     import pandas as pd
 
     texts = {view.join_key: view.join_type == "text" for view in view_tables(pipeline)}
-    columns = {name: pd.Series(dtype="object" if texts.get(name, True) else "int64") for name in entity_columns(pipeline)}
+    columns = {
+        name: pd.Series(dtype="object" if texts.get(name, True) else "int64") for name in entity_columns(pipeline)
+    }
     columns["event_timestamp"] = pd.Series(dtype="datetime64[us, UTC]")
     with _asked(databases, pipeline, {"type": STORE, "rows": False}, pd.DataFrame(columns)) as job:
         views: tuple[JoinedView, ...] = job.views

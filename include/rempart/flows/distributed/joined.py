@@ -1,4 +1,4 @@
-"""Have a training set joined on Spark, and read it back: its rows count only if they are whole, in order and unaltered."""
+"""Have a training set joined on Spark, and read it back: its rows count if they are whole, in order and unaltered."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def point_in_time(
     try:
         result = orders.run(platform, pipeline, ordered, backend)
         if column := result.facts.get("inexact"):
-            logger.info("'%s': numbers of column '%s' are too small, large or alike for DECIMAL(38, 9)", pipeline.name, column)
+            logger.info(
+                "'%s': numbers of column '%s' are too small, large or alike for DECIMAL(38, 9)", pipeline.name, column
+            )
             return None
         if missing := result.facts.get("missing"):
             raise LabelsMissing(str(missing["what"]), str(missing["hint"]))

@@ -44,8 +44,10 @@ _TYPE = "application/vnd.apache.parquet"
 _MADE = {"number": "bigint", "sha256": "string", "bytes": "bigint", "rows": "bigint"}
 
 
-def run(order: Order, session: SparkSession, world: World) -> Made:
+def run(order: Order, session: SparkSession, world: World, open_site: OpenSite | None = None) -> Made:
     """Do the work of an order: join its training set and write it below the order's prefix.
+
+    `open_site`: opens its site in executors; by default with the job's credentials.
 
     `facts`: `examples` (number of rows), `labels` (rows by the state of their label) where another pipeline delivers
     them. Or `inexact` alone: a column whose sums need PostgreSQL; or `missing` alone: the error of labels that no row
@@ -55,18 +57,18 @@ def run(order: Order, session: SparkSession, world: World) -> Made:
     if not isinstance(pipeline, ModelPipeline):
         raise SparkError(f"join a training set of '{pipeline.name}': it has no model", "Order a pipeline with a model.")
     feed = feed_of(pipeline, {name: defined(order.pipelines, name) for name in order.pipelines})
-    open_site: OpenSite = partial(credentials.site_of, order)
+    opened = open_site or partial(credentials.site_of, order)
     views = [read_view(each) for each in order.parameters["views"]]
 
     def rows_of(manifest: InputObject) -> DataFrame:
-        return snapshot_rows(session, open_site, manifest.bucket, read_manifest(world.site, manifest))
+        return snapshot_rows(session, opened, manifest.bucket, read_manifest(world.site, manifest))
 
     (own,) = order.of_role(ROWS)
     used = {each.name: each for each in order.of_role(USED)}
     given = [UsedRows(source, rows_of(used[name]), "") for name, source in sources.sources(pipeline).items()]
     with SparkConnection(session) as connection:
         try:
-            labels = _labels(order, session, feed, open_site, world)
+            labels = _labels(order, session, feed, opened, world)
             loaded = loading.load(connection, pipeline, rows_of(own), labels, used=given, exact=True)
         except loading.InexactSums as column:
             return Made(facts={"inexact": str(column)})
@@ -74,7 +76,7 @@ def run(order: Order, session: SparkSession, world: World) -> Made:
             return Made(facts={"missing": {"what": missing.what, "hint": missing.hint}})
         world.progress("loaded", rows=loaded.examples, views=len(views))
         frame = connection.sql(query(connection, pipeline, views, feed)).frame
-        place = Place(open_site, order.output.bucket, order.key(""), order.parameters["retain_until"])
+        place = Place(opened, order.output.bucket, order.key(""), order.parameters["retain_until"])
         written = write(frame, pipeline, place, feed)
     if (found := sum(each.rows for each in written)) != loaded.examples:
         raise training_set.multiplied(pipeline, loaded.examples, found)
@@ -152,9 +154,7 @@ class Place:
     retain_until: str
 
 
-def write(
-    frame: DataFrame, pipeline: ModelPipeline, place: Place, feed: LabelFeed | None = None
-) -> list[MadeObject]:
+def write(frame: DataFrame, pipeline: ModelPipeline, place: Place, feed: LabelFeed | None = None) -> list[MadeObject]:
     """Write ordered rows as Parquet, one object for each task, and return them in order. Rows stay with executors.
 
     An object is named by its content, so a task that runs twice writes one object.

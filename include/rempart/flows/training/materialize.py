@@ -195,9 +195,7 @@ def loaded_snapshots(platform: Platform, pipeline: ModelPipeline) -> LoadedSnaps
     )
 
 
-def loaded_content(
-    platform: Platform, pipeline: ModelPipeline, loaded: LoadedSnapshots | None = None
-) -> SnapshotRows:
+def loaded_content(platform: Platform, pipeline: ModelPipeline, loaded: LoadedSnapshots | None = None) -> SnapshotRows:
     """Return the rows of the loaded snapshot, its labels, and the rows of pipelines whose views are used, as they stand
     in the Parquet parts at the active site.
 
@@ -240,7 +238,9 @@ def spark_content(platform: Platform, pipeline: ModelPipeline) -> LoadedSnapshot
         readers += [content.labels.rows] if content.labels else []
         counted = sum(batch.num_rows for reader in readers for batch in reader)
         if counted != loaded.count:
-            logger.info("'%s': a loaded snapshot still has rows that were erased: joining on this machine", pipeline.name)
+            logger.info(
+                "'%s': a loaded snapshot still has rows that were erased: joining on this machine", pipeline.name
+            )
             return None
     return loaded
 
