@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rempart.settings.pipeline_sections import SparkResources
-from rempart.spark.order import Usage
+from rempart.spark.order import SparkUsage
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -58,10 +58,10 @@ class Seen:
         known = self.stages.get((number, attempt))
         return known is not None and known.status in ("COMPLETE", "FAILED", "SKIPPED")
 
-    def usage(self, resources: SparkResources) -> Usage:
+    def usage(self, resources: SparkResources) -> SparkUsage:
         """Return what the stages used together."""
         stages = self.stages.values()
-        return Usage(
+        return SparkUsage(
             executors=resources.executors,
             cores=resources.cores,
             memory=resources.memory,
@@ -125,23 +125,23 @@ def stages(spark: SparkSession, seen: Seen) -> list[Stage]:
     found = store.stageList(None, False, False, quantiles, jvm.java.util.ArrayList())
     told = []
     for index in range(found.size()):
-        one = found.apply(index)
-        number, attempt = one.stageId(), one.attemptId()
+        described = found.apply(index)
+        number, attempt = described.stageId(), described.attemptId()
         if seen.is_finished(number, attempt):
             continue
         told.append(
             Stage(
                 number,
                 attempt,
-                str(one.status().toString()),
-                one.numTasks(),
-                one.numCompleteTasks(),
-                one.numFailedTasks(),
-                one.inputRecords(),
-                one.shuffleWriteRecords(),
-                one.executorRunTime(),
-                one.diskBytesSpilled(),
-                one.shuffleWriteBytes(),
+                str(described.status().toString()),
+                described.numTasks(),
+                described.numCompleteTasks(),
+                described.numFailedTasks(),
+                described.inputRecords(),
+                described.shuffleWriteRecords(),
+                described.executorRunTime(),
+                described.diskBytesSpilled(),
+                described.shuffleWriteBytes(),
             )
         )
     return told
