@@ -75,7 +75,8 @@ __all__ = [
     "PlacementDenied", "PoolUnavailable", "PredictionError", "PreflightFailed", "RempartError", "ReplicationError",
     "RepositoryBusy", "RepositoryDamaged", "RepositoryMissing", "RepositoryRefused", "RequestInvalid", "ServingError",
     "SessionExpired", "SiteError", "SiteFenced", "SiteUnavailable", "SourceUnavailable", "SparkError",
-    "SparkInterrupted", "StackError", "TrackingRefused", "TrackingUnavailable", "TrainingError", "UpgradeError", "WatchError",
+    "SparkInterrupted", "StackError", "TrackingRefused", "TrackingUnavailable", "TrainingError", "UpgradeError",
+    "WatchError",
 ]  # fmt: skip
 
 # fmt: off

@@ -17,7 +17,7 @@ from rempart.flows.distributed import job
 from rempart.flows.distributed.world import World
 from rempart.settings.pipeline_sections import SparkResources
 from rempart.spark import credentials
-from rempart.spark.order import Made, Order
+from rempart.spark.order import Made, SparkOrder
 from tests.memory_site import MemorySite
 from tests.unit.spark.orders import order
 
@@ -32,7 +32,7 @@ def _parent(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def work(ordered: Order, spark: SparkSession, world: World) -> Made:
+def work(ordered: SparkOrder, spark: SparkSession, world: World) -> Made:
     marker = str(world.work.parent / "killed")
 
     def doubled(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

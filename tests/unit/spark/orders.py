@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from rempart.sovereignty.job_permission import JobSite, Permission
-from rempart.spark.order import InputObject, Order, OutputPlace, code_version
+from rempart.spark.order import InputObject, OutputPlace, SparkOrder, code_version
 
 PLACE = JobSite(name="primary", connection="s3_primary", region="local-1")
 PERMISSION = Permission(hosts={"primary": ("127.0.0.1",)}, until="2999-12-01", decision="d" * 64)
 INPUT = InputObject(role="delivery", bucket="lake", key="raw/x.csv", sha256="a" * 64, bytes=3, name="x.csv")
 
 
-def order(**changes: Any) -> Order:
-    return Order(
+def order(**changes: Any) -> SparkOrder:
+    return SparkOrder(
         **{
             "do": "ingest",
             "pipeline": "stays_test",

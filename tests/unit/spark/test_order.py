@@ -6,16 +6,16 @@ import pytest
 
 from rempart.errors import SparkError
 from rempart.settings.pipeline_sections import SparkResources
-from rempart.spark.order import InputObject, MadeObject, Result, Usage, parse_order, parse_result
+from rempart.spark.order import InputObject, MadeObject, SparkResult, SparkUsage, parse_order, parse_result
 from tests.unit.spark.orders import INPUT, order
 
-RESULT = Result(
+RESULT = SparkResult(
     order_id=order().order_id,
     status="succeeded",
     made=(MadeObject(role="part", key="spark/stays_test/x", sha256="b" * 64, bytes=9, rows=2),),
     facts={"accepted": 2},
     seconds={"work": 1.5},
-    usage=Usage(executors=2, cores=1, memory=512, tasks=4, spilled=7),
+    usage=SparkUsage(executors=2, cores=1, memory=512, tasks=4, spilled=7),
     decision="d" * 64,
 )
 

@@ -25,7 +25,7 @@ from rempart.settings.config import Connections
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 from rempart.spark import credentials, environment
-from rempart.spark.order import Order, Result
+from rempart.spark.order import SparkOrder, SparkResult
 from rempart.training.attempts.interruption import INTERRUPTED, TRY_AGAIN
 from rempart.training.backends import LAST_LINES, bare_environment, readable
 
@@ -46,7 +46,7 @@ class LocalSpark:
     command: tuple[str, ...] | None = None
     """By default the interpreter of `.venv-spark`."""
 
-    def run(self, order: Order) -> Result:
+    def run(self, order: SparkOrder) -> SparkResult:
         """Run a job to its end and return its result; log its lines, readable. An existing result is reused.
 
         Raises SparkError with the last log lines, or SparkInterrupted if it was ended twice before its result.
@@ -78,7 +78,7 @@ class LocalSpark:
             )
         raise AssertionError  # the loop ends before
 
-    def _attempt(self, order: Order, command: tuple[str, ...]) -> tuple[int, list[str]]:
+    def _attempt(self, order: SparkOrder, command: tuple[str, ...]) -> tuple[int, list[str]]:
         """Run the job once. Return its exit status and last lines. Raises SparkError if it takes too long."""
         late = threading.Event()
         with spool_folder() as folder:
@@ -88,7 +88,7 @@ class LocalSpark:
             )
             with errors.open("wb") as complaints:
                 process = subprocess.Popen(
-                    [*command, "-m", "rempart.flows.distributed.job", "--order", "-", "--beside"],
+                    [*command, "-m", "rempart.flows.distributed.job", "--order", "-", "--attached"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=complaints,  # Java's and Python's words may quote values

@@ -21,7 +21,7 @@ from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 from rempart.sovereignty.job_permission import JobSite, permitted
 from rempart.spark.definitions import definition
-from rempart.spark.order import InputObject, MadeObject, Order, OutputPlace, Result, Work, code_version
+from rempart.spark.order import InputObject, MadeObject, OutputPlace, SparkOrder, SparkResult, Work, code_version
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _BLOCK = 1 << 20
 class SparkBackend(Protocol):
     """Runs Spark jobs."""
 
-    def run(self, order: Order) -> Result:
+    def run(self, order: SparkOrder) -> SparkResult:
         """Run a job to its end and return its result; an existing result is reused. Raises SparkError."""
 
 
@@ -49,7 +49,7 @@ def order(
     inputs: Iterable[InputObject],
     parameters: Mapping[str, Any] | None = None,
     others: Sequence[Pipeline] = (),
-) -> Order:
+) -> SparkOrder:
     """Return the order of a job at the active site. `parameters`: what else determines its outcome, as plain JSON.
 
     `others`: pipelines that the job needs beside this one and those whose feature views it uses.
@@ -57,7 +57,7 @@ def order(
     known = {pipeline.name: pipeline, **{other.name: other for other in others}}
     if isinstance(pipeline, ModelPipeline):
         known |= {view.pipeline: view.source for view in pipeline.used_views().values()}
-    return Order(
+    return SparkOrder(
         do=do,
         pipeline=pipeline.name,
         classification=pipeline.classification,
@@ -71,7 +71,9 @@ def order(
     )
 
 
-def run(platform: Platform, pipeline: Pipeline, ordered: Order, backend: SparkBackend | None = None) -> Result:
+def run(
+    platform: Platform, pipeline: Pipeline, ordered: SparkOrder, backend: SparkBackend | None = None
+) -> SparkResult:
     """Run a job by permission of the policy, check what it stored, and write evidence of what it used.
 
     Raises PlacementDenied, SparkError, SparkInterrupted, SiteError and its kinds.
@@ -88,7 +90,7 @@ def run(platform: Platform, pipeline: Pipeline, ordered: Order, backend: SparkBa
     return result
 
 
-def evidence(ordered: Order, result: Result) -> dict[str, Any]:
+def evidence(ordered: SparkOrder, result: SparkResult) -> dict[str, Any]:
     """Return the record of a job: what it did, where, what it used, and the digest of the policy's decision."""
     return {
         "job_id": ordered.order_id,
@@ -104,7 +106,7 @@ def evidence(ordered: Order, result: Result) -> dict[str, Any]:
     }
 
 
-def told(result: Result) -> str:
+def told(result: SparkResult) -> str:
     """Return what a job used, for the task's log."""
     used = result.usage
     return (
@@ -114,7 +116,7 @@ def told(result: Result) -> str:
     )
 
 
-def read_back(site: Site, ordered: Order, result: Result) -> None:
+def read_back(site: Site, ordered: SparkOrder, result: SparkResult) -> None:
     """Check that the objects that count are at the site as the job says: place, bytes, SHA-256, rows of Parquet files.
 
     Raises SparkError, which names the object; ObjectMissing.
@@ -133,7 +135,7 @@ def read_back(site: Site, ordered: Order, result: Result) -> None:
             pass
 
 
-def _fault(site: Site, ordered: Order, made: MadeObject, file: Path) -> str:
+def _fault(site: Site, ordered: SparkOrder, made: MadeObject, file: Path) -> str:
     """Return what is wrong with an object of a job; empty if nothing is."""
     if not made.key.startswith(ordered.key("")):
         return "is not in the job's own place"
@@ -163,7 +165,7 @@ def _rows(file: Path) -> int | None:
         return None
 
 
-def clear(site: Site, bucket: str, pipeline: str, *, but: Order | None = None) -> int:
+def clear(site: Site, bucket: str, pipeline: str, *, but: SparkOrder | None = None) -> int:
     """Delete what jobs of a pipeline stored, except that of one order; how many objects.
 
     Call it after what a job made is committed, and when rows of the pipeline are erased.

@@ -11,7 +11,7 @@ from rempart.errors import SiteUnavailable, SparkError
 from rempart.flows.distributed import job
 from rempart.settings.config import Connection
 from rempart.spark import credentials
-from rempart.spark.order import Result
+from rempart.spark.order import SparkResult
 from tests.memory_site import MemorySite
 from tests.unit.spark.orders import order
 
@@ -32,7 +32,7 @@ def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 def test_a_job_with_a_result_is_adopted_without_a_session(
     site: MemorySite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = Result(order_id=order().order_id, status="succeeded", facts={"x": 1}, decision="d" * 64)
+    result = SparkResult(order_id=order().order_id, status="succeeded", facts={"x": 1}, decision="d" * 64)
     site.write("lake", order().key("result.json"), result.to_json())
     assert job.run_job(order(), site, tmp_path) == result
     assert [line["stage"] for line in _lines(capsys)] == ["adopted"]

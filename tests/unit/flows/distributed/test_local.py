@@ -18,7 +18,7 @@ from rempart.flows.distributed import local
 from rempart.flows.distributed.local import LocalSpark
 from rempart.settings.config import Connection
 from rempart.spark import credentials, environment
-from rempart.spark.order import Result
+from rempart.spark.order import SparkResult
 from tests.memory_site import MemorySite
 from tests.unit.spark.orders import order
 
@@ -49,7 +49,7 @@ def backend(tmp_path: Path, site: MemorySite) -> Start:
 
 
 def _store(site: MemorySite) -> None:
-    result = Result(order_id=order().order_id, status="succeeded", decision="d" * 64)
+    result = SparkResult(order_id=order().order_id, status="succeeded", decision="d" * 64)
     site.write("lake", order().key("result.json"), result.to_json())
 
 

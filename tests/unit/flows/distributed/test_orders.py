@@ -11,7 +11,7 @@ import pytest
 
 from rempart.errors import ObjectMissing, SparkError
 from rempart.flows.distributed import orders
-from rempart.spark.order import MadeObject, Result
+from rempart.spark.order import MadeObject, SparkResult
 from tests.memory_site import MemorySite
 from tests.unit.spark.orders import order
 
@@ -32,10 +32,10 @@ def site() -> MemorySite:
     return made
 
 
-def _result(**changes: object) -> Result:
+def _result(**changes: object) -> SparkResult:
     body = _parquet(3)
     made = {"role": "part", "key": KEY, "sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body), "rows": 3}
-    return Result(
+    return SparkResult(
         order_id=order().order_id, status="succeeded", made=(MadeObject(**{**made, **changes}),), decision="d" * 64
     )
 
