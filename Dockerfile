@@ -36,7 +36,8 @@ WORKDIR /opt/rempart
 ENV PYC_INVALIDATION_MODE=UNCHECKED_HASH
 COPY LICENSE README.md pyproject.toml requirements*.txt ./
 COPY include/rempart/__init__.py include/rempart/
-COPY include/rempart/deployment/setup/bootstrap.py include/rempart/deployment/setup/findings.py \
+COPY include/rempart/deployment/setup/bootstrap.py include/rempart/deployment/setup/debian.py \
+    include/rempart/deployment/setup/findings.py \
     include/rempart/deployment/setup/preflight.py include/rempart/deployment/setup/terminal.py \
     include/rempart/deployment/setup/uv_output.py include/rempart/deployment/setup/
 COPY --chmod=0755 deploy/images/install.sh deploy/images/same_modules.py /usr/local/bin/

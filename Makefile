@@ -23,7 +23,7 @@ UV := .venv/tools/bin/uv
 # The proofs that this machine may be able to run: every bench/prove_*.py.
 PROOFS := $(sort $(patsubst bench/prove_%.py,prove-%,$(wildcard bench/prove_*.py)))
 
-.PHONY: help preflight setup setup-trainer setup-docs demo up down status logs base-image images bundle test test-full test-unit test-gpu test-k8s lint docs docs-site lock sbom audit bench prove clean lint-others
+.PHONY: help preflight setup setup-trainer setup-docs setup-spark demo up down status logs base-image images bundle test test-full test-unit test-gpu test-k8s lint docs docs-site lock sbom audit bench prove clean lint-others
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ setup-trainer: ## install .venv-trainer, where jobs that need PyTorch run (the b
 
 setup-docs: ## install .venv-docs, which builds the documentation's site
 	@$(PYTHON) include/rempart/deployment/setup/bootstrap.py docs
+
+setup-spark: ## install .venv-spark with its Java, where pipelines with `engine: spark` run
+	@$(PYTHON) include/rempart/deployment/setup/bootstrap.py spark
 
 demo: ## from nothing to a promoted, replicated, restorable model; leaves the stack up
 	@began=$$(date +%s); $(MAKE) preflight setup; REMPART_DEMO_BEGAN=$$began $(BIN)/rempart demo $(ARGS)
@@ -111,6 +114,7 @@ lock: setup ## resolve requirements*.in anew into the hash-locked requirements*.
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-dev.in -o requirements-dev.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-trainer.in -o requirements-trainer.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-docs.in -o requirements-docs.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-spark.in -o requirements-spark.txt
 
 sbom: setup ## write the bill of materials of the lock (CycloneDX) to var/audit
 	@$(BIN)/rempart audit run --only sbom
@@ -129,5 +133,5 @@ prove: setup ## run every proof that this machine can run; results in var/proof
 prove-%: setup
 	@$(BIN)/python -m bench.prove_$(subst -,_,$*) $(ARGS)
 
-clean: down ## stop the stack and remove its state (var/), .venv, .venv-trainer and .venv-docs
-	rm -rf var .venv .venv-trainer .venv-docs
+clean: down ## stop the stack and remove its state (var/) and every environment (.venv, .venv-*)
+	rm -rf var .venv .venv-trainer .venv-docs .venv-spark

@@ -28,7 +28,8 @@ from rempart.flows.shared.platform import Platform, open_platform
 from rempart.flows.training import pod_job
 from rempart.settings import config
 from rempart.settings.pipelines import named
-from rempart.training.job import Dataset, JobSite, JobSpec, Output, Tracking, TrainerSpec
+from rempart.sovereignty.job_permission import JobSite
+from rempart.training.job import Dataset, JobSpec, Output, Tracking, TrainerSpec
 from tests import pods
 
 OFFSET, GPUS = "4200", 2

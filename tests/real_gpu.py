@@ -202,7 +202,8 @@ def job(bench: Bench, home: Path, count: int) -> tuple[dict[str, Any], list[Any]
     import pyarrow.parquet as pq
     from onnx import numpy_helper
 
-    from rempart.training.job import Dataset, FeatureSpec, JobSite, JobSpec, Output, Permission, Tracking, TrainerSpec
+    from rempart.sovereignty.job_permission import JobSite, Permission
+    from rempart.training.job import Dataset, FeatureSpec, JobSpec, Output, Tracking, TrainerSpec
     from rempart.training.trainers import trainers
 
     names = [f"f{number}" for number in range(bench.inputs.shape[1])]

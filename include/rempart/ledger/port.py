@@ -15,6 +15,7 @@ Kind = Literal[
     "deliveries",
     "extraction",
     "derivation",
+    "spark-job",
     "labels",
     "used-views",
     "materialization",

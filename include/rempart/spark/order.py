@@ -54,7 +54,7 @@ class OutputPlace(Strict):
 
 class Order(Strict):
     """One Spark job, version 1 of the contract. `pipelines`: the definition of the pipeline, and of those whose feature
-    views it uses, as JSON (`rempart.spark.definitions`). `parameters`: what else determines the outcome, as plain
+    views it uses (`rempart.spark.definitions`). `parameters`: what else determines the outcome, as plain
     JSON: limits, moments, snapshot ids.
 
     `permission` is written for each attempt and is no part of the job's identity, and neither are the resources.

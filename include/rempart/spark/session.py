@@ -72,7 +72,6 @@ def fixed(work: Path) -> dict[str, str]:
         "spark.network.timeout": "120s",
         # messages quote no value
         "spark.sql.maxPlanStringLength": "0",
-        "spark.sql.error.messageFormat": "MINIMAL",
         "spark.python.worker.faulthandler.enabled": "false",
         "spark.driver.extraJavaOptions": f"{_JAVA} -Djava.io.tmpdir={work / 'tmp'}",
         "spark.executor.extraJavaOptions": f"{_JAVA} -Djava.io.tmpdir={work / 'tmp'}",
@@ -218,8 +217,7 @@ def spark_home() -> Path:
 
 
 def java_home() -> Path:
-    """Return the Java that runs Spark: that of this environment, else JAVA_HOME, else that on PATH. Raises SparkError.
-    """
+    """Return the Java for Spark: that of this environment, else JAVA_HOME, else that on PATH. Raises SparkError."""
     own = Path(sys.prefix) / "jre"
     if (own / "bin" / "java").is_file():
         return own

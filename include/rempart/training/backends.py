@@ -21,9 +21,8 @@ from rempart.errors import ObjectMissing, PoolUnavailable, TrackingUnavailable, 
 from rempart.settings.config import Connection, Connections, project_root
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.port import Site
-from rempart.training.attempts.interruption import INTERRUPTED
+from rempart.training.attempts.interruption import INTERRUPTED, TRY_AGAIN
 from rempart.training.attempts.process_group import LISTENING, loopback
-from rempart.training.entrypoint import TRY_AGAIN
 from rempart.training.job import JobResult, JobSpec, parse_result
 from rempart.training.trainers import trainers
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rempart.errors import TrainingError
+from rempart.sovereignty.job_permission import JobSite
 from rempart.training import datasets
 from rempart.training.attempts.checkpoints import FOLDER, MANIFEST
 from rempart.training.attempts.record import ATTEMPTS, ORDER
-from rempart.training.job import JobSite, JobSpec
+from rempart.training.job import JobSpec
 
 LONGEST_POLICY = 2048
 """Characters of a session's policy. Source: AWS STS, AssumeRole, parameter Policy; SeaweedFS 4.48 holds to it too."""

@@ -40,16 +40,17 @@ from rempart.errors import (
 from rempart.settings.config import Connection, Connections, parse_connection
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.port import Site
+from rempart.sovereignty.job_permission import JobSite
 from rempart.training import experiment, outputs
 from rempart.training.addresses import reach
 from rempart.training.attempts import process_group, processes
 from rempart.training.attempts.checkpoints import Checkpoints
-from rempart.training.attempts.interruption import INTERRUPTED, Interrupted, Interruption
+from rempart.training.attempts.interruption import INTERRUPTED, SESSION_OVER, TRY_AGAIN, Interrupted, Interruption
 from rempart.training.attempts.process_group import PROCESS, Group, PeerLost
 from rempart.training.attempts.progress import EVERY_SECONDS, Progress, TrainingRun
 from rempart.training.gpus import nvml, usage
 from rempart.training.gpus.watch import Gpus
-from rempart.training.job import PYTHON, JobResult, JobSite, JobSpec, Origin, Validated, Work, parse_result, parse_spec
+from rempart.training.job import PYTHON, JobResult, JobSpec, Origin, Validated, Work, parse_result, parse_spec
 from rempart.training.outputs import Measurements, Outputs
 from rempart.training.permission import decide, permission_of
 from rempart.training.trainers import trainers
@@ -57,7 +58,6 @@ from rempart.training.trainers import trainers
 __all__ = ["SESSION_OVER", "TRY_AGAIN", "World", "main", "run_job"]
 
 T = TypeVar("T")
-TRY_AGAIN, SESSION_OVER = 75, 77
 ATTEMPTS, PAUSE_SECONDS = 3, 2.0
 _LIBRARIES = ("boto3", "mlflow", "onnx", "onnxruntime", "pyarrow.parquet", "rempart.sites.s3.site", "sklearn")
 """Modules that every job loads sooner or later."""

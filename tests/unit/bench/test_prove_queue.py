@@ -9,7 +9,8 @@ import pytest
 
 from bench.prove_queue import JOB
 from rempart.sites.s3.site import S3Site
-from rempart.training.job import Permission, parse_result
+from rempart.sovereignty.job_permission import Permission
+from rempart.training.job import parse_result
 from tests.unit.training.test_job import spec
 
 PERMISSION = Permission(hosts={"primary": ("127.0.0.1",)}, until=date.max, decision="d" * 64)

@@ -126,7 +126,7 @@ def half_an_environment(project: Place) -> str:
     with (
         patch.dict(bootstrap.ENVIRONMENTS, rempart=here),
         patch.object(bootstrap, "_install"),
-        patch.object(bootstrap, "install_restic"),
+        patch.object(bootstrap.debian, "install_restic"),
         patch.dict(os.environ, PIP_NO_INDEX="1"),
         redirect_stdout(told),
     ):

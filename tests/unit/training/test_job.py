@@ -5,15 +5,14 @@ import json
 import pytest
 
 from rempart.errors import TrainingError
+from rempart.sovereignty.job_permission import JobSite, Permission
 from rempart.training.job import (
     PYTHON,
     Dataset,
     FeatureSpec,
-    JobSite,
     JobSpec,
     Origins,
     Output,
-    Permission,
     Split,
     Tracking,
     TrainerSpec,

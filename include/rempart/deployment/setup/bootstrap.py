@@ -1,9 +1,10 @@
-"""Install a hash-locked environment: `python3 include/rempart/deployment/setup/bootstrap.py [trainer|docs]`, run by
-`make setup`.
+"""Install a hash-locked environment: `python3 include/rempart/deployment/setup/bootstrap.py [trainer|docs|spark]`,
+run by `make setup`.
 
 Standard library only. Does nothing if the environment already matches the lock. The standard settings of pip (index
 mirror, private CA, proxy) apply to the whole installation: pip's configuration is passed on to uv. `trainer` makes
 .venv-trainer, where jobs that need PyTorch run; .venv never gets it. `docs` makes .venv-docs, which builds the site.
+`spark` makes .venv-spark, where jobs of `engine: spark` run, with a Java of its own unless the machine has one.
 
 At a terminal a bar shows what is downloaded, installed and compiled; elsewhere a plain line does every 5 seconds.
 
@@ -15,11 +16,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,12 +28,10 @@ from typing import NoReturn
 
 if not __package__:  # run as a script: this folder's siblings need the standard library only
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-from rempart.deployment.setup import findings, preflight
+from rempart.deployment.setup import debian, preflight
 from rempart.deployment.setup.terminal import Counter
 from rempart.deployment.setup.uv_output import UNKNOWN, CompiledFiles, Sync, cause, shown_line
 
-OLDEST_RESTIC = (0, 17, 1)
-RESTIC_AGAIN_SECONDS = 86400
 _UV_NAMES = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -51,6 +47,7 @@ class Environment:
     """One environment: its folder, its lock, and `chosen`, whose builds pip picks as it is configured (no hashes).
 
     `replaced`: a distribution of the lock whose place one of `chosen` takes, since both have the same modules.
+    `java`: whether it needs one. `sources`: distributions without a wheel, which the locked build backend builds.
     """
 
     folder: str
@@ -59,6 +56,8 @@ class Environment:
     chosen: str | None = None
     download: str = ""
     replaced: str = ""
+    java: bool = False
+    sources: tuple[str, ...] = ()
 
     def files(self, root: Path) -> list[Path]:
         return [root / name for name in (self.lock, self.chosen) if name]
@@ -70,6 +69,14 @@ ENVIRONMENTS = {
         ".venv-trainer", "requirements-trainer.txt", "1.5 GB, and more for CUDA", "requirements-torch.txt"
     ),
     "docs": Environment(".venv-docs", "requirements-docs.txt", "0.2 GB"),
+    "spark": Environment(
+        ".venv-spark",
+        "requirements-spark.txt",
+        "1.3 GB",
+        download=", 0.8 GB to download",
+        java=True,
+        sources=("pyspark",),
+    ),
     # of the images: without what only developers need, and a trainer without PyTorch
     "platform": Environment(".venv", "requirements.txt", "1.9 GB"),
     "job": Environment(".venv-trainer", "requirements-trainer.txt", "0.9 GB"),
@@ -197,77 +204,6 @@ def is_moved(venv: Path) -> bool:
     return script.is_file() and str(venv) not in script.read_text(encoding="utf-8", errors="replace")[:400]
 
 
-def restic_version(program: Path | str) -> tuple[int, ...]:
-    """Return restic's version; empty if unknown."""
-    try:
-        answer = subprocess.run([program, "version"], capture_output=True, text=True, check=False, timeout=30).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    matched = re.match(r"restic (\d+)\.(\d+)\.(\d+)", answer)
-    return tuple(int(part) for part in matched.groups()) if matched else ()
-
-
-def _apt(folder: Path, *arguments: str) -> str:
-    """Run apt-get in a folder; empty when it did what was asked, else its last words."""
-    command = ["apt-get", "--quiet", "--option=Acquire::Retries=1", "--option=Acquire::http::Timeout=20", *arguments]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL
-        )
-    except (OSError, subprocess.TimeoutExpired) as fault:
-        return type(fault).__name__
-    words = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("E:", "W:"))]
-    return "" if done.returncode == 0 else (words or [f"apt-get ended with {done.returncode}"])[-1]
-
-
-def unpack_restic(target: Path) -> str:
-    """Bring the distribution's restic to `target`, by apt and without root; empty, or why there is none."""
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        return "this system has no apt"
-    with tempfile.TemporaryDirectory(prefix="rempart-restic-") as name:
-        folder = Path(name)
-        if why := _apt(folder, "download", "restic"):
-            # no package lists (a fresh container), or old ones: lists of our own need no root
-            for part in ("lists/partial", "cache/archives/partial"):
-                (folder / part).mkdir(parents=True)
-            own = (f"--option=Dir::State::Lists={folder / 'lists'}", f"--option=Dir::Cache={folder / 'cache'}")
-            why = _apt(folder, *own, "update") or _apt(folder, *own, "download", "restic")
-        packages = list(folder.glob("restic_*.deb"))
-        if why or not packages:
-            return why or "apt-get brought no package"
-        done = subprocess.run(["dpkg-deb", "-x", packages[0], folder / "unpacked"], capture_output=True, check=False)
-        program = folder / "unpacked" / "usr" / "bin" / "restic"
-        if done.returncode or (unpacked_version := restic_version(program)) < OLDEST_RESTIC:
-            version = "" if done.returncode else ".".join(map(str, unpacked_version))
-            return f"the distribution's restic is {version}" if version else "the package could not be unpacked"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(program, target.with_suffix(".new"))
-        target.with_suffix(".new").replace(target)
-    return ""
-
-
-def install_restic(venv: Path, now: float) -> None:
-    """Unpack restic into the environment unless there is one. If that fails, report it and continue.
-
-    A failed attempt is repeated a day later, so that not every `make` waits for it.
-    """
-    target, failed = venv / "tools" / "bin" / "restic", venv / findings.NO_RESTIC
-    if target.is_file() or restic_version(shutil.which("restic") or "") >= OLDEST_RESTIC:
-        return
-    if failed.is_file() and now - failed.stat().st_mtime < RESTIC_AGAIN_SECONDS:
-        return
-    sys.stdout.write("setup: unpacking restic, for backups (8 MB)\n")
-    sys.stdout.flush()
-    if why := unpack_restic(target):
-        failed.write_text(why, encoding="utf-8")
-        sys.stdout.write(
-            f"setup: restic was not installed ({why}); backups will be refused until restic"
-            f" {'.'.join(map(str, OLDEST_RESTIC))} or later is on PATH (https://restic.net)\n"
-        )
-    else:
-        failed.unlink(missing_ok=True)
-
-
 def _project_again(root: Path, target: Environment, python: Path, tools: Path) -> bool:
     """Install only the project if every package matches the lock. Return whether that was enough."""
     uv = tools / "bin" / "uv"
@@ -321,7 +257,7 @@ def set_up(root: Path, target: Environment) -> int:
     before = installed_hashes(stamp)
     if before[:1] == [wanted]:
         if target is ENVIRONMENTS["rempart"]:
-            install_restic(venv, time.time())
+            debian.install_restic(venv, time.time())
         return 0
     stamp.unlink(missing_ok=True)
     python, tools = venv / "bin" / "python", venv / "tools"
@@ -345,6 +281,8 @@ def set_up(root: Path, target: Environment) -> int:
         f"setup: installing the locked environment into {venv}: about {target.size} on disk{target.download}\n"
     )
     sys.stdout.flush()
+    if target.java:
+        debian.check_space(root, target.folder)
     counter = Counter(sys.stdout, os.environ)
     counter.begin()
     try:
@@ -352,7 +290,9 @@ def set_up(root: Path, target: Environment) -> int:
     finally:
         counter.end()
     if target is ENVIRONMENTS["rempart"]:
-        install_restic(venv, time.time())
+        debian.install_restic(venv, time.time())
+    if target.java:
+        debian.install_java(venv, os.environ)
     stamp.write_text(f"{wanted}\n{tools_lock}\n", encoding="utf-8")
     sys.stdout.write(f"setup: done in {time.monotonic() - started:.0f} s\n")
     return 0
@@ -377,7 +317,9 @@ def _install(root: Path, target: Environment, venv: Path, counter: Counter) -> N
     }
     uv = tools / "bin" / "uv"
     sync: list[str | Path] = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode"]
-    _sync([*sync, *uv_options(settings), root / target.lock], environment, venv, counter)
+    sync += [option for name in target.sources for option in ("--no-build-isolation-package", name)]
+    built = environment | ({"PYTHONPATH": str(tools)} if target.sources else {})
+    _sync([*sync, *uv_options(settings), root / target.lock], built, venv, counter)
     ours: list[str | Path] = [uv, "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
     with alone(root):  # it writes metadata beside the code
         _run([*ours, "--editable", root], environment | {"PYTHONPATH": str(tools)})

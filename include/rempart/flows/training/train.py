@@ -25,6 +25,7 @@ from rempart.models.encoding import Feature, features_of
 from rempart.models.inputs import usage
 from rempart.settings.config import Config
 from rempart.settings.pipeline import ModelPipeline
+from rempart.sovereignty.job_permission import JobSite
 from rempart.training import datasets, experiment, permission
 from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.gpus.cost import NOTHING_SPENT, Spent
@@ -34,7 +35,6 @@ from rempart.training.job import (
     InputSpec,
     JobLabels,
     JobResult,
-    JobSite,
     JobSpec,
     Output,
     Param,

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 
 INTERRUPTED = 143
 """Exit status: 128 + SIGTERM. The same spec continues from the last checkpoint."""
+TRY_AGAIN, SESSION_OVER = 75, 77
+"""Exit statuses: a service did not answer; the job's session at a site is over."""
 PATIENCE_SECONDS = 15.0
 """Maximum seconds from the request to the end; clusters wait 30 s or more before they kill."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -70,77 +68,6 @@ def test_a_changed_lock_is_another_installation(tmp_path: Path) -> None:
     assert bootstrap.fingerprint(tmp_path, [tmp_path / "lock.txt"]) == before
     (tmp_path / "lock.txt").write_text("b")
     assert bootstrap.fingerprint(tmp_path, [tmp_path / "lock.txt"]) != before
-
-
-APT = """#!/bin/sh
-echo "$@" >> {log}
-case "$*" in
-  *download*) [ -f {lists} ] && exec cp {package} . ; echo "E: Unable to locate package restic" >&2; exit 100;;
-  *update*) touch {lists};;
-esac
-"""
-
-
-@pytest.fixture
-def debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A system with apt, whose package of restic says what it is; no package lists yet. The folder of its programs."""
-    program = tmp_path / "package" / "usr" / "bin" / "restic"
-    program.parent.mkdir(parents=True)
-    program.write_text('#!/bin/sh\necho "restic 0.18.0 compiled with go on linux/amd64"\n')
-    program.chmod(0o755)
-    control = tmp_path / "package" / "DEBIAN" / "control"
-    control.parent.mkdir()
-    control.write_text("Package: restic\nVersion: 0.18.0\nArchitecture: all\nMaintainer: a@b\nDescription: x\n")
-    package = tmp_path / "restic_0.18.0_all.deb"
-    subprocess.run(["dpkg-deb", "--build", tmp_path / "package", package], check=True, capture_output=True)
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    apt = programs / "apt-get"
-    apt.write_text(APT.format(log=tmp_path / "asked", lists=tmp_path / "lists", package=package))
-    apt.chmod(0o755)
-    for name in ("dpkg-deb", "sh", "cp", "touch", "tar", "rm"):
-        (programs / name).symlink_to(str(shutil.which(name)))
-    monkeypatch.setenv("PATH", str(programs))
-    return programs
-
-
-needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="builds a Debian package")
-
-
-@needs_dpkg
-def test_restic_is_unpacked_once_without_root_and_without_package_lists(
-    tmp_path: Path, debian: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bootstrap.install_restic(tmp_path / "venv", 0.0)
-    program = tmp_path / "venv" / "tools" / "bin" / "restic"
-    assert bootstrap.restic_version(program) == (0, 18, 0)
-    assert sorted(file.name for file in program.parent.iterdir()) == ["restic"]
-    assert "unpacking restic" in capsys.readouterr().out
-    asked = (tmp_path / "asked").read_text()
-    bootstrap.install_restic(tmp_path / "venv", 0.0)
-    assert (tmp_path / "asked").read_text() == asked and not capsys.readouterr().out
-
-
-@needs_dpkg
-def test_a_restic_that_is_too_old_is_not_taken(tmp_path: Path, debian: Path) -> None:
-    (debian / "restic").write_text('#!/bin/sh\necho "restic 0.14.0 compiled with go on linux/amd64"\n')
-    (debian / "restic").chmod(0o755)
-    bootstrap.install_restic(tmp_path / "venv", 0.0)
-    assert bootstrap.restic_version(tmp_path / "venv" / "tools" / "bin" / "restic") == (0, 18, 0)
-
-
-def test_where_restic_cannot_be_had_setup_says_so_once_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    now = time.time()
-    bootstrap.install_restic(tmp_path, now)
-    output = capsys.readouterr().out
-    assert "not installed (this system has no apt)" in output and "on PATH" in output
-    bootstrap.install_restic(tmp_path, now + 60)
-    assert not capsys.readouterr().out
-    bootstrap.install_restic(tmp_path, now + 2 * bootstrap.RESTIC_AGAIN_SECONDS)
-    assert "not installed" in capsys.readouterr().out
 
 
 def test_where_every_package_is_the_lock_s_the_project_alone_is_installed_anew() -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from rempart.errors import PlacementDenied, TrainingError
 from rempart.settings.config import Connection, load
+from rempart.sovereignty.job_permission import LONGEST
 from rempart.training.job import parse_spec
 from rempart.training.kubernetes import pod
-from rempart.training.permission import LONGEST, decide, permit
+from rempart.training.permission import decide, permit
 from rempart.training.trainers import trainers
 from tests.unit.training import stage
 from tests.unit.training.test_job import spec

@@ -1,0 +1,168 @@
+"""The Spark job: `python -m rempart.flows.distributed.job --order FILE` (or `-` for standard input).
+
+It runs the same in a process beside Airflow and in a driver's pod, and needs one site and its file of credentials; no
+database, no MLflow. It writes objects named by their content below the order's prefix, then result.json, which tells
+which of them count: whatever ends it in between, the same order again makes the same, and an order with a result is
+done. Progress is one JSON object a line on standard output. Exit status: 0 done, 75 a service or an executor did not
+answer (run again), 77 its session at the site is over (run again with a new one), 143 asked to end (run again), 1
+anything else.
+
+`--beside`: end when standard input ends, which whoever started this process keeps open.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import ObjectMissing, SessionExpired, SparkError
+from rempart.flows.distributed.world import Progress, World
+from rempart.settings.telemetry import TELEMETRY_OFF
+from rempart.sites.port import Site
+from rempart.spark import credentials, failures, session, watch
+from rempart.spark.order import Made, Order, Result, code_version, parse_order, parse_result
+from rempart.training.attempts.interruption import INTERRUPTED, SESSION_OVER, TRY_AGAIN, Interrupted, Interruption
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+RESULT = "result.json"
+Work = Callable[[Order, "SparkSession", World], Made]
+WORK: Mapping[str, str] = {
+    "ingest": "rempart.flows.distributed.ingest",
+    "training_set": "rempart.flows.distributed.training_set",
+}
+"""The module of each kind of work. Its `run` does the work of an order, and returns what it made."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one job. Return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m rempart.flows.distributed.job", description=__doc__)
+    parser.add_argument("--order", required=True, help="file of the order (JSON), or - for standard input")
+    parser.add_argument("--beside", action="store_true", help="end when standard input ends")
+    given = parser.parse_args(arguments)
+    os.environ.update(TELEMETRY_OFF)  # before a library is loaded that looks
+    interruption = Interruption()
+    try:
+        with interruption.listening(lambda: tell("interrupted", in_time=False)):
+            return _run(given.order, beside=given.beside)
+    except Interrupted:
+        tell("interrupted", in_time=True)
+        return INTERRUPTED
+
+
+def _run(file: str, *, beside: bool) -> int:
+    work = Path(tempfile.mkdtemp(prefix="rempart-spark-"))
+    try:
+        order = parse_order(_read(file))
+        if beside:
+            threading.Thread(target=_end_with_standard_input, daemon=True).start()
+        run_job(order, credentials.site_of(order), work)
+    except Exception as error:
+        return _failed(error)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return 0
+
+
+def run_job(
+    order: Order, site: Site, folder: Path, progress: Progress | None = None, *, master: str | None = None
+) -> Result:
+    """Run a job, unless its site has its result, and return the result. `folder`: an empty one of its own.
+
+    Raises SparkError, SparkInterrupted, and the errors of the site and of the work.
+    """
+    progress = progress or tell
+    decision = credentials.permission_of(order).decision
+    if (code := code_version()) != order.code_version:
+        raise SparkError(
+            f"run job {order.order_id}: it was ordered for code {order.code_version}, but this is {code}",
+            "Run `make setup-spark`, or build the image `spark` from the version that orders the jobs.",
+        )
+    if (stored := stored_result(site, order)) is not None:
+        progress("adopted", job_id=order.order_id)
+        return stored
+    began = time.monotonic()
+    progress("starting", job_id=order.order_id, do=order.do, executors=order.resources.executors)
+    secret = credentials.secret() or None
+    with session.opened(order.resources, folder / "spark", secret=secret, master=master, name=order.order_id) as spark:
+        started = time.monotonic()
+        progress("started", seconds=round(started - began, 1))
+        (folder / "files").mkdir()
+        with watch.watching(spark, progress) as seen:
+            made = work_of(order)(order, spark, World(site, folder / "files", progress))
+        ended = time.monotonic()
+    result = Result(
+        order_id=order.order_id,
+        status="succeeded",
+        made=made.made,
+        facts=made.facts,
+        seconds={"start": round(started - began, 3), "work": round(ended - started, 3)},
+        usage=seen.usage(order.resources),
+        decision=decision,
+    )
+    site.write(order.output.bucket, order.key(RESULT), result.to_json(), content_type="application/json")
+    progress("done", job_id=order.order_id, objects=len(made.made), **seen.told())
+    return result
+
+
+def stored_result(site: Site, order: Order) -> Result | None:
+    """Return the result of an order that is at its site, or None. Raises SparkError if it cannot be used."""
+    try:
+        body = site.read(order.output.bucket, order.key(RESULT))
+    except ObjectMissing:
+        return None
+    return parse_result(body, order.order_id)
+
+
+def work_of(order: Order) -> Work:
+    """Return the function that does the work of an order."""
+    work: Work = import_module(WORK[order.do]).run
+    return work
+
+
+def tell(stage: str, /, **facts: Any) -> None:
+    """Write a line of progress to standard output."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    sys.stdout.write(json.dumps({"at": now, "stage": stage, **facts}) + "\n")
+    sys.stdout.flush()
+
+
+def _read(file: str) -> bytes:
+    try:
+        return sys.stdin.buffer.readline() if file == "-" else Path(file).read_bytes()
+    except OSError as cause:
+        raise SparkError(
+            f"read the order: {file[:200]} cannot be read ({type(cause).__name__})", "Name a readable file."
+        ) from cause
+
+
+def _end_with_standard_input() -> None:
+    with suppress(OSError):
+        while sys.stdin.buffer.read(4096):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _failed(error: Exception) -> int:
+    """Say why the job failed; the exit status."""
+    known = failures.cause(error)
+    tell("failed", error=type(known).__name__, what=known.what, hint=known.hint)
+    return SESSION_OVER if isinstance(known, SessionExpired) else TRY_AGAIN if known.transient else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Run a Spark job as a process on this machine, in its own environment `.venv-spark`.
+
+The process gets the connection of its site and the secret of its executors in a file for its owner alone, which is
+deleted at its end, and no setting or connection of Airflow. If this process ends, the job ends, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import signal
+import subprocess
+import threading
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from rempart.errors import SparkError, SparkInterrupted
+from rempart.flows.distributed.job import stored_result
+from rempart.settings.config import Connections
+from rempart.sites.port import Site
+from rempart.sites.spool import spool_folder
+from rempart.spark import credentials, environment
+from rempart.spark.order import Order, Result
+from rempart.training.attempts.interruption import INTERRUPTED, TRY_AGAIN
+from rempart.training.backends import LAST_LINES, bare_environment, readable
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 2
+"""A job whose driver is lost runs once more, by the same identity: it stores the same objects."""
+_NAMED = re.compile(r"^((?:[\w.]+)(?:Error|Exception)): (No module named [\w'. ]+)?")
+
+
+@dataclass(frozen=True)
+class LocalSpark:
+    """Runs jobs on this machine, each in a process with the executors that its order asks for."""
+
+    site: Site
+    connections: Connections
+    timeout: timedelta
+    command: tuple[str, ...] | None = None
+    """By default the interpreter of `.venv-spark`."""
+
+    def run(self, order: Order) -> Result:
+        """Run a job to its end and return its result; log its lines, readable. An existing result is reused.
+
+        Raises SparkError with the last log lines, or SparkInterrupted if it was ended twice before its result.
+        """
+        command = self.command or (str(environment.python()),)
+        for attempt in range(1, ATTEMPTS + 1):
+            status, last = self._attempt(order, command)
+            if status == 0:
+                if (result := stored_result(self.site, order)) is None:
+                    raise SparkError(
+                        f"run job {order.order_id}: it succeeded but stored no result at site '{self.site.name}'",
+                        "Run it again. If it fails again, look for what deletes objects of the bucket.",
+                    )
+                return result
+            again = status < 0 or status in (TRY_AGAIN, INTERRUPTED)
+            if again and attempt < ATTEMPTS:
+                logger.warning("the driver of job %s was lost (status %d): it runs once more", order.order_id, status)
+                continue
+            log = "\n".join(f"  {line}" for line in last)
+            if again:
+                raise SparkInterrupted(
+                    f"run job {order.order_id}: it was ended twice before its result, at last with status {status}. "
+                    f"Its last lines:\n{log}",
+                    "Run again: objects that it stored are used again. Check the machine's memory first.",
+                )
+            raise SparkError(
+                f"run job {order.order_id}: it failed with status {status}. Its last lines:\n{log}",
+                "Correct the cause in the last lines, and run again.",
+            )
+        raise AssertionError  # the loop ends before
+
+    def _attempt(self, order: Order, command: tuple[str, ...]) -> tuple[int, list[str]]:
+        """Run the job once. Return its exit status and last lines. Raises SparkError if it takes too long."""
+        late = threading.Event()
+        with spool_folder() as folder:
+            file, errors = folder / "credentials.json", folder / "errors"
+            credentials.write(
+                file, secrets.token_hex(32), {order.site.connection: self.connections(order.site.connection)}
+            )
+            with errors.open("wb") as complaints:
+                process = subprocess.Popen(
+                    [*command, "-m", "rempart.flows.distributed.job", "--order", "-", "--beside"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=complaints,  # Java's and Python's words may quote values
+                    env=variables(folder, file),
+                    start_new_session=True,
+                )
+
+            def stop() -> None:
+                late.set()
+                _kill(process)
+
+            timer = threading.Timer(self.timeout.total_seconds(), stop)
+            timer.start()
+            last: deque[str] = deque(maxlen=LAST_LINES)
+            try:
+                assert process.stdin is not None and process.stdout is not None  # noqa: S101 - they are pipes
+                with suppress(BrokenPipeError):  # it ended before it read; its exit status says why
+                    process.stdin.write(order.to_json() + b"\n")
+                    process.stdin.flush()
+                for line in process.stdout:
+                    last.append(readable(line.decode("utf-8", "replace").rstrip()))
+                    logger.info("%s", last[-1])
+                status = process.wait()
+            finally:
+                timer.cancel()
+                _kill(process)  # executors of a driver that is gone, too
+                process.wait()
+                for stream in (process.stdin, process.stdout):
+                    if stream is not None:
+                        with suppress(OSError):
+                            stream.close()
+            if status and not any(line.startswith("failed") for line in last):
+                last.extend(named(errors.read_text(encoding="utf-8", errors="replace")))
+        if late.is_set():
+            raise SparkError(
+                f"run job {order.order_id}: it was ended because it ran longer than {self.timeout}. Its last lines:\n"
+                + "\n".join(f"  {line}" for line in last),
+                "Raise `spark.timeout` in the pipeline file, or give it more executors.",
+            )
+        return status, list(last)
+
+
+def variables(folder: Path, file: Path) -> dict[str, str]:
+    """Return the environment of a job: nothing of Airflow, its temporary files in `folder`, and its credentials."""
+    own = {credentials.VARIABLE: str(file), "TMPDIR": str(folder)}
+    return {**bare_environment("SPARK_", "PYSPARK_", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS"), **own}
+
+
+def named(text: str) -> list[str]:
+    """Return the classes of the errors of a process that could not say itself why it ended: no message, no value."""
+    found = [matched for line in text.splitlines() if (matched := _NAMED.match(line))]
+    return [": ".join(filter(None, matched.groups())) for matched in found[-2:]]
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End the job and every process that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

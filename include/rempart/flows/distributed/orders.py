@@ -1,0 +1,181 @@
+"""Order a Spark job, run it where `rempart.yaml` says, and read back what it made before anything counts.
+
+What a job stores is below `spark/<pipeline>/` of the lake bucket. Whoever ordered it takes what it needs from there,
+and then clears the place: nothing else reads it, and it holds rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rempart.errors import SparkError
+from rempart.flows.distributed.local import LocalSpark
+from rempart.flows.shared.bounded_map import bounded_map
+from rempart.flows.shared.platform import Platform
+from rempart.settings.pipeline import ModelPipeline, Pipeline
+from rempart.sites.port import Site
+from rempart.sites.spool import spool_folder
+from rempart.sovereignty.job_permission import JobSite, permitted
+from rempart.spark.definitions import definition
+from rempart.spark.order import InputObject, MadeObject, Order, OutputPlace, Result, Work, code_version
+
+logger = logging.getLogger(__name__)
+
+WORKERS = 4
+"""Objects that are read back at the same time."""
+_BLOCK = 1 << 20
+
+
+class SparkBackend(Protocol):
+    """Runs Spark jobs."""
+
+    def run(self, order: Order) -> Result:
+        """Run a job to its end and return its result; an existing result is reused. Raises SparkError."""
+
+
+def prefix_of(pipeline: str) -> str:
+    """Return the prefix of what jobs of a pipeline store in the lake bucket."""
+    return f"spark/{pipeline}/"
+
+
+def order(
+    platform: Platform,
+    pipeline: Pipeline,
+    do: Work,
+    inputs: Iterable[InputObject],
+    parameters: Mapping[str, Any] | None = None,
+    others: Sequence[Pipeline] = (),
+) -> Order:
+    """Return the order of a job at the active site. `parameters`: what else determines its outcome, as plain JSON.
+
+    `others`: pipelines that the job needs beside this one and those whose feature views it uses.
+    """
+    known = {pipeline.name: pipeline, **{other.name: other for other in others}}
+    if isinstance(pipeline, ModelPipeline):
+        known |= {view.pipeline: view.source for view in pipeline.used_views().values()}
+    return Order(
+        do=do,
+        pipeline=pipeline.name,
+        classification=pipeline.classification,
+        pipelines={name: definition(each) for name, each in sorted(known.items())},
+        site=JobSite.of(platform.config, platform.active().site),
+        inputs=tuple(inputs),
+        output=OutputPlace(bucket=platform.config.buckets.lake, prefix=prefix_of(pipeline.name)),
+        parameters=dict(parameters or {}),
+        code_version=code_version(),
+        resources=pipeline.spark.resources,
+    )
+
+
+def run(platform: Platform, pipeline: Pipeline, ordered: Order, backend: SparkBackend | None = None) -> Result:
+    """Run a job by permission of the policy, check what it stored, and write evidence of what it used.
+
+    Raises PlacementDenied, SparkError, SparkInterrupted, SiteError and its kinds.
+    """
+    site = platform.site(ordered.site.name, ordered.classification)
+    today = platform.clock().date()
+    permission = permitted(platform.config, ordered.classification, [ordered.site.name], on=today)
+    clear(site, ordered.output.bucket, pipeline.name, but=ordered)
+    backend = backend or LocalSpark(site, platform.connections, pipeline.spark.timeout)
+    result = backend.run(ordered.model_copy(update={"permission": permission}))
+    read_back(site, ordered, result)
+    platform.ledger.append("spark-job", pipeline.name, evidence(ordered, result))
+    logger.info("%s", told(result))
+    return result
+
+
+def evidence(ordered: Order, result: Result) -> dict[str, Any]:
+    """Return the record of a job: what it did, where, what it used, and the digest of the policy's decision."""
+    return {
+        "job_id": ordered.order_id,
+        "do": ordered.do,
+        "site": ordered.site.name,
+        "code": ordered.code_version,
+        "inputs": len(ordered.inputs),
+        "objects": len(result.made),
+        "rows": sum(made.rows for made in result.made),
+        "seconds": dict(result.seconds),
+        "usage": result.usage.model_dump(),
+        "decision": result.decision,
+    }
+
+
+def told(result: Result) -> str:
+    """Return what a job used, for the task's log."""
+    used = result.usage
+    return (
+        f"the Spark job made {len(result.made)} objects in {sum(result.seconds.values()):.0f} s: {used.executors} "
+        f"executors with {used.cores} cores and {used.memory} MiB each, {used.tasks} tasks, {used.failed_tasks} of "
+        f"them ran again, {used.shuffled / 1e6:.0f} MB moved, {used.spilled / 1e6:.0f} MB spilled"
+    )
+
+
+def read_back(site: Site, ordered: Order, result: Result) -> None:
+    """Check that the objects that count are at the site as the job says: place, bytes, SHA-256, rows of Parquet files.
+
+    Raises SparkError, which names the object; ObjectMissing.
+    """
+    with spool_folder() as folder:
+
+        def check(numbered: tuple[int, MadeObject]) -> None:
+            number, made = numbered
+            if fault := _fault(site, ordered, made, folder / f"{number}.parquet"):
+                raise SparkError(
+                    f"check job {ordered.order_id}: {ordered.output.bucket}/{made.key} at '{site.name}' {fault}",
+                    "Nothing was committed. Run again; if it fails again, ask the operator of the site.",
+                )
+
+        for _ in bounded_map(enumerate(result.made), check, WORKERS):
+            pass
+
+
+def _fault(site: Site, ordered: Order, made: MadeObject, file: Path) -> str:
+    """Return what is wrong with an object of a job; empty if nothing is."""
+    if not made.key.startswith(ordered.key("")):
+        return "is not in the job's own place"
+    digest, size = hashlib.sha256(), 0
+    try:
+        with site.open(ordered.output.bucket, made.key) as stream, file.open("wb") as kept:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+                size += len(block)
+                kept.write(block)
+        if size != made.bytes or digest.hexdigest() != made.sha256:
+            return f"differs from what the job says: {size} bytes instead of {made.bytes}, or another SHA-256"
+        if made.key.endswith(".parquet") and (rows := _rows(file)) != made.rows:
+            return "is no Parquet file" if rows is None else f"has {rows} rows instead of {made.rows}"
+    finally:
+        file.unlink(missing_ok=True)
+    return ""
+
+
+def _rows(file: Path) -> int | None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(file).num_rows)
+    except (pa.ArrowInvalid, OSError):
+        return None
+
+
+def clear(site: Site, bucket: str, pipeline: str, *, but: Order | None = None) -> int:
+    """Delete what jobs of a pipeline stored, except that of one order; how many objects.
+
+    Call it after what a job made is committed, and when rows of the pipeline are erased.
+    """
+    kept = but.key("") if but else None
+    keys = [
+        info.key for info in site.list(bucket, prefix_of(pipeline)) if kept is None or not info.key.startswith(kept)
+    ]
+
+    def delete(key: str) -> None:
+        site.delete(bucket, key)
+
+    for _ in bounded_map(keys, delete, WORKERS):
+        pass
+    return len(keys)
