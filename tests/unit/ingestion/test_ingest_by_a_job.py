@@ -61,7 +61,7 @@ class Work:
 
         taken = take_in(files, [*known.values()], pipeline, place, resources, given.limits, judge)
         parts = [
-            self._stored("part", f"snapshots/readings/parts/{part.sha256}.parquet", part.file.read_bytes(), part.rows)
+            self._stored("part", order.key(f"part-{part.sha256}.parquet"), part.file.read_bytes(), part.rows)
             for part in taken.parts
         ]
         parts = [
@@ -153,7 +153,7 @@ def fewer_rows(work: Work, result: Result) -> Result:
     sink = io.BytesIO()
     pq.write_table(pq.read_table(io.BytesIO(work.site.read("lake", part.key))).slice(1), sink)
     sha256 = sha256_of(sink.getvalue())
-    key = f"snapshots/readings/parts/{sha256}.parquet"
+    key = f"spark/readings/{sha256}.parquet"
     work.site.write("lake", key, sink.getvalue())
     other = part.model_copy(update={"key": key, "sha256": sha256, "bytes": len(sink.getvalue())})
     return changed(result, made=(other, *others))
