@@ -200,7 +200,7 @@ def _keep_raw(run: IngestionRun, new: Sequence[Arrival], deliveries: Sequence[St
 def _snapshot(
     run: IngestionRun, before: Snapshot | None, result: Result, folder: Path
 ) -> tuple[Snapshot | None, list[tuple[Part, Path]]]:
-    """Return the snapshot of the known rows and those that the job wrote, each changed partition checked; its new parts."""
+    """Return the snapshot of the known rows and those that the job wrote, and its new parts. Raises IntegrityError."""
     told: Mapping[str, Mapping[str, Any]] = result.facts["partitions"]
     if not told:
         return before, []
