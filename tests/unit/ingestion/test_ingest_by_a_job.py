@@ -27,7 +27,7 @@ from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.sites.port import Site
 from rempart.spark.definitions import defined
 from rempart.spark.order import MadeObject, Order, Result
-from tests.unit.ingestion.conftest import READINGS
+from tests.unit.ingestion.conftest import NOW, READINGS
 from tests.unit.ingestion.deliveries import BAD, A, B, C, lake
 
 Job = Callable[[Order], Result]
@@ -133,6 +133,8 @@ def test_a_job_and_this_machine_go_on_from_each_others_snapshots(
     readings: Pipeline,
 ) -> None:
     other = make_platform()
+    for each in (platform, other):
+        each.sites["primary"].clock = lambda: NOW  # type: ignore[attr-defined]  # a site in memory
     for i, rows in enumerate([(A, BAD), (B, A), (C,)]):
         deliver(f"{i}.csv", *rows)
         deliver(f"{i}.csv", *rows, to=other)
