@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 
 from tests.memory_site import MemorySite
 
-
 _NOW = datetime(2026, 3, 1, 11, tzinfo=UTC)
 
 
