@@ -1,5 +1,6 @@
-"""Program for .venv-spark: ingest the sample's bookings with both engines, Spark on two executors of which one is killed
-half way; print what each left.
+"""Program for .venv-spark: ingest the sample's bookings with both engines; print what each left.
+
+Spark has two executors, and one of them is killed half way.
 
 python -m tests.spark.killed_ingestion FOLDER
 """
