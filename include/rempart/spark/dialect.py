@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rempart.errors import SparkError
-
-if TYPE_CHECKING:
-    from sqlglot import exp
 
 Rewrite = Callable[[Any], Any]
 """Returns what stands for a node of the tree."""
@@ -83,7 +80,7 @@ def statement(text: str) -> Statement:
     return Statement(kind, written(tree), name)
 
 
-def written(tree: exp.Expression) -> str:
+def written(tree: Any) -> str:
     """Return a query's tree as Spark's SQL. Raises SparkError for a node that has no known translation."""
     from sqlglot import ErrorLevel
     from sqlglot.errors import SqlglotError
@@ -98,9 +95,10 @@ def written(tree: exp.Expression) -> str:
             else:
                 node.replace(new)
     try:
-        return changed.sql(dialect="spark", unsupported_level=ErrorLevel.RAISE, identify=True, comments=False)
+        found: str = changed.sql(dialect="spark", unsupported_level=ErrorLevel.RAISE, identify=True, comments=False)
     except SqlglotError as cause:
         raise _unknown("a query", str(cause)[:200]) from None
+    return found
 
 
 def _created(tree: Any) -> tuple[Literal["table", "view"], str, Any]:
