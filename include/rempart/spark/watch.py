@@ -39,14 +39,19 @@ class Stage:
 
 @dataclass
 class Seen:
-    """The stages of a job by number and attempt. Spark forgets finished ones after a while; this does not."""
+    """The stages of a job by number and attempt. Spark forgets finished ones after a while; this does not.
+
+    `before`: stages that do not count, since they began before.
+    """
 
     stages: dict[tuple[int, int], Stage] = field(default_factory=dict)
+    before: frozenset[tuple[int, int]] = frozenset()
 
     def take(self, found: Iterable[Stage]) -> None:
         """Take the newest facts of stages."""
         for stage in found:
-            self.stages[(stage.number, stage.attempt)] = stage
+            if (stage.number, stage.attempt) not in self.before:
+                self.stages[(stage.number, stage.attempt)] = stage
 
     def is_finished(self, number: int, attempt: int) -> bool:
         """Return whether the facts of a stage change no more."""
@@ -84,8 +89,10 @@ class Seen:
 
 @contextmanager
 def watching(spark: SparkSession, progress: Callable[..., None]) -> Iterator[Seen]:
-    """Tell the progress of a session's stages while the block runs; its end has the facts of all of them."""
+    """Tell the progress of the stages that begin while the block runs; its end has the facts of all of them."""
     seen, over = Seen(), threading.Event()
+    with suppress(Exception):
+        seen.before = frozenset((stage.number, stage.attempt) for stage in stages(spark, seen))
 
     def look() -> None:
         before: Mapping[str, Any] = {}

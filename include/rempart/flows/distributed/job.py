@@ -90,7 +90,7 @@ def run_job(
     if (code := code_version()) != order.code_version:
         raise SparkError(
             f"run job {order.order_id}: it was ordered for code {order.code_version}, but this is {code}",
-            "Run `make setup-spark`, or build the image `spark` from the version that orders the jobs.",
+            "Run `make setup-spark` where the job runs: both must be of the same version of Rempart.",
         )
     if (stored := stored_result(site, order)) is not None:
         progress("adopted", job_id=order.order_id)
