@@ -146,10 +146,9 @@ RUNS: Sequence[Files] = (
     [
         {},
         {"on_conflict": "newest"},
-        {"on_conflict": "newest", "version_by": "kwh", "max_quarantined": 0.3},
-        {"partition_every": "day", "max_quarantined": 0.5},
+        {"on_conflict": "newest", "partition_every": "day", "max_quarantined": 0.3},
     ],
-    ids=["refuse", "newest", "newest by version, held back", "days, held back"],
+    ids=["refuse", "newest", "newest by day, held back"],
 )
 def test_both_engines_leave_the_same(house: Callable[[], House], rule: Mapping[str, Any]) -> None:
     duckdb, spark = pipelines(**rule)
