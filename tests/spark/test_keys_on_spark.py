@@ -109,7 +109,7 @@ def judged(connection: Connection, staged: dict[int, str], known: str | None, pi
     [("refuse", False), ("newest", False), ("newest", True), ("newest by version", True), ("history", False)],
 )
 def test_both_engines_judge_keys_alike(spark: SparkSession, conflict: str, late: bool) -> None:
-    cases = drawn(Random(f"{conflict} {late}"))
+    cases = drawn(Random(f"{conflict} {late}"))  # noqa: S311 - cases of a test
     pipeline = pipeline_of(conflict)
     history = conflict == "history"
     before: dict[Any, tuple[int, Row]] = {}
