@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,9 @@ def table(rows: Sequence[tuple[int, Row]], first: int = 1) -> pa.Table:
             "name": pa.array([r[0] for r in values], pa.string()),
             "day": pa.array([r[1] for r in values], pa.int32()).cast(pa.date32()),
             "price": pa.array([r[2] for r in values], pa.float64()),
-            "amount": pa.array([r[3] for r in values], pa.int64()).cast(pa.decimal128(12, 2)),
+            "amount": pa.array(
+                [r[3] if r[3] is None else Decimal(r[3]).scaleb(-2) for r in values], pa.decimal128(12, 2)
+            ),
             "version": pa.array([r[4] for r in values], pa.int64()),
             LINE: pa.array(range(first, first + len(rows)), pa.int64()),
             RAW: pa.array([f"{c},{r[0]}" for c, r in rows], pa.string()),
