@@ -27,7 +27,7 @@ from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.sites.port import Site
 from rempart.spark.definitions import defined
 from rempart.spark.order import MadeObject, Order, Result
-from tests.unit.ingestion.conftest import READINGS
+from tests.unit.ingestion.conftest import NOW, READINGS
 from tests.unit.ingestion.deliveries import BAD, A, B, C, lake
 
 Job = Callable[[Order], Result]
@@ -61,7 +61,7 @@ class Work:
 
         taken = take_in(files, [*known.values()], pipeline, place, resources, given.limits, judge)
         parts = [
-            self._stored("part", f"snapshots/readings/parts/{part.sha256}.parquet", part.file.read_bytes(), part.rows)
+            self._stored("part", order.key(f"part-{part.sha256}.parquet"), part.file.read_bytes(), part.rows)
             for part in taken.parts
         ]
         parts = [
@@ -133,6 +133,8 @@ def test_a_job_and_this_machine_go_on_from_each_others_snapshots(
     readings: Pipeline,
 ) -> None:
     other = make_platform()
+    for each in (platform, other):
+        each.sites["primary"].clock = lambda: NOW  # type: ignore[attr-defined]  # a site in memory
     for i, rows in enumerate([(A, BAD), (B, A), (C,)]):
         deliver(f"{i}.csv", *rows)
         deliver(f"{i}.csv", *rows, to=other)
@@ -153,7 +155,7 @@ def fewer_rows(work: Work, result: Result) -> Result:
     sink = io.BytesIO()
     pq.write_table(pq.read_table(io.BytesIO(work.site.read("lake", part.key))).slice(1), sink)
     sha256 = sha256_of(sink.getvalue())
-    key = f"snapshots/readings/parts/{sha256}.parquet"
+    key = f"spark/readings/{sha256}.parquet"
     work.site.write("lake", key, sink.getvalue())
     other = part.model_copy(update={"key": key, "sha256": sha256, "bytes": len(sink.getvalue())})
     return changed(result, made=(other, *others))

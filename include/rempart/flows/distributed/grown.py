@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import IntegrityError
-from rempart.ingestion import snapshots
 from rempart.ingestion.content.growth import PART_BYTES
 from rempart.ingestion.engine.identity import OrderedRows
 from rempart.ingestion.engine.parts import PartWriter
 from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
+from rempart.ingestion.snapshots import PART_TYPE
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.once import keep_file
 from rempart.sites.spool import spool_folder
@@ -30,6 +30,18 @@ STAYS, DISPLACED, NEW = 0, 1, 2
 """What a row is: known, known and replaced by another, new."""
 _TOLD = "kind string, name string, rows bigint, sha256 string, bytes bigint"
 _PART, _HAD, _HAS = "part", "had", "has"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job stores what it makes."""
+
+    bucket: str
+    prefix: str
+
+    def part(self, sha256: str) -> str:
+        """Return the key of a part."""
+        return f"{self.prefix}part-{sha256}.parquet"
 
 
 @dataclass(frozen=True)
@@ -50,19 +62,18 @@ def grown(
     rows: DataFrame,
     pipeline: Pipeline,
     open_site: OpenSite,
-    bucket: str,
+    place: Place,
     rewritten: frozenset[str],
-    retain_until: str,
     part_bytes: int = PART_BYTES,
 ) -> Grown:
-    """Write the new rows of changed partitions to parts at the site. `rows`: all their rows, with `PARTITION`, `FLAG`.
+    """Write the new rows of changed partitions to parts at a place. `rows`: all their rows, with `PARTITION`, `FLAG`.
 
     Of the partitions in `rewritten`, known rows that stay are written again, too. Raises IntegrityError.
     """
     rows.createOrReplaceTempView("_grown")
     order = ", ".join(f"`{name}`" for name in (PARTITION, *pipeline.row_key, FLAG))
     sorted_rows = session.sql(f"SELECT * FROM _grown DISTRIBUTE BY {PARTITION} SORT BY {order}")  # noqa: S608 - our own names
-    writer = _Writer(open_site, bucket, pipeline, rewritten, retain_until, part_bytes)
+    writer = _Writer(open_site, place, pipeline, rewritten, part_bytes)
     found = Grown()
     for row in sorted_rows.mapInArrow(writer, _TOLD).collect():
         kind, name, count, sha256, size = row
@@ -83,10 +94,9 @@ class _Writer:
     """Writes the rows of whole partitions, which come in order, and tells of their parts and hashes."""
 
     open_site: OpenSite
-    bucket: str
+    place: Place
     pipeline: Pipeline
     rewritten: frozenset[str]
-    retain_until: str
     part_bytes: int
 
     def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -123,16 +133,8 @@ class _Writer:
     def _kept(self, writer: PartWriter, *, last: bool = False) -> Iterator[tuple[str, str, int, str, int]]:
         """Bring the parts that ended to the site, and tell of them."""
         for part in writer.finish() if last else writer.ended():
-            key = snapshots.part_key(self.pipeline.name, part.sha256)
-            keep_file(
-                self.open_site(),
-                self.bucket,
-                key,
-                part.file,
-                part.sha256,
-                metadata={"retain-until": self.retain_until},
-                content_type=snapshots.PART_TYPE,
-            )
+            site, key = self.open_site(), self.place.part(part.sha256)
+            keep_file(site, self.place.bucket, key, part.file, part.sha256, metadata={}, content_type=PART_TYPE)
             part.file.unlink()
             yield _PART, part.partition, part.rows, part.sha256, part.bytes
 
