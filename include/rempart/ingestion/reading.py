@@ -49,7 +49,7 @@ _OTHER_FORMATS = {
     b"ARROW1": "Arrow",
     b"Obj\x01": "Avro",
     b"\x1f\x8b": "packed with gzip twice",
-    **dict.fromkeys((b"\xff\xfe", b"\xfe\xff"), "UTF-16 text, not {}; save it as UTF-8, as `iconv -f UTF-16 -t UTF-8` does"),
+    **dict.fromkeys((b"\xff\xfe", b"\xfe\xff"), "UTF-16 text, not {}; save it as UTF-8: `iconv -f UTF-16 -t UTF-8`"),
 }
 
 
