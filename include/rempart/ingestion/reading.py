@@ -49,7 +49,7 @@ _OTHER_FORMATS = {
     b"ARROW1": "Arrow",
     b"Obj\x01": "Avro",
     b"\x1f\x8b": "packed with gzip twice",
-    **dict.fromkeys((b"\xff\xfe", b"\xfe\xff"), "UTF-16 text (save it as UTF-8, as `iconv -f UTF-16 -t UTF-8` does)"),
+    **dict.fromkeys((b"\xff\xfe", b"\xfe\xff"), "UTF-16 text, not {}; save it as UTF-8: `iconv -f UTF-16 -t UTF-8`"),
 }
 
 
@@ -200,7 +200,7 @@ def check_format(start: bytes, wanted: str) -> None:
     """Raise Unreadable if a file begins as one of another format does."""
     for magic, form in _OTHER_FORMATS.items():
         if start.startswith(magic):
-            raise Unreadable(f"the file is {form}, not {wanted}")
+            raise Unreadable("the file is " + (form if "{}" in form else f"{form}, not {{}}").format(wanted))
 
 
 def _opened(name: str, stream: BinaryIO, size: int, source: Source) -> _Lines:

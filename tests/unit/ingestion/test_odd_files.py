@@ -237,7 +237,7 @@ def test_an_odd_file_is_drafted_or_refused_with_a_remedy(tmp_path: Path, name: s
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("UTF-16 with a mark", "UTF-16 text, not CSV"),
+        ("UTF-16 with a mark", "UTF-16 text, not CSV; save it as UTF-8: `iconv"),
         ("UTF-16, the other order", "UTF-16 text, not CSV"),
         ("UTF-16 without a mark", "it may be UTF-16, and has to be UTF-8"),
         ("9 MB of carriage returns", "there is no line feed in its first 1 MiB"),

@@ -139,7 +139,7 @@ def _measured(cells: recognise.Cells) -> str:
 
 def _has_offset(cells: recognise.Cells) -> bool:
     """Return whether a time is written with an offset other than that of UTC. Pure."""
-    return any(re.search(r":[0-9.]+ ?[+-](?!00:?(00)?$)[0-9]{2}(:?[0-9]{2})?$", text) for text in cells)
+    return any(re.search(r":[0-9.]+ ?[+-](?!00:?(00)?\Z)[0-9]{2}(:?[0-9]{2})?\Z", text) for text in cells)
 
 
 def _unit(cells: recognise.Cells) -> str:
