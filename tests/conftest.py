@@ -22,8 +22,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-gc.disable()  # what is imported for the tests stays, so a search for what may go costs time and finds nothing
-
 # How long an example takes says more of the machine than of the code.
 settings.register_profile(
     "untimed",
@@ -122,10 +120,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = in_order(items)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """While tests are imported, Python does not search for what may go: all of it stays."""
+    if not session.config.getoption("numprocesses", None):  # else only the others import them
+        gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """From here on, the collector looks at what tests make, and passes over what was imported for them."""
-    gc.enable()
+    """From here on, the search is for what tests make, and passes over what was imported for them."""
     gc.freeze()
+    gc.enable()
 
 
 LONG = 8
