@@ -101,7 +101,7 @@ def run(order: Order, session: SparkSession, world: World, open_site: OpenSite |
             used = any(d.good for i, d in enumerate(taken.deliveries) if i not in taken.held)
             made = _write(order, rows, given, opened) if used and rows.connection else (Grown(), frozenset[str]())
             world.progress("written", parts=len(made[0].parts), rows=sum(rows for _, rows, _, _ in made[0].parts))
-            refused = list(_keep_refused(order, world, typed, taken, session))
+            refused = list(_keep_refused(order, world, typed, taken))
         finally:
             rows.close()
     return _made(order, taken, *made, refused)
@@ -224,9 +224,7 @@ def _crowded(before: Sequence[InputObject], given: Parameters) -> frozenset[str]
     return frozenset(name for name, count in small.items() if count + 1 > given.small_parts)
 
 
-def _keep_refused(
-    order: Order, world: World, typed: DataFrame, taken: engine.TakenIn, session: SparkSession
-) -> Iterator[MadeObject]:
+def _keep_refused(order: Order, world: World, typed: DataFrame, taken: engine.TakenIn) -> Iterator[MadeObject]:
     """Store the refused rows of each delivery; of one that is held back all of its rows."""
     import pyarrow.parquet as pq
 

@@ -237,13 +237,11 @@ def _take_in(
     A declared change of the schema makes a snapshot, also without new rows: what reads it expects the present columns.
     """
     pipeline = run.pipeline
-    if pipeline.engine == "spark":
-        spark.check(run, before)
     changes = () if before is None or is_derived(pipeline) else evolution.evolution(before.columns, pipeline).changes
     if not new and not changes:
         return before, [], []
-
     if pipeline.engine == "spark":
+        spark.check(run, before)
         taken = spark.take_in(platform, run, before, new, folder, run_job or on_this_machine(platform, run))
     else:
         taken = local.take_in(run, before, new, folder, changed=bool(changes))
