@@ -132,7 +132,7 @@ def check_space(root: Path, folder: str) -> None:
 
 def java_fault(home: Path) -> str:
     """Return why a Java cannot run Spark; empty if it can."""
-    command = [home / "bin" / "java", "--list-modules"]
+    command: list[str | Path] = [home / "bin" / "java", "--list-modules"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as fault:

@@ -166,18 +166,20 @@ def _rows(file: Path) -> int | None:
 
 
 def clear(site: Site, bucket: str, pipeline: str, *, but: SparkOrder | None = None) -> int:
-    """Delete what jobs of a pipeline stored, except that of one order; how many objects.
+    """Delete every version of what jobs of a pipeline stored, except that of one order; how many versions.
 
     Call it after what a job made is committed, and when rows of the pipeline are erased.
     """
     kept = but.key("") if but else None
-    keys = [
-        info.key for info in site.list(bucket, prefix_of(pipeline)) if kept is None or not info.key.startswith(kept)
+    found = [
+        (info.key, info.version_id)
+        for info in site.versions(bucket, prefix_of(pipeline))
+        if kept is None or not info.key.startswith(kept)
     ]
 
-    def delete(key: str) -> None:
-        site.delete(bucket, key)
+    def delete(version: tuple[str, str | None]) -> None:
+        site.delete(bucket, version[0], version_id=version[1])
 
-    for _ in bounded_map(keys, delete, WORKERS):
+    for _ in bounded_map(found, delete, WORKERS):
         pass
-    return len(keys)
+    return len(found)

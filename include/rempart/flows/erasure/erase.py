@@ -258,6 +258,7 @@ def _apply(
         tables = erase_predictions.repoint(home, bucket, pipeline.name, scan.held)
     landed = erase_landing.search(stores, pipeline, who.has, folder)
     erase_landing.store(stores, landed)
+    erase_landing.clear_jobs(stores, pipeline, landed.silent)
     found = places(scan) | landed.places() | _feature_rows(features, pipeline, who.has, labelled)
     theirs, shut = erase_predictions.in_user_tables(stores, pipeline, who.has, dry_run=False)
     found |= theirs

@@ -7,10 +7,13 @@ was taken in.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rempart.errors import ObjectMissing, SiteError
+from rempart.flows.distributed import orders
 from rempart.flows.erasure.erase_objects import HeldVersion
 from rempart.flows.erasure.erase_stores import ErasureStores
 from rempart.flows.shared.deletion import versions_below
@@ -88,6 +91,16 @@ def store(stores: ErasureStores, scan: LandingScan) -> None:
             head = site.head(bucket, version.info.key)
             kept = {name: value for name, value in head.metadata.items() if name != "sha256"}
             site.write_file(bucket, version.info.key, version.file, metadata=kept, content_type=head.content_type)
+
+
+def clear_jobs(stores: ErasureStores, pipeline: Pipeline, silent: Collection[str]) -> None:
+    """Delete what Spark jobs of the pipeline left at each site but the `silent` ones: it may hold the rows, and a job
+    makes it again. Raises SiteError.
+    """
+    for name, site in stores.sites.items():
+        if name not in silent:
+            with suppress(ObjectMissing):  # it has no such bucket
+                orders.clear(site, stores.lake, pipeline.name)
 
 
 def _stands(site: Site, bucket: str, version: HeldVersion) -> bool:

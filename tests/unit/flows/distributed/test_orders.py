@@ -77,7 +77,9 @@ def test_what_other_orders_of_the_pipeline_left_is_cleared_and_nothing_else(site
     site.write("lake", "spark/stays_test_too/z", b"z")
     assert orders.clear(site, "lake", "stays_test", but=order()) == 1
     assert sorted(info.key for info in site.list("lake")) == [KEY, "spark/stays_test_too/z"]
-    assert orders.clear(site, "lake", "stays_test") == 1
+    site.write("lake", KEY, b"again")
+    assert orders.clear(site, "lake", "stays_test") == 2  # both versions: no row stays
+    assert [info.key for info in site.versions("lake")] == ["spark/stays_test_too/z"]
 
 
 def test_the_evidence_of_a_job_has_what_it_used_and_the_policy_s_decision() -> None:

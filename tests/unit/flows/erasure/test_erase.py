@@ -76,8 +76,12 @@ def test_an_erased_booking_is_nowhere_and_everybody_else_is_where_he_was(lake: L
     dataset, was = freeze(lake), current(lake)
     assert lake.holders(WHO, "primary") and lake.holders(WHO, "haven")
     others = {id_of(row) for row in ROWS[:14]} - {WHO}
+    left = "spark/hotel_bookings/5f0c8a4be1d2a377/part.parquet"  # of a Spark job that was killed
+    lake.site("primary").write(lake.bucket, left, b"rows")
+    lake.replicate()
     done = erase(lake, WHO)
     assert not done.pending and done.subjects == 1
+    assert not [*lake.site("primary").versions(lake.bucket, left), *lake.site("haven").versions(lake.bucket, left)]
     assert lake.holders(WHO) == []
     now = current(lake)
     assert now.id != was.id and now.rows == was.rows - 1
