@@ -50,7 +50,9 @@ def site() -> Iterator[SharedSite]:
 
 def stored(site: Any, pipeline: Pipeline, rows: pa.Table, folder: Path) -> snapshots.Snapshot:
     """A snapshot at the site."""
-    snapshot, added = Drawing(pipeline, folder).add(None, rows)
+    place = folder / pipeline.name
+    place.mkdir()
+    snapshot, added = Drawing(pipeline, place).add(None, rows)
     snapshots.commit(site, BUCKET, snapshot, added)
     return snapshot
 
