@@ -29,8 +29,8 @@ from rempart.models.tracking import session
 from rempart.settings import config
 from rempart.settings.config import Connection
 from rempart.sites.s3.client import SESSION_TOKEN
-from rempart.training.job import Dataset, FeatureSpec, JobSpec, Output, Tracking, TrainerSpec
 from rempart.sovereignty.job_permission import JobSite as SitePlace
+from rempart.training.job import Dataset, FeatureSpec, JobSpec, Output, Tracking, TrainerSpec
 
 NOBODY = 65534
 FILE = "access-embedded.json"

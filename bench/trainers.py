@@ -34,9 +34,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.report import Row, write
+from rempart.sovereignty.job_permission import JobSite, Permission
 from rempart.training import datasets, experiment
 from rempart.training.entrypoint import World, run_job
-from rempart.sovereignty.job_permission import JobSite, Permission
 from rempart.training.job import Dataset, FeatureSpec, JobSpec, Output, Tracking, TrainerSpec
 from rempart.training.protocol import learning
 from rempart.training.trainers import trainers

@@ -43,7 +43,7 @@ from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from rempart.orchestration import assets, dag_test, pages, runtime
-from rempart.orchestration.dags import at, parameter, pipeline_dags, task_defaults
+from rempart.orchestration.dags import at, parameter, pipeline_dags, task_defaults, time_limit
 from rempart.orchestration.links import linked
 from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
@@ -101,7 +101,10 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         max_active_runs=1,
         tags=["rempart", "ingest", tag_of(pipeline.classification)],
         default_args=task_defaults(
-            defaults, owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
+            defaults,
+            owner=pipeline.owner or defaults.owner,
+            retries=defaults.retries,
+            timeout=time_limit(pipeline, defaults.timeout),
         ),
         auto_register=False,
     ) as dag:

@@ -21,7 +21,7 @@ finished trials are kept.
 from airflow.sdk import DAG
 
 from rempart.orchestration import assets, dag_test
-from rempart.orchestration.dags import model_dags, task_defaults
+from rempart.orchestration.dags import model_dags, task_defaults, time_limit
 from rempart.orchestration.training.search import search_tasks
 from rempart.settings import config
 from rempart.settings.pipeline import ModelPipeline
@@ -40,7 +40,10 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
         max_active_runs=1,
         tags=["rempart", "search", tag_of(pipeline.classification)],
         default_args=task_defaults(
-            defaults, owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=pipeline.trainer.timeout
+            defaults,
+            owner=pipeline.owner or defaults.owner,
+            retries=defaults.retries,
+            timeout=time_limit(pipeline, pipeline.trainer.timeout),
         ),
         auto_register=False,
     ) as dag:

@@ -22,7 +22,7 @@ from typing import Any
 from airflow.sdk import DAG, AssetOrTimeSchedule
 
 from rempart.orchestration import assets, dag_test
-from rempart.orchestration.dags import at, model_dags, parameter, task_defaults
+from rempart.orchestration.dags import at, model_dags, parameter, task_defaults, time_limit
 from rempart.orchestration.training.training import training_tasks
 from rempart.settings import config
 from rempart.settings.pipeline import ModelPipeline
@@ -53,7 +53,10 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
         max_active_runs=1,
         tags=["rempart", "train", tag_of(pipeline.classification)],
         default_args=task_defaults(
-            defaults, owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=pipeline.trainer.timeout
+            defaults,
+            owner=pipeline.owner or defaults.owner,
+            retries=defaults.retries,
+            timeout=time_limit(pipeline, pipeline.trainer.timeout),
         ),
         auto_register=False,
     ) as dag:

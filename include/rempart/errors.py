@@ -74,8 +74,9 @@ __all__ = [
     "ListingRefused", "LoadedMeanwhile", "LockLapses", "ModelRefused", "ObjectMissing", "PipelineError",
     "PlacementDenied", "PoolUnavailable", "PredictionError", "PreflightFailed", "RempartError", "ReplicationError",
     "RepositoryBusy", "RepositoryDamaged", "RepositoryMissing", "RepositoryRefused", "RequestInvalid", "ServingError",
-    "SessionExpired", "SiteError", "SiteFenced", "SiteUnavailable", "SourceUnavailable", "SparkError", "SparkInterrupted",
-    "StackError", "TrackingRefused", "TrackingUnavailable", "TrainingError", "UpgradeError", "WatchError",
+    "SessionExpired", "SiteError", "SiteFenced", "SiteUnavailable", "SourceUnavailable", "SparkError",
+    "SparkInterrupted", "StackError", "TrackingRefused", "TrackingUnavailable", "TrainingError", "UpgradeError",
+    "WatchError",
 ]  # fmt: skip
 
 # fmt: off

@@ -89,6 +89,11 @@ def task_defaults(defaults: DagDefaults, *, owner: str, retries: int, timeout: t
     }
 
 
+def time_limit(pipeline: Pipeline, timeout: timedelta) -> timedelta:
+    """Return how long a task may take that may run a Spark job: that job has a limit of its own."""
+    return timeout + pipeline.spark.timeout if pipeline.engine == "spark" else timeout
+
+
 def highest_classification() -> Classification:
     """Return the highest classification of all pipelines, which a DAG states if it moves the data of every pipeline.
 

@@ -50,7 +50,7 @@ from rempart.settings.pipeline_sections import (
     Lowered,
     Part,
     Schedules,
-    SparkResources,
+    SparkSettings,
     at_the_prediction,
 )
 from rempart.settings.schema import Strict, told_path
@@ -121,7 +121,7 @@ class Pipeline(Strict):
     )
     schedules: Schedules = Schedules()
     engine: Engine = Field(default="duckdb", description="What ingests and joins: `duckdb`, or `spark` on executors.")
-    spark: SparkResources = SparkResources()
+    spark: SparkSettings = SparkSettings()
 
     @model_validator(mode="after")
     def _files_land(self) -> Pipeline:

@@ -87,15 +87,25 @@ Engine = Literal["duckdb", "spark"]
 
 
 class SparkResources(Strict):
-    """What a Spark job may use, with `engine: spark`. Rows that do not fit in memory are written to disk."""
+    """What a Spark job may use. Rows that do not fit in memory are written to disk."""
 
     executors: int = Field(default=2, ge=1, le=64, description="Number of executors: processes, or pods in a pool.")
     cores: int = Field(default=1, ge=1, le=32, description="Tasks that one executor runs at the same time.")
     memory: int = Field(default=2048, ge=512, le=1 << 20, description="Memory of one executor in MiB.")
     driver_memory: int = Field(default=1024, ge=512, le=1 << 20, description="Memory of the driver in MiB.")
+
+
+class SparkSettings(SparkResources):
+    """What a Spark job may use, with `engine: spark`, and for how long."""
+
     timeout: Duration = Field(
         default="4h", validate_default=True, description="Maximum duration of one job. After it the job fails."
     )
+
+    @property
+    def resources(self) -> SparkResources:
+        """Return what a job is told of its resources."""
+        return SparkResources(**self.model_dump(exclude={"timeout"}))
 
 
 def at_the_prediction(file: Any) -> Any:

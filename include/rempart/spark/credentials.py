@@ -18,7 +18,7 @@ from rempart.settings.config import Connection, parse_connection
 from rempart.settings.sections import Classification
 from rempart.sites.port import Site
 from rempart.sovereignty.job_permission import ASK_AGAIN, JobSite, Permission, decide
-from rempart.spark.order import Order
+from rempart.spark.order import SparkOrder
 
 VARIABLE = "REMPART_SPARK_CREDENTIALS"
 """Environment variable that names the file."""
@@ -54,7 +54,7 @@ def connection(name: str) -> Connection:
         raise ConnectionMissing(f"run the Spark job: connection '{name}' is neither JSON nor a URI", _HINT) from None
 
 
-def site_of(order: Order) -> Site:
+def site_of(order: SparkOrder) -> Site:
     """Open the site of an order, in the driver or in an executor, if its permission allows it. Raises SparkError."""
     return opened(order.site, order.classification, permission_of(order))
 
@@ -68,7 +68,7 @@ def opened(place: JobSite, classification: Classification, permission: Permissio
     return S3Site(place.name, held, place.region, decide(permission, classification, place.name, endpoint, on=today))
 
 
-def permission_of(order: Order) -> Permission:
+def permission_of(order: SparkOrder) -> Permission:
     """Return the permission in an order. Raises SparkError without one."""
     if order.permission is None:
         raise SparkError(f"run job {order.order_id}: its order has no permission of the policy", ASK_AGAIN)

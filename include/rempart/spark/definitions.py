@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from rempart.errors import SparkError
@@ -18,18 +18,19 @@ _ASIDE = frozenset({"description", "owner", "engine", "spark", "schedules"})
 
 
 def definition(pipeline: Pipeline) -> str:
-    """Return what a job needs to know of a pipeline, as JSON: the keys of its file, and what replaced them in a run."""
+    """Return what a job needs to know of a pipeline, as YAML: the keys of its file, and what replaced them in a run."""
     given = pipeline.model_dump(mode="python", by_alias=True, exclude_unset=True)
-    return json.dumps(_plain({name: value for name, value in given.items() if name not in _ASIDE}), sort_keys=True)
+    plain = _plain({name: value for name, value in given.items() if name not in _ASIDE})
+    return yaml.safe_dump(plain, sort_keys=False)  # the order of moments counts, and a rule may name a day
 
 
 def defined(definitions: Mapping[str, str], name: str) -> Pipeline:
     """Return a pipeline of an order; its views of other pipelines have their source. Raises SparkError."""
     try:
-        pipeline = parsed(json.loads(definitions[name]))
+        pipeline = parsed(yaml.safe_load(definitions[name]))
     except KeyError:
         raise SparkError(f"read the order: it does not define pipeline '{name}'", _HINT) from None
-    except (ValidationError, ValueError):  # it quotes the file
+    except (ValidationError, ValueError, yaml.YAMLError):  # it quotes the file
         raise SparkError(f"read the order: its definition of pipeline '{name}' is not valid", _HINT) from None
     if not isinstance(pipeline, ModelPipeline) or not (used := pipeline.used_views()):
         return pipeline
@@ -53,7 +54,5 @@ def _plain(value: Any) -> Any:
             return [_plain(each) for each in value]
         case timedelta():
             return f"{int(value.total_seconds())}s"
-        case datetime() | date():
-            return value.isoformat()
         case _:
             return value

@@ -52,9 +52,9 @@ class OutputPlace(Strict):
     prefix: str = Field(pattern=r"/$")
 
 
-class Order(Strict):
+class SparkOrder(Strict):
     """One Spark job, version 1 of the contract. `pipelines`: the definition of the pipeline, and of those whose feature
-    views it uses, as JSON (`rempart.spark.definitions`). `parameters`: what else determines the outcome, as plain
+    views it uses (`rempart.spark.definitions`). `parameters`: what else determines the outcome, as plain
     JSON: limits, moments, snapshot ids.
 
     `permission` is written for each attempt and is no part of the job's identity, and neither are the resources.
@@ -123,7 +123,7 @@ class MadeObject(Strict):
     facts: dict[str, Any] = Field(default_factory=dict)
 
 
-class Usage(Strict):
+class SparkUsage(Strict):
     """What a job used. `executor_seconds`: time of tasks, summed over executors. `spilled`, `shuffled`: bytes written
     to disk because memory did not suffice, and moved between executors. `failed_tasks`: tasks that ran again.
     """
@@ -139,7 +139,7 @@ class Usage(Strict):
     shuffled: int = Field(default=0, ge=0)
 
 
-class Result(Strict):
+class SparkResult(Strict):
     """Result of a job. `made`: the objects that count, which the orderer reads back and checks. `facts`: what this kind
     of work tells beside them, as plain JSON without values of rows. `decision`: digest of the policy's decision in the
     job's order.
@@ -151,7 +151,7 @@ class Result(Strict):
     made: tuple[MadeObject, ...] = ()
     facts: dict[str, Any] = Field(default_factory=dict)
     seconds: dict[str, float] = Field(default_factory=dict)
-    usage: Usage = Usage()
+    usage: SparkUsage = SparkUsage()
     decision: str = Field(pattern=SHA256)
 
     def of_role(self, role: str) -> tuple[MadeObject, ...]:
@@ -199,16 +199,16 @@ def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
         raise SparkError(f"read {what}: {why}", hint) from None
 
 
-def parse_order(body: bytes | str) -> Order:
+def parse_order(body: bytes | str) -> SparkOrder:
     """Return an order from JSON. Raises SparkError with each fault."""
-    order: Order = _parse("the order", Order, body, "Make the order with rempart.spark.order.Order.")
+    order: SparkOrder = _parse("the order", SparkOrder, body, "Make the order with rempart.spark.order.SparkOrder.")
     return order
 
 
-def parse_result(body: bytes | str, order_id: str) -> Result:
+def parse_result(body: bytes | str, order_id: str) -> SparkResult:
     """Return a result from JSON. Raises SparkError if it is malformed, not finite or another job's."""
     hint = "Delete the job's result.json and run it again."
-    result: Result = _parse(f"the result of job {order_id}", Result, body, hint)
+    result: SparkResult = _parse(f"the result of job {order_id}", SparkResult, body, hint)
     if result.order_id != order_id:
         raise SparkError(f"read the result of job {order_id}: it belongs to job {result.order_id[:40]}", hint)
     return result

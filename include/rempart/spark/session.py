@@ -31,6 +31,8 @@ appender.none.type = Null
 appender.none.name = none
 """
 """log4j2: Spark's messages and stack traces may quote values of rows."""
+_QUOTING = ("DataFrameQueryContextLogger", "SQLQueryContextLogger")
+"""Loggers of PySpark that write an error's message to standard error."""
 _JAVA = "-Duser.timezone=UTC -Djava.net.preferIPv4Stack=true -XX:+ExitOnOutOfMemoryError"
 
 
@@ -151,8 +153,11 @@ def started(settings: Mapping[str, str], work: Path) -> Iterator[SparkSession]:
     session: SparkSession | None = None
     try:
         from pyspark.errors import PySparkException
+        from pyspark.logger import PySparkLogger
         from pyspark.sql import SparkSession as Session
 
+        for logger in _QUOTING:
+            PySparkLogger.getLogger(logger).disabled = True
         try:
             session = Session.builder.getOrCreate()
         except (PySparkException, OSError, RuntimeError) as cause:
@@ -217,8 +222,7 @@ def spark_home() -> Path:
 
 
 def java_home() -> Path:
-    """Return the Java that runs Spark: that of this environment, else JAVA_HOME, else that on PATH. Raises SparkError.
-    """
+    """Return the Java for Spark: that of this environment, else JAVA_HOME, else that on PATH. Raises SparkError."""
     own = Path(sys.prefix) / "jre"
     if (own / "bin" / "java").is_file():
         return own

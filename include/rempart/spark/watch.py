@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rempart.settings.pipeline_sections import SparkResources
-from rempart.spark.order import Usage
+from rempart.spark.order import SparkUsage
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -39,24 +39,29 @@ class Stage:
 
 @dataclass
 class Seen:
-    """The stages of a job by number and attempt. Spark forgets finished ones after a while; this does not."""
+    """The stages of a job by number and attempt. Spark forgets finished ones after a while; this does not.
+
+    `before`: stages that do not count, since they began before.
+    """
 
     stages: dict[tuple[int, int], Stage] = field(default_factory=dict)
+    before: frozenset[tuple[int, int]] = frozenset()
 
     def take(self, found: Iterable[Stage]) -> None:
         """Take the newest facts of stages."""
         for stage in found:
-            self.stages[(stage.number, stage.attempt)] = stage
+            if (stage.number, stage.attempt) not in self.before:
+                self.stages[(stage.number, stage.attempt)] = stage
 
     def is_finished(self, number: int, attempt: int) -> bool:
         """Return whether the facts of a stage change no more."""
         known = self.stages.get((number, attempt))
         return known is not None and known.status in ("COMPLETE", "FAILED", "SKIPPED")
 
-    def usage(self, resources: SparkResources) -> Usage:
+    def usage(self, resources: SparkResources) -> SparkUsage:
         """Return what the stages used together."""
         stages = self.stages.values()
-        return Usage(
+        return SparkUsage(
             executors=resources.executors,
             cores=resources.cores,
             memory=resources.memory,
@@ -84,8 +89,10 @@ class Seen:
 
 @contextmanager
 def watching(spark: SparkSession, progress: Callable[..., None]) -> Iterator[Seen]:
-    """Tell the progress of a session's stages while the block runs; its end has the facts of all of them."""
+    """Tell the progress of the stages that begin while the block runs; its end has the facts of all of them."""
     seen, over = Seen(), threading.Event()
+    with suppress(Exception):
+        seen.before = frozenset((stage.number, stage.attempt) for stage in stages(spark, seen))
 
     def look() -> None:
         before: Mapping[str, Any] = {}
@@ -112,29 +119,29 @@ def watching(spark: SparkSession, progress: Callable[..., None]) -> Iterator[See
 def stages(spark: SparkSession, seen: Seen) -> list[Stage]:
     """Return the stages whose facts may have changed. PySpark has no public way to the numbers of a stage."""
     context = spark.sparkContext
-    gateway, store = context._gateway, context._jsc.sc().statusStore()  # noqa: SLF001
+    gateway, store = context._gateway, context._jsc.sc().statusStore()
     jvm = gateway.jvm
     quantiles = gateway.new_array(jvm.double, 0)
     found = store.stageList(None, False, False, quantiles, jvm.java.util.ArrayList())
     told = []
     for index in range(found.size()):
-        one = found.apply(index)
-        number, attempt = one.stageId(), one.attemptId()
+        described = found.apply(index)
+        number, attempt = described.stageId(), described.attemptId()
         if seen.is_finished(number, attempt):
             continue
         told.append(
             Stage(
                 number,
                 attempt,
-                str(one.status().toString()),
-                one.numTasks(),
-                one.numCompleteTasks(),
-                one.numFailedTasks(),
-                one.inputRecords(),
-                one.shuffleWriteRecords(),
-                one.executorRunTime(),
-                one.diskBytesSpilled(),
-                one.shuffleWriteBytes(),
+                str(described.status().toString()),
+                described.numTasks(),
+                described.numCompleteTasks(),
+                described.numFailedTasks(),
+                described.inputRecords(),
+                described.shuffleWriteRecords(),
+                described.executorRunTime(),
+                described.diskBytesSpilled(),
+                described.shuffleWriteBytes(),
             )
         )
     return told

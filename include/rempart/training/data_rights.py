@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rempart.errors import TrainingError
+from rempart.sovereignty.job_permission import JobSite
 from rempart.training import datasets
 from rempart.training.attempts.checkpoints import FOLDER, MANIFEST
 from rempart.training.attempts.record import ATTEMPTS, ORDER
-from rempart.sovereignty.job_permission import JobSite
 from rempart.training.job import JobSpec
 
 LONGEST_POLICY = 2048

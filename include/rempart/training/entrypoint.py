@@ -40,6 +40,7 @@ from rempart.errors import (
 from rempart.settings.config import Connection, Connections, parse_connection
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.port import Site
+from rempart.sovereignty.job_permission import JobSite
 from rempart.training import experiment, outputs
 from rempart.training.addresses import reach
 from rempart.training.attempts import process_group, processes
@@ -49,7 +50,6 @@ from rempart.training.attempts.process_group import PROCESS, Group, PeerLost
 from rempart.training.attempts.progress import EVERY_SECONDS, Progress, TrainingRun
 from rempart.training.gpus import nvml, usage
 from rempart.training.gpus.watch import Gpus
-from rempart.sovereignty.job_permission import JobSite
 from rempart.training.job import PYTHON, JobResult, JobSpec, Origin, Validated, Work, parse_result, parse_spec
 from rempart.training.outputs import Measurements, Outputs
 from rempart.training.permission import decide, permission_of

@@ -13,12 +13,12 @@ from rempart.errors import TrainingError
 from rempart.models import metrics, onnx_format
 from rempart.models.encoding import Feature
 from rempart.sites.port import Site
+from rempart.sovereignty.job_permission import JobSite
 from rempart.training import plots
 from rempart.training.attempts.progress import Progress, TrainingRun
 from rempart.training.gpus import nvml, usage
 from rempart.training.gpus.usage import GpusUse
 from rempart.training.gpus.watch import Gpus, GpuWatch
-from rempart.sovereignty.job_permission import JobSite
 from rempart.training.job import BACKTEST_FILE, DIFFERENCE, LEARNT, JobSpec, Origin, Validated, Work
 from rempart.training.protocol import learning, reading
 from rempart.training.trainers import trainers

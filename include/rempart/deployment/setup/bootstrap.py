@@ -16,8 +16,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -49,7 +47,7 @@ class Environment:
     """One environment: its folder, its lock, and `chosen`, whose builds pip picks as it is configured (no hashes).
 
     `replaced`: a distribution of the lock whose place one of `chosen` takes, since both have the same modules.
-    `java`: whether it needs one. `sources`: distributions without a wheel, which the locked build backend builds.
+    `java`: whether it needs one. `builds`: whether its lock has one without a wheel, which the locked backend builds.
     """
 
     folder: str
@@ -59,7 +57,7 @@ class Environment:
     download: str = ""
     replaced: str = ""
     java: bool = False
-    sources: tuple[str, ...] = ()
+    builds: bool = False
 
     def files(self, root: Path) -> list[Path]:
         return [root / name for name in (self.lock, self.chosen) if name]
@@ -72,7 +70,12 @@ ENVIRONMENTS = {
     ),
     "docs": Environment(".venv-docs", "requirements-docs.txt", "0.2 GB"),
     "spark": Environment(
-        ".venv-spark", "requirements-spark.txt", "1.3 GB", download=", 0.8 GB to download", java=True, sources=("pyspark",)
+        ".venv-spark",
+        "requirements-spark.txt",
+        "1.3 GB",
+        download=", 0.8 GB to download",
+        java=True,
+        builds=True,
     ),
     # of the images: without what only developers need, and a trainer without PyTorch
     "platform": Environment(".venv", "requirements.txt", "1.9 GB"),
@@ -314,9 +317,11 @@ def _install(root: Path, target: Environment, venv: Path, counter: Counter) -> N
     }
     uv = tools / "bin" / "uv"
     sync: list[str | Path] = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode"]
-    sync += [option for name in target.sources for option in ("--no-build-isolation-package", name)]
-    built = environment | ({"PYTHONPATH": str(tools)} if target.sources else {})
-    _sync([*sync, *uv_options(settings), root / target.lock], built, venv, counter)
+    building = environment
+    if target.builds:
+        sync.append("--no-build-isolation")
+        building = environment | {"PYTHONPATH": str(tools)}
+    _sync([*sync, *uv_options(settings), root / target.lock], building, venv, counter)
     ours: list[str | Path] = [uv, "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
     with alone(root):  # it writes metadata beside the code
         _run([*ours, "--editable", root], environment | {"PYTHONPATH": str(tools)})

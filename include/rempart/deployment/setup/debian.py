@@ -167,7 +167,7 @@ def unpack_java(target: Path) -> str:
 def mend_links(home: Path) -> None:
     """Point the links of an unpacked Java that lead to its settings in /etc to those in its own folder."""
     for link in [path for path in home.rglob("*") if path.is_symlink()]:
-        if matched := re.match(r"/etc/java-[^/]+/(.*)", os.readlink(link)):
+        if matched := re.match(r"/etc/java-[^/]+/(.*)", str(link.readlink())):
             inside = home / "etc" / matched[1]
             link.unlink()
             link.symlink_to(os.path.relpath(inside, link.parent))

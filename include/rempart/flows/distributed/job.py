@@ -7,7 +7,7 @@ done. Progress is one JSON object a line on standard output. Exit status: 0 done
 answer (run again), 77 its session at the site is over (run again with a new one), 143 asked to end (run again), 1
 anything else.
 
-`--beside`: end when standard input ends, which whoever started this process keeps open.
+`--attached`: end when standard input ends, which whoever started this process keeps open.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from rempart.flows.distributed.world import Progress, World
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.port import Site
 from rempart.spark import credentials, failures, session, watch
-from rempart.spark.order import Made, Order, Result, code_version, parse_order, parse_result
+from rempart.spark.order import Made, SparkOrder, SparkResult, code_version, parse_order, parse_result
 from rempart.training.attempts.interruption import INTERRUPTED, SESSION_OVER, TRY_AGAIN, Interrupted, Interruption
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 RESULT = "result.json"
-Work = Callable[[Order, "SparkSession", World], Made]
+Work = Callable[[SparkOrder, "SparkSession", World], Made]
 WORK: Mapping[str, str] = {
     "ingest": "rempart.flows.distributed.ingest",
     "training_set": "rempart.flows.distributed.training_set",
@@ -52,23 +52,23 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one job. Return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m rempart.flows.distributed.job", description=__doc__)
     parser.add_argument("--order", required=True, help="file of the order (JSON), or - for standard input")
-    parser.add_argument("--beside", action="store_true", help="end when standard input ends")
+    parser.add_argument("--attached", action="store_true", help="end when standard input ends")
     given = parser.parse_args(arguments)
     os.environ.update(TELEMETRY_OFF)  # before a library is loaded that looks
     interruption = Interruption()
     try:
         with interruption.listening(lambda: tell("interrupted", in_time=False)):
-            return _run(given.order, beside=given.beside)
+            return _run(given.order, attached=given.attached)
     except Interrupted:
         tell("interrupted", in_time=True)
         return INTERRUPTED
 
 
-def _run(file: str, *, beside: bool) -> int:
+def _run(file: str, *, attached: bool) -> int:
     work = Path(tempfile.mkdtemp(prefix="rempart-spark-"))
     try:
         order = parse_order(_read(file))
-        if beside:
+        if attached:
             threading.Thread(target=_end_with_standard_input, daemon=True).start()
         run_job(order, credentials.site_of(order), work)
     except Exception as error:
@@ -79,8 +79,8 @@ def _run(file: str, *, beside: bool) -> int:
 
 
 def run_job(
-    order: Order, site: Site, folder: Path, progress: Progress | None = None, *, master: str | None = None
-) -> Result:
+    order: SparkOrder, site: Site, folder: Path, progress: Progress | None = None, *, master: str | None = None
+) -> SparkResult:
     """Run a job, unless its site has its result, and return the result. `folder`: an empty one of its own.
 
     Raises SparkError, SparkInterrupted, and the errors of the site and of the work.
@@ -90,7 +90,7 @@ def run_job(
     if (code := code_version()) != order.code_version:
         raise SparkError(
             f"run job {order.order_id}: it was ordered for code {order.code_version}, but this is {code}",
-            "Run `make setup-spark`, or build the image `spark` from the version that orders the jobs.",
+            "Run `make setup-spark` where the job runs: both must be of the same version of Rempart.",
         )
     if (stored := stored_result(site, order)) is not None:
         progress("adopted", job_id=order.order_id)
@@ -105,7 +105,7 @@ def run_job(
         with watch.watching(spark, progress) as seen:
             made = work_of(order)(order, spark, World(site, folder / "files", progress))
         ended = time.monotonic()
-    result = Result(
+    result = SparkResult(
         order_id=order.order_id,
         status="succeeded",
         made=made.made,
@@ -119,7 +119,7 @@ def run_job(
     return result
 
 
-def stored_result(site: Site, order: Order) -> Result | None:
+def stored_result(site: Site, order: SparkOrder) -> SparkResult | None:
     """Return the result of an order that is at its site, or None. Raises SparkError if it cannot be used."""
     try:
         body = site.read(order.output.bucket, order.key(RESULT))
@@ -128,7 +128,7 @@ def stored_result(site: Site, order: Order) -> Result | None:
     return parse_result(body, order.order_id)
 
 
-def work_of(order: Order) -> Work:
+def work_of(order: SparkOrder) -> Work:
     """Return the function that does the work of an order."""
     work: Work = import_module(WORK[order.do]).run
     return work

@@ -21,31 +21,19 @@ from pathlib import Path
 
 from rempart.errors import SparkError, SparkInterrupted
 from rempart.flows.distributed.job import stored_result
-from rempart.settings.config import Connections, project_root
+from rempart.settings.config import Connections
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
-from rempart.spark import credentials
-from rempart.spark.order import Order, Result
+from rempart.spark import credentials, environment
+from rempart.spark.order import SparkOrder, SparkResult
 from rempart.training.attempts.interruption import INTERRUPTED, TRY_AGAIN
 from rempart.training.backends import LAST_LINES, bare_environment, readable
 
 logger = logging.getLogger(__name__)
 
-ENVIRONMENT = ".venv-spark"
 ATTEMPTS = 2
 """A job whose driver is lost runs once more, by the same identity: it stores the same objects."""
 _NAMED = re.compile(r"^((?:[\w.]+)(?:Error|Exception)): (No module named [\w'. ]+)?")
-
-
-def python() -> Path:
-    """Return the interpreter of the environment of Spark. Raises SparkError without it."""
-    program = project_root() / ENVIRONMENT / "bin" / "python"
-    if not (program.is_file() and (program.parents[1] / "rempart-installed").is_file()):
-        raise SparkError(
-            f"run with `engine: spark`: there is no environment for Spark on this machine ({ENVIRONMENT})",
-            "Run `make setup-spark`, or set `engine: duckdb` in the pipeline file.",
-        )
-    return program
 
 
 @dataclass(frozen=True)
@@ -58,12 +46,12 @@ class LocalSpark:
     command: tuple[str, ...] | None = None
     """By default the interpreter of `.venv-spark`."""
 
-    def run(self, order: Order) -> Result:
+    def run(self, order: SparkOrder) -> SparkResult:
         """Run a job to its end and return its result; log its lines, readable. An existing result is reused.
 
         Raises SparkError with the last log lines, or SparkInterrupted if it was ended twice before its result.
         """
-        command = self.command or (str(python()),)
+        command = self.command or (str(environment.python()),)
         for attempt in range(1, ATTEMPTS + 1):
             status, last = self._attempt(order, command)
             if status == 0:
@@ -90,7 +78,7 @@ class LocalSpark:
             )
         raise AssertionError  # the loop ends before
 
-    def _attempt(self, order: Order, command: tuple[str, ...]) -> tuple[int, list[str]]:
+    def _attempt(self, order: SparkOrder, command: tuple[str, ...]) -> tuple[int, list[str]]:
         """Run the job once. Return its exit status and last lines. Raises SparkError if it takes too long."""
         late = threading.Event()
         with spool_folder() as folder:
@@ -100,11 +88,11 @@ class LocalSpark:
             )
             with errors.open("wb") as complaints:
                 process = subprocess.Popen(
-                    [*command, "-m", "rempart.flows.distributed.job", "--order", "-", "--beside"],
+                    [*command, "-m", "rempart.flows.distributed.job", "--order", "-", "--attached"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=complaints,  # Java's and Python's words may quote values
-                    env=environment(folder, file),
+                    env=variables(folder, file),
                     start_new_session=True,
                 )
 
@@ -143,7 +131,7 @@ class LocalSpark:
         return status, list(last)
 
 
-def environment(folder: Path, file: Path) -> dict[str, str]:
+def variables(folder: Path, file: Path) -> dict[str, str]:
     """Return the environment of a job: nothing of Airflow, its temporary files in `folder`, and its credentials."""
     own = {credentials.VARIABLE: str(file), "TMPDIR": str(folder)}
     return {**bare_environment("SPARK_", "PYSPARK_", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS"), **own}
@@ -159,4 +147,3 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     """End the job and every process that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-

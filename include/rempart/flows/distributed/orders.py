@@ -21,7 +21,7 @@ from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 from rempart.sovereignty.job_permission import JobSite, permitted
 from rempart.spark.definitions import definition
-from rempart.spark.order import InputObject, MadeObject, Order, OutputPlace, Result, Work, code_version
+from rempart.spark.order import InputObject, MadeObject, OutputPlace, SparkOrder, SparkResult, Work, code_version
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _BLOCK = 1 << 20
 class SparkBackend(Protocol):
     """Runs Spark jobs."""
 
-    def run(self, order: Order) -> Result:
+    def run(self, order: SparkOrder) -> SparkResult:
         """Run a job to its end and return its result; an existing result is reused. Raises SparkError."""
 
 
@@ -49,7 +49,7 @@ def order(
     inputs: Iterable[InputObject],
     parameters: Mapping[str, Any] | None = None,
     others: Sequence[Pipeline] = (),
-) -> Order:
+) -> SparkOrder:
     """Return the order of a job at the active site. `parameters`: what else determines its outcome, as plain JSON.
 
     `others`: pipelines that the job needs beside this one and those whose feature views it uses.
@@ -57,7 +57,7 @@ def order(
     known = {pipeline.name: pipeline, **{other.name: other for other in others}}
     if isinstance(pipeline, ModelPipeline):
         known |= {view.pipeline: view.source for view in pipeline.used_views().values()}
-    return Order(
+    return SparkOrder(
         do=do,
         pipeline=pipeline.name,
         classification=pipeline.classification,
@@ -67,11 +67,13 @@ def order(
         output=OutputPlace(bucket=platform.config.buckets.lake, prefix=prefix_of(pipeline.name)),
         parameters=dict(parameters or {}),
         code_version=code_version(),
-        resources=pipeline.spark,
+        resources=pipeline.spark.resources,
     )
 
 
-def run(platform: Platform, pipeline: Pipeline, ordered: Order, backend: SparkBackend | None = None) -> Result:
+def run(
+    platform: Platform, pipeline: Pipeline, ordered: SparkOrder, backend: SparkBackend | None = None
+) -> SparkResult:
     """Run a job by permission of the policy, check what it stored, and write evidence of what it used.
 
     Raises PlacementDenied, SparkError, SparkInterrupted, SiteError and its kinds.
@@ -88,7 +90,7 @@ def run(platform: Platform, pipeline: Pipeline, ordered: Order, backend: SparkBa
     return result
 
 
-def evidence(ordered: Order, result: Result) -> dict[str, Any]:
+def evidence(ordered: SparkOrder, result: SparkResult) -> dict[str, Any]:
     """Return the record of a job: what it did, where, what it used, and the digest of the policy's decision."""
     return {
         "job_id": ordered.order_id,
@@ -104,17 +106,17 @@ def evidence(ordered: Order, result: Result) -> dict[str, Any]:
     }
 
 
-def told(result: Result) -> str:
+def told(result: SparkResult) -> str:
     """Return what a job used, for the task's log."""
     used = result.usage
     return (
         f"the Spark job made {len(result.made)} objects in {sum(result.seconds.values()):.0f} s: {used.executors} "
-        f"executors with {used.cores} cores and {used.memory} MiB each, {used.tasks} tasks, {used.failed_tasks} of them "
-        f"ran again, {used.shuffled / 1e6:.0f} MB moved, {used.spilled / 1e6:.0f} MB spilled"
+        f"executors with {used.cores} cores and {used.memory} MiB each, {used.tasks} tasks, {used.failed_tasks} of "
+        f"them ran again, {used.shuffled / 1e6:.0f} MB moved, {used.spilled / 1e6:.0f} MB spilled"
     )
 
 
-def read_back(site: Site, ordered: Order, result: Result) -> None:
+def read_back(site: Site, ordered: SparkOrder, result: SparkResult) -> None:
     """Check that the objects that count are at the site as the job says: place, bytes, SHA-256, rows of Parquet files.
 
     Raises SparkError, which names the object; ObjectMissing.
@@ -133,7 +135,7 @@ def read_back(site: Site, ordered: Order, result: Result) -> None:
             pass
 
 
-def _fault(site: Site, ordered: Order, made: MadeObject, file: Path) -> str:
+def _fault(site: Site, ordered: SparkOrder, made: MadeObject, file: Path) -> str:
     """Return what is wrong with an object of a job; empty if nothing is."""
     if not made.key.startswith(ordered.key("")):
         return "is not in the job's own place"
@@ -147,29 +149,31 @@ def _fault(site: Site, ordered: Order, made: MadeObject, file: Path) -> str:
         if size != made.bytes or digest.hexdigest() != made.sha256:
             return f"differs from what the job says: {size} bytes instead of {made.bytes}, or another SHA-256"
         if made.key.endswith(".parquet") and (rows := _rows(file)) != made.rows:
-            return f"has {rows} rows instead of {made.rows}"
+            return "is no Parquet file" if rows is None else f"has {rows} rows instead of {made.rows}"
     finally:
         file.unlink(missing_ok=True)
     return ""
 
 
-def _rows(file: Path) -> int:
+def _rows(file: Path) -> int | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         return int(pq.read_metadata(file).num_rows)
     except (pa.ArrowInvalid, OSError):
-        return -1
+        return None
 
 
-def clear(site: Site, bucket: str, pipeline: str, *, but: Order | None = None) -> int:
+def clear(site: Site, bucket: str, pipeline: str, *, but: SparkOrder | None = None) -> int:
     """Delete what jobs of a pipeline stored, except that of one order; how many objects.
 
     Call it after what a job made is committed, and when rows of the pipeline are erased.
     """
     kept = but.key("") if but else None
-    keys = [info.key for info in site.list(bucket, prefix_of(pipeline)) if kept is None or not info.key.startswith(kept)]
+    keys = [
+        info.key for info in site.list(bucket, prefix_of(pipeline)) if kept is None or not info.key.startswith(kept)
+    ]
 
     def delete(key: str) -> None:
         site.delete(bucket, key)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from rempart.sites.port import Site
 
-
-class Progress(Protocol):
-    """Tells a stage of the job as one line on standard output, with counts and never a value of a row."""
-
-    def __call__(self, stage: str, /, **facts: Any) -> None: ...
+Progress = Callable[..., None]
+"""Tells a stage of the job as one line on standard output: its name, and facts by keyword, never a value of a row."""
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from rempart.settings.pipeline import Trainer
 from rempart.settings.sections import Classification
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.egress import endpoint_of, parse_endpoint
-from rempart.sovereignty.pods import plan
 from rempart.sovereignty.job_permission import JobSite
+from rempart.sovereignty.pods import plan
 from rempart.training.job import Dataset, FeatureSpec, JobSpec, Output, Tracking, TrainerSpec
 from rempart.training.kubernetes.facts import ENTRY_POINT, Probe, Reached, Unknown
 from rempart.training.kubernetes.pod import COMMAND, CONTAINER, MANAGED_BY, bare, environment, queue_label

@@ -29,6 +29,7 @@ from rempart.settings.schema import read_yaml
 from rempart.sovereignty.dag_rules import pipeline_violations
 from rempart.sovereignty.places import in_use
 from rempart.sovereignty.sources import decide_source
+from rempart.spark import environment
 from rempart.training.search import space
 from rempart.training.trainers import trainers
 
@@ -179,6 +180,8 @@ def check(pipeline: Pipeline, *, thorough: bool = True) -> None:
             check_retraining,
         )
         steps = [*(partial(step, pipeline) for step in checks), *steps]
+    if pipeline.engine == "spark":
+        steps.append(environment.python)
     found: list[RempartError] = []
     for step in steps:
         try:
@@ -203,16 +206,16 @@ def fault_of(pipeline: Pipeline, config: Config, on: date) -> PipelineError | No
     """
     facts = (pipeline, config, on)
     known = _judgements.get(pipeline.name)
-    if known is None or known[0] != facts or _reads_others(pipeline):
+    if known is None or known[0] != facts or _rests_on_more(pipeline):
         fault = _not_allowed(pipeline, config, on) or _without_people(pipeline, config) or _cannot_run(pipeline)
         known = _judgements[pipeline.name] = (facts, fault)
     return known[1]
 
 
-def _reads_others(pipeline: Pipeline) -> bool:
-    """Return whether a pipeline's check reads files of other pipelines, which may have changed."""
+def _rests_on_more(pipeline: Pipeline) -> bool:
+    """Return whether a check reads what may have changed: files of other pipelines, or the environment of Spark."""
     labelled = isinstance(pipeline, ModelPipeline) and pipeline.prediction.from_ is not None
-    return labelled or pipeline.source.kind == "derived"
+    return labelled or pipeline.source.kind == "derived" or pipeline.engine == "spark"
 
 
 def _not_allowed(pipeline: Pipeline, config: Config, on: date) -> PipelineError | None:

@@ -120,9 +120,7 @@ def test_java_is_unpacked_with_its_settings_and_without_root(tmp_path: Path, jav
     assert (tmp_path / "elsewhere/jre/lib/jvm.cfg").read_text() == "-server KNOWN"
 
 
-def test_a_java_of_ones_own_is_taken_if_spark_can_run_on_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_java_of_ones_own_is_taken_if_spark_can_run_on_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _program(tmp_path / "mine/bin/java", MODULES.format("25"))
     (tmp_path / "venv").mkdir()
     debian.install_java(tmp_path / "venv", {"JAVA_HOME": str(tmp_path / "mine"), "PATH": ""})
@@ -152,5 +150,5 @@ def test_without_a_java_that_spark_can_run_on_setup_ends_with_the_remedy(
 
 def test_a_full_disk_is_said_before_anything_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debian.shutil, "disk_usage", lambda _: SimpleNamespace(free=9e8))
-    with pytest.raises(SystemExit, match="0.9 GB free"):
+    with pytest.raises(SystemExit, match=r"0\.9 GB free"):
         debian.check_space(tmp_path, ".venv-spark")

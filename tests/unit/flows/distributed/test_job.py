@@ -1,0 +1,76 @@
+"""The job's exit status tells whether to run it again, and a job that is done is adopted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rempart.errors import SiteUnavailable, SparkError
+from rempart.flows.distributed import job
+from rempart.settings.config import Connection
+from rempart.spark import credentials
+from rempart.spark.order import SparkResult
+from tests.memory_site import MemorySite
+from tests.unit.spark.orders import order
+
+HELD = Connection("s3_primary", "aws", login="key", password="hush-hush", extra={"endpoint_url": "http://127.0.0.1:9"})
+
+
+@pytest.fixture
+def site() -> MemorySite:
+    made = MemorySite("primary")
+    made.ensure_bucket("lake", versioned=True)
+    return made
+
+
+def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_job_with_a_result_is_adopted_without_a_session(
+    site: MemorySite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = SparkResult(order_id=order().order_id, status="succeeded", facts={"x": 1}, decision="d" * 64)
+    site.write("lake", order().key("result.json"), result.to_json())
+    assert job.run_job(order(), site, tmp_path) == result
+    assert [line["stage"] for line in _lines(capsys)] == ["adopted"]
+
+
+def test_an_order_for_other_code_is_refused_before_anything_is_read(site: MemorySite, tmp_path: Path) -> None:
+    with pytest.raises(SparkError, match="ordered for code other"):
+        job.run_job(order(code_version="other"), site, tmp_path)
+
+
+def _started(file: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, object]]:
+    status = job.main(["--order", str(file)])
+    return status, _lines(capsys)[-1]
+
+
+def test_what_ends_a_job_is_its_status_and_its_last_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "order.json"
+    status, last = _started(file, capsys)
+    assert status == 1 and last["stage"] == "failed" and "cannot be read" in str(last["what"])
+    file.write_bytes(order().to_json())
+    monkeypatch.delenv(credentials.VARIABLE, raising=False)
+    status, last = _started(file, capsys)
+    assert status == 1 and last["error"] == "ConnectionMissing"
+    credentials.write(tmp_path / "credentials.json", "s", {"s3_primary": HELD})
+    monkeypatch.setenv(credentials.VARIABLE, str(tmp_path / "credentials.json"))
+
+    def unavailable(*_: object) -> None:
+        raise SiteUnavailable("no answer", "Wait.")
+
+    monkeypatch.setattr(job, "run_job", unavailable)
+    status, last = _started(file, capsys)
+    assert status == 75 and last["what"] == "no answer"
+
+    def crashed(*_: object) -> None:
+        raise ValueError("Jeanne Martin")
+
+    monkeypatch.setattr(job, "run_job", crashed)
+    status, last = _started(file, capsys)
+    assert status == 1 and "Jeanne" not in json.dumps(last)
