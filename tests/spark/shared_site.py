@@ -6,10 +6,13 @@ import io
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from multiprocessing.managers import BaseManager
 from typing import Any, BinaryIO
 
 from tests.memory_site import MemorySite
+
+_NOW = datetime(2026, 3, 1, 11, tzinfo=UTC)
 
 
 class _Served:
@@ -20,6 +23,7 @@ class _Served:
 
     def call(self, site: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         made = self._sites.setdefault(site, MemorySite("primary"))
+        made.clock = lambda: _NOW
         found = getattr(made, name)(*args, **kwargs)
         return list(found) if hasattr(found, "__next__") else found
 

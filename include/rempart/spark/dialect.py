@@ -9,20 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rempart.errors import SparkError
 from rempart.spark import materialized
-
-if TYPE_CHECKING:
-    from sqlglot import exp
 
 Rewrite = Callable[[Any], Any]
 """Returns what stands for a node of the tree."""
 _KINDS = """
 Select From Where Group Having Order Ordered Limit Distinct Union Subquery Table TableAlias Column Identifier
 Literal Boolean Null Alias Paren Tuple With CTE Var And Or Not EQ NEQ LT LTE GT GTE Is In Between Neg Add Sub
-Mul NullSafeEQ NullSafeNEQ Cast DataTypeParam Count Sum Max Min Coalesce Case If Left Replace Window RowNumber
+Mul NullSafeEQ NullSafeNEQ Cast DataTypeParam Count Sum Max Min Coalesce Case If Filter Left Replace Window RowNumber
 BitwiseOr BitwiseAnd BitwiseLeftShift BitwiseRightShift
 """
 """Kinds of nodes that mean the same in both, as sqlglot writes them."""
@@ -123,7 +120,7 @@ def statements(text: str) -> tuple[Statement, ...]:
     return (*before, Statement(kind, written(parts.query), name))
 
 
-def written(tree: exp.Expression) -> str:
+def written(tree: Any) -> str:
     """Return a query's tree as Spark's SQL. Raises SparkError for a node that has no known translation."""
     from sqlglot import ErrorLevel
     from sqlglot.errors import SqlglotError
@@ -138,9 +135,10 @@ def written(tree: exp.Expression) -> str:
             else:
                 node.replace(new)
     try:
-        return changed.sql(dialect="spark", unsupported_level=ErrorLevel.RAISE, identify=True, comments=False)
+        found: str = changed.sql(dialect="spark", unsupported_level=ErrorLevel.RAISE, identify=True, comments=False)
     except SqlglotError as cause:
         raise _unknown("a query", str(cause)[:200]) from None
+    return found
 
 
 def _created(tree: Any) -> tuple[Literal["table", "view"], str, Any]:

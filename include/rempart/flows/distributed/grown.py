@@ -6,17 +6,17 @@ partition had, which must be that of the manifest, and the hash of what it has n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import IntegrityError
-from rempart.ingestion import snapshots
 from rempart.ingestion.content.growth import PART_BYTES
 from rempart.ingestion.engine.identity import OrderedRows
 from rempart.ingestion.engine.parts import PartWriter
 from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
+from rempart.ingestion.snapshots import PART_TYPE
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.once import keep_file
 from rempart.sites.spool import spool_folder
@@ -33,6 +33,18 @@ _PART, _HAD, _HAS = "part", "had", "has"
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a job stores what it makes."""
+
+    bucket: str
+    prefix: str
+
+    def part(self, sha256: str) -> str:
+        """Return the key of a part."""
+        return f"{self.prefix}part-{sha256}.parquet"
+
+
+@dataclass(frozen=True)
 class Grown:
     """What was made of the changed partitions.
 
@@ -40,7 +52,7 @@ class Grown:
     and now.
     """
 
-    parts: Sequence[tuple[str, int, str, int]] = ()
+    parts: list[tuple[str, int, str, int]] = field(default_factory=list)
     had: dict[str, tuple[int, str]] = field(default_factory=dict)
     has: dict[str, tuple[int, str]] = field(default_factory=dict)
 
@@ -50,30 +62,29 @@ def grown(
     rows: DataFrame,
     pipeline: Pipeline,
     open_site: OpenSite,
-    bucket: str,
+    place: Place,
     rewritten: frozenset[str],
-    retain_until: str,
     part_bytes: int = PART_BYTES,
 ) -> Grown:
-    """Write the new rows of changed partitions to parts at the site. `rows`: all their rows, with `PARTITION`, `FLAG`.
+    """Write the new rows of changed partitions to parts at a place. `rows`: all their rows, with `PARTITION`, `FLAG`.
 
     Of the partitions in `rewritten`, known rows that stay are written again, too. Raises IntegrityError.
     """
     rows.createOrReplaceTempView("_grown")
     order = ", ".join(f"`{name}`" for name in (PARTITION, *pipeline.row_key, FLAG))
     sorted_rows = session.sql(f"SELECT * FROM _grown DISTRIBUTE BY {PARTITION} SORT BY {order}")  # noqa: S608 - our own names
-    writer = _Writer(open_site, bucket, pipeline, rewritten, retain_until, part_bytes)
-    found = Grown([], {}, {})
+    writer = _Writer(open_site, place, pipeline, rewritten, part_bytes)
+    found = Grown()
     for row in sorted_rows.mapInArrow(writer, _TOLD).collect():
         kind, name, count, sha256, size = row
         match kind:
             case "part":
-                found.parts.append((name, count, sha256, size))  # type: ignore[attr-defined]
+                found.parts.append((name, count, sha256, size))
             case "had":
                 found.had[name] = count, sha256
             case "has":
                 found.has[name] = count, sha256
-    found.parts.sort()  # type: ignore[attr-defined]
+    found.parts.sort()
     session.catalog.dropTempView("_grown")
     return found
 
@@ -83,10 +94,9 @@ class _Writer:
     """Writes the rows of whole partitions, which come in order, and tells of their parts and hashes."""
 
     open_site: OpenSite
-    bucket: str
+    place: Place
     pipeline: Pipeline
     rewritten: frozenset[str]
-    retain_until: str
     part_bytes: int
 
     def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -123,16 +133,8 @@ class _Writer:
     def _kept(self, writer: PartWriter, *, last: bool = False) -> Iterator[tuple[str, str, int, str, int]]:
         """Bring the parts that ended to the site, and tell of them."""
         for part in writer.finish() if last else writer.ended():
-            key = snapshots.part_key(self.pipeline.name, part.sha256)
-            keep_file(
-                self.open_site(),
-                self.bucket,
-                key,
-                part.file,
-                part.sha256,
-                metadata={"retain-until": self.retain_until},
-                content_type=snapshots.PART_TYPE,
-            )
+            site, key = self.open_site(), self.place.part(part.sha256)
+            keep_file(site, self.place.bucket, key, part.file, part.sha256, metadata={}, content_type=PART_TYPE)
             part.file.unlink()
             yield _PART, part.partition, part.rows, part.sha256, part.bytes
 

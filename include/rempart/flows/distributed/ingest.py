@@ -1,23 +1,25 @@
 """Take deliveries in on Spark: executors read, judge and write; the rules for keys are the statements that DuckDB runs.
 
-The job reads waiting deliveries and known parts at the site, and writes parts under the names that they have in a
-snapshot, and for each delivery its refused rows. It commits nothing: whoever ordered it checks what it made.
+The job reads waiting deliveries and known parts at the site, and writes new parts, and for each delivery its refused
+rows, to its own place. It commits nothing: whoever ordered it checks what it made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import SparkError
 from rempart.flows.distributed import grown, staging
-from rempart.flows.distributed.grown import DISPLACED, FLAG, NEW, PARTITION, STAYS, Grown
+from rempart.flows.distributed.grown import DISPLACED, FLAG, NEW, PARTITION, STAYS, Grown, Place
 from rempart.flows.distributed.staging import DELIVERY, GOOD, KIND, REFUSED
 from rempart.flows.distributed.world import World
+from rempart.ingestion.content import evolution
 from rempart.ingestion.content.growth import PART_BYTES, SMALL_PARTS
 from rempart.ingestion.engine import deliveries as engine
 from rempart.ingestion.engine import keys, parts
@@ -31,6 +33,7 @@ from rempart.ingestion.engine.parts import WrittenPart
 from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
 from rempart.ingestion.reading import RefusedRow
 from rempart.ingestion.refused import REASONS, schema, table_of
+from rempart.ingestion.snapshots import PART_TYPE
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.once import keep_file
 from rempart.sites.s3.site import file_sha256
@@ -52,12 +55,13 @@ _AT_A_TIME = 5_000
 class Parameters:
     """What an order says beside its objects.
 
-    `partitions`: of each known part (by its SHA-256) the partition. `retain_until`: day until which parts are kept.
+    `partitions`: of each known part (by its SHA-256) the partition. `snapshot`: id of that of
+    the known parts.
     """
 
     limits: Limits
     partitions: Mapping[str, str]
-    retain_until: str
+    snapshot: str = ""
     part_bytes: int = PART_BYTES
     small_parts: int = SMALL_PARTS
 
@@ -88,17 +92,33 @@ def run(order: Order, session: SparkSession, world: World, open_site: OpenSite |
         typed = kept.keep(staging.staged(session, opened, arrived, pipeline, given.limits))
         found = _read(typed, len(arrived))
         world.progress("judged", deliveries=len(found), good=sum(d.good for d in found))
+        if known:
+            _check_known(session, opened, known, pipeline, given.snapshot)
         rows = _OnSpark(session, typed, known, pipeline, opened)
         try:
             taken = engine.decide_with(rows, found, pipeline, given.limits)
             world.progress("decided", held=len(taken.held))
-            used = any(d.good + d.repeated for i, d in enumerate(taken.deliveries) if i not in taken.held)
+            used = any(d.good for i, d in enumerate(taken.deliveries) if i not in taken.held)
             made = _write(order, rows, given, opened) if used and rows.connection else (Grown(), frozenset[str]())
             world.progress("written", parts=len(made[0].parts), rows=sum(rows for _, rows, _, _ in made[0].parts))
-            refused = list(_keep_refused(order, world, typed, taken, session))
+            refused = list(_keep_refused(order, world, typed, taken))
         finally:
             rows.close()
     return _made(order, taken, *made, refused)
+
+
+def _check_known(
+    session: SparkSession, open_site: OpenSite, known: Sequence[InputObject], pipeline: Pipeline, snapshot: str
+) -> None:
+    """Raise IngestError if known rows have values that the pipeline does not list any more."""
+    import pyarrow as pa
+
+    if not (listed := evolution.listed_columns(pipeline)):
+        return
+    with SparkConnection(session) as connection:
+        columns = pa.schema([pa.field(name, pa.string()) for name in listed])
+        connection.register("listed", parquet_rows(session, open_site, known, columns))
+        evolution.check_listed(connection, "listed", pipeline, snapshot)
 
 
 @dataclass
@@ -150,8 +170,6 @@ class _OnSpark:
 
 def _read(typed: DataFrame, count: int) -> list[StagedDelivery]:
     """Return the deliveries as executors judged them. Raises PipelineError."""
-    from dataclasses import replace
-
     rows = SparkConnection(typed.sparkSession)
     rows.register("typed", typed)
     try:
@@ -188,10 +206,13 @@ def _write(order: Order, rows: _OnSpark, given: Parameters, open_site: OpenSite)
         else:
             query += f" UNION ALL {known.format(STAYS, '')}"
     frame = connection.sql(query).frame
-    made = grown.grown(
-        rows.session, frame, pipeline, open_site, order.output.bucket, rewritten, given.retain_until, given.part_bytes
-    )
+    place = _place(order)
+    made = grown.grown(rows.session, frame, pipeline, open_site, place, rewritten, given.part_bytes)
     return made, rewritten
+
+
+def _place(order: Order) -> Place:
+    return Place(order.output.bucket, order.key(""))
 
 
 def _crowded(before: Sequence[InputObject], given: Parameters) -> frozenset[str]:
@@ -203,9 +224,7 @@ def _crowded(before: Sequence[InputObject], given: Parameters) -> frozenset[str]
     return frozenset(name for name, count in small.items() if count + 1 > given.small_parts)
 
 
-def _keep_refused(
-    order: Order, world: World, typed: DataFrame, taken: engine.TakenIn, session: SparkSession
-) -> Iterator[MadeObject]:
+def _keep_refused(order: Order, world: World, typed: DataFrame, taken: engine.TakenIn) -> Iterator[MadeObject]:
     """Store the refused rows of each delivery; of one that is held back all of its rows."""
     import pyarrow.parquet as pq
 
@@ -221,16 +240,12 @@ def _keep_refused(
                 writer.write_table(table_of(some))
         sha256 = file_sha256(file)
         key, size = order.key(f"refused-{sha256}.parquet"), file.stat().st_size
-        kind = "application/vnd.apache.parquet"
-        kept = {"retain-until": order.parameters["retain_until"]}
-        keep_file(world.site, order.output.bucket, key, file, sha256, metadata=kept, content_type=kind)
+        keep_file(world.site, order.output.bucket, key, file, sha256, metadata={}, content_type=PART_TYPE)
         file.unlink()
         yield MadeObject(role=MADE_REFUSED, key=key, sha256=sha256, bytes=size, rows=len(rows), facts={"delivery": i})
 
 
 def _some(rows: Sequence[RefusedRow] | HeldRows) -> Iterator[list[RefusedRow]]:
-    from itertools import islice
-
     waiting = iter(rows)
     while found := list(islice(waiting, _AT_A_TIME)):
         yield found
@@ -248,12 +263,11 @@ def _good_rows(typed: DataFrame, delivery: int) -> Iterator[Any]:
 def _made(
     order: Order, taken: engine.TakenIn, made: Grown, rewritten: frozenset[str], refused: Sequence[MadeObject]
 ) -> Made:
-    from rempart.ingestion.snapshots import part_key
-
+    place = _place(order)
     new = [
         MadeObject(
             role=MADE_PART,
-            key=part_key(order.pipeline, sha256),
+            key=place.part(sha256),
             sha256=sha256,
             bytes=size,
             rows=count,

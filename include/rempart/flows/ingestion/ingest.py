@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
+from rempart.flows.distributed import orders
 from rempart.flows.doctor.doctor_site import last_record
 from rempart.flows.ingestion import current_snapshot, delta_log, derived_run, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
@@ -104,9 +105,7 @@ def ingest(
         recorded = _recorded(run, waiting)
         plan = landing.plan(waiting, recorded.keys() - _later(run, waiting, recorded), later_wins=pipeline.later_wins)
         derived_run.check_arrivals(run, plan.new)
-        snapshot, added, outcomes = _take_in(
-            run, before, plan.new, recorded, folder, run_job or on_this_machine(platform, run)
-        )
+        snapshot, added, outcomes = _take_in(platform, run, before, plan.new, recorded, folder, run_job)
         with platform.committing(run.active):
             run.check_unchanged()
             derived_run.check_same(run, derived)
@@ -123,7 +122,7 @@ def ingest(
                 behind = delta_log.follow(run.site, run.lake, snapshot)
             _clear(run, [*plan.new, *plan.known])
             if pipeline.engine == "spark":
-                spark.clear(run)
+                orders.clear(run.site, run.lake, pipeline.name)
             if snapshot and (interrupted or snapshot is not before):
                 ingest_run.append_snapshot(run, snapshot)  # last: until then, the next run tells of the snapshot
     result = result_of(before, snapshot, [*finished, *outcomes], interrupted, table_fault=behind)
@@ -225,26 +224,25 @@ def _clear(run: IngestionRun, arrivals: Sequence[Arrival]) -> None:
 
 
 def _take_in(
+    platform: Platform,
     run: IngestionRun,
     before: snapshots.Snapshot | None,
     new: Sequence[Arrival],
     recorded: Mapping[str, Mapping[str, Any]],
     folder: Path,
-    run_job: RunJob,
+    run_job: RunJob | None,
 ) -> tuple[snapshots.Snapshot | None, list[tuple[snapshots.Part, Path]], list[dict[str, Any]]]:
     """Store raw deliveries and quarantine. Return the snapshot to commit, its new parts, and the outcomes.
 
     A declared change of the schema makes a snapshot, also without new rows: what reads it expects the present columns.
     """
     pipeline = run.pipeline
-    if pipeline.engine == "spark":
-        spark.check(run, before)
     changes = () if before is None or is_derived(pipeline) else evolution.evolution(before.columns, pipeline).changes
     if not new and not changes:
         return before, [], []
-
     if pipeline.engine == "spark":
-        taken = spark.take_in(run, before, new, folder, run_job)
+        spark.check(run, before)
+        taken = spark.take_in(platform, run, before, new, folder, run_job or on_this_machine(platform, run))
     else:
         taken = local.take_in(run, before, new, folder, changed=bool(changes))
     refused, taken_at, snapshot = taken.refused, _taken_at(run, before), taken.snapshot

@@ -7,14 +7,14 @@ type. Whatever else differs is refused with the whole difference, before anythin
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rempart.errors import IngestError
 from rempart.ingestion.engine import identity
-from rempart.ingestion.engine.database import literal, opened, parquet
+from rempart.ingestion.engine.database import Connection, literal, opened, parquet
 from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.parsing.schema import SnapshotColumn, arrow_schema, snapshot_columns
 from rempart.ingestion.snapshots import Snapshot
@@ -112,18 +112,30 @@ def check_values(before: Snapshot, pipeline: Pipeline, files: Collection[Path], 
 
     `files`: Parquet parts of the earlier rows in the present schema.
     """
-    listed = {name: column.values for name, column in pipeline.columns.items() if column.values is not None}
-    if not listed or not files:
-        return
+    if listed_columns(pipeline) and files:
+        with opened(resources, sorted({file.parent for file in files})) as connection:
+            check_listed(connection, parquet(sorted(files)), pipeline, before.id)
+
+
+def listed_columns(pipeline: Pipeline) -> Mapping[str, Sequence[str]]:
+    """Return the columns whose values are listed, with the values."""
+    return {name: column.values for name, column in pipeline.columns.items() if column.values is not None}
+
+
+def check_listed(connection: Connection, relation: str, pipeline: Pipeline, snapshot_id: str) -> None:
+    """Raise IngestError if rows of a snapshot (`relation`: SQL) have values that the pipeline does not list.
+
+    The pipeline has such columns.
+    """
+    listed = listed_columns(pipeline)
     counts = ", ".join(
         f"count(*) FILTER (WHERE {identity.quote(name)} NOT IN ({', '.join(map(literal, values))}))"
         for name, values in listed.items()
     )
-    with opened(resources, sorted({file.parent for file in files})) as connection:
-        (found,) = connection.execute(f"SELECT {counts} FROM {parquet(sorted(files))}").fetchall()  # noqa: S608 - names and values of a checked file
+    (found,) = connection.execute(f"SELECT {counts} FROM {relation}").fetchall()  # noqa: S608 - names and values of a checked file
     if faults := [f"{name} in {rows} rows" for name, rows in zip(listed, found, strict=True) if rows]:
         raise IngestError(
-            f"Snapshot {before.id} of '{pipeline.name}' has values that `values` does not list: {'; '.join(faults)}. "
+            f"Snapshot {snapshot_id} of '{pipeline.name}' has values that `values` does not list: {'; '.join(faults)}. "
             "Nothing was ingested",
             f"List them again in {pipeline.name}.yaml. Or run `rempart pipeline rejudge {pipeline.name}`: rows with "
             "such a value go to quarantine.",

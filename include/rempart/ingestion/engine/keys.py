@@ -68,7 +68,7 @@ def judge(
     names = ", ".join(map(quote, columns))
     meet(connection, known or NONE_KNOWN, columns, key)
     # nearly always all rows are new, and nobody asks which: the table of new rows would be as long as the delivery
-    all_new = run(
+    all_new: bool = run(
         "SELECT NOT EXISTS (FROM met) AND (SELECT count(*) FROM firsts) = (SELECT count(*) FROM staged)"
     ).fetchall() == [(True,)]
     if not all_new:

@@ -10,12 +10,12 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from rempart.errors import IngestError, IntegrityError
 from rempart.flows.distributed import ingest as job
+from rempart.flows.distributed import orders
 from rempart.flows.distributed.ingest import Parameters
 from rempart.flows.ingestion import ingest_run
 from rempart.flows.ingestion.engines.taken import Taken
@@ -33,15 +33,11 @@ from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import LINE, RAW, RefusedRow
 from rempart.ingestion.refused import REASONS
 from rempart.ingestion.snapshots import Part, PartitionContent, Snapshot
-from rempart.sovereignty.job_permission import JobSite, permitted
-from rempart.spark.definitions import definition
-from rempart.spark.order import InputObject, MadeObject, Order, OutputPlace, Result, code_version
+from rempart.spark.order import InputObject, MadeObject, Order, Result
 
 _AGAIN = "Run the ingestion again. If this repeats, set `engine: duckdb` in the pipeline file and report it as a bug."
 _ROWS = 5_000
 _NO_ROWS = hashlib.sha256().hexdigest()
-_LONGEST = timedelta(hours=12)
-"""Time limit of a job."""
 RunJob = Callable[[Order], Result]
 """Runs a job to its end, or takes the result of one that ended before."""
 
@@ -67,14 +63,13 @@ def on_this_machine(platform: Platform, run: IngestionRun) -> RunJob:
     """Return what runs jobs in processes on this machine."""
 
     def run_job(ordered: Order) -> Result:
-        from rempart.flows.distributed.local import LocalSpark
-
-        return LocalSpark(run.site, platform.connections, _LONGEST).run(ordered)
+        return orders.run(platform, run.pipeline, ordered)
 
     return run_job
 
 
 def take_in(
+    platform: Platform,
     run: IngestionRun,
     before: Snapshot | None,
     new: Sequence[Arrival],
@@ -87,8 +82,7 @@ def take_in(
     """
     if not new:
         return Taken([], [], [], frozenset(), before)
-    ordered = order(run, before, new)
-    result = run_job(ordered)
+    result = run_job(order(platform, run, before, new))
     deliveries = [
         StagedDelivery(
             folder / arrival.sha256,
@@ -108,18 +102,15 @@ def take_in(
         delivery.good + int(facts["refused"])
         for delivery, facts in zip(deliveries, result.facts["deliveries"], strict=True)
     ]
-    return Taken(deliveries, delivered, refused, held, _snapshot(run, before, result, folder))
+    snapshot, added = _snapshot(run, before, result, folder)
+    return Taken(deliveries, delivered, refused, held, snapshot, added)
 
 
-def order(run: IngestionRun, before: Snapshot | None, new: Sequence[Arrival]) -> Order:
-    """Return the order of a job that takes deliveries in. Raises PlacementDenied."""
-    pipeline, config = run.pipeline, run.config
+def order(platform: Platform, run: IngestionRun, before: Snapshot | None, new: Sequence[Arrival]) -> Order:
+    """Return the order of a job that takes deliveries in, without the policy's permission."""
     known = before.parts if before else ()
-    given = Parameters(
-        ingest_run.limits(config),
-        {part.sha256: part.partition for part in known},
-        run.retain_until("snapshots").isoformat(),
-    )
+    partitions = {part.sha256: part.partition for part in known}
+    given = Parameters(ingest_run.limits(run.config), partitions, before.id if before else "")
     arrived = [
         InputObject(
             role=job.DELIVERIES, bucket=run.inbox, key=each.key, sha256=each.sha256, bytes=each.size, name=each.name
@@ -130,29 +121,7 @@ def order(run: IngestionRun, before: Snapshot | None, new: Sequence[Arrival]) ->
         InputObject(role=job.KNOWN, bucket=run.lake, key=part.key, sha256=part.sha256, bytes=part.bytes, rows=part.rows)
         for part in known
     ]
-    return Order(
-        do="ingest",
-        pipeline=pipeline.name,
-        classification=pipeline.classification,
-        pipelines={pipeline.name: definition(pipeline)},
-        site=JobSite.of(config, run.site.name),
-        inputs=(*arrived, *parts),
-        output=OutputPlace(bucket=run.lake, prefix=_prefix(pipeline.name)),
-        parameters=given.as_json(),
-        code_version=code_version(),
-        resources=pipeline.spark,
-        permission=permitted(config, pipeline.classification, [run.site.name], on=run.now.date()),
-    )
-
-
-def clear(run: IngestionRun) -> None:
-    """Delete what jobs left beside parts: results, and refused rows, which are in quarantine by now."""
-    for info in list(run.site.list(run.lake, _prefix(run.pipeline.name))):
-        run.site.delete(run.lake, info.key)
-
-
-def _prefix(pipeline: str) -> str:
-    return f"spark/ingest/{pipeline}/"
+    return orders.order(platform, run.pipeline, "ingest", [*arrived, *parts], given.as_json())
 
 
 @dataclass(frozen=True)
@@ -228,52 +197,71 @@ def _keep_raw(run: IngestionRun, new: Sequence[Arrival], deliveries: Sequence[St
         pass
 
 
-def _snapshot(run: IngestionRun, before: Snapshot | None, result: Result, folder: Path) -> Snapshot | None:
-    """Return the snapshot of the known rows and those that the job wrote, each changed partition checked."""
+def _snapshot(
+    run: IngestionRun, before: Snapshot | None, result: Result, folder: Path
+) -> tuple[Snapshot | None, list[tuple[Part, Path]]]:
+    """Return the snapshot of the known rows and those that the job wrote, and its new parts. Raises IntegrityError."""
     told: Mapping[str, Mapping[str, Any]] = result.facts["partitions"]
     if not told:
-        return before
+        return before, []
     had = growth.by_partition(before.parts if before else ())
     contents = {content.partition: content for content in (before.partitions if before else ())}
+    made = {each.sha256: each.key for each in result.of_role(job.MADE_PART)}
     new = growth.by_partition(
-        Part(str(made.facts["partition"]), made.key, made.sha256, made.rows, made.bytes)
-        for made in result.of_role(job.MADE_PART)
+        Part(
+            str(each.facts["partition"]),
+            snapshots.part_key(run.pipeline.name, each.sha256),
+            each.sha256,
+            each.rows,
+            each.bytes,
+        )
+        for each in result.of_role(job.MADE_PART)
     )
     if not new.keys() <= told.keys():
         raise _untrue(run, "it made parts of partitions of which it does not tell")
+    kept = folder / "added"
+    kept.mkdir()
     for name, facts in sorted(told.items()):
         known = contents.pop(name, PartitionContent(name, 0, _NO_ROWS))
         if [known.rows, known.sha256] != list(facts["had"]):
             raise growth.differing(run.pipeline.name, name)
-        parts = [*(() if facts["whole"] else had.get(name, ())), *new.get(name, ())]
+        stay = () if facts["whole"] else had.get(name, ())
+        had[name] = [*stay, *new.get(name, ())]
         rows, sha256 = facts["has"]
-        if parts:
-            found = _content(run, name, parts, folder)
+        if had[name]:
+            brought = [(part, part.key) for part in stay]
+            brought += [(part, made[part.sha256]) for part in new.get(name, ())]
+            found = _content(run, name, brought, folder)
             if (found.rows, found.sha256) != (rows, sha256):
                 raise _untrue(run, f"the parts of partition {name} do not have the rows that it tells")
             contents[name] = found
         elif rows:
             raise _untrue(run, f"partition {name} has no parts")
-        had[name] = parts
-    return growth.snapshot_of(run.pipeline, before, had, contents, run.now, run.retain_until("snapshots"))
+    snapshot = growth.snapshot_of(run.pipeline, before, had, contents, run.now, run.retain_until("snapshots"))
+    added = [(part, kept / f"{part.sha256}.parquet") for some in new.values() for part in some]
+    return snapshot, added
 
 
-def _content(run: IngestionRun, name: str, parts: Sequence[Part], folder: Path) -> PartitionContent:
-    """Bring the parts of one partition from the site and hash their rows. Raises IntegrityError."""
+def _content(run: IngestionRun, name: str, parts: Sequence[tuple[Part, str]], folder: Path) -> PartitionContent:
+    """Bring the parts of one partition, each with its key, and hash their rows. Those that are new stay in `added`.
+
+    Raises IntegrityError.
+    """
     place = folder / "checked"
     place.mkdir()
+
+    def bring(found: tuple[Part, str]) -> Path:
+        part, key = found
+        file = (place if key == part.key else folder / "added") / f"{part.sha256}.parquet"
+        landing.fetch(run.site, run.lake, key, file, part.sha256)
+        if file.stat().st_size != part.bytes:
+            raise _untrue(run, f"a part of partition {name} has another size")
+        return file
+
     try:
-
-        def bring(part: Part) -> Path:
-            file = place / f"{part.sha256}.parquet"
-            landing.fetch(run.site, run.lake, part.key, file, part.sha256)
-            if file.stat().st_size != part.bytes:
-                raise _untrue(run, f"a part of partition {name} has another size")
-            return file
-
         files = list(bounded_map(parts, bring, WORKERS))
         resources, columns = ingest_run.resources(run.config, folder), snapshots.snapshot_columns(run.pipeline)
-        with opened(resources, [place]) as connection:
+        with opened(resources, [place, folder / "added"]) as connection:
             found = by_duckdb(connection, parquet(files), columns, run.pipeline.row_key)
         return found.content(name)
     finally:
