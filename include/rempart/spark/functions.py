@@ -214,7 +214,9 @@ def _distinct_on(select: exp.Select) -> exp.Expr:
     if order is None:
         raise _unknown("DISTINCT ON without an order")
     keys = distinct.args["on"].expressions
-    number = exp.Window(this=exp.RowNumber(), partition_by=[key.copy() for key in keys], order=order.copy(), over="OVER")
+    number = exp.Window(
+        this=exp.RowNumber(), partition_by=[key.copy() for key in keys], order=order.copy(), over="OVER"
+    )
     numbered = select.copy()  # `select` keeps its place in the tree, where another node replaces it
     numbered.set("distinct", None)
     numbered.set("order", None)

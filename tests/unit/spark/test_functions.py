@@ -57,7 +57,7 @@ def test_a_whole_number_of_a_float_stays_a_float() -> None:
 def test_the_first_row_of_each_key_is_found_by_its_number() -> None:
     first = "SELECT DISTINCT ON (k) k, v FROM t ORDER BY k, v DESC"
     made = dialect.statement(first).query
-    assert dialect.statement(f"SELECT k FROM ({first}) AS newest").query == f"SELECT `k` FROM ({made}) AS `newest`"  # noqa: S608
+    assert dialect.statement(f"SELECT k FROM ({first}) AS newest").query == f"SELECT `k` FROM ({made}) AS `newest`"
     assert "SELECT * EXCEPT (`_nth`) FROM" in made
     assert "ROW_NUMBER() OVER (PARTITION BY `k` ORDER BY `k` NULLS LAST, `v` DESC" in made
     assert "`_nth` = 1" in made
