@@ -55,9 +55,7 @@ def run(order: SparkOrder, session: SparkSession, world: World, open_site: OpenS
     """
     pipeline = defined(order.pipelines, order.pipeline)
     if not isinstance(pipeline, ModelPipeline):
-        raise SparkError(
-            f"join a training set of '{pipeline.name}': it has no model", "SparkOrder a pipeline with a model."
-        )
+        raise SparkError(f"join a training set of '{pipeline.name}': it has no model", "Order a pipeline with a model.")
     feed = feed_of(pipeline, {name: defined(order.pipelines, name) for name in order.pipelines})
     opened = open_site or partial(credentials.site_of, order)
     views = [read_view(each) for each in order.parameters["views"]]
