@@ -29,7 +29,8 @@ from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.pipeline_sections import SparkResources
 from rempart.settings.pipelines import named
 from rempart.spark import session
-from rempart.spark.order import Order, Result
+from rempart.spark.order import SparkOrder as Order
+from rempart.spark.order import SparkResult as Result
 from tests.spark.shared_site import Manager, SharedSite
 from tests.unit.ingestion.conftest import NOW, no_connection
 

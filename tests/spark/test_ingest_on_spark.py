@@ -26,7 +26,8 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config as configuration
 from rempart.settings.pipeline import ModelPipeline
-from rempart.spark.order import Order, Result
+from rempart.spark.order import SparkOrder as Order
+from rempart.spark.order import SparkResult as Result
 from tests.spark.shared_site import Manager, SharedSite
 from tests.unit.ingestion.conftest import HEADER, NOW, READINGS, no_connection
 

@@ -26,7 +26,15 @@ from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import named, with_model
 from rempart.sovereignty.job_permission import JobSite
 from rempart.spark.definitions import definition
-from rempart.spark.order import InputObject, Order, OutputPlace, Result, code_version
+from rempart.spark.order import (
+    InputObject,
+    OutputPlace,
+    SparkOrder,
+    SparkResult,
+    code_version,
+    parse_order,
+    parse_result,
+)
 from tests.derived_project import write_project
 from tests.labelled_project import ORDERS, PAYMENTS, feed, order, order_rows, orders, payment, received
 from tests.snapshots_of_tables import Drawing
@@ -50,19 +58,23 @@ def site() -> Iterator[SharedSite]:
 
 def stored(site: Any, pipeline: Pipeline, rows: pa.Table, folder: Path) -> snapshots.Snapshot:
     """A snapshot at the site."""
-    snapshot, added = Drawing(pipeline, folder).add(None, rows)
+    place = folder / pipeline.name
+    place.mkdir()
+    snapshot, added = Drawing(pipeline, place).add(None, rows)
     snapshots.commit(site, BUCKET, snapshot, added)
     return snapshot
 
 
-def ordered(site: Any, pipeline: ModelPipeline, roles: Mapping[str, snapshots.Snapshot], *others: Pipeline) -> Order:
+def ordered(
+    site: Any, pipeline: ModelPipeline, roles: Mapping[str, snapshots.Snapshot], *others: Pipeline
+) -> SparkOrder:
     def manifest(role: str, snapshot: snapshots.Snapshot) -> InputObject:
         key = f"{snapshots.folder(snapshot.pipeline)}{snapshot.id}.json"
         sha256 = hashlib.sha256(site.read(BUCKET, key)).hexdigest()
         return InputObject(role=role, bucket=BUCKET, key=key, sha256=sha256, name=snapshot.pipeline)
 
     views = [training_set.told_view(view) for view in joining.of_pipeline(pipeline)]
-    return Order(
+    return SparkOrder(
         do="training_set",
         pipeline=pipeline.name,
         classification=pipeline.classification,
@@ -75,12 +87,12 @@ def ordered(site: Any, pipeline: ModelPipeline, roles: Mapping[str, snapshots.Sn
     )
 
 
-def run(spark: SparkSession, site: SharedSite, given: Order, folder: Path) -> Result:
+def run(spark: SparkSession, site: SharedSite, given: SparkOrder, folder: Path) -> SparkResult:
     """The result of the job, as it comes back from its JSON."""
-    given = Order.model_validate_json(given.to_json())
+    given = parse_order(given.to_json())
     made = training_set.run(given, spark, World(site, folder, lambda stage, **facts: None), site)  # type: ignore[arg-type]
-    told = Result(order_id=given.order_id, status="succeeded", made=made.made, facts=made.facts, decision="0" * 64)
-    return Result.model_validate_json(told.to_json())
+    told = SparkResult(order_id=given.order_id, status="succeeded", made=made.made, facts=made.facts, decision="0" * 64)
+    return parse_result(told.to_json(), given.order_id)
 
 
 def test_the_shipped_bookings_give_the_training_set_of_duckdb(
@@ -111,7 +123,7 @@ def test_the_shipped_bookings_give_the_training_set_of_duckdb(
         with pytest.raises(IntegrityError, match="out of order"):
             joined.read(site, pipeline, loaded, given, turned)  # type: ignore[arg-type]
     joined.forget(site, given)  # type: ignore[arg-type]
-    assert not list(site.list(BUCKET, "spark/"))
+    assert not list(site.list(BUCKET, given.key("")))
 
 
 def test_labels_of_another_pipeline_are_joined_and_counted(

@@ -48,7 +48,7 @@ class SparkConnection:
         held = []
         for part in parts:
             held.append(self._persisted(self.session.sql(part.query)))
-            self._leaf(held[-1]).createOrReplaceTempView(part.name)
+            self.register(part.name, self._leaf(held[-1]))
         frame = self.session.sql(found.query)
         if found.kind == "query":
             self._kept += held

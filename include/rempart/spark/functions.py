@@ -211,12 +211,17 @@ def _distinct_on(select: exp.Select) -> exp.Expr:
     distinct, order = select.args.get("distinct"), select.args.get("order")
     if distinct is None or not distinct.args.get("on"):
         return select
+    if order is None:
+        raise _unknown("DISTINCT ON without an order")
     keys = distinct.args["on"].expressions
-    number = exp.Window(this=exp.RowNumber(), partition_by=[key.copy() for key in keys], order=order, over="OVER")
-    select.set("distinct", None)
-    select.set("order", None)
-    select.append("expressions", exp.Alias(this=number, alias=exp.to_identifier("_nth", quoted=True)))
-    inner = exp.Subquery(this=select, alias=exp.TableAlias(this=exp.to_identifier("_numbered", quoted=True)))
+    number = exp.Window(
+        this=exp.RowNumber(), partition_by=[key.copy() for key in keys], order=order.copy(), over="OVER"
+    )
+    numbered = select.copy()  # `select` keeps its place in the tree, where another node replaces it
+    numbered.set("distinct", None)
+    numbered.set("order", None)
+    numbered.append("expressions", exp.Alias(this=number, alias=exp.to_identifier("_nth", quoted=True)))
+    inner = exp.Subquery(this=numbered, alias=exp.TableAlias(this=exp.to_identifier("_numbered", quoted=True)))
     nth = exp.column("_nth", quoted=True)
     star = exp.Star(except_=[exp.to_identifier("_nth", quoted=True)])
     return exp.select(star).from_(inner).where(exp.EQ(this=nth, expression=exp.Literal.number(1)))

@@ -26,7 +26,9 @@ from rempart.ingestion.refused import schema, table_of
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.sites.port import Site
 from rempart.spark.definitions import defined
-from rempart.spark.order import MadeObject, Order, Result
+from rempart.spark.order import MadeObject
+from rempart.spark.order import SparkOrder as Order
+from rempart.spark.order import SparkResult as Result
 from tests.unit.ingestion.conftest import NOW, READINGS
 from tests.unit.ingestion.deliveries import BAD, A, B, C, lake
 

@@ -40,7 +40,8 @@ from rempart.sites.s3.site import file_sha256
 from rempart.spark import credentials
 from rempart.spark.connection import SparkConnection
 from rempart.spark.definitions import defined
-from rempart.spark.order import InputObject, Made, MadeObject, Order
+from rempart.spark.order import InputObject, Made, MadeObject
+from rempart.spark.order import SparkOrder as Order
 from rempart.spark.sites import OpenSite, parquet_rows
 
 if TYPE_CHECKING:

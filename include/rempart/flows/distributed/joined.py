@@ -21,7 +21,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.engine import identity
 from rempart.settings.pipeline import ModelPipeline
-from rempart.spark.order import InputObject, Order, Result
+from rempart.spark.order import InputObject, SparkOrder, SparkResult
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,7 +62,7 @@ def point_in_time(
 
 def order(
     platform: Platform, databases: FeatureDatabases, pipeline: ModelPipeline, loaded: LoadedSnapshots, site: Site
-) -> Order:
+) -> SparkOrder:
     """Return the order of a training set. It has the views as Feast's registry describes them."""
     bucket = platform.config.buckets.lake
     kept = platform.clock() + platform.config.retention[pipeline.classification].snapshots
@@ -90,7 +90,9 @@ def order(
     return orders.order(platform, pipeline, "training_set", inputs, parameters, others)
 
 
-def read(site: Site, pipeline: ModelPipeline, loaded: LoadedSnapshots, ordered: Order, result: Result) -> TrainingSet:
+def read(
+    site: Site, pipeline: ModelPipeline, loaded: LoadedSnapshots, ordered: SparkOrder, result: SparkResult
+) -> TrainingSet:
     """Return the training set that a job stored.
 
     Its rows are those of the snapshot: as many as the job counted, and without labels of another pipeline as many as
@@ -118,13 +120,13 @@ def read(site: Site, pipeline: ModelPipeline, loaded: LoadedSnapshots, ordered: 
     return TrainingSet(table, loaded.rows.id, labels, used)
 
 
-def forget(site: Site, ordered: Order) -> None:
+def forget(site: Site, ordered: SparkOrder) -> None:
     """Delete what a job stored: nothing reads it, and it holds rows."""
     for info in [*site.list(ordered.output.bucket, ordered.key(""))]:
         site.delete(ordered.output.bucket, info.key)
 
 
-def _batches(site: Site, ordered: Order, result: Result, schema: pa.Schema) -> Iterator[Any]:
+def _batches(site: Site, ordered: SparkOrder, result: SparkResult, schema: pa.Schema) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

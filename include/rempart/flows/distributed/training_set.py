@@ -29,7 +29,7 @@ from rempart.sites.spool import spool_folder
 from rempart.spark import credentials
 from rempart.spark.connection import SparkConnection
 from rempart.spark.definitions import defined
-from rempart.spark.order import InputObject, Made, MadeObject, Order
+from rempart.spark.order import InputObject, Made, MadeObject, SparkOrder
 from rempart.spark.sites import OpenSite, one_task_each, spark_schema
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _TYPE = "application/vnd.apache.parquet"
 _MADE = {"number": "bigint", "sha256": "string", "bytes": "bigint", "rows": "bigint"}
 
 
-def run(order: Order, session: SparkSession, world: World, open_site: OpenSite | None = None) -> Made:
+def run(order: SparkOrder, session: SparkSession, world: World, open_site: OpenSite | None = None) -> Made:
     """Do the work of an order: join its training set and write it below the order's prefix.
 
     `open_site`: opens its site in executors; by default with the job's credentials.
@@ -211,7 +211,7 @@ class _Writer:
 
 
 def _labels(
-    order: Order, session: SparkSession, feed: LabelFeed | None, open_site: OpenSite, world: World
+    order: SparkOrder, session: SparkSession, feed: LabelFeed | None, open_site: OpenSite, world: World
 ) -> Received | None:
     """Return the labels that another pipeline delivers."""
     if feed is None:
