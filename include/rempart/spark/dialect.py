@@ -188,9 +188,9 @@ def counted(node: Any) -> Any:
     """Count instead: Spark takes EXISTS in a condition only. A query that names outer columns is refused by Spark."""
     from sqlglot import exp
 
-    one = exp.select("*").from_(node.this.copy().subquery("_any")).limit(1)
+    limited = exp.select("*").from_(node.this.copy().subquery("_any")).limit(1)
     return exp.paren(
-        exp.GT(this=exp.select("count(*)").from_(one.subquery("_one")).subquery(), expression=exp.Literal.number(0))
+        exp.GT(this=exp.select("count(*)").from_(limited.subquery("_one")).subquery(), expression=exp.Literal.number(0))
     )
 
 

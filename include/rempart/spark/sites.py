@@ -38,7 +38,7 @@ def parquet_rows(
     import pyarrow as pa
 
     whole = schema.append(pa.field(named, pa.string())) if named else schema
-    reader = _Reader(open_site, tuple((each.bucket, each.key, each.sha256) for each in objects), schema, named)
+    reader = _ObjectReader(open_site, tuple((each.bucket, each.key, each.sha256) for each in objects), schema, named)
     return one_task_each(session, len(objects)).mapInArrow(reader, spark_schema(whole))
 
 
@@ -56,7 +56,7 @@ def spark_schema(schema: pa.Schema) -> StructType:
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _ObjectReader:
     """Reads the objects whose numbers come in, as bucket, key and SHA-256."""
 
     open_site: OpenSite

@@ -33,7 +33,7 @@ _PART, _HAD, _HAS = "part", "had", "has"
 
 
 @dataclass(frozen=True)
-class Place:
+class JobFolder:
     """Where a job stores what it makes."""
 
     bucket: str
@@ -62,7 +62,7 @@ def grown(
     rows: DataFrame,
     pipeline: Pipeline,
     open_site: OpenSite,
-    place: Place,
+    place: JobFolder,
     rewritten: frozenset[str],
     part_bytes: int = PART_BYTES,
 ) -> Grown:
@@ -73,7 +73,7 @@ def grown(
     rows.createOrReplaceTempView("_grown")
     order = ", ".join(f"`{name}`" for name in (PARTITION, *pipeline.row_key, FLAG))
     sorted_rows = session.sql(f"SELECT * FROM _grown DISTRIBUTE BY {PARTITION} SORT BY {order}")  # noqa: S608 - our own names
-    writer = _Writer(open_site, place, pipeline, rewritten, part_bytes)
+    writer = _PartitionWriter(open_site, place, pipeline, rewritten, part_bytes)
     found = Grown()
     for row in sorted_rows.mapInArrow(writer, _TOLD).collect():
         kind, name, count, sha256, size = row
@@ -90,11 +90,11 @@ def grown(
 
 
 @dataclass(frozen=True)
-class _Writer:
+class _PartitionWriter:
     """Writes the rows of whole partitions, which come in order, and tells of their parts and hashes."""
 
     open_site: OpenSite
-    place: Place
+    place: JobFolder
     pipeline: Pipeline
     rewritten: frozenset[str]
     part_bytes: int

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import SparkError
 from rempart.flows.distributed import grown, staging
-from rempart.flows.distributed.grown import DISPLACED, FLAG, NEW, PARTITION, STAYS, Grown, Place
+from rempart.flows.distributed.grown import DISPLACED, FLAG, NEW, PARTITION, STAYS, Grown, JobFolder
 from rempart.flows.distributed.staging import DELIVERY, GOOD, KIND, REFUSED
 from rempart.flows.distributed.world import World
 from rempart.ingestion.content import evolution
@@ -212,8 +212,8 @@ def _write(order: Order, rows: _OnSpark, given: Parameters, open_site: OpenSite)
     return made, rewritten
 
 
-def _place(order: Order) -> Place:
-    return Place(order.output.bucket, order.key(""))
+def _place(order: Order) -> JobFolder:
+    return JobFolder(order.output.bucket, order.key(""))
 
 
 def _crowded(before: Sequence[InputObject], given: Parameters) -> frozenset[str]:

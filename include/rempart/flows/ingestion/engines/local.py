@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rempart.errors import IngestError
 from rempart.flows.ingestion import derived_run, ingest_run
-from rempart.flows.ingestion.engines.taken import Taken
+from rempart.flows.ingestion.engines.result import EngineResult
 from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.ingestion import erasing, landing
@@ -21,7 +21,7 @@ from rempart.sites.s3.site import file_sha256
 
 def take_in(
     run: IngestionRun, before: Snapshot | None, new: Sequence[Arrival], folder: Path, *, changed: bool
-) -> Taken:
+) -> EngineResult:
     """Store the deliveries as received (`folder` has them by their SHA-256), judge their rows, and draw a snapshot up.
 
     `changed`: the schema changed, which makes a snapshot without new rows too.
@@ -40,9 +40,9 @@ def take_in(
         refused[i] = HeldRows.on_disk(taken.deliveries[i], ingest_run.resources(run.config, folder))
     found, delivered = taken.deliveries, [delivery.delivered for delivery in taken.deliveries]
     if not taken.accepted and not changed:
-        return Taken(found, delivered, refused, taken.held, before)
+        return EngineResult(found, delivered, refused, taken.held, before)
     snapshot, added = ingest_run.draw_up(run, before, known, taken, folder)
-    return Taken(found, delivered, refused, taken.held, snapshot, added)
+    return EngineResult(found, delivered, refused, taken.held, snapshot, added)
 
 
 def _land(run: IngestionRun, arrival: Arrival, file: Path) -> tuple[StagedDelivery, frozenset[int]]:

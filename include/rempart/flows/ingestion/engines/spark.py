@@ -18,7 +18,7 @@ from rempart.flows.distributed import ingest as job
 from rempart.flows.distributed import orders
 from rempart.flows.distributed.ingest import Parameters
 from rempart.flows.ingestion import ingest_run
-from rempart.flows.ingestion.engines.taken import Taken
+from rempart.flows.ingestion.engines.result import EngineResult
 from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
@@ -77,13 +77,13 @@ def take_in(
     new: Sequence[Arrival],
     folder: Path,
     run_job: RunJob,
-) -> Taken:
+) -> EngineResult:
     """Have deliveries judged and their rows written by a job, and store them as received (`folder` has their files).
 
     Raises IntegrityError if what the job made is not what it tells, and what the job raised.
     """
     if not new:
-        return Taken([], [], [], frozenset(), before)
+        return EngineResult([], [], [], frozenset(), before)
     result = run_job(order(platform, run, before, new))
     deliveries = [
         StagedDelivery(
@@ -105,7 +105,7 @@ def take_in(
         for delivery, facts in zip(deliveries, result.facts["deliveries"], strict=True)
     ]
     snapshot, added = _snapshot(run, before, result, folder)
-    return Taken(deliveries, delivered, refused, held, snapshot, added)
+    return EngineResult(deliveries, delivered, refused, held, snapshot, added)
 
 
 def order(platform: Platform, run: IngestionRun, before: Snapshot | None, new: Sequence[Arrival]) -> Order:
@@ -127,7 +127,7 @@ def order(platform: Platform, run: IngestionRun, before: Snapshot | None, new: S
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _RefusedFile:
     """Refused rows in a file on this disk, in order of lines."""
 
     file: Path
@@ -151,12 +151,12 @@ def _refused(run: IngestionRun, result: Result, count: int, folder: Path) -> lis
 
     found: list[Refused] = [()] * count
 
-    def bring(made: MadeObject) -> tuple[int, _Stored]:
+    def bring(made: MadeObject) -> tuple[int, _RefusedFile]:
         file = folder / f"refused-{made.sha256}"
         landing.fetch(run.site, run.lake, made.key, file, made.sha256)
         if pq.read_metadata(file).num_rows != made.rows:
             raise _untrue(run, "an object of refused rows has another number of rows")
-        return int(made.facts["delivery"]), _Stored(file, made.rows)
+        return int(made.facts["delivery"]), _RefusedFile(file, made.rows)
 
     for i, rows in bounded_map(result.of_role(job.MADE_REFUSED), bring, WORKERS):
         found[i] = rows

@@ -12,7 +12,7 @@ from rempart.ingestion.snapshots import Part, Snapshot
 
 
 @dataclass(frozen=True)
-class Taken:
+class EngineResult:
     """New deliveries, each with its number of rows and its refused ones, which go to quarantine; and what is to be
     committed.
 
