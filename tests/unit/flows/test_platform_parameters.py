@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[3] / "include/rempart"
 MOST = {
-    "flows/distributed": 2,
+    "flows/distributed": 4,
     "flows/drill": 14,
     "flows/monitoring": 15,
     "flows/prediction_log": 14,
