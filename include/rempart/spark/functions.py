@@ -38,7 +38,6 @@ _SAME = (
         "Rank",
         "Sqrt",
         "StddevPop",
-        "TimestampTrunc",
         "WindowSpec",
     ),
 )
@@ -176,7 +175,8 @@ def _series(node: Any) -> exp.Expr:
 @rewrite("BitwiseLeftShift", "BitwiseRightShift")
 def _shifted(node: Any) -> exp.Expr:
     name = "shiftleft" if isinstance(node, exp.BitwiseLeftShift) else "shiftright"
-    return call(name, node.this.unnest(), exp.cast(node.expression, "int"))
+    places = node.expression if isinstance(node.expression, exp.Literal) else exp.cast(node.expression, "int")
+    return call(name, node.this.unnest(), places)
 
 
 @rewrite("Collate")
@@ -192,6 +192,13 @@ def _exists(node: Any) -> Any:
     """Leave EXISTS in a condition of rows, where it may name outer columns."""
     around = node.find_ancestor(exp.Where, exp.Select)
     return node if isinstance(around, exp.Where) else dialect.counted(node)
+
+
+@rewrite("TimestampTrunc")
+def _second(node: Any) -> Any:
+    if str(node.args.get("unit")).upper().strip("'") != "SECOND":
+        raise _unknown("date_trunc of other parts")
+    return node
 
 
 @rewrite(*_SAME)
