@@ -29,8 +29,8 @@ from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.pipeline_sections import SparkResources
 from rempart.settings.pipelines import named
 from rempart.spark import session
-from rempart.spark.order import SparkOrder as Order
-from rempart.spark.order import SparkResult as Result
+from rempart.spark.order import SparkOrder as SparkOrder
+from rempart.spark.order import SparkResult as SparkResult
 from tests.spark.shared_site import Manager, SharedSite
 from tests.unit.ingestion.conftest import NOW, no_connection
 
@@ -51,8 +51,8 @@ def _executors() -> list[int]:
     return found
 
 
-def _job(site: SharedSite, folder: Path, facts: dict[str, Any]) -> Callable[[Order], Result]:
-    def run_job(order: Order) -> Result:
+def _job(site: SharedSite, folder: Path, facts: dict[str, Any]) -> Callable[[SparkOrder], SparkResult]:
+    def run_job(order: SparkOrder) -> SparkResult:
         resources = SparkResources(executors=2, cores=1, memory=512, driver_memory=512)
 
         def progress(stage: str, /, **told: Any) -> None:
@@ -64,7 +64,9 @@ def _job(site: SharedSite, folder: Path, facts: dict[str, Any]) -> Callable[[Ord
         (folder / "files").mkdir()
         with session.opened(resources, folder / "spark") as spark:
             made = job.run(order, spark, World(site, folder / "files", progress), site)
-        return Result(order_id=order.order_id, status="succeeded", made=made.made, facts=made.facts, decision="0" * 64)
+        return SparkResult(
+            order_id=order.order_id, status="succeeded", made=made.made, facts=made.facts, decision="0" * 64
+        )
 
     return run_job
 

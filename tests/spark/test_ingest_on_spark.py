@@ -26,8 +26,8 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config as configuration
 from rempart.settings.pipeline import ModelPipeline
-from rempart.spark.order import SparkOrder as Order
-from rempart.spark.order import SparkResult as Result
+from rempart.spark.order import SparkOrder as SparkOrder
+from rempart.spark.order import SparkResult as SparkResult
 from tests.spark.shared_site import Manager, SharedSite
 from tests.unit.ingestion.conftest import HEADER, NOW, READINGS, no_connection
 
@@ -54,21 +54,25 @@ class House:
     session: SparkSession
     folder: Path
 
-    def run(self, pipeline: ModelPipeline, files: Files, run_job: Callable[[Order], Result] | None = None) -> Any:
+    def run(
+        self, pipeline: ModelPipeline, files: Files, run_job: Callable[[SparkOrder], SparkResult] | None = None
+    ) -> Any:
         for name, rows in files.items():
             body = rows if isinstance(rows, bytes) else (HEADER + "".join(f"{row}\n" for row in rows)).encode()
             self.site.write("landing", f"readings/{name}", body)
         return ingest(self.platform, pipeline, run_job=run_job or self.job)
 
-    def job(self, order: Order) -> Result:
+    def job(self, order: SparkOrder) -> SparkResult:
         work = self.folder / secrets.token_hex(4)
         work.mkdir()
         world = World(self.site, work, lambda stage, **facts: None)
-        made = job.run(Order.model_validate_json(order.to_json()), self.session, world, self.site)
+        made = job.run(SparkOrder.model_validate_json(order.to_json()), self.session, world, self.site)
         assert not list(work.iterdir())
         assert not self.session.catalog.listTables()
-        told = Result(order_id=order.order_id, status="succeeded", made=made.made, facts=made.facts, decision="0" * 64)
-        return Result.model_validate_json(told.to_json())
+        told = SparkResult(
+            order_id=order.order_id, status="succeeded", made=made.made, facts=made.facts, decision="0" * 64
+        )
+        return SparkResult.model_validate_json(told.to_json())
 
     def lake(self) -> dict[str, Any]:
         """All that a run leaves at the site: parts as rows, since other parts may hold them."""

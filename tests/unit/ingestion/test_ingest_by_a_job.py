@@ -27,12 +27,12 @@ from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.sites.port import Site
 from rempart.spark.definitions import defined
 from rempart.spark.order import MadeObject
-from rempart.spark.order import SparkOrder as Order
-from rempart.spark.order import SparkResult as Result
+from rempart.spark.order import SparkOrder as SparkOrder
+from rempart.spark.order import SparkResult as SparkResult
 from tests.unit.ingestion.conftest import NOW, READINGS
 from tests.unit.ingestion.deliveries import BAD, A, B, C, lake
 
-Job = Callable[[Order], Result]
+Job = Callable[[SparkOrder], SparkResult]
 
 
 def on_spark(**more: Any) -> ModelPipeline:
@@ -49,7 +49,7 @@ class Work:
     def __init__(self, site: Site, folder: Path) -> None:
         self.site, self.folder, self.jobs = site, folder, 0
 
-    def __call__(self, order: Order) -> Result:
+    def __call__(self, order: SparkOrder) -> SparkResult:
         self.jobs += 1
         place = self.folder / f"job-{self.jobs}"
         place.mkdir()
@@ -99,7 +99,7 @@ class Work:
             "held": sorted(taken.held),
             "partitions": {name: {**content, "whole": False} for name, content in contents.items()},
         }
-        return Result(
+        return SparkResult(
             order_id=order.order_id, status="succeeded", made=(*parts, *refused), facts=facts, decision="0" * 64
         )
 
@@ -147,11 +147,11 @@ def test_a_job_and_this_machine_go_on_from_each_others_snapshots(
     assert lake(platform) == lake(other)
 
 
-def changed(result: Result, **more: Any) -> Result:
-    return Result.model_validate(result.model_dump() | more)
+def changed(result: SparkResult, **more: Any) -> SparkResult:
+    return SparkResult.model_validate(result.model_dump() | more)
 
 
-def fewer_rows(work: Work, result: Result) -> Result:
+def fewer_rows(work: Work, result: SparkResult) -> SparkResult:
     """A part lacks a row, and the job tells the hash of all rows."""
     part, *others = result.made
     sink = io.BytesIO()
@@ -163,22 +163,22 @@ def fewer_rows(work: Work, result: Result) -> Result:
     return changed(result, made=(other, *others))
 
 
-def other_bytes(work: Work, result: Result) -> Result:
+def other_bytes(work: Work, result: SparkResult) -> SparkResult:
     work.site.write("lake", result.made[0].key, b"other bytes")
     return result
 
 
-def lost_refusals(work: Work, result: Result) -> Result:
+def lost_refusals(work: Work, result: SparkResult) -> SparkResult:
     return changed(result, made=result.of_role("part"))
 
 
-def more_accepted(work: Work, result: Result) -> Result:
+def more_accepted(work: Work, result: SparkResult) -> SparkResult:
     told = json.loads(json.dumps(result.facts))
     told["deliveries"][0]["good"] += 1
     return changed(result, facts=told)
 
 
-def another_past(work: Work, result: Result) -> Result:
+def another_past(work: Work, result: SparkResult) -> SparkResult:
     told = json.loads(json.dumps(result.facts))
     for content in told["partitions"].values():
         content["had"] = [1, "0" * 64]
@@ -187,7 +187,7 @@ def another_past(work: Work, result: Result) -> Result:
 
 @pytest.mark.parametrize("lie", [fewer_rows, other_bytes, lost_refusals, more_accepted, another_past])
 def test_a_job_is_not_believed(
-    platform: Platform, deliver: Callable[..., None], work: Work, lie: Callable[[Work, Result], Result]
+    platform: Platform, deliver: Callable[..., None], work: Work, lie: Callable[[Work, SparkResult], SparkResult]
 ) -> None:
     deliver("1.csv", A, B, BAD)
     with pytest.raises(IntegrityError):

@@ -41,7 +41,7 @@ from rempart.spark import credentials
 from rempart.spark.connection import SparkConnection
 from rempart.spark.definitions import defined
 from rempart.spark.order import InputObject, Made, MadeObject
-from rempart.spark.order import SparkOrder as Order
+from rempart.spark.order import SparkOrder as SparkOrder
 from rempart.spark.sites import OpenSite, parquet_rows
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Parameters:
             ) from None
 
 
-def run(order: Order, session: SparkSession, world: World, open_site: OpenSite | None = None) -> Made:
+def run(order: SparkOrder, session: SparkSession, world: World, open_site: OpenSite | None = None) -> Made:
     """Do the work of an order. `open_site`: opens its site in executors; by default with the job's credentials.
 
     Raises PipelineError for expectations that cannot be applied, IntegrityError, SparkError.
@@ -185,7 +185,7 @@ def _read(typed: DataFrame, count: int) -> list[StagedDelivery]:
     return [replace(delivery, refused=some) for delivery, some in zip(found, refused, strict=True)]
 
 
-def _write(order: Order, rows: _OnSpark, given: Parameters, open_site: OpenSite) -> tuple[Grown, frozenset[str]]:
+def _write(order: SparkOrder, rows: _OnSpark, given: Parameters, open_site: OpenSite) -> tuple[Grown, frozenset[str]]:
     """Write the parts of the accepted rows. Return what was made, and which partitions are written as a whole."""
     connection, pipeline = rows.connection, rows.pipeline
     if connection is None:
@@ -212,7 +212,7 @@ def _write(order: Order, rows: _OnSpark, given: Parameters, open_site: OpenSite)
     return made, rewritten
 
 
-def _place(order: Order) -> JobFolder:
+def _place(order: SparkOrder) -> JobFolder:
     return JobFolder(order.output.bucket, order.key(""))
 
 
@@ -225,7 +225,7 @@ def _crowded(before: Sequence[InputObject], given: Parameters) -> frozenset[str]
     return frozenset(name for name, count in small.items() if count + 1 > given.small_parts)
 
 
-def _keep_refused(order: Order, world: World, typed: DataFrame, taken: engine.TakenIn) -> Iterator[MadeObject]:
+def _keep_refused(order: SparkOrder, world: World, typed: DataFrame, taken: engine.TakenIn) -> Iterator[MadeObject]:
     """Store the refused rows of each delivery; of one that is held back all of its rows."""
     import pyarrow.parquet as pq
 
@@ -262,7 +262,7 @@ def _good_rows(typed: DataFrame, delivery: int) -> Iterator[Any]:
 
 
 def _made(
-    order: Order, taken: engine.TakenIn, made: Grown, rewritten: frozenset[str], refused: Sequence[MadeObject]
+    order: SparkOrder, taken: engine.TakenIn, made: Grown, rewritten: frozenset[str], refused: Sequence[MadeObject]
 ) -> Made:
     place = _place(order)
     new = [

@@ -34,13 +34,13 @@ from rempart.ingestion.reading import LINE, RAW, RefusedRow
 from rempart.ingestion.refused import REASONS
 from rempart.ingestion.snapshots import Part, PartitionContent, Snapshot
 from rempart.spark.order import InputObject, MadeObject
-from rempart.spark.order import SparkOrder as Order
-from rempart.spark.order import SparkResult as Result
+from rempart.spark.order import SparkOrder as SparkOrder
+from rempart.spark.order import SparkResult as SparkResult
 
 _AGAIN = "Run the ingestion again. If this repeats, set `engine: duckdb` in the pipeline file and report it as a bug."
 _ROWS = 5_000
 _NO_ROWS = hashlib.sha256().hexdigest()
-RunJob = Callable[[Order], Result]
+RunJob = Callable[[SparkOrder], SparkResult]
 """Runs a job to its end, or takes the result of one that ended before."""
 
 
@@ -64,7 +64,7 @@ def check(run: IngestionRun, before: Snapshot | None) -> None:
 def on_this_machine(platform: Platform, run: IngestionRun) -> RunJob:
     """Return what runs jobs in processes on this machine."""
 
-    def run_job(ordered: Order) -> Result:
+    def run_job(ordered: SparkOrder) -> SparkResult:
         return orders.run(platform, run.pipeline, ordered)
 
     return run_job
@@ -108,7 +108,7 @@ def take_in(
     return EngineResult(deliveries, delivered, refused, held, snapshot, added)
 
 
-def order(platform: Platform, run: IngestionRun, before: Snapshot | None, new: Sequence[Arrival]) -> Order:
+def order(platform: Platform, run: IngestionRun, before: Snapshot | None, new: Sequence[Arrival]) -> SparkOrder:
     """Return the order of a job that takes deliveries in, without the policy's permission."""
     known = before.parts if before else ()
     partitions = {part.sha256: part.partition for part in known}
@@ -145,7 +145,7 @@ class _RefusedFile:
                     yield RefusedRow(row[LINE], tuple(row[REASONS]), row[RAW] or "")
 
 
-def _refused(run: IngestionRun, result: Result, count: int, folder: Path) -> list[Refused]:
+def _refused(run: IngestionRun, result: SparkResult, count: int, folder: Path) -> list[Refused]:
     """Bring the refused rows of each delivery. Raises IntegrityError for other bytes or another number of rows."""
     import pyarrow.parquet as pq
 
@@ -165,7 +165,7 @@ def _refused(run: IngestionRun, result: Result, count: int, folder: Path) -> lis
 
 def _check_counts(
     run: IngestionRun,
-    result: Result,
+    result: SparkResult,
     deliveries: Sequence[StagedDelivery],
     held: frozenset[int],
     refused: Sequence[Refused],
@@ -200,7 +200,7 @@ def _keep_raw(run: IngestionRun, new: Sequence[Arrival], deliveries: Sequence[St
 
 
 def _snapshot(
-    run: IngestionRun, before: Snapshot | None, result: Result, folder: Path
+    run: IngestionRun, before: Snapshot | None, result: SparkResult, folder: Path
 ) -> tuple[Snapshot | None, list[tuple[Part, Path]]]:
     """Return the snapshot of the known rows and those that the job wrote, and its new parts. Raises IntegrityError."""
     told: Mapping[str, Mapping[str, Any]] = result.facts["partitions"]
