@@ -58,9 +58,7 @@ PROGRAMS = ("curl", "make")
 
 
 def declare(home: Path, primary: str, haven: str) -> None:
-    """Declare the copy's sites at other operators' servers, with replication each minute and a lag objective of
-    three.
-    """
+    """Declare the copy's sites at other operators' servers, with replication each minute and a lag objective of 3."""
     file = home / "rempart.yaml"
     data = yaml.safe_load(file.read_text(encoding="utf-8"))
     data["services"]["primary"] = {"external": {"url": primary, "connection": "s3_primary"}}

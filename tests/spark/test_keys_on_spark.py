@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from rempart.engine_connection import EngineConnection
 from rempart.ingestion.engine.batches import LINE, RAW
-from rempart.ingestion.engine.database import Connection, opened, parquet
+from rempart.ingestion.engine.database import opened, parquet
 from rempart.ingestion.engine.keys import ACCEPTED, FILE
 from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.engine.versions import rule
@@ -93,7 +94,9 @@ def table(rows: Sequence[tuple[int, Row]], first: int = 1) -> pa.Table:
     )
 
 
-def judged(connection: Connection, staged: dict[int, str], known: str | None, pipeline: Pipeline, late: bool) -> Any:
+def judged(
+    connection: EngineConnection, staged: dict[int, str], known: str | None, pipeline: Pipeline, late: bool
+) -> Any:
     verdict = rule.judge(connection, staged, known, pipeline, late=late)
     names = ", ".join(f'"{name}"' for name in pipeline.columns)
     accepted = connection.execute(f"SELECT {names} FROM {ACCEPTED}").fetchall()

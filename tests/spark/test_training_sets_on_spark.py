@@ -17,8 +17,8 @@ from rempart.features import in_memory
 from rempart.features.labels import Received
 from rempart.features.parquet_store import joining
 from rempart.flows.distributed import joined, training_set
+from rempart.flows.distributed.loaded_snapshots import LoadedSnapshots
 from rempart.flows.distributed.world import World
-from rempart.flows.shared.loaded_snapshots import LoadedSnapshots
 from rempart.ingestion import snapshots
 from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
 from rempart.settings.config import project_root

@@ -8,14 +8,14 @@ from sqlglot import exp
 
 
 @dataclass(frozen=True)
-class Parts:
+class MaterializedParts:
     """A query, and the relations by name that it reads: each may read those before it, and is read more than once."""
 
     relations: tuple[tuple[str, exp.Expr], ...]
     query: exp.Expr
 
 
-def parts(tree: exp.Expr, prefix: str) -> Parts:
+def parts(tree: exp.Expr, prefix: str) -> MaterializedParts:
     """Return the parts of a query's tree. Names of relations begin with `prefix`. Pure.
 
     A part that is read once is put where it is read.
@@ -24,7 +24,7 @@ def parts(tree: exp.Expr, prefix: str) -> Parts:
     for scope in [*query.find_all(exp.With)][::-1]:
         if any(each.args.get("materialized") for each in scope.expressions):
             _taken(scope, prefix, relations)
-    return Parts(tuple(relations), query)
+    return MaterializedParts(tuple(relations), query)
 
 
 def _taken(scope: exp.With, prefix: str, relations: list[tuple[str, exp.Expr]]) -> None:

@@ -24,10 +24,10 @@ class Recorded:
     """A connection of DuckDB that keeps the statements."""
 
     def __init__(self, connection: Any) -> None:
-        self.connection, self.said = connection, list[str]()
+        self.connection, self.statements = connection, list[str]()
 
     def execute(self, query: str) -> Any:
-        self.said.append(query)
+        self.statements.append(query)
         return self.connection.execute(query)
 
     def __getattr__(self, name: str) -> Any:
@@ -46,7 +46,7 @@ def statements(folder: Path, pipeline: ModelPipeline) -> list[str]:
             shaped.append((view, unique))
     entities = loading.in_duckdb(training_set.entity_query(pipeline))
     return [
-        *recorded.said,
+        *recorded.statements,
         joining.joined(entities, training_set.entity_columns(pipeline), "event_timestamp", shaped),
     ]
 
@@ -64,6 +64,6 @@ def statements(folder: Path, pipeline: ModelPipeline) -> list[str]:
     ids=["days", "windows", "daily", "versions", "versions by day", "expressions"],
 )
 def test_each_statement_has_a_translation(tmp_path: Path, pipeline: ModelPipeline) -> None:
-    for said in statements(tmp_path, pipeline):
-        for made in dialect.statements(said):
+    for text in statements(tmp_path, pipeline):
+        for made in dialect.statements(text):
             assert "ASOF" not in made.query and "AT TIME ZONE" not in made.query and "::" not in made.query

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from psycopg import sql
 
-from rempart.features.parquet_store.connection import Connection
+from rempart.engine_connection import EngineConnection
 from rempart.features.plan import view_tables
 from rempart.features.training_set import learned_fields
 from rempart.settings.pipeline import ModelPipeline
@@ -61,7 +61,7 @@ def of_pipeline(pipeline: ModelPipeline) -> list[JoinedView]:
     ]
 
 
-def uniqueness(connection: Connection, view: JoinedView) -> Unique:
+def uniqueness(connection: EngineConnection, view: JoinedView) -> Unique:
     """Return what rows of a view can share. Reads all keys of the view."""
     keys = list(map(sql.Identifier, view.keys))
     for found, columns in (("entity", keys), ("moment", [*keys, sql.Identifier(view.moment)])):

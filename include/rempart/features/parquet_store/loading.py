@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rempart.engine_connection import EngineConnection
 from rempart.errors import FeatureError
 from rempart.features import labels as label_rows
 from rempart.features import tables
 from rempart.features.label_feed import LabelsUsed
 from rempart.features.labels import Received
-from rempart.features.parquet_store.connection import Connection
 from rempart.features.plan import ViewTable, labels_table, rows_table, view_table, view_tables
 from rempart.features.training_set import no_example
 from rempart.features.views import select_view
@@ -46,7 +46,7 @@ class UsedRows(NamedTuple):
 
 
 def load(
-    connection: Connection,
+    connection: EngineConnection,
     pipeline: ModelPipeline,
     rows: Any,
     labels: Received | None,
@@ -78,7 +78,7 @@ def load(
     return LoadedRows(count(connection, f"SELECT count(*) FROM {relation} examples"), labelled)  # noqa: S608
 
 
-def _create_view(connection: Connection, pipeline: ModelPipeline, view: ViewTable) -> None:
+def _create_view(connection: EngineConnection, pipeline: ModelPipeline, view: ViewTable) -> None:
     """Create the table of a view; a row view is one of the rows as they are."""
     columns = ", ".join(f'"{name}"' for name, _ in tables.view_columns(view))
     kind = "VIEW" if pipeline.features[view.view].kind == "row" else "TABLE"
@@ -86,7 +86,7 @@ def _create_view(connection: Connection, pipeline: ModelPipeline, view: ViewTabl
     connection.execute(f'CREATE {kind} "{view.table}" AS SELECT * FROM ({selected}) v ({columns})')  # noqa: S608 - names of a checked file
 
 
-def inexact_column(connection: Connection, pipeline: ModelPipeline, views: Iterable[str]) -> str | None:
+def inexact_column(connection: EngineConnection, pipeline: ModelPipeline, views: Iterable[str]) -> str | None:
     """Return a column of which DuckDB's decimals of nine places give no `sum`, `mean` or `std` to six digits, or None.
 
     Only columns of aggregates in these `views` count. It has very small or very large numbers, ones that differ little
@@ -116,7 +116,7 @@ def in_duckdb(query: sql.Composable) -> str:
     return query.as_string(None).replace("::numeric", "::DECIMAL(38, 9)")
 
 
-def count(connection: Connection, query: str) -> int:
+def count(connection: EngineConnection, query: str) -> int:
     """Return the number that is the answer to a query."""
     ((number,),) = connection.execute(query).fetchall()
     return int(number)
@@ -142,7 +142,7 @@ class _Received:
             raise
 
 
-def _read(connection: Connection, rows: Any, statement: str) -> None:
+def _read(connection: EngineConnection, rows: Any, statement: str) -> None:
     """Execute a statement over `received`, which are these rows. Raises what reading them raises."""
     import pyarrow as pa
 
@@ -157,7 +157,7 @@ def _read(connection: Connection, rows: Any, statement: str) -> None:
     connection.unregister("received")
 
 
-def _load_rows(connection: Connection, pipeline: ModelPipeline, rows: Any) -> None:
+def _load_rows(connection: EngineConnection, pipeline: ModelPipeline, rows: Any) -> None:
     """Create the table of the rows, with the moment of the prediction."""
     typed = ", ".join(f'"{c}"::{kind} AS "{c}"' for c, kind in tables.rows_columns(pipeline) if c != "event_timestamp")
     moment = in_duckdb(tables.instant(pipeline, pipeline.prediction.at))
@@ -175,7 +175,7 @@ def _load_rows(connection: Connection, pipeline: ModelPipeline, rows: Any) -> No
         )
 
 
-def _load_labels(connection: Connection, pipeline: ModelPipeline, labels: Received) -> LabelsUsed:
+def _load_labels(connection: EngineConnection, pipeline: ModelPipeline, labels: Received) -> LabelsUsed:
     """Create the table of the labels and return how many rows have one. Raises LabelsMissing."""
     received = zip(
         label_rows.received_columns(pipeline, labels.feed), label_rows.delivered(pipeline, labels.feed), strict=True

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rempart.engine_connection import EngineConnection
 from rempart.errors import SparkError
 from rempart.flows.distributed import grown, staging
 from rempart.flows.distributed.grown import DISPLACED, FLAG, NEW, PARTITION, STAYS, Grown, JobFolder
@@ -24,7 +25,7 @@ from rempart.ingestion.content.growth import PART_BYTES, SMALL_PARTS
 from rempart.ingestion.engine import deliveries as engine
 from rempart.ingestion.engine import keys, parts
 from rempart.ingestion.engine.batches import LINE, RAW
-from rempart.ingestion.engine.database import Connection, batches
+from rempart.ingestion.engine.database import batches
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.engine.identity import quote
 from rempart.ingestion.engine.keys import FILE, KeyVerdict, Relations
@@ -134,7 +135,7 @@ class _OnSpark:
     connection: SparkConnection | None = None
     verdict: KeyVerdict = field(default_factory=lambda: KeyVerdict({}))
 
-    def opened(self, used: Sequence[StagedDelivery]) -> AbstractContextManager[Connection]:
+    def opened(self, used: Sequence[StagedDelivery]) -> AbstractContextManager[EngineConnection]:
         self.close()
         self.connection = SparkConnection(self.session)
         self.connection.register("typed", self.typed)
@@ -158,7 +159,9 @@ class _OnSpark:
     def known(self) -> str | None:
         return "known" if self.parts else None
 
-    def written(self, connection: Connection, verdict: KeyVerdict) -> tuple[Sequence[WrittenPart], Mapping[Path, Path]]:
+    def written(
+        self, connection: EngineConnection, verdict: KeyVerdict
+    ) -> tuple[Sequence[WrittenPart], Mapping[Path, Path]]:
         """Remember the verdict: nothing is written before it is known which deliveries are held back."""
         self.verdict = verdict
         return (), {}

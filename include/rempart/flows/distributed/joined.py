@@ -15,8 +15,8 @@ from rempart.features.parquet_store import training_sets
 from rempart.features.training_set import TrainingSet
 from rempart.features.versions import version_of
 from rempart.flows.distributed import orders
+from rempart.flows.distributed.loaded_snapshots import LoadedSnapshots
 from rempart.flows.distributed.training_set import LABELS, PART, ROWS, USED, told_view
-from rempart.flows.shared.loaded_snapshots import LoadedSnapshots
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.engine import identity
@@ -87,7 +87,7 @@ def order(
     views = [told_view(view) for view in training_sets.asked_views(databases, pipeline)]
     parameters = {"views": views, "retain_until": kept.date().isoformat()}
     others = [loaded.feed.source] if loaded.feed else []
-    return orders.order(platform, pipeline, "training_set", inputs, parameters, others)
+    return orders.order(platform.config, site.name, pipeline, "training_set", inputs, parameters, others)
 
 
 def read(

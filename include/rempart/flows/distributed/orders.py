@@ -16,6 +16,7 @@ from rempart.errors import SparkError
 from rempart.flows.distributed.local import LocalSpark
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
+from rempart.settings.config import Config
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
@@ -43,16 +44,18 @@ def prefix_of(pipeline: str) -> str:
 
 
 def order(
-    platform: Platform,
+    config: Config,
+    site: str,
     pipeline: Pipeline,
     do: Work,
     inputs: Iterable[InputObject],
     parameters: Mapping[str, Any] | None = None,
     others: Sequence[Pipeline] = (),
 ) -> SparkOrder:
-    """Return the order of a job at the active site. `parameters`: what else determines its outcome, as plain JSON.
+    """Return the order of a job at a site, without the policy's permission.
 
-    `others`: pipelines that the job needs beside this one and those whose feature views it uses.
+    `parameters`: what else determines its outcome, as plain JSON. `others`: pipelines that the job needs beside this
+    one and those whose feature views it uses.
     """
     known = {pipeline.name: pipeline, **{other.name: other for other in others}}
     if isinstance(pipeline, ModelPipeline):
@@ -62,9 +65,9 @@ def order(
         pipeline=pipeline.name,
         classification=pipeline.classification,
         pipelines={name: definition(each) for name, each in sorted(known.items())},
-        site=JobSite.of(platform.config, platform.active().site),
+        site=JobSite.of(config, site),
         inputs=tuple(inputs),
-        output=OutputPlace(bucket=platform.config.buckets.lake, prefix=prefix_of(pipeline.name)),
+        output=OutputPlace(bucket=config.buckets.lake, prefix=prefix_of(pipeline.name)),
         parameters=dict(parameters or {}),
         code_version=code_version(),
         resources=pipeline.spark.resources,

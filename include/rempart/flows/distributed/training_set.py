@@ -76,7 +76,7 @@ def run(order: SparkOrder, session: SparkSession, world: World, open_site: OpenS
             return Made(facts={"missing": {"what": missing.what, "hint": missing.hint}})
         world.progress("loaded", rows=loaded.examples, views=len(views))
         frame = connection.sql(query(connection, pipeline, views, feed)).frame
-        place = Place(opened, order.output.bucket, order.key(""), order.parameters["retain_until"])
+        place = Target(opened, order.output.bucket, order.key(""), order.parameters["retain_until"])
         written = write(frame, pipeline, place, feed)
     if (found := sum(each.rows for each in written)) != loaded.examples:
         raise training_set.multiplied(pipeline, loaded.examples, found)
@@ -145,7 +145,7 @@ class _Partitions:
 
 
 @dataclass(frozen=True)
-class Place:
+class Target:
     """Where executors write a training set: keys begin with `prefix`; objects are kept until a date (ISO 8601)."""
 
     open_site: OpenSite
@@ -154,7 +154,9 @@ class Place:
     retain_until: str
 
 
-def write(frame: DataFrame, pipeline: ModelPipeline, place: Place, feed: LabelFeed | None = None) -> list[MadeObject]:
+def write(
+    frame: DataFrame, pipeline: ModelPipeline, place: Target, feed: LabelFeed | None = None
+) -> list[MadeObject]:
     """Write ordered rows as Parquet, one object for each task, and return them in order. Rows stay with executors.
 
     An object is named by its content, so a task that runs twice writes one object.
@@ -181,7 +183,7 @@ class _Writer:
     """Writes the rows of a task as one object, and tells its number in the order, its SHA-256, bytes and rows."""
 
     pipeline: ModelPipeline
-    place: Place
+    place: Target
     stored: Any
     whole: Any
 

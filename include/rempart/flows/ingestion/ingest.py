@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from rempart.flows.doctor.doctor_site import last_record
 from rempart.flows.ingestion import current_snapshot, delta_log, derived_run, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.engines import local, spark
-from rempart.flows.ingestion.engines.spark import RunJob, on_this_machine
+from rempart.flows.ingestion.engines.spark import RunJob
 from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
@@ -105,7 +106,8 @@ def ingest(
         recorded = _recorded(run, waiting)
         plan = landing.plan(waiting, recorded.keys() - _later(run, waiting, recorded), later_wins=pipeline.later_wins)
         derived_run.check_arrivals(run, plan.new)
-        snapshot, added, outcomes = _take_in(platform, run, before, plan.new, recorded, folder, run_job)
+        job = run_job or partial(orders.run, platform, pipeline)
+        snapshot, added, outcomes = _take_in(run, before, plan.new, recorded, folder, job)
         with platform.committing(run.active):
             run.check_unchanged()
             derived_run.check_same(run, derived)
@@ -224,13 +226,12 @@ def _clear(run: IngestionRun, arrivals: Sequence[Arrival]) -> None:
 
 
 def _take_in(
-    platform: Platform,
     run: IngestionRun,
     before: snapshots.Snapshot | None,
     new: Sequence[Arrival],
     recorded: Mapping[str, Mapping[str, Any]],
     folder: Path,
-    run_job: RunJob | None,
+    run_job: RunJob,
 ) -> tuple[snapshots.Snapshot | None, list[tuple[snapshots.Part, Path]], list[dict[str, Any]]]:
     """Store raw deliveries and quarantine. Return the snapshot to commit, its new parts, and the outcomes.
 
@@ -242,7 +243,7 @@ def _take_in(
         return before, [], []
     if pipeline.engine == "spark":
         spark.check(run, before)
-        taken = spark.take_in(platform, run, before, new, folder, run_job or on_this_machine(platform, run))
+        taken = spark.take_in(run, before, new, folder, run_job)
     else:
         taken = local.take_in(run, before, new, folder, changed=bool(changes))
     refused, taken_at, snapshot = taken.refused, _taken_at(run, before), taken.snapshot

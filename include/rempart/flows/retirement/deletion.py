@@ -15,7 +15,7 @@ from rempart.ingestion import erasing
 
 
 @dataclass(frozen=True)
-class Gone:
+class DeletedVersions:
     """Number of `deleted` versions; `locked`: those that stay until their lock ends; `left`: what could not go yet."""
 
     deleted: int
@@ -23,7 +23,7 @@ class Gone:
     left: tuple[str, ...]
 
 
-def delete_below_all(stores: ErasureStores, bucket: str, prefixes: tuple[str, ...]) -> Gone:
+def delete_below_all(stores: ErasureStores, bucket: str, prefixes: tuple[str, ...]) -> DeletedVersions:
     """Delete what is below the prefixes. Raises LeaseHeld, DatabaseUnavailable; a site's failure is in `left`."""
     held, silent = _held(stores, bucket, prefixes)
     condemned = {key for key in erase_versions.catalogued(stores, bucket) if erasing.original(key).startswith(prefixes)}
@@ -36,7 +36,7 @@ def delete_below_all(stores: ErasureStores, bucket: str, prefixes: tuple[str, ..
     ]
     left = [f"site '{name}': {why}" for name, why in {**silent, **again, **gone.failed}.items()]
     left += [f"{len(still)} object versions in {bucket}, for example {still[0].info.key}"] if still else []
-    return Gone(gone.rows, gone.locked, tuple(left))
+    return DeletedVersions(gone.rows, gone.locked, tuple(left))
 
 
 def _held(stores: ErasureStores, bucket: str, prefixes: tuple[str, ...]) -> tuple[list[HeldVersion], dict[str, str]]:

@@ -20,9 +20,9 @@ from rempart.features.offline_load.basis import Changes
 from rempart.features.parquet_store.loading import UsedRows
 from rempart.features.parquet_store.training_sets import SnapshotRows
 from rempart.features.used import sources
+from rempart.flows.distributed.loaded_snapshots import LoadedSnapshots
 from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, removals, used_views
-from rempart.flows.shared.loaded_snapshots import LoadedSnapshots
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
 from rempart.ledger.port import Ledger

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rempart.engine_connection import EngineConnection
 from rempart.errors import IngestError
 from rempart.ingestion.engine import identity
-from rempart.ingestion.engine.database import Connection, literal, opened, parquet
+from rempart.ingestion.engine.database import literal, opened, parquet
 from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.parsing.schema import SnapshotColumn, arrow_schema, snapshot_columns
 from rempart.ingestion.snapshots import Snapshot
@@ -122,7 +123,7 @@ def listed_columns(pipeline: Pipeline) -> Mapping[str, Sequence[str]]:
     return {name: column.values for name, column in pipeline.columns.items() if column.values is not None}
 
 
-def check_listed(connection: Connection, relation: str, pipeline: Pipeline, snapshot_id: str) -> None:
+def check_listed(connection: EngineConnection, relation: str, pipeline: Pipeline, snapshot_id: str) -> None:
     """Raise IngestError if rows of a snapshot (`relation`: SQL) have values that the pipeline does not list.
 
     The pipeline has such columns.

@@ -1,29 +1,17 @@
-"""Open DuckDB for one piece of work: in memory, within limits, on the files of some folders only.
-
-`Connection` is the part of it that the rules use. Another engine that takes the same statements may stand for it.
-"""
+"""Open DuckDB for one piece of work: in memory, within limits, on the files of some folders only."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from rempart.engine_connection import EngineConnection
 from rempart.ingestion.engine.limits import Resources
 
 if TYPE_CHECKING:
     import duckdb
-
-
-class Connection(Protocol):
-    """Takes statements in DuckDB's dialect. A view or table that one statement creates is there for the next one."""
-
-    def execute(self, query: str, /) -> Any:
-        """Run a statement. The result has `fetchall()`: its rows as tuples."""
-
-    def sql(self, query: str, /) -> Any:
-        """Return a query's result. It has `to_arrow_reader(rows)`: record batches, in the order of the query."""
 
 
 @contextmanager
@@ -55,7 +43,7 @@ def opened(resources: Resources, folders: Sequence[Path]) -> Iterator[duckdb.Duc
         yield connection
 
 
-def batches(connection: Connection, query: str, rows: int) -> Iterator[Any]:
+def batches(connection: EngineConnection, query: str, rows: int) -> Iterator[Any]:
     """Yield the result of a query as Arrow record batches of `rows` rows, as it is made."""
     reader: Any = connection.sql(query).to_arrow_reader(rows)
     yield from reader

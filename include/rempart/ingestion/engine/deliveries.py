@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from rempart.engine_connection import EngineConnection
 from rempart.ingestion.acceptance import HELD, held_back
 from rempart.ingestion.engine import csv_rows, json_rows, keys, parquet_rows, parts, staging
 from rempart.ingestion.engine.batches import LINE, RefusedRow, TextRows
-from rempart.ingestion.engine.database import Connection, batches, opened, parquet
+from rempart.ingestion.engine.database import batches, opened, parquet
 from rempart.ingestion.engine.keys import FILE, KeyVerdict, Relations
 from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.engine.parts import WrittenPart
@@ -148,7 +149,7 @@ def decide(
 class Engine(Protocol):
     """Where the staged and the known rows are: in files (DuckDB), or with another engine that takes the same SQL."""
 
-    def opened(self, used: Sequence[StagedDelivery]) -> AbstractContextManager[Connection]:
+    def opened(self, used: Sequence[StagedDelivery]) -> AbstractContextManager[EngineConnection]:
         """Open a connection without tables and views that reads the known rows and those of some deliveries."""
 
     def staged(self, used: Mapping[int, StagedDelivery]) -> Relations:
@@ -157,7 +158,9 @@ class Engine(Protocol):
     def known(self) -> str | None:
         """Return the relation of the known rows, with the column `keys.FILE`, or None if there are none."""
 
-    def written(self, connection: Connection, verdict: KeyVerdict) -> tuple[Sequence[WrittenPart], Mapping[Path, Path]]:
+    def written(
+        self, connection: EngineConnection, verdict: KeyVerdict
+    ) -> tuple[Sequence[WrittenPart], Mapping[Path, Path]]:
         """Write the rows of `keys.ACCEPTED`. Return their parts, and the displaced files (`TakenIn`)."""
 
 
@@ -260,7 +263,7 @@ class _OnFiles:
     resources: Resources
     part_bytes: int
 
-    def opened(self, used: Sequence[StagedDelivery]) -> AbstractContextManager[Connection]:
+    def opened(self, used: Sequence[StagedDelivery]) -> AbstractContextManager[EngineConnection]:
         folders = {self.folder, *(file.parent for file in self.files)}
         return opened(self.resources, sorted(folders.union(*(delivery.folders for delivery in used))))
 
@@ -270,7 +273,9 @@ class _OnFiles:
     def known(self) -> str | None:
         return parquet(self.files, named=FILE) if self.files else None
 
-    def written(self, connection: Connection, verdict: KeyVerdict) -> tuple[Sequence[WrittenPart], Mapping[Path, Path]]:
+    def written(
+        self, connection: EngineConnection, verdict: KeyVerdict
+    ) -> tuple[Sequence[WrittenPart], Mapping[Path, Path]]:
         columns, period = snapshot_columns(self.pipeline), parts.period_of(self.pipeline)
         key, most = self.pipeline.row_key, self.part_bytes
         made = parts.write(connection, keys.ACCEPTED, columns, key, period, self.folder, most=most)

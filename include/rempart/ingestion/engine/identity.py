@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rempart import canonical_json
+from rempart.engine_connection import EngineConnection
 from rempart.errors import IntegrityError
-from rempart.ingestion.engine.database import Connection, batches
+from rempart.ingestion.engine.database import batches
 from rempart.ingestion.parsing.schema import SnapshotColumn
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class OrderedRows:
 
     def reads(
         self,
-        connection: Connection,
+        connection: EngineConnection,
         relation: str,
         columns: Mapping[str, SnapshotColumn],
         key: Sequence[str],
@@ -151,7 +152,7 @@ class OrderedRows:
 
 
 def by_duckdb(
-    connection: Connection, relation: str, columns: Mapping[str, SnapshotColumn], key: Sequence[str]
+    connection: EngineConnection, relation: str, columns: Mapping[str, SnapshotColumn], key: Sequence[str]
 ) -> OrderedRows:
     """Return the hash of the rows of one partition (`relation`: SQL).
 

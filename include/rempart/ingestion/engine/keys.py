@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rempart.engine_connection import EngineConnection
 from rempart.ingestion.acceptance import CONFLICT, DUPLICATE
 from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow
-from rempart.ingestion.engine.database import Connection, batches
+from rempart.ingestion.engine.database import batches
 from rempart.ingestion.engine.identity import quote
 from rempart.ingestion.engine.staging import raw_text
 
@@ -48,7 +49,7 @@ class KeyVerdict:
 
 
 def judge(
-    connection: Connection,
+    connection: EngineConnection,
     staged: Relations,
     known: str | None,
     columns: Sequence[str],
@@ -83,7 +84,7 @@ def row_number(delivery: int | str) -> str:
     return f"((CAST({delivery} AS BIGINT) << {_LINES}) | {LINE})"
 
 
-def number(connection: Connection, staged: Relations) -> None:
+def number(connection: EngineConnection, staged: Relations) -> None:
     """Create the view `staged`: the rows of these relations, with a number that is in their order (`_row`)."""
     numbered = (
         f"SELECT * FROM {staged}"  # noqa: S608 - our own names
@@ -93,7 +94,7 @@ def number(connection: Connection, staged: Relations) -> None:
     connection.execute(f"CREATE VIEW staged AS {numbered}")
 
 
-def meet(connection: Connection, before: str, columns: Sequence[str], key: Sequence[str]) -> None:
+def meet(connection: EngineConnection, before: str, columns: Sequence[str], key: Sequence[str]) -> None:
     """Create the table `met`: these columns of the known rows (`before`, SQL) whose key is in the table `firsts`."""
     run, keys, names = connection.execute, ", ".join(map(quote, key)), ", ".join(map(quote, columns))
     # the keys first: nearly always none is known, and the other columns of all known rows are not read
@@ -119,14 +120,14 @@ def repeated_sql(columns: Sequence[str], key: Sequence[str]) -> str:
     )
 
 
-def read(connection: Connection, query: str) -> Iterator[Repeated]:
+def read(connection: EngineConnection, query: str) -> Iterator[Repeated]:
     """Yield the rows of a query such as `repeated_sql`."""
     for batch in batches(connection, query, 10_000):
         for row in batch.to_pylist():
             yield _repeated(row)
 
 
-def counted(connection: Connection, relation: str) -> dict[int, tuple[int, int]]:
+def counted(connection: EngineConnection, relation: str) -> dict[int, tuple[int, int]]:
     """Return how many rows of a relation (SQL: `_row`, `RAW`) each delivery has, and the bytes of their text.
 
     Nothing of them is made an object. Rows of Parquet have no such text.
@@ -137,7 +138,7 @@ def counted(connection: Connection, relation: str) -> dict[int, tuple[int, int]]
     return {int(number): (int(rows), int(text)) for number, rows, text in total}
 
 
-def not_accepted(connection: Connection) -> dict[int, tuple[int, int]]:
+def not_accepted(connection: EngineConnection) -> dict[int, tuple[int, int]]:
     """Return the numbers of the rows that are not accepted, as `counted`; after `judge`."""
     return counted(connection, "FROM staged ANTI JOIN new ON staged._row = new._first")
 

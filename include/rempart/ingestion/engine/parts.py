@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rempart.engine_connection import EngineConnection
 from rempart.errors import IntegrityError
-from rempart.ingestion.engine.database import Connection, batches
+from rempart.ingestion.engine.database import batches
 from rempart.ingestion.engine.identity import ascends, quote
 from rempart.ingestion.parsing.schema import SnapshotColumn, arrow_schema
 from rempart.settings.columns import Period
@@ -51,7 +52,7 @@ def period_of(pipeline: Pipeline) -> str:
 
 
 def write(
-    connection: Connection,
+    connection: EngineConnection,
     relation: str,
     columns: Mapping[str, SnapshotColumn],
     key: Sequence[str],

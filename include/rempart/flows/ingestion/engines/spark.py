@@ -21,7 +21,6 @@ from rempart.flows.ingestion import ingest_run
 from rempart.flows.ingestion.engines.result import EngineResult
 from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared.bounded_map import bounded_map
-from rempart.flows.shared.platform import Platform
 from rempart.ingestion import landing, snapshots
 from rempart.ingestion.content import growth
 from rempart.ingestion.deliveries import Refused
@@ -61,17 +60,7 @@ def check(run: IngestionRun, before: Snapshot | None) -> None:
         )
 
 
-def on_this_machine(platform: Platform, run: IngestionRun) -> RunJob:
-    """Return what runs jobs in processes on this machine."""
-
-    def run_job(ordered: SparkOrder) -> SparkResult:
-        return orders.run(platform, run.pipeline, ordered)
-
-    return run_job
-
-
 def take_in(
-    platform: Platform,
     run: IngestionRun,
     before: Snapshot | None,
     new: Sequence[Arrival],
@@ -84,7 +73,7 @@ def take_in(
     """
     if not new:
         return EngineResult([], [], [], frozenset(), before)
-    result = run_job(order(platform, run, before, new))
+    result = run_job(order(run, before, new))
     deliveries = [
         StagedDelivery(
             folder / arrival.sha256,
@@ -108,7 +97,7 @@ def take_in(
     return EngineResult(deliveries, delivered, refused, held, snapshot, added)
 
 
-def order(platform: Platform, run: IngestionRun, before: Snapshot | None, new: Sequence[Arrival]) -> SparkOrder:
+def order(run: IngestionRun, before: Snapshot | None, new: Sequence[Arrival]) -> SparkOrder:
     """Return the order of a job that takes deliveries in, without the policy's permission."""
     known = before.parts if before else ()
     partitions = {part.sha256: part.partition for part in known}
@@ -123,7 +112,7 @@ def order(platform: Platform, run: IngestionRun, before: Snapshot | None, new: S
         InputObject(role=job.KNOWN, bucket=run.lake, key=part.key, sha256=part.sha256, bytes=part.bytes, rows=part.rows)
         for part in known
     ]
-    return orders.order(platform, run.pipeline, "ingest", [*arrived, *parts], given.as_json())
+    return orders.order(run.config, run.site.name, run.pipeline, "ingest", [*arrived, *parts], given.as_json())
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rempart.engine_connection import EngineConnection
 from rempart.ingestion.engine import keys
 from rempart.ingestion.engine.batches import LINE, RAW
-from rempart.ingestion.engine.database import Connection, batches, parquet
+from rempart.ingestion.engine.database import batches, parquet
 from rempart.ingestion.engine.identity import quote
 from rempart.ingestion.engine.keys import FILE, KeyVerdict, Relations
 
 
 def judge(
-    connection: Connection,
+    connection: EngineConnection,
     staged: Relations,
     known: str | None,
     columns: Sequence[str],
@@ -71,7 +72,7 @@ def repeated(columns: Sequence[str]) -> str:
     return f"{rows} SEMI JOIN undecided USING (_row) ORDER BY _row"
 
 
-def without_replaced(connection: Connection, file: Path, schema: Any, key: Sequence[str], out: Path) -> None:
+def without_replaced(connection: EngineConnection, file: Path, schema: Any, key: Sequence[str], out: Path) -> None:
     """Write the rows of a known file that are not replaced to `out`; after `judge`."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from rempart.engine_connection import EngineConnection
 from rempart.ingestion.engine import keys
-from rempart.ingestion.engine.database import Connection
 from rempart.ingestion.engine.keys import KeyVerdict, Relations, Repeated
 from rempart.ingestion.engine.versions import newest
 from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
@@ -14,7 +14,7 @@ from rempart.settings.pipeline import Pipeline
 
 
 def judge(
-    connection: Connection,
+    connection: EngineConnection,
     staged: Relations,
     known: str | None,
     pipeline: Pipeline,
@@ -39,7 +39,7 @@ def judge(
     return KeyVerdict(conflicts, repeated={position: rows for position, rows in equal.items() if rows})
 
 
-def refused(connection: Connection, pipeline: Pipeline) -> Iterator[Repeated]:
+def refused(connection: EngineConnection, pipeline: Pipeline) -> Iterator[Repeated]:
     """Yield the refused rows, in order; after `judge`."""
     columns = list(pipeline.columns)
     if pipeline.conflict_rule == "newest":
@@ -55,7 +55,9 @@ def _conflicts(pipeline: Pipeline) -> str:
     return f"SELECT * FROM ({every}) WHERE NOT _same"  # noqa: S608 - our own names
 
 
-def without_replaced(connection: Connection, verdict: KeyVerdict, pipeline: Pipeline, folder: Path) -> dict[Path, Path]:
+def without_replaced(
+    connection: EngineConnection, verdict: KeyVerdict, pipeline: Pipeline, folder: Path
+) -> dict[Path, Path]:
     """Write files of the known rows that stay, for each file of which some are replaced; after `judge`."""
     schema = arrow_schema(snapshot_columns(pipeline))
     kept = {Path(file): folder / f"kept-{i:06d}" for i, file in enumerate(verdict.displaced)}
