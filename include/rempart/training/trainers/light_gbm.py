@@ -37,6 +37,8 @@ ITERATIONS = 100
 _OBJECTIVES = {"squared_error": "regression", "absolute_error": "regression_l1", "quantile": "quantile"}
 _OURS = ("loss", "quantile", "categories", "class_weight", "increasing", "decreasing", _ITERATIONS, EARLY_STOPPING)
 """Parameters that LightGBM does not get as they are."""
+_ONE_THREAD = 1 << 20
+"""Cells of a matrix (rows times columns) up to which one thread trains."""
 _SEEDS = 1 << 31
 
 
@@ -70,7 +72,7 @@ def fit(
         constraints.require_classes(target, classes)
     native = params.get("categories", "native") == "native"
     seen = light_gbm_model.layout(inputs.shape[1], tree_conversion.spans(features) if native else [])
-    settings = _settings(params, seed, classes)
+    settings = _settings(params, seed, classes, inputs.size)
     if signs := constraints.signs(params, features, classes):
         settings["monotone_constraints"] = [*(signs[column] for column in seen.numbers), *(0 for _ in seen.categories)]
     rows = lightgbm.Dataset(
@@ -110,8 +112,8 @@ def _library() -> Any:
     return lightgbm
 
 
-def _settings(params: Mapping[str, Any], seed: int, classes: int) -> dict[str, Any]:
-    """Return LightGBM's own parameters."""
+def _settings(params: Mapping[str, Any], seed: int, classes: int, cells: int) -> dict[str, Any]:
+    """Return LightGBM's own parameters. `cells`: of the matrix."""
     import joblib
 
     made = {name: value for name, value in params.items() if name not in _OURS}
@@ -126,7 +128,9 @@ def _settings(params: Mapping[str, Any], seed: int, classes: int) -> dict[str, A
         "seed": seed % _SEEDS,
         "deterministic": True,
         "force_col_wise": True,  # each histogram is summed by one thread: faster than by rows, and never otherwise
-        "num_threads": joblib.cpu_count(only_physical_cores=True),  # as scikit-learn counts: a container's share
+        # as scikit-learn counts: a container's share. Threads wait for each other in a loop, so on a busy machine several
+        # take far longer than one; a small matrix gains little by them
+        "num_threads": joblib.cpu_count(only_physical_cores=True) if cells > _ONE_THREAD else 1,
         "verbosity": -1,
     }
 
