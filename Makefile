@@ -23,7 +23,7 @@ UV := .venv/tools/bin/uv
 # The proofs that this machine may be able to run: every bench/prove_*.py.
 PROOFS := $(sort $(patsubst bench/prove_%.py,prove-%,$(wildcard bench/prove_*.py)))
 
-.PHONY: help preflight setup setup-trainer setup-docs setup-spark demo up down status logs base-image images bundle test test-full test-unit test-gpu test-k8s lint docs docs-site lock sbom audit bench prove clean lint-others
+.PHONY: help preflight setup setup-trainer setup-docs setup-spark demo up down status logs base-image images bundle test test-full test-unit test-gpu test-k8s test-spark lint docs docs-site lock sbom audit bench prove clean lint-others
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ test-full: preflight setup ## every test: those of `make test`, and the long one
 
 test-unit: setup ## those of `make test` that need no server
 	@$(BIN)/python -m pytest tests/unit -m "not full" $(ARGS)
+
+test-spark: setup-spark ## the tests of Spark, in the environment in which its jobs run
+	@.venv-spark/bin/python -m pytest -p no:cacheprovider --confcutdir=tests/spark tests/spark $(ARGS)
 
 test-gpu: ## check training on this machine's GPUs and say what was seen (docs/how-to/test-on-a-gpu.md)
 	@$(PYTHON) -m tests.real_gpu --look

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    """A session with two tasks at a time in this process, configured as that of a job."""
+    """A session with two tasks at a time in this process, configured as that of a job, but for few rows.
+
+    Compiling each statement, and compiling Java once more, takes longer than a few hundred rows do.
+    """
     with tempfile.TemporaryDirectory(prefix="rempart-spark-") as folder:
         resources = SparkResources(executors=1, cores=1, memory=1024, driver_memory=1024)
-        with session.opened(resources, Path(folder), master="local[2]") as opened:
+        settings = session.configuration(resources, Path(folder), secrets.token_hex(32), master="local[2]")
+        settings["spark.driver.extraJavaOptions"] += " -XX:TieredStopAtLevel=1"
+        few = {"spark.sql.shuffle.partitions": "2", "spark.sql.codegen.wholeStage": "false"}
+        with session.started(settings | few, Path(folder)) as opened:
             yield opened
