@@ -1,8 +1,8 @@
 """Take new deliveries in on Spark: order a job, check what it made, and go on with it as with DuckDB's work.
 
-What the job wrote is not believed: each object is read back by its SHA-256, rows are counted, the hash of each partition
-is found again from its parts, each key is there once and each row in its partition, and known rows are gone only as far
-as rows replaced them. How executors read and judged a delivery is believed: to check it is to ingest it.
+What the job wrote is not believed: each object is read back by its SHA-256, rows are counted, the hash of each
+partition is found again from its parts, each key is there once and each row in its partition, and known rows are gone
+only as far as rows replaced them. How executors read and judged a delivery is believed: to check it is to ingest it.
 """
 
 from __future__ import annotations
@@ -94,9 +94,7 @@ def take_in(
         raise
 
 
-def _checked(
-    run: IngestionRun, before: Snapshot | None, new: Sequence[Arrival], folder: Path, result: Result
-) -> Taken:
+def _checked(run: IngestionRun, before: Snapshot | None, new: Sequence[Arrival], folder: Path, result: Result) -> Taken:
     """Check what a job made, and store the deliveries as received. Raises IntegrityError, ObjectMissing."""
     deliveries = [
         StagedDelivery(
@@ -324,7 +322,9 @@ def _content(
         shutil.rmtree(older)
 
 
-def _hashed(connection: Connection, relation: str, columns: Mapping[str, Any], key: Sequence[str]) -> OrderedRows | None:
+def _hashed(
+    connection: Connection, relation: str, columns: Mapping[str, Any], key: Sequence[str]
+) -> OrderedRows | None:
     """Return the hash of rows, sorted if they do not come so; None if two of them have one key."""
     for sort in (0, len(key)):
         found = OrderedRows()
