@@ -81,7 +81,7 @@ def ordered(
         pipelines={each.name: definition(each) for each in (pipeline, *others)},
         site=JobSite(name="primary", connection="s3_primary", region="r"),
         inputs=tuple(manifest(role, snapshot) for role, snapshot in roles.items()),
-        output=OutputPlace(bucket=BUCKET, prefix=f"spark/{pipeline.name}/"),
+        output=OutputPlace(bucket=BUCKET, prefix=f"spark/{pipeline.name}/training_set/"),
         parameters={"views": views, "retain_until": "2030-01-01"},
         code_version=code_version(),
     )

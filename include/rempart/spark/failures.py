@@ -8,7 +8,11 @@ from rempart import errors
 from rempart.errors import RempartError, SparkError, SparkInterrupted
 
 _OURS = re.compile(r"rempart\.errors\.(\w+): (.+?)\n\s+What to do: ([^\n]+)", re.DOTALL)
-_CLASS = re.compile(r"\[([A-Z][A-Z0-9_]*(?:\.[A-Z0-9_]+)*)\]|\b((?:[a-z]\w*\.)+[A-Z]\w*(?:Error|Exception))\b")
+_CLASS = re.compile(
+    r"(?:\A|(?:Error|Exception): )\[([A-Z][A-Z0-9]*_[A-Z0-9_]*(?:\.[A-Z0-9_]+)*)\] "
+    r"|\b((?:[a-z]\w*\.)+[A-Z]\w*(?:Error|Exception))\b"
+)
+"""A class of Spark where its message begins, or a class of Java or Python. A row in brackets is no class."""
 _LOST = ("ExecutorLostFailure", "Master removed our application", "FetchFailed", "SparkContext was shut down")
 """Parts of messages of Spark that tell that executors, not rows, are the cause."""
 _MEMORY = ("OutOfMemoryError", "MemoryError", "exited with exit code 52")

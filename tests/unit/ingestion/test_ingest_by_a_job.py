@@ -6,9 +6,11 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -55,7 +57,7 @@ class Work:
         place.mkdir()
         pipeline, given = defined(order.pipelines, order.pipeline), Parameters.of(order.parameters)
         files = [self._brought(place, f"{i}-{each.name}", each) for i, each in enumerate(order.of_role("delivery"))]
-        known = {each.sha256: self._brought(place, each.sha256, each) for each in order.of_role("part")}
+        known = {each.sha256: self._brought(place, each.sha256, each) for each in order.of_role("known")}
         resources = Resources(200 << 20, 1, place / "spill")
 
         def judge(table: Any) -> dict[int, list[str]]:
@@ -157,10 +159,55 @@ def fewer_rows(work: Work, result: SparkResult) -> SparkResult:
     sink = io.BytesIO()
     pq.write_table(pq.read_table(io.BytesIO(work.site.read("lake", part.key))).slice(1), sink)
     sha256 = sha256_of(sink.getvalue())
-    key = f"spark/readings/{sha256}.parquet"
+    key = f"spark/readings/ingest/{sha256}.parquet"
     work.site.write("lake", key, sink.getvalue())
     other = part.model_copy(update={"key": key, "sha256": sha256, "bytes": len(sink.getvalue())})
     return changed(result, made=(other, *others))
+
+
+def _written(
+    work: Work, result: SparkResult, change: Callable[[Any], Any], partition: str, *, whole: bool
+) -> SparkResult:
+    """The job's one part with other rows, of which it tells all that can be told: place, bytes, rows, and the hash."""
+    part, *others = result.of_role("part")
+    assert not others
+    sink = io.BytesIO()
+    table = change(pq.read_table(io.BytesIO(work.site.read("lake", part.key))))
+    pq.write_table(table, sink)
+    made = work._stored("part", f"spark/readings/ingest/{sha256_of(sink.getvalue())}", sink.getvalue(), table.num_rows)
+    (told,) = result.facts["partitions"].values()
+    (work.folder / "lie.parquet").write_bytes(sink.getvalue())
+    file, before = work.folder / "lie.parquet", [*work.folder.glob(f"job-{work.jobs}/{'?' * 64}")]
+    has = work._content(on_spark(), [file] if whole else [*before, file])
+    facts = result.facts | {"partitions": {partition: told | {"has": has, "whole": whole}}}
+    return changed(result, made=(made.model_copy(update={"facts": {"partition": partition}}),), facts=facts)
+
+
+def a_known_key_again(work: Work, result: SparkResult) -> SparkResult:
+    return _written(work, result, lambda rows: _with(rows, "meter", "m1"), "2026-01", whole=False)
+
+
+def a_known_row_is_gone(work: Work, result: SparkResult) -> SparkResult:
+    """The partition is written as a whole, and has as many rows as it should, but not the one that was known."""
+
+    def change(rows: Any) -> Any:
+        return pa.concat_tables([rows, _with(rows, "meter", "m9")])
+
+    return _written(work, result, change, "2026-01", whole=True)
+
+
+def of_another_month(work: Work, result: SparkResult) -> SparkResult:
+    return _written(work, result, lambda rows: _with(rows, "day", date(2026, 3, 1)), "2026-01", whole=False)
+
+
+def other_columns(work: Work, result: SparkResult) -> SparkResult:
+    return _written(work, result, lambda rows: rows.append_column("more", [["x"]]), "2026-01", whole=False)
+
+
+def _with(rows: Any, name: str, value: Any) -> Any:
+    position = rows.schema.get_field_index(name)
+    field = rows.schema.field(position)
+    return rows.set_column(position, field, pa.array([value] * rows.num_rows, field.type))
 
 
 def other_bytes(work: Work, result: SparkResult) -> SparkResult:
@@ -197,6 +244,41 @@ def test_a_job_is_not_believed(
     waiting = [info.key for info in platform.sites["primary"].list("landing")]
     assert waiting == ["readings/1.csv"]
     assert ingest(platform, on_spark(), run_job=work).accepted == 2  # the next run completes the work
+
+
+@pytest.mark.parametrize(
+    ("lie", "why"),
+    [
+        (a_known_key_again, "a key twice"),
+        (a_known_row_is_gone, "1 known rows are gone"),
+        (of_another_month, "rows of others"),
+        (other_columns, "other columns"),
+    ],
+)
+def test_rows_that_a_job_hashed_and_counted_right_are_still_compared_with_those_before(
+    platform: Platform,
+    deliver: Callable[..., None],
+    work: Work,
+    lie: Callable[[Work, SparkResult], SparkResult],
+    why: str,
+) -> None:
+    deliver("1.csv", A)
+    was = ingest(platform, on_spark(), run_job=work).snapshot
+    deliver("2.csv", B)
+    with pytest.raises(IntegrityError, match=why):
+        ingest(platform, on_spark(), run_job=lambda order: lie(work, work(order)))
+    assert not [key for key in lake(platform) if key.startswith("spark/")]  # the next run does not adopt it
+    done = ingest(platform, on_spark(), run_job=work)
+    assert (done.accepted, done.total_rows) == (1, 2) and done.snapshot != was
+
+
+def test_rows_that_a_lost_job_left_go_when_another_engine_takes_the_deliveries_in(
+    platform: Platform, deliver: Callable[..., None], readings: Pipeline
+) -> None:
+    platform.sites["primary"].write("lake", "spark/readings/ingest/0/part.parquet", b"rows")
+    deliver("1.csv", A)
+    ingest(platform, readings)
+    assert not [*platform.sites["primary"].versions("lake", "spark/")]
 
 
 def test_nothing_new_starts_no_job(platform: Platform, work: Work) -> None:

@@ -29,6 +29,11 @@ def test_a_message_of_spark_is_not_passed_on() -> None:
     assert type(found) is SparkError and "Jeanne" not in str(found) and "CAST_INVALID_INPUT" in found.what
 
 
+@pytest.mark.parametrize("text", ["cannot read [MARTIN] as a number", "the row is [MARTIN_1984], of Jeanne"])
+def test_a_row_in_brackets_is_no_class(text: str) -> None:
+    assert "MARTIN" not in cause(ValueError(text)).what
+
+
 @pytest.mark.parametrize("name", ["canonical_json", "os", "NoSuchError"])
 def test_a_name_in_a_message_that_is_no_error_of_ours_makes_a_plain_one(name: str) -> None:
     assert type(cause(RuntimeError(f"rempart.errors.{name}: x\n  What to do: y\n"))) is SparkError

@@ -258,6 +258,8 @@ def set_up(root: Path, target: Environment) -> int:
     if before[:1] == [wanted]:
         if target is ENVIRONMENTS["rempart"]:
             debian.install_restic(venv, time.time())
+        if target.java and not (venv / "jre" / "bin" / "java").is_file():  # the machine's was taken, and went
+            debian.install_java(venv, os.environ)
         return 0
     stamp.unlink(missing_ok=True)
     python, tools = venv / "bin" / "python", venv / "tools"

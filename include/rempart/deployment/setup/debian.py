@@ -179,6 +179,8 @@ def install_java(venv: Path, environment: Mapping[str, str]) -> None:
     Ends set-up with the remedy if there is none.
     """
     target, reasons = venv / "jre", list[str]()
+    if target.is_symlink():
+        target.unlink()
     program = shutil.which("java", path=environment.get("PATH"))
     offered = [Path(given)] if (given := environment.get("JAVA_HOME")) else []
     for home in [*offered, *([Path(program).resolve().parents[1]] if program else [])]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -99,6 +99,12 @@ def run(order: SparkOrder, session: SparkSession, world: World, open_site: OpenS
         rows = _OnSpark(session, typed, known, pipeline, opened)
         try:
             taken = engine.decide_with(rows, found, pipeline, given.limits)
+            for was, now in zip(found, taken.deliveries, strict=True):
+                if not now.fault and now.delivered != was.delivered:
+                    raise SparkError(
+                        f"judge keys on Spark: of {was.delivered} rows of a delivery {now.delivered} were told of",
+                        "Run the job again.",
+                    )
             world.progress("decided", held=len(taken.held))
             used = any(d.good for i, d in enumerate(taken.deliveries) if i not in taken.held)
             made = _write(order, rows, given, opened) if used and rows.connection else (Grown(), frozenset[str]())
@@ -173,19 +179,16 @@ class _OnSpark:
 
 
 def _read(typed: DataFrame, count: int) -> list[StagedDelivery]:
-    """Return the deliveries as executors judged them. Raises PipelineError."""
+    """Return the deliveries as executors judged them. Raises PipelineError, SparkError."""
     rows = SparkConnection(typed.sparkSession)
     rows.register("typed", typed)
     try:
         summaries = rows.execute(f"SELECT {DELIVERY}, _told FROM typed WHERE {KIND} = {staging.SUMMARY}").fetchall()  # noqa: S608
-        found = staging.told([(int(number), str(text)) for number, text in summaries])
         chosen = f"SELECT {DELIVERY}, {LINE}, {REASONS}, {RAW} FROM typed WHERE {KIND} = {REFUSED}"  # noqa: S608
         refused = staging.refused_of(batches(rows, chosen, _AT_A_TIME), count)
     finally:
         rows.close()
-    if len(found) != count:
-        raise SparkError("read deliveries on Spark: it told of another number of them", "Run the job again.")
-    return [replace(delivery, refused=some) for delivery, some in zip(found, refused, strict=True)]
+    return staging.told([(int(number), str(text)) for number, text in summaries], refused)
 
 
 def _write(order: SparkOrder, rows: _OnSpark, given: Parameters, open_site: OpenSite) -> tuple[Grown, frozenset[str]]:

@@ -121,9 +121,9 @@ def read(
 
 
 def forget(site: Site, ordered: SparkOrder) -> None:
-    """Delete what a job stored: nothing reads it, and it holds rows."""
-    for info in [*site.list(ordered.output.bucket, ordered.key(""))]:
-        site.delete(ordered.output.bucket, info.key)
+    """Delete every version of what a job stored: nothing reads it, and it holds rows."""
+    for info in [*site.versions(ordered.output.bucket, ordered.key(""))]:
+        site.delete(ordered.output.bucket, info.key, version_id=info.version_id)
 
 
 def _batches(site: Site, ordered: SparkOrder, result: SparkResult, schema: pa.Schema) -> Iterator[Any]:

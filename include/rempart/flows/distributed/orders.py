@@ -1,7 +1,8 @@
 """Order a Spark job, run it where `rempart.yaml` says, and read back what it made before anything counts.
 
-What a job stores is below `spark/<pipeline>/` of the lake bucket. Whoever ordered it takes what it needs from there,
-and then clears the place: nothing else reads it, and it holds rows.
+What a job stores is below `spark/<pipeline>/<kind of work>/` of the lake bucket. Whoever ordered it takes what it needs
+from there, and then clears the place: nothing else reads it, and it holds rows. An ingestion and a training of one
+pipeline run at the same time, so each clears only its own kind.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from rempart.errors import SparkError
+from rempart.errors import ObjectMissing, SparkError
+from rempart.flows.distributed.job import RESULT
 from rempart.flows.distributed.local import LocalSpark
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
@@ -38,9 +40,9 @@ class SparkBackend(Protocol):
         """Run a job to its end and return its result; an existing result is reused. Raises SparkError."""
 
 
-def prefix_of(pipeline: str) -> str:
-    """Return the prefix of what jobs of a pipeline store in the lake bucket."""
-    return f"spark/{pipeline}/"
+def prefix_of(pipeline: str, do: Work | None = None) -> str:
+    """Return the prefix of what jobs of a pipeline, or those of one kind, store in the lake bucket."""
+    return f"spark/{pipeline}/{f'{do}/' if do else ''}"
 
 
 def order(
@@ -67,7 +69,7 @@ def order(
         pipelines={name: definition(each) for name, each in sorted(known.items())},
         site=JobSite.of(config, site),
         inputs=tuple(inputs),
-        output=OutputPlace(bucket=config.buckets.lake, prefix=prefix_of(pipeline.name)),
+        output=OutputPlace(bucket=config.buckets.lake, prefix=prefix_of(pipeline.name, do)),
         parameters=dict(parameters or {}),
         code_version=code_version(),
         resources=pipeline.spark.resources,
@@ -79,15 +81,20 @@ def run(
 ) -> SparkResult:
     """Run a job by permission of the policy, check what it stored, and write evidence of what it used.
 
-    Raises PlacementDenied, SparkError, SparkInterrupted, SiteError and its kinds.
+    If an object is not what the result says, both are deleted: the next run must not adopt them. Raises
+    PlacementDenied, SparkError, SparkInterrupted, SiteError and its kinds.
     """
     site = platform.site(ordered.site.name, ordered.classification)
     today = platform.clock().date()
     permission = permitted(platform.config, ordered.classification, [ordered.site.name], on=today)
-    clear(site, ordered.output.bucket, pipeline.name, but=ordered)
+    clear(site, ordered.output.bucket, pipeline.name, ordered.do, but=ordered)
     backend = backend or LocalSpark(site, platform.connections, pipeline.spark.timeout)
     result = backend.run(ordered.model_copy(update={"permission": permission}))
-    read_back(site, ordered, result)
+    try:
+        read_back(site, ordered, result)
+    except (SparkError, ObjectMissing):
+        clear(site, ordered.output.bucket, pipeline.name, ordered.do)
+        raise
     platform.ledger.append("spark-job", pipeline.name, evidence(ordered, result))
     logger.info("%s", told(result))
     return result
@@ -151,7 +158,7 @@ def _fault(site: Site, ordered: SparkOrder, made: MadeObject, file: Path) -> str
                 kept.write(block)
         if size != made.bytes or digest.hexdigest() != made.sha256:
             return f"differs from what the job says: {size} bytes instead of {made.bytes}, or another SHA-256"
-        if made.key.endswith(".parquet") and (rows := _rows(file)) != made.rows:
+        if (rows := _rows(file)) != made.rows:
             return "is no Parquet file" if rows is None else f"has {rows} rows instead of {made.rows}"
     finally:
         file.unlink(missing_ok=True)
@@ -168,21 +175,24 @@ def _rows(file: Path) -> int | None:
         return None
 
 
-def clear(site: Site, bucket: str, pipeline: str, *, but: SparkOrder | None = None) -> int:
-    """Delete every version of what jobs of a pipeline stored, except that of one order; how many versions.
+def clear(site: Site, bucket: str, pipeline: str, do: Work | None = None, *, but: SparkOrder | None = None) -> int:
+    """Delete every version of what jobs of a pipeline (of one kind) stored, but that of one order; how many versions.
 
-    Call it after what a job made is committed, and when rows of the pipeline are erased.
+    Results go first: none must stay whose objects are gone. Call it after what a job made is committed, and when rows
+    of the pipeline are erased.
     """
     kept = but.key("") if but else None
     found = [
         (info.key, info.version_id)
-        for info in site.versions(bucket, prefix_of(pipeline))
+        for info in site.versions(bucket, prefix_of(pipeline, do))
         if kept is None or not info.key.startswith(kept)
     ]
 
     def delete(version: tuple[str, str | None]) -> None:
         site.delete(bucket, version[0], version_id=version[1])
 
-    for _ in bounded_map(found, delete, WORKERS):
-        pass
+    results = [version for version in found if version[0].endswith(f"/{RESULT}")]
+    for some in (results, [version for version in found if version not in results]):
+        for _ in bounded_map(some, delete, WORKERS):
+            pass
     return len(found)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rempart.errors import PipelineError
+from rempart.errors import PipelineError, SparkError
 from rempart.ingestion import isolated, landing
 from rempart.ingestion.engine.batches import LINE
 from rempart.ingestion.engine.deliveries import StagedDelivery
@@ -47,14 +47,23 @@ def staged(
     return one_task_each(session, len(deliveries)).mapInArrow(stager, spark_schema(_schema(pipeline)))
 
 
-def told(rows: list[tuple[int, str]]) -> list[StagedDelivery]:
-    """Return the deliveries that summaries (position, text) tell of, in order. Raises PipelineError."""
+def told(rows: list[tuple[int, str]], refused: Sequence[RefusedRows]) -> list[StagedDelivery]:
+    """Return the deliveries that summaries (position, text) tell of, in order, with their refused rows.
+
+    Raises PipelineError, and SparkError if a delivery, or a refused row of one that has no fault, is missing.
+    """
+    if [position for position, _ in sorted(rows)] != [*range(len(refused))]:
+        raise SparkError("read deliveries on Spark: it told of another number of them", "Run the job again.")
     found = []
-    for _, text in sorted(rows):
+    for (_, text), some in zip(sorted(rows), refused, strict=True):
         facts = json.loads(text)
         if error := facts.get("error"):
             raise PipelineError(*error)
-        found.append(StagedDelivery(Path(), facts["good"], facts["judged"], fault=facts["fault"]))
+        if not facts["fault"] and facts["refused"] != len(some):
+            raise SparkError(
+                f"read deliveries on Spark: of {facts['refused']} refused rows {len(some)} came", "Run the job again."
+            )
+        found.append(StagedDelivery(Path(), facts["good"], facts["judged"], refused=some, fault=facts["fault"]))
     return found
 
 
@@ -109,7 +118,8 @@ class _Stager:
         except PipelineError as error:  # the pipeline is wrong: another try of this task would not help
             facts: dict[str, Any] = {"error": [error.what, error.hint]}
         else:
-            facts = {"good": found.good, "judged": found.judged, "fault": found.fault}
+            count = len(found.refused)
+            facts = {"good": found.good, "judged": found.judged, "fault": found.fault, "refused": count}
             if not found.fault:
                 for table in _good(found):
                     yield from whole(table, GOOD)

@@ -154,9 +154,7 @@ class Target:
     retain_until: str
 
 
-def write(
-    frame: DataFrame, pipeline: ModelPipeline, place: Target, feed: LabelFeed | None = None
-) -> list[MadeObject]:
+def write(frame: DataFrame, pipeline: ModelPipeline, place: Target, feed: LabelFeed | None = None) -> list[MadeObject]:
     """Write ordered rows as Parquet, one object for each task, and return them in order. Rows stay with executors.
 
     An object is named by its content, so a task that runs twice writes one object.

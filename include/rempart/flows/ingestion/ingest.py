@@ -123,8 +123,8 @@ def ingest(
             if snapshot and snapshot is not before:
                 behind = delta_log.follow(run.site, run.lake, snapshot)
             _clear(run, [*plan.new, *plan.known])
-            if pipeline.engine == "spark":
-                orders.clear(run.site, run.lake, pipeline.name)
+            if pipeline.engine == "spark" or outcomes:  # a job that was lost may have been followed by DuckDB
+                orders.clear(run.site, run.lake, pipeline.name, "ingest")
             if snapshot and (interrupted or snapshot is not before):
                 ingest_run.append_snapshot(run, snapshot)  # last: until then, the next run tells of the snapshot
     result = result_of(before, snapshot, [*finished, *outcomes], interrupted, table_fault=behind)

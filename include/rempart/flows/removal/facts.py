@@ -9,6 +9,7 @@ from typing import Any
 
 from rempart.errors import ObjectMissing, RempartError, SiteError
 from rempart.features import removal as feature_removal
+from rempart.flows.distributed import orders
 from rempart.flows.erasure import erase_versions
 from rempart.flows.erasure.erase_listing import doubt, known
 from rempart.flows.erasure.erase_stores import ErasureStores
@@ -71,6 +72,7 @@ def prefix(pipeline: Pipeline, part: Part) -> str:
         "outcomes": f"deliveries/{name}/",
         "source": source_state.folder(name),
         "profiles": profile.folder(name),
+        "spark": orders.prefix_of(name),
         "raw": f"raw/{name}/",
         "training": f"training/{name}/",
         "jobs": jobs.FOLDER,

@@ -15,10 +15,10 @@ from rempart.flows.shared.removals import What
 
 Part = Literal[
     "snapshots", "quarantine", "outcomes", "source", "profiles", "extracted", "raw", "training", "landing",
-    "predictions", "scored", "predictions-log", "jobs",
+    "predictions", "scored", "predictions-log", "jobs", "spark",
 ]  # fmt: skip
 
-_DATA: tuple[Part, ...] = ("snapshots", "quarantine", "outcomes", "source", "profiles")
+_DATA: tuple[Part, ...] = ("spark", "snapshots", "quarantine", "outcomes", "source", "profiles")
 DELETED: Mapping[What, tuple[Part, ...]] = {
     "reset": ("predictions", *_DATA, "extracted"),
     "remove": ("predictions", "scored", *_DATA, "raw", "training", "jobs", "predictions-log", "landing"),
@@ -31,6 +31,7 @@ WORDS: Mapping[Part, str] = {
     "outcomes": "outcomes of deliveries",
     "source": "cursor and state of the source",
     "profiles": "data profiles",
+    "spark": "what Spark jobs left",
     "extracted": "extracted deliveries that wait in the landing bucket",
     "raw": "deliveries as received",
     "training": "training sets",

@@ -128,8 +128,8 @@ def _settings(params: Mapping[str, Any], seed: int, classes: int, cells: int) ->
         "seed": seed % _SEEDS,
         "deterministic": True,
         "force_col_wise": True,  # each histogram is summed by one thread: faster than by rows, and never otherwise
-        # as scikit-learn counts: a container's share. Threads wait for each other in a loop, so on a busy machine several
-        # take far longer than one; a small matrix gains little by them
+        # as scikit-learn counts: a container's share. Threads wait for each other in a loop, so on a busy machine
+        # several take far longer than one; a small matrix gains little by them
         "num_threads": joblib.cpu_count(only_physical_cores=True) if cells > _ONE_THREAD else 1,
         "verbosity": -1,
     }

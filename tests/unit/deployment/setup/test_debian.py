@@ -128,6 +128,14 @@ def test_a_java_of_ones_own_is_taken_if_spark_can_run_on_it(tmp_path: Path, caps
     assert f"the Java in {tmp_path / 'mine'}" in capsys.readouterr().out
 
 
+def test_a_java_of_the_machine_that_went_is_replaced(tmp_path: Path) -> None:
+    _program(tmp_path / "newer/bin/java", MODULES.format("25"))
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv/jre").symlink_to(tmp_path / "gone")
+    debian.install_java(tmp_path / "venv", {"JAVA_HOME": str(tmp_path / "newer"), "PATH": ""})
+    assert debian.java_fault(tmp_path / "venv/jre") == ""
+
+
 @pytest.mark.parametrize(
     ("answer", "why"),
     [

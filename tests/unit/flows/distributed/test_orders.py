@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import io
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rempart.errors import ObjectMissing, SparkError
-from rempart.flows.distributed import orders
-from rempart.spark.order import MadeObject, SparkResult
+from rempart.errors import ObjectMissing, SiteUnavailable, SparkError
+from rempart.flows.distributed import joined, orders
+from rempart.spark.order import MadeObject, OutputPlace, SparkOrder, SparkResult
 from tests.memory_site import MemorySite
-from tests.unit.spark.orders import order
+from tests.unit.spark.orders import PERMISSION, order
 
 KEY = order().key("parts/x.parquet")
 
@@ -80,6 +83,61 @@ def test_what_other_orders_of_the_pipeline_left_is_cleared_and_nothing_else(site
     site.write("lake", KEY, b"again")
     assert orders.clear(site, "lake", "stays_test") == 2  # both versions: no row stays
     assert [info.key for info in site.versions("lake")] == ["spark/stays_test_too/z"]
+
+
+class _Dying(MemorySite):
+    """Deletes one object, and then its process ends."""
+
+    def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> str | None:
+        if getattr(self, "deleted", None):
+            raise SiteUnavailable("delete: no answer", "Wait.")
+        self.deleted = key
+        return super().delete(bucket, key, version_id=version_id)
+
+
+def test_clearing_that_ends_half_way_leaves_no_result_without_its_objects() -> None:
+    site = _Dying("primary")
+    site.ensure_bucket("lake", versioned=True)
+    for name in ("part-1.parquet", "refused-1.parquet", "result.json"):
+        site.write("lake", order().key(name), b"x")
+    with pytest.raises(SiteUnavailable):
+        orders.clear(site, "lake", "stays_test")
+    assert site.deleted == order().key("result.json")
+
+
+def test_an_ingestion_leaves_the_place_of_a_training_that_runs_beside_it(site: MemorySite) -> None:
+    theirs = f"{orders.prefix_of('stays_test', 'training_set')}0/rows.parquet"
+    site.write("lake", theirs, b"rows")
+    site.write("lake", f"{orders.prefix_of('stays_test', 'ingest')}0/part.parquet", b"rows")
+    assert orders.clear(site, "lake", "stays_test", "ingest") == 1
+    assert theirs in [info.key for info in site.list("lake")]
+
+
+def test_what_a_training_set_left_is_deleted_in_every_version(site: MemorySite) -> None:
+    site.write("lake", KEY, b"again")
+    joined.forget(site, order())
+    assert not [*site.versions("lake", order().key(""))]
+
+
+class _Backend:
+    def __init__(self, site: MemorySite, result: SparkResult) -> None:
+        self.site, self.result = site, result
+
+    def run(self, ordered: SparkOrder) -> SparkResult:
+        self.site.write("lake", ordered.key("result.json"), self.result.to_json())
+        return self.result
+
+
+def test_a_result_whose_objects_are_not_as_it_says_is_not_there_for_the_next_run(
+    site: MemorySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = order(output=OutputPlace(bucket="lake", prefix=orders.prefix_of("stays_test", "ingest")))
+    platform: Any = SimpleNamespace(site=lambda *_: site, config=None, clock=lambda: datetime(2026, 11, 30, tzinfo=UTC))
+    monkeypatch.setattr(orders, "permitted", lambda *_, on: PERMISSION)
+    lie = _result(key=ours.key("part.parquet"))
+    with pytest.raises(ObjectMissing):
+        orders.run(platform, SimpleNamespace(name="stays_test"), ours, _Backend(site, lie))  # type: ignore[arg-type]
+    assert not [*site.versions("lake", ours.output.prefix)]
 
 
 def test_the_evidence_of_a_job_has_what_it_used_and_the_policy_s_decision() -> None:

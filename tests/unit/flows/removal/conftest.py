@@ -52,6 +52,7 @@ def lake(stores: Stores, first: Lake, monkeypatch: pytest.MonkeyPatch) -> Lake:
     for name in ("primary", "haven"):
         made.site(name).write(made.bucket, f"training/{NAME}/{'0' * 64}.parquet", table.getvalue())
         made.site(name).write(made.bucket, f"profiles/{NAME}/x.html", b"a profile")
+        made.site(name).write(made.bucket, f"spark/{NAME}/ingest/{'0' * 16}/part.parquet", b"of a job that was killed")
         made.site(name).write(made.bucket, "snapshots/other/current.json", b"of another pipeline")
     return made
 

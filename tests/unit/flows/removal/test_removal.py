@@ -277,7 +277,7 @@ def test_the_plan_counts_them_and_a_removal_deletes_every_version_of_them(traine
     bucket = trained.platform.config.buckets.artifacts
     told = "\n".join(execute.look(trained.platform, trained.pipeline, "remove", no_run).lines())
     assert "files of training jobs" in told
-    assert "jobs" not in "\n".join(execute.look(trained.platform, trained.pipeline, "reset", no_run).lines())
+    assert "training jobs" not in "\n".join(execute.look(trained.platform, trained.pipeline, "reset", no_run).lines())
     done = change(trained, "remove")
     assert not done.left
     for site in ("primary", "haven"):

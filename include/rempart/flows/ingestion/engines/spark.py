@@ -1,7 +1,8 @@
 """Take new deliveries in on Spark: order a job, check what it made, and go on with it as with DuckDB's work.
 
-The job is not believed: each object is read back by its SHA-256, rows are counted, and the hash of each partition is
-found again from its parts.
+What the job wrote is not believed: each object is read back by its SHA-256, rows are counted, the hash of each
+partition is found again from its parts, each key is there once and each row in its partition, and known rows are gone
+only as far as rows replaced them. How executors read and judged a delivery is believed: to check it is to ingest it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rempart.errors import IngestError, IntegrityError
+from rempart.engine_connection import EngineConnection
+from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.flows.distributed import ingest as job
 from rempart.flows.distributed import orders
 from rempart.flows.distributed.ingest import Parameters
@@ -25,9 +27,10 @@ from rempart.ingestion import landing, snapshots
 from rempart.ingestion.content import growth
 from rempart.ingestion.deliveries import Refused
 from rempart.ingestion.derived.inputs import is_derived
-from rempart.ingestion.engine.database import opened, parquet
+from rempart.ingestion.engine.database import literal, opened, parquet
 from rempart.ingestion.engine.deliveries import StagedDelivery
-from rempart.ingestion.engine.identity import by_duckdb
+from rempart.ingestion.engine.identity import OrderedRows, quote
+from rempart.ingestion.engine.parts import period_of
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import LINE, RAW, RefusedRow
 from rempart.ingestion.refused import REASONS
@@ -74,6 +77,17 @@ def take_in(
     if not new:
         return EngineResult([], [], [], frozenset(), before)
     result = run_job(order(run, before, new))
+    try:
+        return _checked(run, before, new, folder, result)
+    except (IntegrityError, ObjectMissing):  # the next run must not adopt it
+        orders.clear(run.site, run.lake, run.pipeline.name, "ingest")
+        raise
+
+
+def _checked(
+    run: IngestionRun, before: Snapshot | None, new: Sequence[Arrival], folder: Path, result: SparkResult
+) -> EngineResult:
+    """Check what a job made, and store the deliveries as received. Raises IntegrityError, ObjectMissing."""
     deliveries = [
         StagedDelivery(
             folder / arrival.sha256,
@@ -93,7 +107,8 @@ def take_in(
         delivery.good + int(facts["refused"])
         for delivery, facts in zip(deliveries, result.facts["deliveries"], strict=True)
     ]
-    snapshot, added = _snapshot(run, before, result, folder)
+    replaced = sum(delivery.replaced for i, delivery in enumerate(deliveries) if i not in held)
+    snapshot, added = _snapshot(run, before, result, folder, replaced)
     return EngineResult(deliveries, delivered, refused, held, snapshot, added)
 
 
@@ -189,13 +204,20 @@ def _keep_raw(run: IngestionRun, new: Sequence[Arrival], deliveries: Sequence[St
 
 
 def _snapshot(
-    run: IngestionRun, before: Snapshot | None, result: SparkResult, folder: Path
+    run: IngestionRun, before: Snapshot | None, result: SparkResult, folder: Path, replaced: int
 ) -> tuple[Snapshot | None, list[tuple[Part, Path]]]:
-    """Return the snapshot of the known rows and those that the job wrote, and its new parts. Raises IntegrityError."""
+    """Return the snapshot of the known rows and those that the job wrote, and its new parts.
+
+    `replaced`: how many known rows may be gone. Raises IntegrityError.
+    """
     told: Mapping[str, Mapping[str, Any]] = result.facts["partitions"]
     if not told:
+        if replaced or result.of_role(job.MADE_PART):
+            raise _untrue(run, "it tells of no partition, but of parts or replaced rows")
         return before, []
-    had = growth.by_partition(before.parts if before else ())
+    gone = 0
+    parts_before = growth.by_partition(before.parts if before else ())
+    had = dict(parts_before)
     contents = {content.partition: content for content in (before.partitions if before else ())}
     made = {each.sha256: each.key for each in result.of_role(job.MADE_PART)}
     new = growth.by_partition(
@@ -222,41 +244,85 @@ def _snapshot(
         if had[name]:
             brought = [(part, part.key) for part in stay]
             brought += [(part, made[part.sha256]) for part in new.get(name, ())]
-            found = _content(run, name, brought, folder)
+            was = parts_before.get(name, ()) if facts["whole"] else ()
+            found, lacks = _content(run, name, brought, was, folder)
+            gone += lacks
             if (found.rows, found.sha256) != (rows, sha256):
                 raise _untrue(run, f"the parts of partition {name} do not have the rows that it tells")
             contents[name] = found
         elif rows:
             raise _untrue(run, f"partition {name} has no parts")
+        else:
+            gone += known.rows
+    if gone != replaced:
+        raise _untrue(run, f"{gone} known rows are gone from its parts, but {replaced} were replaced")
     snapshot = growth.snapshot_of(run.pipeline, before, had, contents, run.now, run.retain_until("snapshots"))
     added = [(part, kept / f"{part.sha256}.parquet") for some in new.values() for part in some]
     return snapshot, added
 
 
-def _content(run: IngestionRun, name: str, parts: Sequence[tuple[Part, str]], folder: Path) -> PartitionContent:
+def _content(
+    run: IngestionRun, name: str, parts: Sequence[tuple[Part, str]], was: Sequence[Part], folder: Path
+) -> tuple[PartitionContent, int]:
     """Bring the parts of one partition, each with its key, and hash their rows. Those that are new stay in `added`.
 
-    Raises IntegrityError.
+    Return also how many rows of its parts before (`was`) are not among them. Raises IntegrityError for parts with other
+    columns or another number of rows, rows of another partition, and a key that is there twice.
     """
-    place = folder / "checked"
+    import pyarrow.parquet as pq
+
+    place, older, pipeline = folder / "checked", folder / "older", run.pipeline
     place.mkdir()
+    older.mkdir()
+    columns, key = snapshots.snapshot_columns(pipeline), pipeline.row_key
 
     def bring(found: tuple[Part, str]) -> Path:
-        part, key = found
-        file = (place if key == part.key else folder / "added") / f"{part.sha256}.parquet"
-        landing.fetch(run.site, run.lake, key, file, part.sha256)
+        part, at = found
+        file = (place if at == part.key else folder / "added") / f"{part.sha256}.parquet"
+        landing.fetch(run.site, run.lake, at, file, part.sha256)
         if file.stat().st_size != part.bytes:
             raise _untrue(run, f"a part of partition {name} has another size")
+        if pq.read_metadata(file).num_rows != part.rows:
+            raise _untrue(run, f"a part of partition {name} has another number of rows")
+        if at != part.key and not pq.read_schema(file).equals(snapshots.arrow_schema(columns)):
+            raise _untrue(run, f"a part of partition {name} has other columns")
+        return file
+
+    def bring_older(part: Part) -> Path:
+        file = older / f"{part.sha256}.parquet"
+        landing.fetch(run.site, run.lake, part.key, file, part.sha256)
         return file
 
     try:
-        files = list(bounded_map(parts, bring, WORKERS))
-        resources, columns = ingest_run.resources(run.config, folder), snapshots.snapshot_columns(run.pipeline)
-        with opened(resources, [place, folder / "added"]) as connection:
-            found = by_duckdb(connection, parquet(files), columns, run.pipeline.row_key)
-        return found.content(name)
+        now = parquet(list(bounded_map(parts, bring, WORKERS)))
+        before = list(bounded_map(was, bring_older, WORKERS))
+        with opened(ingest_run.resources(run.config, folder), [place, older, folder / "added"]) as connection:
+            elsewhere = f"SELECT count(*) FROM {now} WHERE {period_of(pipeline)} IS DISTINCT FROM {literal(name)}"  # noqa: S608 - our own names
+            if connection.execute(elsewhere).fetchall() != [(0,)]:
+                raise _untrue(run, f"the parts of partition {name} have rows of others")
+            found = _hashed(connection, now, columns, key)
+            if found is None:
+                raise _untrue(run, f"the parts of partition {name} have a key twice")
+            lacks = 0
+            if before:
+                names = ", ".join(map(quote, columns))
+                less = f"SELECT {names} FROM {parquet(before)} EXCEPT SELECT {names} FROM {now}"  # noqa: S608
+                ((lacks,),) = connection.execute(f"SELECT count(*) FROM ({less})").fetchall()  # noqa: S608
+        return found.content(name), int(lacks)
     finally:
         shutil.rmtree(place)
+        shutil.rmtree(older)
+
+
+def _hashed(
+    connection: EngineConnection, relation: str, columns: Mapping[str, Any], key: Sequence[str]
+) -> OrderedRows | None:
+    """Return the hash of rows, sorted if they do not come so; None if two of them have one key."""
+    for sort in (0, len(key)):
+        found = OrderedRows()
+        if found.reads(connection, relation, columns, key, sort=sort):
+            return found
+    return None
 
 
 def _untrue(run: IngestionRun, why: str) -> IntegrityError:
