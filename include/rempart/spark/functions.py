@@ -38,7 +38,6 @@ _SAME = (
         "Rank",
         "Sqrt",
         "StddevPop",
-        "TimestampTrunc",
         "WindowSpec",
     ),
 )
@@ -106,6 +105,14 @@ def _extract(node: exp.Extract) -> exp.Expr:
     if part not in _FIELDS:
         raise _unknown(f"EXTRACT({part})")
     return call(_FIELDS[part], when)
+
+
+@rewrite("TimestampTrunc")
+def _truncated(node: exp.TimestampTrunc) -> exp.Expr:
+    """Write `date_trunc` to the second; to a month or a week of dates it gives other types there."""
+    if node.args.get("zone") or node.unit.name.upper() != "SECOND":
+        raise _unknown("date_trunc to other parts")
+    return node
 
 
 @rewrite("MakeInterval")
