@@ -28,7 +28,7 @@ _FIELDS = {
 }
 """Spark's function of each part of a time that EXTRACT names."""
 _SAME = (
-    *("Abs", "Avg", "DPipe", "Filter", "Greatest", "IgnoreNulls", "Kwarg", "LastValue", "Lead", "Least", "Ln", "Log"),
+    *("Abs", "Avg", "DPipe", "Filter", "Greatest", "IgnoreNulls", "Kwarg", "LastValue", "Lead", "Least", "Ln"),
     *(
         "LogicalOr",
         "Mod",
@@ -43,6 +43,8 @@ _SAME = (
 )
 """Kinds of nodes that mean the same in both; names of arguments are only known where their function is."""
 _UNITS = ("days", "hours", "mins", "secs")
+_TURN = 25
+"""Hours after which clocks that were turned back have been, and are not turned again."""
 
 
 def call(name: str, *arguments: Any) -> exp.Expr:
@@ -69,7 +71,28 @@ def _at_time_zone(node: exp.AtTimeZone) -> exp.Expr:
     if not is_local(when):
         return exp.cast(when if is_utc else call("from_utc_timestamp", when, zone), exp.DType.TIMESTAMPNTZ)
     instant = exp.cast(when, exp.DType.TIMESTAMPTZ)
-    return instant if is_utc else call("to_utc_timestamp", instant, zone)
+    return instant if is_utc else _of_clock(instant, zone)
+
+
+def _of_clock(shown: exp.Expr, zone: exp.Expr) -> exp.Expr:
+    """Write the instant at which clocks of a zone show a time: of two, when clocks are turned back, the later one.
+
+    Spark gives the earlier one. The later one has the offset from UTC that is valid a little more than a day after it.
+    """
+
+    def moved(made: exp.Expr, turned: int) -> exp.Expr:
+        return exp.Paren(this=(exp.Add if turned > 0 else exp.Sub)(this=made, expression=_span(0, _TURN, 0, 0)))
+
+    early = call("to_utc_timestamp", shown.copy(), zone.copy())
+    after = moved(call("from_utc_timestamp", moved(early.copy(), 1), zone.copy()), -1)
+    # in microseconds: `shown` less the offset then, which is `after` less `early`
+    ticks = exp.Sub(
+        this=exp.Add(this=call("unix_micros", shown.copy()), expression=call("unix_micros", early.copy())),
+        expression=call("unix_micros", after),
+    )
+    late = call("timestamp_micros", ticks)
+    is_late = exp.EQ(this=call("from_utc_timestamp", late.copy(), zone.copy()), expression=shown.copy())
+    return exp.Case(ifs=[exp.If(this=is_late, true=late)], default=early)
 
 
 @rewrite("Extract")
@@ -82,6 +105,14 @@ def _extract(node: exp.Extract) -> exp.Expr:
     if part not in _FIELDS:
         raise _unknown(f"EXTRACT({part})")
     return call(_FIELDS[part], when)
+
+
+@rewrite("TimestampTrunc")
+def _truncated(node: exp.TimestampTrunc) -> exp.Expr:
+    """Write `date_trunc` to the second; to a month or a week of dates it gives other types there."""
+    if node.args.get("zone") or node.unit.name.upper() != "SECOND":
+        raise _unknown("date_trunc to other parts")
+    return node
 
 
 @rewrite("MakeInterval")
@@ -155,6 +186,14 @@ def _whole(node: Any) -> exp.Expr:
     made = exp.cast(call("floor" if isinstance(node, exp.Floor) else "ceil", value.copy()), "double")
     small = exp.LT(this=call("abs", value.copy()), expression=exp.cast(exp.Literal.number(_LARGEST_PART), "double"))
     return exp.Case(ifs=[exp.If(this=small, true=made)], default=exp.cast(value.copy(), "double"))
+
+
+@rewrite("Log")
+def _log10(node: exp.Log) -> exp.Expr:
+    """Write `log10`: Spark's `log` of base 10 is a quotient, which for 1000 is less than 3."""
+    if node.expression is None or node.this.name != "10":
+        raise _unknown("a logarithm of this base")
+    return call("log10", node.expression)
 
 
 @rewrite("Div")

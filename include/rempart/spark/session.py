@@ -63,6 +63,7 @@ def fixed(work: Path) -> dict[str, str]:
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.ansi.enabled": "true",
         "spark.sql.caseSensitive": "true",
+        "spark.sql.variable.substitute": "false",  # `${env:NAME}` in a text stays as it is
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.execution.arrow.maxRecordsPerBatch": str(ROWS_PER_BATCH),
         "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",

@@ -65,7 +65,8 @@ def main(arguments: Sequence[str]) -> None:
     os.environ |= settings(database, asked.artifacts, asked.allowed_hosts)
     import uvicorn
 
-    uvicorn.run(APP, factory=True, host=asked.host, port=asked.port, log_config=log_configuration())
+    # one worker, also where WEB_CONCURRENCY asks for more
+    uvicorn.run(APP, factory=True, host=asked.host, port=asked.port, workers=1, log_config=log_configuration())
 
 
 if __name__ == "__main__":

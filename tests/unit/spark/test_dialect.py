@@ -6,6 +6,7 @@ import pytest
 
 from rempart.errors import SparkError
 from rempart.ingestion.engine import keys, parts
+from rempart.spark import functions  # noqa: F401 - a connection has its rewrites, too
 from rempart.spark.dialect import statement
 
 
@@ -33,10 +34,8 @@ def test_a_difference_is_written_as_spark_has_it(ours: str, theirs: str) -> None
 
 
 def test_a_row_number_keeps_the_delivery_above_the_line() -> None:
-    assert (
-        spark(f"SELECT {keys.row_number(3)} AS n") == ("SELECT (SHIFTLEFT(CAST(3 AS BIGINT), 40) | `_line`) AS `n`")
-        or spark(f"SELECT {keys.row_number(3)} AS n") == "SELECT ((SHIFTLEFT(CAST(3 AS BIGINT), 40)) | `_line`) AS `n`"
-    )
+    found = spark(f"SELECT {keys.row_number(3)} AS n").replace("((SHIFTLEFT", "(SHIFTLEFT").replace("))) |", ")) |")
+    assert found == "SELECT (SHIFTLEFT(CAST(3 AS BIGINT), CAST(40 AS INT)) | `_line`) AS `n`"
 
 
 def test_exists_is_counted() -> None:

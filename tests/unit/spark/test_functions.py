@@ -21,13 +21,7 @@ def written(expression: str) -> str:
         ("a AT TIME ZONE 'UTC'", "CAST(`a` AS TIMESTAMP_NTZ)"),
         ("d::timestamp AT TIME ZONE 'UTC'", "CAST(CAST(`d` AS TIMESTAMP_NTZ) AS TIMESTAMP)"),
         ("a AT TIME ZONE 'Europe/Paris'", "CAST(FROM_UTC_TIMESTAMP(`a`, 'Europe/Paris') AS TIMESTAMP_NTZ)"),
-        (
-            "(d::timestamp + '05:30:00'::interval) AT TIME ZONE 'Europe/Paris'",
-            (
-                "TO_UTC_TIMESTAMP(CAST((CAST(`d` AS TIMESTAMP_NTZ) + MAKE_DT_INTERVAL(CAST(0 AS INT), CAST(5 AS INT), "
-                "CAST(30 AS INT), CAST(0 AS DECIMAL(18, 6)))) AS TIMESTAMP), 'Europe/Paris')"
-            ),
-        ),
+        ("log10(x)", "LOG10(`x`)"),
         ("EXTRACT(EPOCH FROM a)", "UNIX_SECONDS(`a`)"),
         ("EXTRACT(MICROSECONDS FROM a)", "PMOD(UNIX_MICROS(`a`), 60000000)"),
         ("EXTRACT(ISODOW FROM d)", "(WEEKDAY(`d`) + 1)"),
@@ -43,7 +37,9 @@ def test_an_expression_has_its_meaning(text: str, spark: str) -> None:
     assert written(text) == spark
 
 
-@pytest.mark.parametrize("text", ["EXTRACT(CENTURY FROM a)", "a COLLATE de", "interval '1 month'", "age(a)", "hash(a)"])
+@pytest.mark.parametrize(
+    "text", ["EXTRACT(CENTURY FROM a)", "a COLLATE de", "interval '1 month'", "log(2, a)", "age(a)", "hash(a)"]
+)
 def test_what_has_no_translation_is_refused(text: str) -> None:
     with pytest.raises(SparkError, match="no translation"):
         written(text)
@@ -52,6 +48,12 @@ def test_what_has_no_translation_is_refused(text: str) -> None:
 def test_a_whole_number_of_a_float_stays_a_float() -> None:
     assert written("floor(x)").startswith("CASE WHEN ABS(`x`) <")
     assert "AS DOUBLE) ELSE CAST(`x` AS DOUBLE) END" in written("floor(x)")
+
+
+def test_of_two_instants_at_which_clocks_show_a_time_the_later_one_is_meant() -> None:
+    late, early = written("d::timestamp AT TIME ZONE 'Europe/Paris'").split(" ELSE ")
+    assert early == "TO_UTC_TIMESTAMP(CAST(CAST(`d` AS TIMESTAMP_NTZ) AS TIMESTAMP), 'Europe/Paris') END"
+    assert late.startswith("CASE WHEN FROM_UTC_TIMESTAMP(TIMESTAMP_MICROS(UNIX_MICROS(")
 
 
 def test_the_first_row_of_each_key_is_found_by_its_number() -> None:

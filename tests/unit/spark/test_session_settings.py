@@ -20,6 +20,7 @@ def test_every_connection_proves_the_secret_and_is_encrypted(tmp_path: Path) -> 
     )
     assert settings["spark.driver.bindAddress"] == settings["spark.driver.host"] == "127.0.0.1"
     assert settings["spark.ui.enabled"] == settings["spark.eventLog.enabled"] == "false"
+    assert settings["spark.sql.variable.substitute"] == "false"  # no variable of the process stands in a text
     assert not [name for name in settings if name.startswith(("spark.jars.packages", "spark.jars.repositories"))]
 
 

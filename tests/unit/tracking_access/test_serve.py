@@ -57,3 +57,13 @@ def test_without_a_database_it_says_so_and_does_not_start(
     with pytest.raises(SystemExit):
         serve.main(["--port", "7", "--artifacts", "s3://artifacts/mlflow"])
     assert "MLFLOW_BACKEND_STORE_URI is not set" in capsys.readouterr().err
+
+
+def test_one_process_answers_whatever_the_environment_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import uvicorn
+
+    asked = dict[str, object]()
+    monkeypatch.setattr(uvicorn, "run", lambda app, **options: asked.update(options, app=app))
+    monkeypatch.setattr(os, "environ", os.environ | {"MLFLOW_BACKEND_STORE_URI": DATABASE, "WEB_CONCURRENCY": "4"})
+    serve.main(["--port", "7", "--artifacts", "s3://artifacts/mlflow"])
+    assert (asked["app"], asked["workers"], asked["host"]) == (serve.APP, 1, "127.0.0.1")
