@@ -43,7 +43,7 @@ _SAME = (
 )
 """Kinds of nodes that mean the same in both; names of arguments are only known where their function is."""
 _UNITS = ("days", "hours", "mins", "secs")
-_TURN = 25
+_A_DAY_AND_AN_HOUR = 25
 """Hours after which clocks that were turned back have been, and are not turned again."""
 
 
@@ -81,7 +81,9 @@ def _of_clock(shown: exp.Expr, zone: exp.Expr) -> exp.Expr:
     """
 
     def moved(made: exp.Expr, turned: int) -> exp.Expr:
-        return exp.Paren(this=(exp.Add if turned > 0 else exp.Sub)(this=made, expression=_span(0, _TURN, 0, 0)))
+        return exp.Paren(
+            this=(exp.Add if turned > 0 else exp.Sub)(this=made, expression=_span(0, _A_DAY_AND_AN_HOUR, 0, 0))
+        )
 
     early = call("to_utc_timestamp", shown.copy(), zone.copy())
     after = moved(call("from_utc_timestamp", moved(early.copy(), 1), zone.copy()), -1)
@@ -110,7 +112,7 @@ def _extract(node: exp.Extract) -> exp.Expr:
 @rewrite("TimestampTrunc")
 def _truncated(node: exp.TimestampTrunc) -> exp.Expr:
     """Write `date_trunc` to the second; to a month or a week of dates it gives other types there."""
-    if node.args.get("zone") or node.unit.name.upper() != "SECOND":
+    if node.args.get("zone") or str(node.unit).upper() != "SECOND":
         raise _unknown("date_trunc to other parts")
     return node
 

@@ -153,6 +153,9 @@ def changed(result: SparkResult, **more: Any) -> SparkResult:
     return SparkResult.model_validate(result.model_dump() | more)
 
 
+Lie = Callable[[Work, SparkResult], SparkResult]
+
+
 def fewer_rows(work: Work, result: SparkResult) -> SparkResult:
     """A part lacks a row, and the job tells the hash of all rows."""
     part, *others = result.made
@@ -233,9 +236,7 @@ def another_past(work: Work, result: SparkResult) -> SparkResult:
 
 
 @pytest.mark.parametrize("lie", [fewer_rows, other_bytes, lost_refusals, more_accepted, another_past])
-def test_a_job_is_not_believed(
-    platform: Platform, deliver: Callable[..., None], work: Work, lie: Callable[[Work, SparkResult], SparkResult]
-) -> None:
+def test_a_job_is_not_believed(platform: Platform, deliver: Callable[..., None], work: Work, lie: Lie) -> None:
     deliver("1.csv", A, B, BAD)
     with pytest.raises(IntegrityError):
         ingest(platform, on_spark(), run_job=lambda order: lie(work, work(order)))
@@ -259,7 +260,7 @@ def test_rows_that_a_job_hashed_and_counted_right_are_still_compared_with_those_
     platform: Platform,
     deliver: Callable[..., None],
     work: Work,
-    lie: Callable[[Work, SparkResult], SparkResult],
+    lie: Lie,
     why: str,
 ) -> None:
     deliver("1.csv", A)

