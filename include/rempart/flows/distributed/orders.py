@@ -176,7 +176,7 @@ def _rows(file: Path) -> int | None:
 
 
 def clear(site: Site, bucket: str, pipeline: str, do: Work | None = None, *, but: SparkOrder | None = None) -> int:
-    """Delete every version of what jobs of a pipeline (of one kind) stored, but that of one order; how many versions.
+    """Delete every version of what jobs of a pipeline (of a kind) stored, except that of one order; how many versions.
 
     Results go first: none must stay whose objects are gone. Call it after what a job made is committed, and when rows
     of the pipeline are erased.
