@@ -112,7 +112,7 @@ def _extract(node: exp.Extract) -> exp.Expr:
 @rewrite("TimestampTrunc")
 def _truncated(node: exp.TimestampTrunc) -> exp.Expr:
     """Write `date_trunc` to the second; to a month or a week of dates it gives other types there."""
-    if node.args.get("zone") or str(node.unit).upper() != "SECOND":
+    if node.args.get("zone") or str(node.args["unit"].name).upper() != "SECOND":
         raise _unknown("date_trunc to other parts")
     return node
 
