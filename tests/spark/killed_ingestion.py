@@ -29,8 +29,7 @@ from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.pipeline_sections import SparkResources
 from rempart.settings.pipelines import named
 from rempart.spark import session
-from rempart.spark.order import SparkOrder as SparkOrder
-from rempart.spark.order import SparkResult as SparkResult
+from rempart.spark.order import SparkOrder, SparkResult
 from tests.spark.shared_site import Manager, SharedSite
 from tests.unit.ingestion.conftest import NOW, no_connection
 

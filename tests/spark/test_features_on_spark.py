@@ -28,10 +28,12 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 MOMENT = pa.timestamp("us", "UTC")
 PIPELINES = [
     orders(windows=["30m", "6h", "2d"]),
-    orders(at="day", history=True, days=[1, 3]),
-    orders(decimals=True, history=True, windows=["1h", "2d"]),
+    orders(at="day", history=True, decimals=True, days=[1, 3]),
 ]
-"""Instants and days, windows of both kinds, with and without versions of rows, numbers and declared decimals."""
+"""Instants and days, windows of both kinds, with and without versions of rows, numbers and declared decimals.
+
+A pipeline's statements are planned and run in half a minute, however few rows there are, so there are few pipelines.
+"""
 
 
 def many_orders(pipeline: ModelPipeline, seed: int) -> list[Row]:
@@ -45,7 +47,7 @@ def many_orders(pipeline: ModelPipeline, seed: int) -> list[Row]:
     return made
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES, ids=["windows", "days of versions", "decimals of versions"])
+@pytest.mark.parametrize("pipeline", PIPELINES, ids=["windows", "days of versions in decimals"])
 def test_each_aggregate_is_that_of_duckdb(spark: SparkSession, pipeline: ModelPipeline) -> None:
     decimals = DECIMALS if any(column.type == "decimal" for column in pipeline.columns.values()) else ()
     rows = arrow(many_orders(pipeline, 3), decimals)

@@ -84,7 +84,7 @@ def test_the_numbers_of_stages_are_told_and_add_up(spark: SparkSession) -> None:
 
 def test_a_killed_executor_changes_no_result_and_a_finished_job_is_adopted(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.spark.killed_executor", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     told = lines[-1]

@@ -28,9 +28,7 @@ from rempart.ingestion.refused import schema, table_of
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.sites.port import Site
 from rempart.spark.definitions import defined
-from rempart.spark.order import MadeObject
-from rempart.spark.order import SparkOrder as SparkOrder
-from rempart.spark.order import SparkResult as SparkResult
+from rempart.spark.order import MadeObject, SparkOrder, SparkResult
 from tests.unit.ingestion.conftest import NOW, READINGS
 from tests.unit.ingestion.deliveries import BAD, A, B, C, lake
 

@@ -41,8 +41,7 @@ from rempart.sites.s3.site import file_sha256
 from rempart.spark import credentials
 from rempart.spark.connection import SparkConnection
 from rempart.spark.definitions import defined
-from rempart.spark.order import InputObject, Made, MadeObject
-from rempart.spark.order import SparkOrder as SparkOrder
+from rempart.spark.order import InputObject, Made, MadeObject, SparkOrder
 from rempart.spark.sites import OpenSite, parquet_rows
 
 if TYPE_CHECKING:

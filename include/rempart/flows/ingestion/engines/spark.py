@@ -35,9 +35,7 @@ from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import LINE, RAW, RefusedRow
 from rempart.ingestion.refused import REASONS
 from rempart.ingestion.snapshots import Part, PartitionContent, Snapshot
-from rempart.spark.order import InputObject, MadeObject
-from rempart.spark.order import SparkOrder as SparkOrder
-from rempart.spark.order import SparkResult as SparkResult
+from rempart.spark.order import InputObject, MadeObject, SparkOrder, SparkResult
 
 _AGAIN = "Run the ingestion again. If this repeats, set `engine: duckdb` in the pipeline file and report it as a bug."
 _ROWS = 5_000
