@@ -88,7 +88,7 @@ print(json.dumps({
 
 APPROVED = "approval: {by: operator, within: 36h, notify: [chat]}"
 LEARNS = "retrain: {on_drift: true, on_features: false, cool_down: 7d, at_most: {trainings: 4, days: 30}}\n"
-SEARCH = "search: {params: {min_data_in_leaf: {low: 5, high: 100, log: true}}, trials: 10, at_once: 4}"
+SEARCH = "search: {params: {cat_smooth: {low: 5, high: 100, log: true}}, trials: 10, at_once: 4}"
 CHURN = """
 from datetime import timedelta
 from airflow.sdk import DAG, task

@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from rempart.errors import SparkError
+from rempart.settings import plain_yaml
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import parsed
 
@@ -27,7 +28,7 @@ def definition(pipeline: Pipeline) -> str:
 def defined(definitions: Mapping[str, str], name: str) -> Pipeline:
     """Return a pipeline of an order; its views of other pipelines have their source. Raises SparkError."""
     try:
-        pipeline = parsed(yaml.safe_load(definitions[name]))
+        pipeline = parsed(plain_yaml.load(definitions[name]))
     except KeyError:
         raise SparkError(f"read the order: it does not define pipeline '{name}'", _HINT) from None
     except (ValidationError, ValueError, yaml.YAMLError):  # it quotes the file

@@ -258,7 +258,7 @@ def _apply(
         tables = erase_predictions.repoint(home, bucket, pipeline.name, scan.held)
     landed = erase_landing.search(stores, pipeline, who.has, folder)
     erase_landing.store(stores, landed)
-    erase_landing.clear_jobs(stores, pipeline, landed.silent)
+    unanswered = erase_landing.clear_jobs(stores, pipeline)
     found = places(scan) | landed.places() | _feature_rows(features, pipeline, who.has, labelled)
     theirs, shut = erase_predictions.in_user_tables(stores, pipeline, who.has, dry_run=False)
     found |= theirs
@@ -285,7 +285,7 @@ def _apply(
         deleted.rows + waiting.rows,
         len(told),
         locked,
-        {**silent, **stores.shut, **scan.silent, **landed.silent, **failed},
+        {**silent, **stores.shut, **unanswered, **scan.silent, **landed.silent, **failed},
         {**scan.unread, **landed.unread},
         left,
         {**scan.faults, **landed.faults, **shut},

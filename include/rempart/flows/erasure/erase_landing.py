@@ -7,8 +7,6 @@ was taken in.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,14 +91,22 @@ def store(stores: ErasureStores, scan: LandingScan) -> None:
             site.write_file(bucket, version.info.key, version.file, metadata=kept, content_type=head.content_type)
 
 
-def clear_jobs(stores: ErasureStores, pipeline: Pipeline, silent: Collection[str]) -> None:
-    """Delete what Spark jobs of the pipeline left at each site but the `silent` ones: it may hold the rows, and a job
-    makes it again. Raises SiteError.
+def clear_jobs(stores: ErasureStores, pipeline: Pipeline) -> dict[str, str]:
+    """Delete what Spark jobs of the pipeline left at each site: it may hold the rows, and a job makes it again.
+
+    Return the other sites that did not answer, and why: the erasure is to be repeated. Raises SiteError of the home.
     """
+    silent = dict[str, str]()
     for name, site in stores.sites.items():
-        if name not in silent:
-            with suppress(ObjectMissing):  # it has no such bucket
-                orders.clear(site, stores.lake, pipeline.name)
+        try:
+            orders.clear(site, stores.lake, pipeline.name)
+        except ObjectMissing:  # it has no such bucket
+            continue
+        except SiteError as error:
+            if name == stores.home:
+                raise
+            silent[name] = error.what
+    return silent
 
 
 def _stands(site: Site, bucket: str, version: HeldVersion) -> bool:
