@@ -25,8 +25,8 @@ from unittest.mock import patch
 from rempart.errors import RempartError
 
 ROOT = Path(__file__).resolve().parents[3]
-OFFSET = 7250
-"""Between the ports that servers of tests draw in steps of 200, and below those of outgoing connections."""
+OFFSET = 7215
+"""Below the ports of outgoing connections. The shipped ports moved by it are none that an offset in whole hundreds has."""
 HOME = "/home/you/rempart"
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "no_proxy", "NO_PROXY")
 
