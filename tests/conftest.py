@@ -35,6 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 WORKER = int((os.environ.get("PYTEST_XDIST_WORKER") or "gw0").removeprefix("gw"))
 _VAR = Path(os.environ.get("REMPART_TEST_VAR") or ROOT / "var" / "test")
 VAR = _VAR.with_name(f"{_VAR.name}-beside-{WORKER}") if WORKER else _VAR
+collect_ignore = ["spark"]
+"""Tests that run in the environment of Spark: `make test-spark`."""
 OFFSET = str(int(os.environ.get("REMPART_TEST_PORT_OFFSET") or 2000) + 500 * WORKER)
 
 # Before any test imports what reads them. A connection of the caller's shell would lead tests to a real platform.

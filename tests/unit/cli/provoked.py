@@ -26,7 +26,7 @@ from rempart.errors import RempartError
 
 ROOT = Path(__file__).resolve().parents[3]
 OFFSET = 7215
-"""Below the ports of outgoing connections. The shipped ports moved by it are none that an offset in whole hundreds has."""
+"""Below the ports of outgoing connections. No offset in whole hundreds gives another stack one of these ports."""
 HOME = "/home/you/rempart"
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "no_proxy", "NO_PROXY")
 
