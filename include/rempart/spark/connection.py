@@ -78,19 +78,16 @@ class SparkConnection:
         return frame.persist(StorageLevel.MEMORY_AND_DISK)
 
     def _leaf(self, frame: DataFrame) -> DataFrame:
-        """Return a frame of the same rows that is planned as a source. A lost block is computed again.
+        """Return a kept frame as one that is planned as a source. A lost block is computed again.
 
-        Otherwise each query over it would be planned with all that it is made of, as often as it reads it.
+        Otherwise each query over it would be planned with all that it is made of, as often as it reads it. A query
+        reads only the columns that it needs.
         """
         from pyspark.sql.classic.dataframe import DataFrame as ClassicFrame
 
-        rows: Any = frame
-        made = self.session._jsparkSession.internalCreateDataFrame(
-            rows._jdf.queryExecution().toRdd(),
-            rows._jdf.schema(),
-            False,
-        )
-        return ClassicFrame(made, self.session)
+        kept, java, jvm = _java(frame._jdf), _java(self.session._jsparkSession), _java(self.session._jvm)
+        relation = java.sharedState().cacheManager().lookupCachedData(kept).get().cachedRepresentation()
+        return ClassicFrame(jvm.org.apache.spark.sql.classic.Dataset.ofRows(java, relation), self.session)
 
     def close(self) -> None:
         """Drop the tables and views."""
@@ -125,6 +122,11 @@ class SparkRows:
                 for batch in reader:
                     for start in range(0, batch.num_rows, rows):
                         yield batch.slice(start, rows)
+
+
+def _java(held: Any) -> Any:
+    """Return an object of Java, of whose methods Python's types know nothing."""
+    return held
 
 
 def _packed(batches: Iterator[Any]) -> Iterator[Any]:

@@ -101,6 +101,9 @@ def configuration(
         "spark.driver.maxResultSize": f"{max(1, resources.driver_memory // 2)}m",
         "spark.executor.memory": f"{memory}m",
         "spark.executor.cores": str(cores),
+        # a collector with threads of its own takes them from the work where a process has one core
+        "spark.driver.defaultJavaOptions": "-XX:+UseSerialGC",
+        "spark.executor.defaultJavaOptions": "-XX:+UseSerialGC" if cores == 1 else "-XX:+UseG1GC",
         "spark.sql.shuffle.partitions": str(max(8, 4 * executors * cores)),
         "spark.pyspark.python": sys.executable,
         "spark.pyspark.driver.python": sys.executable,
