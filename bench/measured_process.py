@@ -29,7 +29,8 @@ def measured(
     """Run a process to its end.
 
     Return its cost with its children, and its standard output. Fails if the process fails. `proportional`: count
-    memory that processes share once (the largest sum of their PSS, sampled ten times a second).
+    memory that processes share once: the largest sum of their PSS, read ten times a second, or less often where that
+    would take more than a twentieth of the time.
     """
     memory, pause = (_proportional, 0.1) if proportional else (_most_resident, 0.02)
     os.sync()  # earlier writes are not this process's work
@@ -39,8 +40,11 @@ def measured(
     over, peak = threading.Event(), [0]
 
     def watch() -> None:
-        while not over.wait(pause):
+        reading = 0.0
+        while not over.wait(max(pause, 20 * reading)):
+            before = time.thread_time()
             peak[0] = max(peak[0], sum(memory(pid) for pid in _tree(process.pid)))
+            reading = time.thread_time() - before
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

@@ -7,7 +7,7 @@ the training set of include/pipelines/hotel_bookings.yaml as Parquet in order of
 memory of rempart.yaml; Spark has executors as processes of this machine, as `engine: spark` starts them. Parts are in a
 folder: fetching and checking them is the same work for both. Seconds are of the clock and of the processors; a start of
 Spark (JVM, session, executors) is told apart. Memory is the peak of the PSS of all processes: driver, executors, and
-their Python workers. The bench compares both results. Run it by the interpreter of `.venv-spark`.
+their Python workers. The bench compares both results. It needs `make setup-spark`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measured_process import Run, measured
 from bench.report import Row, write
-from bench.training_sets import BATCH, MEMORY, THREADS, multiplied
+from rempart.spark import environment
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +38,7 @@ def on_duckdb(parts: Path, folder: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from bench.training_sets import BATCH, MEMORY, THREADS
     from rempart.features import training_set
     from rempart.features.parquet_store import joining, loading, scratch, training_sets
     from rempart.settings.pipelines import named, with_model
@@ -133,6 +134,8 @@ def check_same(folder: Path) -> None:
     """Compare both training sets row by row: floats within 1e-9 of their size, all else exactly. Fails otherwise."""
     import duckdb
 
+    from bench.training_sets import MEMORY
+
     ours, other = (f"read_parquet('{folder}/{of}')" for of in ("spark/*.parquet", "duckdb.parquet"))
     with duckdb.connect(config={"memory_limit": f"{MEMORY}MiB", "temp_directory": str(folder)}) as connection:
         kinds = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {other}").fetchall()}
@@ -149,9 +152,12 @@ def check_same(folder: Path) -> None:
 
 
 def main(given: Sequence[str]) -> None:
+    from bench.training_sets import multiplied
+
     numbers = [*map(int, given)]
     rows, rounds, executors, memory = numbers + [1_000_000, 1, EXECUTORS, EXECUTOR_MEMORY][len(numbers) :]
     cases: dict[str, list[Run]] = {"spark": [], "duckdb": []}
+    interpreters = {"spark": str(environment.python()), "duckdb": sys.executable}
     steps: list[Any] = []
     with tempfile.TemporaryDirectory() as name:
         parts, log = Path(name) / "parts", Path(name) / "log"
@@ -162,7 +168,7 @@ def main(given: Sequence[str]) -> None:
             folder.mkdir()
             for case, runs in cases.items():
                 command = [
-                    sys.executable,
+                    interpreters[case],
                     "-m",
                     "bench.spark",
                     case,
