@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -135,12 +136,18 @@ def control(proof: Proof, caught: sink.Sink, when: str) -> None:
         proof.check(f"control {when}: {what} is counted, with its process", bool(right), told)
 
 
-def rempart(proof: Proof, what: str, *arguments: str, good: tuple[int, ...] = (0,)) -> None:
-    """Run a command of ours, which must succeed; its output goes to the user."""
+def rempart(
+    proof: Proof,
+    what: str,
+    *arguments: str,
+    good: tuple[int, ...] = (0,),
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Run a command of ours, which must succeed; its output goes to the user. `environment`: more variables."""
     command = f"rempart {' '.join(arguments)}"
     proof.tell(command)
-    began = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "rempart.cli", *arguments], check=False)
+    began, variables = time.monotonic(), os.environ | dict(environment or {})
+    done = subprocess.run([sys.executable, "-m", "rempart.cli", *arguments], env=variables, check=False)
     ended = f"{command}: exit code {done.returncode}, {time.monotonic() - began:.0f} s"
     proof.check(what, done.returncode in good, ended)
 
