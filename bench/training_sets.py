@@ -141,7 +141,7 @@ def ours(parts: Path, folder: Path, facts: Path) -> None:
     content = SnapshotRows(pa.RecordBatchReader.from_batches(files[0].schema_arrow, batches), "bench")
     pipeline = with_model(named("hotel_bookings"))
     began = _spent()
-    with training_sets.opened(databases, pipeline, content, JoinLimits(MEMORY, THREADS)) as (_, reader):
+    with training_sets.opened(databases, pipeline, content, JoinLimits(MEMORY, THREADS)) as (_, reader, _spilled):
         loaded = _spent()
         with pq.ParquetWriter(folder / "ours.parquet", reader.schema, compression="zstd") as writer:
             for batch in reader:

@@ -211,7 +211,7 @@ def test_a_folder_of_a_training_set_is_gone_at_its_end(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     pipeline, rows = stays("scratched"), arrow(random_rows(2, 40))
     materialize_rows(feature_databases, pipeline, rows.to_reader(), "s1", NOW)
-    with training_sets.opened(feature_databases, pipeline, SnapshotRows(rows.to_reader(), "s1")) as (loaded, reader):
+    with training_sets.opened(feature_databases, pipeline, SnapshotRows(rows.to_reader(), "s1")) as (loaded, reader, _):
         assert loaded.examples == 40
         (folder,) = tmp_path.iterdir()
         assert (folder.stat().st_mode & 0o777) == 0o700

@@ -41,13 +41,14 @@ def plain_columns(pipeline: ModelPipeline) -> list[str]:
 class TrainingSet(NamedTuple):
     """A training set, the id of the snapshot of its rows, and of its labels if another pipeline delivers them.
 
-    `used`: id of the snapshot of each pipeline whose views are used.
+    `used`: id of the snapshot of each pipeline whose views are used. `spilled`: bytes that DuckDB wrote to disk.
     """
 
     table: pa.Table
     snapshot: str
     labels: LabelsUsed | None = None
     used: Mapping[str, str] = MappingProxyType({})
+    spilled: int = 0
 
 
 def point_in_time(databases: FeatureDatabases, pipeline: ModelPipeline) -> TrainingSet:

@@ -82,7 +82,13 @@ def _ingest(task_result: TaskResult) -> str:
         f"{good(task_result['accepted'], task_result.get('repeated', 0), task_result.get('replaced', 0))}, "
         f"{task_result['quarantined']:,} in quarantine; "
         f"{_snapshot(task_result)}{pace(task_result['delivered'], task_result.get('seconds'))}"
+        f"{_hint(task_result)}"
     )
+
+
+def _hint(task_result: TaskResult) -> str:
+    """Return what to do about DuckDB's memory, after a space; empty if it sufficed."""
+    return f" {task_result['hint']}" if task_result.get("hint") else ""
 
 
 def pace(rows: int, seconds: float | None) -> str:
@@ -143,7 +149,7 @@ def _train(task_result: TaskResult) -> str:
     note = (
         f"Version {task_result['version']} was trained{where} on {task_result['rows_train']:,} rows,"
         f" {task_result['rows_holdout']:,} held "
-        f"out; snapshot {task_result['snapshot']}.{pace(task_result['rows_train'], seconds)}"
+        f"out; snapshot {task_result['snapshot']}.{pace(task_result['rows_train'], seconds)}{_hint(task_result)}"
     )
     return " ".join([note, *_labels(task_result), *_measured(task_result.get("metrics") or {})])
 

@@ -60,6 +60,14 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
         ),
         (
             "ingest",
+            INGESTED | {"hint": "DuckDB wrote 12.6 GB to disk."},
+            (
+                "15,402 rows delivered, 15,389 accepted, 13 in quarantine; snapshot 0a1b has 15,389 rows. "
+                "DuckDB wrote 12.6 GB to disk."
+            ),
+        ),
+        (
+            "ingest",
             INGESTED | {"accepted": 14_189, "replaced": 2, "repeated": 1200},
             (
                 "15,402 rows delivered, 14,189 accepted (2 replaced older rows), 1,200 repeated (equal or newer "

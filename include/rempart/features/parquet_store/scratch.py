@@ -35,6 +35,11 @@ class ScratchDatabase:
     kept: bool = True
 
     @property
+    def spill(self) -> Path:
+        """Return the folder for what exceeds the memory."""
+        return self.folder / "spill"
+
+    @property
     def database(self) -> str:
         return str(self.folder / "rows.duckdb") if self.kept else ":memory:"
 
@@ -65,7 +70,7 @@ def _connected(scratch: ScratchDatabase, doing: str, *, read_only: bool) -> Iter
             config={
                 "memory_limit": f"{scratch.memory}MiB",
                 "threads": scratch.threads,
-                "temp_directory": str(scratch.folder / "spill"),
+                "temp_directory": str(scratch.spill),
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
                 "python_enable_replacements": False,

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rempart import engine_spill
+from rempart.engine_spill import Spill
 from rempart.features import repository
 from rempart.features.databases import FeatureDatabases
 from rempart.features.labels import Received
@@ -66,9 +68,10 @@ def point_in_time(
     LabelsMissing, DatabaseUnavailable, and what reading the rows raises.
     """
     try:
-        with opened(databases, pipeline, content, limits) as (loaded, reader):
+        with opened(databases, pipeline, content, limits) as (loaded, reader, spilled):
             used = {source.name: snapshot for source, _, snapshot in content.used}
-            return TrainingSet(reader.read_all(), content.snapshot, loaded.labels, used)
+            table = reader.read_all()
+            return TrainingSet(table, content.snapshot, loaded.labels, used, spilled.bytes)
     except loading.InexactSums as column:
         logger.info("'%s': numbers of column '%s' are too small, large or alike for DuckDB", pipeline.name, column)
         return None
@@ -77,21 +80,22 @@ def point_in_time(
 @contextmanager
 def opened(
     databases: FeatureDatabases, pipeline: ModelPipeline, content: SnapshotRows, limits: JoinLimits | None = None
-) -> Iterator[tuple[LoadedRows, pa.RecordBatchReader]]:
-    """Provide the numbers of the loaded rows, and a reader of the training set; see `point_in_time`.
+) -> Iterator[tuple[LoadedRows, pa.RecordBatchReader, Spill]]:
+    """Provide the numbers of the loaded rows, a reader of the training set, and what was spilled until then.
 
-    Its memory is that of the limits and of some batches, however many rows there are. The registry of `databases` has
-    the views; no other database is asked. Raises InexactSums, too.
+    See `point_in_time`. Its memory is that of the limits and of some batches, however many rows there are. The registry
+    of `databases` has the views; no other database is asked. Raises InexactSums, too.
     """
     memory, threads = limits or JoinLimits()
     doing = f"build the training set of '{pipeline.name}'"
     with spool_folder() as folder:
         place = ScratchDatabase(folder, memory, threads)
-        with scratch.created(place, doing) as connection:
-            loaded = loading.load(connection, pipeline, content.rows, content.labels, used=content.used, exact=True)
-        joining = _joining_query(databases, pipeline, place)
-        with scratch.reopened(place, doing) as connection:
-            yield loaded, ordered(connection, pipeline, joining, loaded.examples)
+        with engine_spill.watched(place.spill) as spilled:
+            with scratch.created(place, doing) as connection:
+                loaded = loading.load(connection, pipeline, content.rows, content.labels, used=content.used, exact=True)
+            joining = _joining_query(databases, pipeline, place)
+            with scratch.reopened(place, doing) as connection:
+                yield loaded, ordered(connection, pipeline, joining, loaded.examples), spilled
 
 
 def _joining_query(databases: FeatureDatabases, pipeline: ModelPipeline, place: ScratchDatabase) -> str:

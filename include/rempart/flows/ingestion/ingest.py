@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rempart import engine_spill
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.flows.distributed import orders
 from rempart.flows.doctor.doctor_site import last_record
@@ -52,7 +53,7 @@ class IngestResult:
     SHA-256 of held-back deliveries; `held_rows` of their rows are good. `unreadable`: files refused as a whole, and
     why. `accepted_by`: who accepted a delivery with too many refused rows. `replaced`, `repeated`: see
     `deliveries.Outcome`. `table_fault`: why the Delta table is behind the snapshot. `seconds`: duration of the run; 0
-    if it was not measured.
+    if it was not measured. `hint`: what to do about DuckDB's memory, if it did not suffice by far.
     """
 
     snapshot: str | None
@@ -71,6 +72,7 @@ class IngestResult:
     repeated: int = 0
     table_fault: str | None = None
     seconds: float = field(default=0.0, compare=False)
+    hint: str = field(default="", compare=False)
 
 
 def ingest(
@@ -107,7 +109,9 @@ def ingest(
         plan = landing.plan(waiting, recorded.keys() - _later(run, waiting, recorded), later_wins=pipeline.later_wins)
         derived_run.check_arrivals(run, plan.new)
         job = run_job or partial(orders.run, platform, pipeline)
-        snapshot, added, outcomes = _take_in(run, before, plan.new, recorded, folder, job)
+        resources = ingest_run.resources(run.config, folder)
+        with engine_spill.watched(resources.spill) as spilled:
+            snapshot, added, outcomes = _take_in(run, before, plan.new, recorded, folder, job)
         with platform.committing(run.active):
             run.check_unchanged()
             derived_run.check_same(run, derived)
@@ -128,7 +132,8 @@ def ingest(
             if snapshot and (interrupted or snapshot is not before):
                 ingest_run.append_snapshot(run, snapshot)  # last: until then, the next run tells of the snapshot
     result = result_of(before, snapshot, [*finished, *outcomes], interrupted, table_fault=behind)
-    return replace(result, seconds=round(time.monotonic() - began, 3))
+    hint = engine_spill.hint(spilled.bytes, resources.memory, "ingestion.memory")
+    return replace(result, seconds=round(time.monotonic() - began, 3), hint=hint)
 
 
 def _arrivals(run: IngestionRun, folder: Path) -> list[Arrival]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from rempart import engine_spill
 from rempart.features.label_feed import LabelsUsed, target_column, told, told_late, told_undated
 from rempart.features.prediction.plan import inputs_of
 from rempart.flows.ingestion import derived_run
@@ -57,7 +58,8 @@ class TrainResult:
     """A registered candidate. `metrics` are of the held-out rows, in the target's unit.
 
     `labels`: of another pipeline: its name, snapshot, and the rows by the state of their label. `used`: snapshots of
-    pipelines whose feature views the training set has.
+    pipelines whose feature views the training set has. `hint`: what to do about DuckDB's memory, if it did not suffice
+    by far.
     """
 
     job_id: str
@@ -72,6 +74,7 @@ class TrainResult:
     placement: dict[str, Any] | None = None
     labels: dict[str, Any] | None = None
     used: dict[str, str] = field(default_factory=dict)
+    hint: str = ""
 
 
 def train(
@@ -90,7 +93,8 @@ def train(
     check_trainer(pipeline, params)  # before the join, which takes minutes
     found = training_set(platform, pipeline)
     start = partial(train_on, platform, pipeline, found.table, found.snapshot, params=params)
-    return start(labels=found.labels, used=found.used, verdict=verdict)
+    hint = engine_spill.hint(found.spilled, platform.config.training.join_memory << 20, "training.join_memory")
+    return replace(start(labels=found.labels, used=found.used, verdict=verdict), hint=hint)
 
 
 def training_set(platform: Platform, pipeline: ModelPipeline) -> TrainingSet:
