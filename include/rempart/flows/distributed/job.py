@@ -152,7 +152,7 @@ def _read(file: str) -> bytes:
 
 def _end_with_standard_input() -> None:
     with suppress(OSError):
-        while sys.stdin.buffer.read(4096):
+        while os.read(0, 4096):  # not by sys.stdin: Python aborts if a thread reads that while the process ends
             pass
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,3 +77,20 @@ def test_what_ends_a_job_is_its_status_and_its_last_line(
     monkeypatch.setattr(job, "run_job", crashed)
     status, last = _started(file, capsys)
     assert status == 1 and "Jeanne" not in json.dumps(last)
+
+
+_DONE = (
+    "import sys; from rempart.flows.distributed import job; "
+    "job.run_job = lambda *_: None; job.credentials.site_of = lambda _: None; "
+    "sys.exit(job.main(['--order', '-', '--attached']))"
+)
+
+
+def test_a_job_that_is_done_ends_well_while_its_standard_input_is_open() -> None:
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", _DONE], **pipes) as process:
+        assert process.stdin is not None
+        process.stdin.write(order().to_json() + b"\n")
+        process.stdin.flush()
+        assert process.wait(60) == 0, process.stderr
+        assert process.stderr is not None and process.stderr.read() == b""
