@@ -60,7 +60,7 @@ def run_demo(proof: Proof, root: Path, engine: str) -> dict[str, Any]:
         for each in shown(variables, "pipeline", "list", "--json")["pipelines"]:
             found["pipelines"][each["name"]] = {"snapshot": each["snapshot"], "champion": each["champion"]}
         rempart(proof, "the evidence is exported", "ledger", "export", str(var / "evidence"), environment=variables)
-        records = map(json.loads, files.lines(files.segments(var / "evidence")))
+        records = [json.loads(line)["record"] for line in files.lines(files.segments(var / "evidence"))]
         found["jobs"] = [each["body"] for each in records if each["kind"] == "spark-job"]
         return found
     finally:
