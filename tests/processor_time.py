@@ -39,7 +39,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     try:
         return (yield)
     finally:
-        item.config.stash[_spent][item.nodeid.partition("::")[0]] += _seconds() - began  # type: ignore[assignment]
+        item.config.stash[_spent][item.nodeid.partition("::")[0]] += _seconds() - began
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
