@@ -61,7 +61,7 @@ from tests.quick_repositories import quick_repositories  # noqa: E402
 lifecycle.adopt_environment()
 
 SERVERS = pytest.StashKey[Levels]()
-pytest_plugins = ["tests.repositories"]
+pytest_plugins = ["tests.repositories", "tests.processor_time"]
 
 
 @functools.cache

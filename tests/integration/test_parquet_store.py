@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from rempart.errors import FeatureError, IntegrityError
-from rempart.features import offline, repository, training_set
+from rempart.features import offline, quick_feast, repository, training_set
 from rempart.features.databases import FeatureDatabases
 from rempart.features.parquet_store import joining, scratch, training_sets
 from rempart.features.parquet_store.scratch import ScratchDatabase
@@ -208,6 +208,7 @@ def test_the_demos_bookings_give_the_training_set_of_postgresql(feature_database
 def test_a_folder_of_a_training_set_is_gone_at_its_end(
     feature_databases: FeatureDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    quick_feast.load()  # whose import makes a folder for temporary files, too
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     pipeline, rows = stays("scratched"), arrow(random_rows(2, 40))
     materialize_rows(feature_databases, pipeline, rows.to_reader(), "s1", NOW)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rempart.cli.groups.pipeline import deliver_files
+from rempart.cli.groups.data.pipeline import deliver_files
 from rempart.errors import PipelineError
 from rempart.flows.shared import platform as platforms
 from rempart.ingestion import snapshots

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from rempart.cli import examples, groups, panels, rendering, restore, suggestions
-from rempart.cli.groups import stack
+from rempart.cli.groups.operate import stack
 from rempart.cli.root import app
 from rempart.deployment.setup.terminal import printable
 from rempart.errors import RempartError

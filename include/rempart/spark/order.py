@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from rempart import canonical_json
 from rempart.errors import SparkError
 from rempart.settings.pipeline_sections import SparkResources
 from rempart.settings.schema import Strict
 from rempart.settings.sections import Classification
+from rempart.sovereignty.job_contract import Contract
 from rempart.sovereignty.job_permission import SHA256, JobSite, Permission
 
 VERSION: Literal[1] = 1
@@ -179,36 +179,22 @@ def code_version() -> str:
     return f"{importlib.metadata.version('rempart')}+{digest.hexdigest()[:12]}"
 
 
-def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
-    try:
-        data = canonical_json.read(body)
-        if not isinstance(data, Mapping):
-            raise SparkError(f"read {what}: it is not a JSON object", hint)
-        if (version := data.get("version")) != VERSION:
-            raise SparkError(
-                f"read {what}: it has version {str(version)[:20]} of the contract, but this program reads version "
-                f"{VERSION}",
-                "Install the Spark environment of the version of Rempart that orders the jobs: `make setup-spark`.",
-            )
-        return model.model_validate_json(canonical_json.encode(data), strict=False)
-    except ValidationError as cause:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg']}" for e in cause.errors()[:5])
-        raise SparkError(f"read {what}: {faults}", hint) from None  # the cause quotes values
-    except ValueError as cause:  # not JSON, or a NaN in it
-        why = f"it is not JSON, or a number in it is not finite ({type(cause).__name__})"
-        raise SparkError(f"read {what}: {why}", hint) from None
+_CONTRACT = Contract(
+    VERSION,
+    SparkError,
+    "Install the Spark environment of the version of Rempart that orders the jobs: `make setup-spark`.",
+)
 
 
 def parse_order(body: bytes | str) -> SparkOrder:
     """Return an order from JSON. Raises SparkError with each fault."""
-    order: SparkOrder = _parse("the order", SparkOrder, body, "Make the order with rempart.spark.order.SparkOrder.")
-    return order
+    return _CONTRACT.read("the order", SparkOrder, body, "Make the order with rempart.spark.order.SparkOrder.")
 
 
 def parse_result(body: bytes | str, order_id: str) -> SparkResult:
     """Return a result from JSON. Raises SparkError if it is malformed, not finite or another job's."""
     hint = "Delete the job's result.json and run it again."
-    result: SparkResult = _parse(f"the result of job {order_id}", SparkResult, body, hint)
+    result = _CONTRACT.read(f"the result of job {order_id}", SparkResult, body, hint)
     if result.order_id != order_id:
         raise SparkError(f"read the result of job {order_id}: it belongs to job {result.order_id[:40]}", hint)
     return result

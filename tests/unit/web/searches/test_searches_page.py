@@ -54,6 +54,7 @@ def test_what_is_pasted_trains_what_the_search_trained_whatever_the_file_says_by
     pasted = yaml.safe_load(view(made(fixed={"max_iter": 900, "num_leaves": 5})).paste)
     best = searched.body()["trials"][3]["params"]
     assert pasted == {"trainer": {"use": "gradient_boosting", "params": {"max_iter": 900, **best}, "seed": 7}}
+    assert view(made()).paste.startswith("# The other keys of the file's section, such as timeout, gpus")
     assert view(made(best=None)).paste == ""
 
 

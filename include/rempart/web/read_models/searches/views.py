@@ -15,6 +15,8 @@ from rempart.flows.search.records import Search, Trial, search_of
 from rempart.web.facts import NEWEST, CockpitFacts
 from rempart.web.read_models.messages import Moment, moment
 
+KEEP = "# The other keys of the file's section, such as timeout, gpus and intervals, stay as they are.\n"
+"""First line of what is pasted: a search knows only the keys that determine a trial's figure."""
 SHOWN = 10
 """Searches of a pipeline that the page shows, newest first."""
 
@@ -132,13 +134,14 @@ def best_of(search: Search) -> Trial | None:
 def paste(search: Search) -> str:
     """Return a section `trainer` in YAML with the best trial's parameters and seed; empty if there is none.
 
-    Its other parameters are those of the search, which may not be those of the pipeline file by now.
+    Its other parameters are those of the search, which may not be those of the pipeline file by now. A comment says
+    that the section's other keys stay.
     """
     best = best_of(search)
     if best is None:
         return ""
     section = {"trainer": {"use": search.trainer, "params": {**search.fixed, **best.params}, "seed": search.seed}}
-    return yaml.safe_dump(section, sort_keys=False, allow_unicode=True)
+    return KEEP + yaml.safe_dump(section, sort_keys=False, allow_unicode=True)
 
 
 def history(search: Search) -> Iterator[HistoryRow]:

@@ -1,0 +1,1 @@
+"""Commands about data and models: pipelines, their features and models, and rows in quarantine."""

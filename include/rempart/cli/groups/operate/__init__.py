@@ -1,0 +1,1 @@
+"""Commands that operate the platform: its stack, services, pools, databases, configuration and watch."""

@@ -1,0 +1,1 @@
+"""Commands that protect what is stored: sites and their replicas, backups, bundles and keys."""
