@@ -143,7 +143,6 @@ def _encoded(text: pa.Array) -> pa.DictionaryArray | None:
 def _column(
     text: pa.Array, column: Column, dialect: Dialect, needed: bool, unit: str | None
 ) -> tuple[pa.Array, Faults]:
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     empty = _is_empty(text, dialect)

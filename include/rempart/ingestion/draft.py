@@ -181,7 +181,8 @@ def _absent(unit: Unit) -> str:
     """Return how many cells do not have the unit of their column; empty without such cells."""
     if not unit.absent:
         return ""
-    return f"    # {unit.absent:,} {'cell does' if unit.absent == 1 else 'cells do'} not have it; such rows go to quarantine"
+    cells = "1 cell does" if unit.absent == 1 else f"{unit.absent:,} cells do"
+    return f"    # {cells} not have it; such rows go to quarantine"
 
 
 def _column(column: ColumnFacts, s: Survey) -> str:
@@ -225,8 +226,9 @@ def _column(column: ColumnFacts, s: Survey) -> str:
 
 
 def _expectations(s: Survey) -> Iterator[str]:
-    told = "ranges, rounded outwards, and orders are those of these rows. Set the limits of what is possible: rows outside go to quarantine"
-    yield f"expectations:                   # CHECK: {told}"
+    told = "ranges, rounded outwards, and orders are those of these rows"
+    possible = "Set the limits of what is possible: rows outside go to quarantine"
+    yield f"expectations:                   # CHECK: {told}. {possible}"
     between = "expect: expect_column_values_to_be_between"
     for column in s.columns:
         if (range_ := column.range) is None or column.name in s.key.columns:

@@ -81,7 +81,7 @@ class Dialect(Strict):
     units: dict[str, Annotated[str, Field(pattern=_UNIT)]] = Field(
         default_factory=dict,
         description=(
-            "Unit that stands before or behind each number of a column, as in `{price: EUR, discount: \"%\"}`. The "
+            'Unit that stands before or behind each number of a column, as in `{price: EUR, discount: "%"}`. The '
             "number is read without it. A number without its unit, or with another one, is refused."
         ),
     )
