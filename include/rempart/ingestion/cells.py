@@ -24,8 +24,9 @@ DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 ALMOST_EMPTY = "almost only empty cells, as in a line of totals"
+_IS_EMPTY = ": empty, "
 _SEVERAL = 4
-"""Reasons against a row from which it may rather be a line of totals."""
+"""Values that a row lacks from which it may rather be a line of totals."""
 _FEW = 1024
 """Cells that show whether a column repeats its texts."""
 
@@ -73,8 +74,10 @@ def convert(
                 against.setdefault(index, []).append(problem)
             if most is not None and len(against) > most:
                 raise TooManyFaults(f"{name}: {reason}")
-    for index in _almost_empty(rows, columns, dialect, against):
-        against[index] = [ALMOST_EMPTY]
+    needed_columns = sum(name in required or not column.nullable for name, column in columns.items())
+    some = [index for index, reasons in against.items() if _lacks_most(reasons, needed_columns)]
+    for index in _almost_empty(rows, columns, dialect, some):
+        against[index] = [ALMOST_EMPTY, *(reason for reason in against[index] if _IS_EMPTY not in reason)]
     return pa.table(arrays), against
 
 
@@ -88,17 +91,21 @@ def _text(rows: Sequence[Sequence[str]] | pa.Table, columns: Mapping[str, Column
     return pa.concat_arrays(rows[name].chunks) if rows.num_rows else pa.array([], rows[name].type)
 
 
+def _lacks_most(reasons: Sequence[str], needed: int) -> bool:
+    """Return whether a row lacks several values, and three in four of those that it needs. Pure."""
+    if len(reasons) < _SEVERAL:
+        return False
+    empty = sum(_IS_EMPTY in reason for reason in reasons)
+    return empty >= _SEVERAL and 4 * empty >= 3 * needed
+
+
 def _almost_empty(
-    rows: Sequence[Sequence[str]] | pa.Table,
-    columns: Mapping[str, Column],
-    dialect: Dialect,
-    against: Mapping[int, Sequence[str]],
+    rows: Sequence[Sequence[str]] | pa.Table, columns: Mapping[str, Column], dialect: Dialect, some: Sequence[int]
 ) -> Sequence[int]:
-    """Return the rows with several reasons of which at most one cell in four is filled."""
+    """Return which of some rows have at most one cell in four filled."""
     import numpy as np
     import pyarrow as pa
 
-    some = [index for index, reasons in against.items() if len(reasons) >= _SEVERAL]
     if not some:
         return []
     filled, places = np.zeros(len(some), np.int64), pa.array(some)

@@ -102,6 +102,7 @@ def test_what_python_writes_is_read_back(number: float, whole: int, day: date) -
     [
         (["Summe", "", "", "", "", "", "", ""], [ALMOST_EMPTY]),
         (["Summe", "9", "", "", "", "", "", ""], [ALMOST_EMPTY]),
+        (["Summe", "x", "", "", "", "", "", ""], [ALMOST_EMPTY, "n0: not a number"]),
         (["Summe", "x", "9", "", "", "", "", ""], 6),
         (["Summe", "9", "9", "9", "9", "", "", ""], 3),
     ],
@@ -112,3 +113,11 @@ def test_a_line_of_totals_has_one_reason(cells: list[str], reasons: list[str] | 
     _, against = convert([["a", *"1234567"], cells], columns, required=["name"], dialect=Dialect())
     assert list(against) == [1]
     assert against[1] == reasons or len(against[1]) == reasons
+
+
+def test_wrong_values_of_a_sparse_row_are_told_each() -> None:
+    sparse = {f"n{i}": Column(type="number", known="then", nullable=True) for i in range(24)}
+    columns = {"name": Column(type="string", known="then"), **sparse}
+    row = ["a", *["x"] * 4, *[""] * 20]
+    _, against = convert([row], columns, required=["name"], dialect=Dialect())
+    assert against == {0: [f"n{i}: not a number" for i in range(4)]}
