@@ -278,9 +278,9 @@ def _unlikely(found: Range) -> str:
 
 
 def _learning(s: Survey) -> Iterator[str]:
-    told = [c for c in s.named() if c.name not in s.constant]
-    inputs = [c.name for c in told if c.type in (*NUMERIC, "boolean", "category")]
-    groups = [c.name for c in told if c.type == "category"]
+    varying = [c for c in s.named() if c.name not in s.constant]
+    inputs = [c.name for c in varying if c.type in (*NUMERIC, "boolean", "category")]
+    groups = [c.name for c in varying if c.type == "category"]
     numeric = s.target.type in ("number", "integer", "decimal")
     task, metric = ("regression", "mae") if numeric else ("classification", "log_loss")
     target, time = yaml_word(s.target.name), yaml_word(s.time)
