@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rempart.ingestion.parsing import arrays, instants, numbers, typed
+from rempart.ingestion.parsing import arrays, instants, numbers, typed, units
 from rempart.ingestion.parsing.numbers import NUMBER
-from rempart.settings.columns import Column
+from rempart.settings.columns import NUMERIC, Column
 from rempart.settings.sources import Dialect
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ NOT_FINITE = r"^(?i:[+-]?(nan|inf|infinity))$"
 DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
+ALMOST_EMPTY = "almost only empty cells, as in a line of totals"
+_IS_EMPTY = ": empty, "
+_SEVERAL = 4
+"""Values that a row lacks from which it may rather be a line of totals."""
 _FEW = 1024
 """Cells that show whether a column repeats its texts."""
 
@@ -55,13 +59,12 @@ def convert(
 
     arrays: dict[str, pa.Array] = {}
     against: dict[int, list[str]] = {}
-    for position, (name, column) in enumerate(columns.items()):
-        if isinstance(rows, pa.Table):
-            text = pa.concat_arrays(rows[name].chunks) if rows.num_rows else pa.array([], rows[name].type)
-        else:
-            text = pa.array([row[position] for row in rows], pa.string())
+    for name, column in columns.items():
+        text = _text(rows, columns, name)
         needed = name in required or not column.nullable
-        arrays[name], faults = _converted(text, column, dialect, needed)
+        arrays[name], faults = _converted(
+            text, column, dialect, needed, dialect.units.get(name) if column.type in NUMERIC else None
+        )
         for mask, reason in faults:
             places = pc.indices_nonzero(pc.fill_null(mask, False))
             if most is not None and len(places) > most:
@@ -71,11 +74,51 @@ def convert(
                 against.setdefault(index, []).append(problem)
             if most is not None and len(against) > most:
                 raise TooManyFaults(f"{name}: {reason}")
+    needed_columns = sum(name in required or not column.nullable for name, column in columns.items())
+    some = [index for index, reasons in against.items() if _lacks_most(reasons, needed_columns)]
+    for index in _almost_empty(rows, columns, dialect, some):
+        against[index] = [ALMOST_EMPTY, *(reason for reason in against[index] if _IS_EMPTY not in reason)]
     return pa.table(arrays), against
 
 
-def _converted(cells: pa.Array, column: Column, dialect: Dialect, needed: bool) -> tuple[pa.Array, Faults]:
-    """Return one column of its type, and the faults of its cells. `needed`: no cell may be empty."""
+def _text(rows: Sequence[Sequence[str]] | pa.Table, columns: Mapping[str, Column], name: str) -> pa.Array:
+    """Return the cells of one column."""
+    import pyarrow as pa
+
+    if not isinstance(rows, pa.Table):
+        position = list(columns).index(name)
+        return pa.array([row[position] for row in rows], pa.string())
+    return pa.concat_arrays(rows[name].chunks) if rows.num_rows else pa.array([], rows[name].type)
+
+
+def _lacks_most(reasons: Sequence[str], needed: int) -> bool:
+    """Return whether a row lacks several values, and three in four of those that it needs. Pure."""
+    if len(reasons) < _SEVERAL:
+        return False
+    empty = sum(_IS_EMPTY in reason for reason in reasons)
+    return empty >= _SEVERAL and 4 * empty >= 3 * needed
+
+
+def _almost_empty(
+    rows: Sequence[Sequence[str]] | pa.Table, columns: Mapping[str, Column], dialect: Dialect, some: Sequence[int]
+) -> Sequence[int]:
+    """Return which of some rows have at most one cell in four filled."""
+    import numpy as np
+    import pyarrow as pa
+
+    if not some:
+        return []
+    filled, places = np.zeros(len(some), np.int64), pa.array(some)
+    for name in columns:
+        filled += ~_is_empty(_text(rows, columns, name).take(places), dialect).to_numpy(zero_copy_only=False)
+    return [index for index, count in zip(some, filled.tolist(), strict=True) if 4 * count <= len(columns)]
+
+
+def _converted(
+    cells: pa.Array, column: Column, dialect: Dialect, needed: bool, unit: str | None
+) -> tuple[pa.Array, Faults]:
+    """Return one column of its type, and the faults of its cells. `needed`: no cell may be empty. `unit`: beside each
+    number of a text."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -83,11 +126,11 @@ def _converted(cells: pa.Array, column: Column, dialect: Dialect, needed: bool) 
         if made := typed.column(cells, column, dialect):
             values, faults = made
             return values, [*faults, (pc.is_null(cells), _empty(column))] if needed else faults
-        cells, dialect = pc.cast(cells, pa.string()), typed.iso(dialect)
+        cells, dialect, unit = pc.cast(cells, pa.string()), typed.iso(dialect), None
     encoded = _encoded(cells)
     if encoded is None:
-        return _column(cells, column, dialect, needed)
-    values, found = _column(encoded.dictionary, column, dialect, needed)  # each distinct text is converted once
+        return _column(cells, column, dialect, needed, unit)
+    values, found = _column(encoded.dictionary, column, dialect, needed, unit)  # each distinct text is converted once
     faults = [(mask.take(encoded.indices), why) for mask, why in found if _any(mask)]
     same = pa.types.is_string(values.type) and not values.null_count
     return cells if same else values.take(encoded.indices), faults
@@ -104,15 +147,31 @@ def _encoded(text: pa.Array) -> pa.DictionaryArray | None:
     return text.dictionary_encode(null_encoding="encode")
 
 
-def _column(text: pa.Array, column: Column, dialect: Dialect, needed: bool) -> tuple[pa.Array, Faults]:
-    import pyarrow as pa
+def _column(
+    text: pa.Array, column: Column, dialect: Dialect, needed: bool, unit: str | None
+) -> tuple[pa.Array, Faults]:
     import pyarrow.compute as pc
 
-    empty = pc.or_(pc.is_null(text), pc.is_in(text, value_set=pa.array(dialect.null_values, pa.string())))
-    values, faults = _TYPES[column.type](_keep(pc.invert(empty), text), column, dialect)
+    empty = _is_empty(text, dialect)
+    given, without = _keep(pc.invert(empty), text), Faults()
+    if unit is not None:
+        given, fits = units.bare(given, unit)
+        without.append((pc.invert(fits), f"not a number with the unit {unit}"))
+    values, faults = _TYPES[column.type](given, column, dialect)
+    faults += without
     if needed:
         faults.append((empty, _empty(column)))
     return values, faults
+
+
+def _is_empty(cells: pa.Array, dialect: Dialect) -> Any:
+    """Return where a cell is null or a text for a missing value."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_string(cells.type):
+        return pc.is_null(cells)
+    return pc.or_(pc.is_null(cells), pc.is_in(cells, value_set=pa.array(dialect.null_values, pa.string())))
 
 
 def _any(mask: Any) -> bool:

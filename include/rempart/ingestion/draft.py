@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rempart.errors import PipelineError
+from rempart.ingestion.parsing.units import Unit
 from rempart.ingestion.sampling.facts import LIKELY_YEARS, ColumnFacts
 from rempart.ingestion.sampling.files import of_file
 from rempart.ingestion.sampling.moment_orders import in_order
-from rempart.ingestion.sampling.names import header_entries, shown, yaml_word
+from rempart.ingestion.sampling.names import header_entries, shown, yaml_text, yaml_word
 from rempart.ingestion.sampling.orders import Order
 from rempart.ingestion.sampling.ranges import Range
 from rempart.ingestion.sampling.sample import Sample
 from rempart.ingestion.sampling.survey import Survey, pipeline_name, survey
 from rempart.settings import plain_yaml
+from rempart.settings.columns import NUMERIC
 from rempart.settings.expressions.syntax import columns_of
 from rempart.settings.pipelines import pipelines_dir
 
@@ -67,7 +69,8 @@ def reminder(text: str) -> str | None:
         return None
     lines = ", ".join(str(number) for number in marked[:5]) + (" ..." if len(marked) > 5 else "")
     some, each = ("1 line is", "it") if len(marked) == 1 else (f"{len(marked)} lines are", "each")
-    return f"{some} still marked CHECK in the pipeline file (line {lines}): decide {each}, and delete the mark."
+    told = f"{some} still marked CHECK in the pipeline file (line {lines}): decide {each}, and delete the mark"
+    return f"{told}. Until then the gate refuses every model."
 
 
 def _list(values: Sequence[str]) -> str:
@@ -102,11 +105,14 @@ def _lines(s: Survey) -> Iterator[str]:
     else:
         yield f"  prefix: {s.name}/      # folder of the landing bucket for what is extracted"
     yield from (f"  {key}: {value}" for key, value in s.sample.source.items())
-    if entries := list(header_entries(s.sample.header)):
+    if any(name != column for name, column in s.sample.header.items()):
         yield "  header:    # names in the files, which stay as they are, and those of the schema"
-        yield from (f"    {entry}" for entry in entries)
+        yield from _header(s.sample.header)
     if s.sample.text:
         yield f"  null_values: {json.dumps(s.dialect.null_values)}"
+    if s.units:
+        yield "  units:    # CHECK: beside each number of these columns, which are read without it"
+        yield from (f"    {yaml_word(name)}: {yaml_text(unit.text)}{_absent(unit)}" for name, unit in s.units.items())
     yield from _dialect(s)
     yield ""
     yield f"key: {_list(s.key.columns)}    # CHECK: {_doubt(s)}"
@@ -163,6 +169,22 @@ def _dialect(s: Survey) -> Iterator[str]:
         yield f"  # time_zone: Europe/Berlin    # CHECK: {counted}: uncomment it for those that clocks showed"
 
 
+def _header(columns: Mapping[str, str]) -> Iterator[str]:
+    """Yield the entries of `header`; one of a name that the files have several times says so."""
+    for name, column in columns.items():
+        again = re.fullmatch(r"(.*) \(([0-9]+)\)", name, re.DOTALL)
+        told = f"    # column {again[2]} of this name" if again and again[1] in columns else ""
+        yield from (f"    {entry}{told}" for entry in header_entries({name: column}))
+
+
+def _absent(unit: Unit) -> str:
+    """Return how many cells do not have the unit of their column; empty without such cells."""
+    if not unit.absent:
+        return ""
+    cells = "1 cell does" if unit.absent == 1 else f"{unit.absent:,} cells do"
+    return f"    # {cells} not have it; such rows go to quarantine"
+
+
 def _column(column: ColumnFacts, s: Survey) -> str:
     needed = column.name in (*s.key.columns, s.time, s.target.name)
     parts = [f"type: {column.type}", "known: event"]
@@ -188,6 +210,8 @@ def _column(column: ColumnFacts, s: Survey) -> str:
         quarantine = "rows without it wait in quarantine until they are delivered again"
         quarantine += ". If they are many, raise `max_quarantined`, too"
         notes.append(f"empty in some rows. To use it as a moment, delete `nullable`: {quarantine}")
+    if column.name in s.constant:
+        notes.append("the same value in all these rows, which tells a model nothing")
     if other := s.together.get(column.name):
         notes.append(f"empty in the same rows as {other}: known only with it?")
     if column.name in s.leaks:
@@ -202,7 +226,9 @@ def _column(column: ColumnFacts, s: Survey) -> str:
 
 
 def _expectations(s: Survey) -> Iterator[str]:
-    yield "expectations:                   # CHECK: ranges, rounded outwards, and orders are those of these rows"
+    told = "ranges, rounded outwards, and orders are those of these rows"
+    possible = "Set the limits of what is possible: rows outside go to quarantine"
+    yield f"expectations:                   # CHECK: {told}. {possible}"
     between = "expect: expect_column_values_to_be_between"
     for column in s.columns:
         if (range_ := column.range) is None or column.name in s.key.columns:
@@ -252,8 +278,9 @@ def _unlikely(found: Range) -> str:
 
 
 def _learning(s: Survey) -> Iterator[str]:
-    inputs = [c.name for c in s.named("integer", "number", "decimal", "boolean", "category")]
-    groups = [c.name for c in s.named("category")]
+    varying = [c for c in s.named() if c.name not in s.constant]
+    inputs = [c.name for c in varying if c.type in (*NUMERIC, "boolean", "category")]
+    groups = [c.name for c in varying if c.type == "category"]
     numeric = s.target.type in ("number", "integer", "decimal")
     task, metric = ("regression", "mae") if numeric else ("classification", "log_loss")
     target, time = yaml_word(s.target.name), yaml_word(s.time)
@@ -337,7 +364,7 @@ def _other_target(s: Survey) -> str:
 
 def _left_out(s: Survey) -> str:
     """Return the columns that are no inputs, and which of them a person may add."""
-    names = ", ".join(dict.fromkeys((*s.key.columns, s.target.name, *(c.name for c in s.named("string")))))
+    names = ", ".join(dict.fromkeys((*s.key.columns, s.target.name, *(c.name for c in s.named("string")), *s.constant)))
     groups = [c.name for c in s.columns if c.name in s.key.columns and c.type == "category"]
     if groups:
         return f"{names}. Add {groups[0]} if the model shall tell its values apart, as with stations or shops"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
 from rempart.ingestion.parsing import formats
-from rempart.ingestion.unpacking import Unreadable, names_in, unlimited, unpacked, wrong_header
+from rempart.ingestion.unpacking import Unreadable, distinct_names, names_in, unlimited, unpacked, wrong_header
 from rempart.settings.pipeline import Source
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def scan(name: str, stream: BinaryIO, size: int, source: Source, columns: Sequen
     """
     lines = _opened(name, stream, size, source)
     records = _records(lines, source.delimiter, len(columns))
-    header = next(records).fields
+    header = distinct_names(next(records).fields)
     names = list(names_in(source, columns).values())
     if wrong := wrong_header(header, names, source.delimiter):
         raise Unreadable(wrong)
@@ -193,7 +193,7 @@ def scan(name: str, stream: BinaryIO, size: int, source: Source, columns: Sequen
 
 def header_of(name: str, stream: BinaryIO, size: int, source: Source) -> list[str]:
     """Return the columns that a delivery names in its first line. Raises Unreadable."""
-    return list(next(_records(_opened(name, stream, size, source), source.delimiter, MAX_COLUMNS)).fields)
+    return distinct_names(next(_records(_opened(name, stream, size, source), source.delimiter, MAX_COLUMNS)).fields)
 
 
 def check_format(start: bytes, wanted: str) -> None:
@@ -325,7 +325,7 @@ def pieces(stream: BinaryIO, size: int, source: Source, width: int) -> Iterator[
             if number != record.line or not record.raw:
                 yield Piece(number, taken)
             elif header:
-                yield Piece(number, mark + taken, record.fields, header=True)
+                yield Piece(number, mark + taken, distinct_names(record.fields), header=True)
             else:
                 yield Piece(number, taken, record.fields or record.raw.split(source.delimiter, MAX_COLUMNS))
         lines.taken.clear()

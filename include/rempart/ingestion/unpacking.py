@@ -6,6 +6,7 @@ import gzip
 import io
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
@@ -130,6 +131,19 @@ def names_in(source: Dialect, columns: Iterable[str]) -> dict[str, str]:
     twice = {name for name in names.values() if list(names.values()).count(name) > 1}
     if absent := [column for column, name in names.items() if name in twice and column == name]:
         raise Unreadable(f"missing columns: {', '.join(absent)}")
+    return names
+
+
+def distinct_names(header: Sequence[str]) -> list[str]:
+    """Return the names of a header; one that occurs again has its number behind it, as `Note (2)`. Pure.
+
+    It stays as it is, and so occurs twice, if another column has that name.
+    """
+    seen, names, given = Counter[str](), list[str](), set(header)
+    for name in header:
+        seen[name] += 1
+        numbered = f"{name} ({seen[name]})"
+        names.append(name if seen[name] == 1 or numbered in given else numbered)
     return names
 
 

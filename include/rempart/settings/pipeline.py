@@ -193,8 +193,8 @@ class Pipeline(Strict):
             if spec.known not in moments:
                 yield f"schema.{column}.known: '{spec.known}' is not declared under moments ({', '.join(moments)})"
         yield from rename_faults(columns, self.key, self.removed_columns)
-        for name, column in self.source.header.items():
-            yield from wrong(f"source.header.{name}", column)
+        for path, column, types in self.source.named_columns():
+            yield from wrong(path, column, types)
         yield from self.source.doubled_names(columns)
         for name, moment in moments.items():
             yield from wrong(f"moments.{name}.column", moment.column, TEMPORAL)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from rempart.settings.clock import TimeZone
-from rempart.settings.columns import Name
+from rempart.settings.columns import NUMERIC, ColumnType, Name
 from rempart.settings.schema import Duration, Strict
 
 PREFIX = r"[A-Za-z0-9_\-]+/([A-Za-z0-9_\-]+/)*"
@@ -24,6 +24,8 @@ COLUMN = r"^[a-z][a-z0-9_]{0,49}$"
 SQL_FILE = r"^include/sql/[a-z][a-z0-9_]*\.sql$"
 _ENCODINGS = {"utf-8": "utf-8", "iso8859-1": "latin-1", "cp1252": "cp1252"}
 """Names of encodings in a pipeline, by Python's own."""
+_UNIT = r"^[^\s\d.,;|'\"+-]{1,12}$"
+"""A unit: no text that could be a part of a number or of a line."""
 Kind = Literal["files", "sql", "http", "site", "derived"]
 KINDS: tuple[Kind, ...] = ("files", "sql", "http", "site", "derived")
 Format = Literal["csv", "jsonl", "parquet"]
@@ -76,11 +78,23 @@ class Dialect(Strict):
             '`{"Order ID": order_id}`. Files are stored as they came.'
         ),
     )
+    units: dict[str, Annotated[str, Field(pattern=_UNIT)]] = Field(
+        default_factory=dict,
+        description=(
+            'Unit that stands before or behind each number of a column, as in `{price: EUR, discount: "%"}`. The '
+            "number is read without it. A number without its unit, or with another one, is refused."
+        ),
+    )
 
     def names(self, columns: Iterable[str]) -> dict[str, str]:
         """Return the name that the source gives each of these columns of the schema, in their order."""
         given = {column: name for name, column in self.header.items()}
         return {column: given.get(column, column) for column in columns}
+
+    def named_columns(self) -> Iterator[tuple[str, str, tuple[ColumnType, ...]]]:
+        """Yield each column of the schema that the source names: the path to it, its name, and its possible types."""
+        yield from ((f"source.header.{name}", column, ()) for name, column in self.header.items())
+        yield from ((f"source.units.{column}", column, NUMERIC) for column in self.units)
 
     def doubled_names(self, columns: Collection[str]) -> Iterator[str]:
         """Yield which of these columns of the schema has two names in the files, or one that another column has."""
@@ -150,7 +164,7 @@ class Cursor(Strict):
     )
 
 
-_TEXT_KEYS = ("encoding", "delimiter", "null_values", "decimal", "thousands", "dates", "header")
+_TEXT_KEYS = ("encoding", "delimiter", "null_values", "decimal", "thousands", "dates", "header", "units")
 
 
 def _without_text_keys(schema: dict[str, Any]) -> None:

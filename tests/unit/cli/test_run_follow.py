@@ -142,6 +142,14 @@ def test_the_first_line_comes_before_airflow_answers_and_an_interrupt_then_is_no
     assert last.startswith("Airflow did not confirm a start yet")
 
 
+def test_lines_that_nobody_decided_are_told_before_the_run_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_follow, "start", lambda api, pipeline, key, stages: "r1")
+    monkeypatch.setattr("rempart.settings.config.environment_connections", lambda name: CONNECTION)
+    monkeypatch.setattr("rempart.ingestion.draft.reminder", lambda text: "3 lines are still marked CHECK.")
+    lines = CliRunner().invoke(app, ["pipeline", "run", "hotel_bookings"]).output.splitlines()
+    assert lines[1] == "3 lines are still marked CHECK." and lines[2].startswith("started ingest_hotel_bookings")
+
+
 def test_an_airflow_that_restarts_is_asked_again_and_an_expired_token_is_replaced() -> None:
     refused = [httpx.ConnectError("refused"), httpx.Response(502, text="starting"), httpx.Response(401, json={})]
     airflow, waited = ScriptedAirflow(refusals=list(refused)), list[float]()

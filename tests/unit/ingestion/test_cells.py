@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rempart.ingestion.cells import convert
+from rempart.ingestion.cells import ALMOST_EMPTY, convert
 from rempart.settings.pipeline import Column
 from rempart.settings.sources import Dialect
 
@@ -95,3 +95,29 @@ def test_what_python_writes_is_read_back(number: float, whole: int, day: date) -
     assert typed(repr(number), type="number") == (number, [])
     assert typed(str(whole), type="integer") == (whole, [])
     assert typed(day.isoformat(), type="date") == (day, [])
+
+
+@pytest.mark.parametrize(
+    ("cells", "reasons"),
+    [
+        (["Summe", "", "", "", "", "", "", ""], [ALMOST_EMPTY]),
+        (["Summe", "9", "", "", "", "", "", ""], [ALMOST_EMPTY]),
+        (["Summe", "x", "", "", "", "", "", ""], [ALMOST_EMPTY, "n0: not a number"]),
+        (["Summe", "x", "9", "", "", "", "", ""], 6),
+        (["Summe", "9", "9", "9", "9", "", "", ""], 3),
+    ],
+)
+def test_a_line_of_totals_has_one_reason(cells: list[str], reasons: list[str] | int) -> None:
+    numbers = {f"n{i}": Column(type="number", known="then") for i in range(len(cells) - 1)}
+    columns = {"name": Column(type="string", known="then"), **numbers}
+    _, against = convert([["a", *"1234567"], cells], columns, required=["name"], dialect=Dialect())
+    assert list(against) == [1]
+    assert against[1] == reasons or len(against[1]) == reasons
+
+
+def test_wrong_values_of_a_sparse_row_are_told_each() -> None:
+    sparse = {f"n{i}": Column(type="number", known="then", nullable=True) for i in range(24)}
+    columns = {"name": Column(type="string", known="then"), **sparse}
+    row = ["a", *["x"] * 4, *[""] * 20]
+    _, against = convert([row], columns, required=["name"], dialect=Dialect())
+    assert against == {0: [f"n{i}: not a number" for i in range(4)]}

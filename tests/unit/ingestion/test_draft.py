@@ -129,7 +129,7 @@ def test_the_sample_drafts_into_a_pipeline_that_loads() -> None:
         ("1 Day,Kwh\n2025-01-01,1\n", "names of columns 1, 2 have"),
         ("a,b\n1,2\n", "no column holds dates"),
         ("day\n2025-01-01\n2025-01-02\n", "to predict"),
-        ("day,kwh,kwh\n2025-01-01,1,2\n", "occur twice"),
+        ("day,kwh,kwh,kwh (2)\n2025-01-01,1,2,3\n", "occur twice"),
     ],
 )
 def test_a_file_of_which_no_pipeline_can_come_says_why(tmp_path: Path, text: str, says: str) -> None:
@@ -142,6 +142,12 @@ def test_a_file_without_a_header_is_refused_without_quoting_it(tmp_path: Path) -
     with pytest.raises(PipelineError) as error:
         draft_pipeline(write(tmp_path / "x.csv", "Mustermann,2025-01-01,3\n"))
     assert "Mustermann" not in str(error.value)
+
+
+def test_a_spreadsheet_is_told_how_it_becomes_a_delivery(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="it is a spreadsheet") as refused:
+        draft_pipeline(write(tmp_path / "Parcels.XLSX", "PK"))
+    assert refused.value.hint.startswith("Save the sheet as CSV in UTF-8")
 
 
 def test_a_missing_file_and_a_bad_name_say_so(tmp_path: Path) -> None:
@@ -308,7 +314,8 @@ def test_the_draft_has_the_days_between_dates_and_the_margin_of_the_gate(tmp_pat
 def test_the_reminder_of_a_draft_counts_the_lines_to_decide() -> None:
     assert reminder("key: [a]\n") is None
     line = "key: [a]  # CHECK: unique?\n"
-    told = "1 line is still marked CHECK in the pipeline file (line 1): decide it, and delete the mark."
+    told = "1 line is still marked CHECK in the pipeline file (line 1): decide it, and delete the mark. "
+    told += "Until then the gate refuses every model."
     assert reminder(line) == told
     assert str(reminder(line * 7)).startswith(
         "7 lines are still marked CHECK in the pipeline file (line 1, 2, 3, 4, 5 ...)"

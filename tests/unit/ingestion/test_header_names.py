@@ -16,15 +16,17 @@ from pydantic import ValidationError
 
 from rempart.errors import PipelineError
 from rempart.flows.ingestion import deliver
+from rempart.flows.ingestion.deliver import file_fault
 from rempart.flows.ingestion.rejudge import rejudge
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries, landing
+from rempart.ingestion import deliveries, erasing, landing
 from rempart.ingestion.draft import draft_pipeline
-from rempart.ingestion.engine import json_rows
+from rempart.ingestion.engine import csv_rows, json_rows
 from rempart.ingestion.engine.deliveries import rows_of
 from rempart.ingestion.engine.limits import Limits
+from rempart.ingestion.reading import read
 from rempart.ingestion.sources import csv_deliveries
-from rempart.ingestion.unpacking import Unreadable
+from rempart.ingestion.unpacking import Unreadable, distinct_names
 from rempart.settings.pipeline import ModelPipeline, Pipeline, Source
 from tests.http_service import serving
 from tests.unit.ingestion.conftest import READINGS
@@ -172,3 +174,21 @@ def test_rows_are_delivered_under_the_names_of_the_service_and_read_by_the_map(f
     (file := tmp_path / name).write_bytes(body)
     (batch,) = rows_of(file, test_web.pipeline(**source), Limits())
     assert [str(value) for value in batch.table["booking_id"].to_pylist()] == ["0", "1", "2"] and not batch.refused
+
+
+TWICE = "meter,day,note,note\nm1,2026-01-05,first,second\nm1,2026-01-05,third,fourth\n"
+
+
+def test_a_name_that_occurs_again_has_its_number_behind_it_wherever_a_header_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "readings.csv"
+    file.write_text(TWICE)
+    text = draft_pipeline(file)
+    assert '    "note (2)": note_2    # column 2 of this name' in text.splitlines()
+    pipeline = Pipeline.model_validate(yaml.safe_load(text))
+    body, columns = TWICE.encode(), list(pipeline.columns)
+    (batch,) = csv_rows.read(io.BytesIO(body), len(body), pipeline.source, columns, Limits())
+    assert batch.table["note_2"].to_pylist() == ["second", "fourth"] and batch.table["note"][0].as_py() == "first"
+    assert read("readings.csv", body, pipeline.source, columns).cells[0] == ["m1", "2026-01-05", "first", "second"]
+    assert erasing.header_of(io.BytesIO(body), len(body), pipeline) == ["meter", "day", "note", "note (2)"]
+    assert file_fault(pipeline, file) is None
+    assert distinct_names(["a", "a", "a (2)"]) == ["a", "a", "a (2)"]

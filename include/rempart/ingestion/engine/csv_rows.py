@@ -14,7 +14,7 @@ from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow, TextRows
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.engine.lines import UTF8_BOM, Block, Blocks
 from rempart.ingestion.reading import EMPTY, NO_ROWS, check_format
-from rempart.ingestion.unpacking import Unreadable, names_in, unpacked, wrong_header
+from rempart.ingestion.unpacking import Unreadable, distinct_names, names_in, unpacked, wrong_header
 from rempart.settings.pipeline import Source
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def read(stream: BinaryIO, size: int, source: Source, columns: Sequence[str], li
             raise Unreadable(f"the file is UTF-8, but the pipeline declares {source.encoding}")
         text.read(len(UTF8_BOM))
     blocks = Blocks(text, source.encoding, limits)
-    header = _header(blocks, source.delimiter, len(columns), limits)
+    header = distinct_names(_header(blocks, source.delimiter, len(columns), limits))
     names = list(names_in(source, columns).values())
     if wrong := wrong_header(header, names, source.delimiter):
         raise Unreadable(wrong)

@@ -32,8 +32,9 @@ class ArrowLines:
         self._declared = declared
         self._kinds: dict[str, set[type]] = {name: set() for name in declared}
         self._items: dict[str, set[type]] = {name: set() for name in declared}
-        # a number of another dialect, or one that means a missing value, is decided by its text
-        self._numbers = numbers.is_plain(source) and not any(map(typed.like_a_value, source.null_values))
+        # a number of another dialect, without its unit, or one that means a missing value, is decided by its text
+        plain = numbers.is_plain(source) and not source.units
+        self._numbers = plain and not any(map(typed.like_a_value, source.null_values))
         self._serves = True
 
     def read(self, block: Block) -> tuple[list[pa.Table], Sequence[int]]:

@@ -15,6 +15,9 @@ ENDINGS: Mapping[Format, Sequence[str]] = {
 }
 
 
+SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
+"""Ends of names of spreadsheets, which are no deliveries."""
+SAVE_SHEET = "save the sheet as CSV in UTF-8 with the program that wrote it"
 UNKNOWN = (
     "the file's name ends in none of .csv, .tsv, .txt, .jsonl and .ndjson, plain or with .gz or .zst, nor in .parquet"
 )
@@ -32,6 +35,8 @@ def wrong_name(name: str, declared: Format) -> str | None:
         return None
     *others, last = [ending for ending in ENDINGS[declared] if not ending.endswith(PACKED[1:])]
     told = f"`source.format` of the pipeline is {declared}"
+    if name.lower().endswith(SPREADSHEETS) and declared == "csv":
+        told += f"; {SAVE_SHEET}"
     if not others:
         return f"the file's name does not end in {last}: {told}"
     return f"the file's name ends in none of {', '.join(others)} and {last}, plain or with .gz or .zst: {told}"

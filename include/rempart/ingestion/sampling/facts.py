@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, get_args
 
-from rempart.ingestion.parsing import recognise
+from rempart.ingestion.parsing import recognise, units
 from rempart.ingestion.parsing.numbers import number, pattern
 from rempart.ingestion.sampling.ranges import Range, proposed
 from rempart.ingestion.sampling.sample import Declared
@@ -127,11 +127,17 @@ def _of_text(cells: recognise.Cells, dialect: Dialect, zeros: bool) -> str:
 
 
 def _measured(cells: recognise.Cells) -> str:
-    """Return that texts are durations or numbers with a unit, and how they become numbers; else "". Pure."""
+    """Return that texts are durations or numbers with units, and how they become numbers; else "". Pure."""
     derived = "make numbers of them in a derived pipeline (docs/how-to/join-two-pipelines.md#numbers-with-a-unit)"
-    if unit := _unit(cells):
-        named = json.dumps(unit, ensure_ascii=False)
+    if found := units.likely(cells):
+        named = json.dumps(found.text, ensure_ascii=False)
         return f"numbers with {named}: let the source write the number alone, or {derived}"
+    if several := units.mixed(cells):
+        each = ", ".join(f"{count:,} with {json.dumps(unit, ensure_ascii=False)}" for unit, count in several.items())
+        return f"numbers in several units ({each}): let the source write one unit, or {derived}"
+    if recognise.fitting(cells, lambda text: bool(_CLOCK.fullmatch(text))):
+        page = "docs/how-to/join-two-pipelines.md#a-date-and-a-time-in-two-columns"
+        return f"times of a day: with their date they are a moment ({page})"
     if recognise.fitting(cells, lambda text: bool(text and _DURATION.fullmatch(text))):
         return f"durations: a text has no order. Let the source write a number of minutes, or {derived}"
     return ""
@@ -142,19 +148,7 @@ def _has_offset(cells: recognise.Cells) -> bool:
     return any(re.search(r":[0-9.]+ ?[+-](?!00:?(00)?\Z)[0-9]{2}(:?[0-9]{2})?\Z", text) for text in cells)
 
 
-def _unit(cells: recognise.Cells) -> str:
-    """Return the unit that stands before or behind almost every number of a column, such as EUR; else "". Pure."""
-    units = Counter[str]()
-    for text, count in cells.items():
-        if found := _WITH_UNIT.fullmatch(text):
-            units[found["before"] or found["behind"] or ""] += count
-    unit, most = max(units.items(), key=lambda pair: pair[1], default=("", 0))
-    return unit if recognise.few(sum(cells.values()) - most, sum(cells.values())) else ""
-
-
-_WITH_UNIT = re.compile(
-    r"(?P<before>EUR|USD|CHF|GBP|[€$£¥])?\s*[+-]?\d[\d.,]*\s*(?P<behind>[€$£¥%‰]|[^\W\d_][^\W_]{0,5})?"
-)
+_CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?")
 _DURATION = re.compile(
     r"(?=.*[0-9])([0-9]+ ?(h|hr|hrs|hours?|std\.?|stunden?))? ?([0-9]+ ?(m|min|mins|minutes?|minuten)\.?)?"
     r" ?([0-9]+ ?(s|sec|secs|seconds?|sek\.?|sekunden?))?",

@@ -60,6 +60,9 @@ def of_file(file: Path) -> Sample:
         raise _refused(file, str(fault)) from None
     except OSError as cause:
         raise PipelineError(f"read {shown(file)}: {cause.strerror or 'it is damaged'}", ENDINGS) from cause
+    if name.endswith(formats.SPREADSHEETS):
+        save = f"{formats.SAVE_SHEET[0].upper()}{formats.SAVE_SHEET[1:]}, and pass that file."
+        raise _refused(file, "it is a spreadsheet, whose cells have no fixed types", save)
     raise _refused(file, "its name does not end in .csv, .tsv, .txt, .jsonl, .ndjson or .parquet", ENDINGS)
 
 

@@ -26,7 +26,7 @@ def proposed_name(name: str) -> str:
     """Return a column's name like this one, such as `site_name` for `Site Name` and `siteName`; empty if no letter is
     left. Pure.
     """
-    return plain_name(_HUMP.sub("_", name)).strip("_0123456789")[:50]
+    return plain_name(_HUMP.sub("_", name)).lstrip("_0123456789")[:50].rstrip("_")
 
 
 def columns_of(names: Iterable[str]) -> dict[str, str]:

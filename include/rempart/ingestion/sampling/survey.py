@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from rempart.errors import PipelineError
 from rempart.ingestion.parsing import recognise
 from rempart.ingestion.parsing.numbers import number
+from rempart.ingestion.parsing.units import Unit
+from rempart.ingestion.sampling.dialects import written_by
 from rempart.ingestion.sampling.facts import ColumnFacts, column_facts
 from rempart.ingestion.sampling.keys import Key, likeliest_key
 from rempart.ingestion.sampling.leaks import leaks
@@ -27,7 +29,6 @@ from rempart.settings.sources import Dialect
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NULL_TOKENS = ("NA", "N/A", "null", "NULL", "None", "NaN", "nan", "-")
 _WORSE = 1.25
 LAST_YEAR = 2100
 """Year of the row's time after which a draft accepts no row, unless all rows are later."""
@@ -50,6 +51,7 @@ class Survey:
     dates. `last_year`: of the range of the row's time. `limit`: of the rows that the drafted file accepts. `skewed`:
     a few large numbers of the target rule its mean. `totals`: rows with almost only empty cells, which are not looked
     at. `open_days`: the newest days, of which no row has a target. `positive`: the rarer of two classes.
+    `units`: beside the numbers of columns. `constant`: columns with the same value in all rows.
     """
 
     name: str
@@ -75,6 +77,8 @@ class Survey:
     totals: int = 0
     open_days: int = 0
     positive: str = ""
+    units: Mapping[str, Unit] = field(default_factory=dict)
+    constant: Collection[str] = ()
 
     def named(self, *types: str) -> list[ColumnFacts]:
         """Return columns of these types, or of all, that are neither key nor target."""
@@ -91,9 +95,9 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     pipeline = pipeline_name(sample.name, name, table="kind" in sample.source)
     target_name = sample.header.get(target_name, target_name) if target_name is not None else None
     source = shown(sample.name)
-    guessed, table = _guessed(sample)
-    table, totals = without_totals(table)
-    dialect = guessed.dialect
+    written = written_by(sample)
+    table, totals = without_totals(written.table)
+    dialect = written.guess.dialect
     columns = tuple(
         column_facts(column, table[column], sample.declared.get(column), dialect) for column in table.column_names
     )
@@ -118,7 +122,7 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
         pipeline,
         sample,
         dialect,
-        guessed.uncertain,
+        written.guess.uncertain,
         columns,
         key,
         times[0].name,
@@ -133,15 +137,16 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
         tuple(c.name for c in columns if c.type == "date" and _earlier(table, c.name, times[0].name, dialect)),
     )
     if target.type in ("number", "integer", "decimal"):
-        written = _written(target, sample.declared, dialect)
-        found = replace(found, skewed=_is_skewed(_numbers(good[target.name].drop_null().to_pylist(), written)))
+        marks = _written(target, sample.declared, dialect)
+        found = replace(found, skewed=_is_skewed(_numbers(good[target.name].drop_null().to_pylist(), marks)))
     later = [target.name, *(c.name for c in dated)]
     together = _together(table, [c.name for c in found.named() if c.nullable], later)
     found = replace(found, together=together, orders=orders(columns, table, dialect))
     classes = Counter(good[target.name].drop_null().to_pylist()) if target.type == "category" else Counter[str]()
     rarer = min(classes, key=lambda label: (classes[label], label)) if len(target.values) == len(classes) == 2 else ""
-    found = replace(found, totals=totals, open_days=(days[-1] - known[-1]).days, positive=rarer)
-    return replace(found, leaks=leaks(found.named(), target, table, dialect))
+    found = replace(found, totals=totals, open_days=(days[-1] - known[-1]).days, positive=rarer, units=written.units)
+    constant = [c.name for c in found.named() if not c.nullable and len(table[c.name].unique()) == 1 < table.num_rows]
+    return replace(found, constant=constant, leaks=leaks(found.named(), target, table, dialect))
 
 
 def without_totals(table: pa.Table) -> tuple[pa.Table, int]:
@@ -252,39 +257,6 @@ def pipeline_name(source: str, name: str | None, *, table: bool = False) -> str:
             "Pass a name of lower case letters, digits and _ (--name).",
         )
     return found
-
-
-def _guessed(sample: Sample) -> tuple[recognise.Guess, pa.Table]:
-    """Return the dialect of a sample, and its rows in which a text that means null is null."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    table = sample.table
-    counted = {name: pc.value_counts(table[name].drop_null()).to_pylist() for name in table.column_names}
-    cells = {name: {each["values"]: each["counts"] for each in counts} for name, counts in counted.items()}
-    tokens = [t for t in NULL_TOKENS if any(_is_null_token(t, values) for values in cells.values())]
-    nulls = ["", *(tokens if sample.text else ())]
-    looked_at = [
-        {value: count for value, count in values.items() if value not in nulls}
-        for name, values in cells.items()
-        if name not in sample.declared or sample.declared[name].type in ("string", "timestamp")
-    ]
-    base = sample.dialect.model_copy(update={"null_values": nulls})
-    guessed = recognise.guess(looked_at, base)
-    null = pa.array(nulls, pa.string())
-    columns = {
-        name: pc.if_else(pc.is_in(table[name], value_set=null), pa.scalar(None, pa.string()), table[name])
-        for name in table.column_names
-    }
-    return guessed, pa.table(columns)
-
-
-def _is_null_token(token: str, cells: recognise.Cells) -> bool:
-    """Return whether a value means null in a column of numbers or dates."""
-    if token not in cells:
-        return False
-    rest = {value: count for value, count in cells.items() if value not in (token, "")}
-    return recognise.fitting(rest, recognise.is_value) > 0
 
 
 def _naive_limit(target: ColumnFacts, values: Sequence[str], dialect: Dialect) -> float:

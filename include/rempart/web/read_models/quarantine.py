@@ -83,6 +83,11 @@ class Expectation:
     state: State
     history: tuple[Result, ...]
 
+    @property
+    def has_plot(self) -> bool:
+        """Return whether a row broke the expectation, or whether none did is unknown of a delivery."""
+        return any(result.state != "good" for result in self.history)
+
 
 @dataclass(frozen=True)
 class Quality:

@@ -198,7 +198,7 @@ def test_another_delimiter_is_recognized(platform: Platform, make: Make) -> None
     ("name", "body", "why"),
     [
         ("empty.csv", b"", "the file is empty"),
-        ("table.xlsx", b"PK\x03\x04", "ends in none of .csv, .tsv and .txt, plain or with .gz or .zst"),
+        ("table.xlsx", b"PK\x03\x04", "the pipeline is csv; save the sheet as CSV in UTF-8"),
         ("table.csv", b"PAR1xxxx", "the file is Parquet, not CSV"),
         ("broken.csv.gz", b"\x1f\x8bnonsense", "the gzip file is damaged"),
     ],

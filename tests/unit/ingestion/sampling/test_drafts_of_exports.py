@@ -44,12 +44,30 @@ def test_a_line_of_totals_makes_no_column_nullable_and_is_told(tmp_path: Path) -
     assert "almost only empty" not in many and load(many).columns["stufe"].nullable
 
 
-def test_a_number_with_a_unit_is_told_and_an_identifier_is_none(tmp_path: Path) -> None:
+def test_a_number_with_a_unit_is_a_number_and_an_identifier_is_none(tmp_path: Path) -> None:
     text = draft_pipeline(write(tmp_path / "renewals.csv", contracts()), target="Gekündigt")
+    assert '    abschlag: "€"' in text.splitlines()
+    pipeline = load(text)
+    assert pipeline.source.units == {"abschlag": "€"} and pipeline.source.decimal == ","
+    assert pipeline.columns["abschlag"].type == "number" and pipeline.columns["vertrag"].type == "string"
+    assert "column: abschlag, min_value: 0, max_value: " in text and "column: vertrag, min_value" not in text
+
+
+def test_a_cell_without_the_unit_of_its_column_is_counted(tmp_path: Path) -> None:
+    body = contracts().replace(";3,50 €;", ";3,50;").replace(";4,50 €;", ";unbekannt;")
+    text = draft_pipeline(write(tmp_path / "renewals.csv", body), target="Gekündigt")
+    absent = body.count(";3,50;") + body.count(";unbekannt;")
+    assert f'    abschlag: "€"    # {absent} cells do not have it; such rows go to quarantine' in text.splitlines()
+
+
+def test_numbers_in_two_currencies_stay_text_and_the_draft_counts_both(tmp_path: Path) -> None:
+    rows = [line.replace(",50 €", " CHF") if n % 3 == 1 else line for n, line in enumerate(contracts().splitlines())]
+    text = draft_pipeline(write(tmp_path / "renewals.csv", "\n".join(rows)), target="Gekündigt")
     (amount,) = (line for line in text.splitlines() if line.startswith("  abschlag:"))
-    assert 'numbers with "€": let the source write the number alone' in amount and "#numbers-with-a-unit" in amount
-    (contract,) = (line for line in text.splitlines() if line.startswith("  vertrag:"))
-    assert "numbers with" not in contract
+    assert "type: string" in amount and "units:" not in text
+    count = "\n".join(rows).count(" CHF")
+    assert f'numbers in several units ({400 - count} with "€", {count} with "CHF")' in amount
+    assert "#numbers-with-a-unit" in amount
 
 
 def test_a_target_that_comes_later_is_told_and_leaves_rows_to_learn_from_and_to_measure(tmp_path: Path) -> None:
@@ -95,3 +113,12 @@ def test_times_with_an_offset_ask_in_which_zone_their_hours_count(tmp_path: Path
     assert any(line.startswith("  # time_zone: Europe/Berlin    # CHECK: ") for line in text.splitlines()) is asked
     chosen = text.replace("  # time_zone: Europe/Berlin    #", "  time_zone: Europe/Berlin    #")
     assert load(chosen).source.time_zone == ("Europe/Berlin" if asked else None)
+
+
+def test_a_column_of_one_value_is_told_and_no_input(tmp_path: Path) -> None:
+    body = contracts().replace("Vertrag;", "Mandant;Vertrag;").replace("\nV-", "\n001;V-")
+    text = draft_pipeline(write(tmp_path / "renewals.csv", body), target="Gekündigt")
+    (client,) = (line for line in text.splitlines() if line.startswith("  mandant:"))
+    assert "the same value in all these rows" in client and text.count("the same value") == 1
+    pipeline = load(text)
+    assert "mandant" not in pipeline.features["own"].columns and "mandant" not in pipeline.gate.baseline_by

@@ -26,6 +26,9 @@ from rempart.ingestion.sampling.names import columns_of, header_entries, plain_n
         ("hoursSinceService", "hours_since_service"),
         ("customerID", "customer_id"),
         ("kWh", "kwh"),
+        ("Sensor 03", "sensor_03"),
+        ("Volumen (cm³)", "volumen_cm3"),
+        ("x" * 49 + " 7", "x" * 49),
     ],
 )
 def test_letters_with_marks_are_written_out(text: str, name: str) -> None:

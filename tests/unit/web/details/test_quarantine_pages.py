@@ -143,6 +143,12 @@ def test_rows_are_for_who_may_see_data_even_if_he_may_start_things(house: House,
     assert f"{LOOK}/again" in page and f"{LOOK}/look" not in page
 
 
+def test_only_an_expectation_that_a_row_broke_or_that_is_unknown_has_a_plot(house: House) -> None:
+    page = house.call("GET", "/data/hotel_bookings", "operator").text
+    assert f"<h3>{RULES[0]}</h3>" in page and f"<h3>{RULES[1]}</h3>" not in page and page.count(RULES[1]) == 1
+    assert "Never broken: 1. These have no plot." in page
+
+
 def test_a_page_offers_to_each_what_he_may(house: House) -> None:
     for caller, offered in (("viewer", False), ("auditor", False), ("operator", True)):
         assert (f"{LOOK}/look" in house.call("GET", "/data/hotel_bookings", caller).text) == offered
@@ -320,7 +326,7 @@ def test_a_delivery_without_a_row_to_judge_is_no_success() -> None:
     watched = Watched()
     watched.delivery(judged=0, unexpected={RULES[0]: 0}, fault="the file is empty")
     (expectation, _) = quarantine.expectations(watched.facts(), "hotel_bookings")
-    assert expectation.state == "unknown" and expectation.history[0].share is None
+    assert expectation.state == "unknown" and expectation.history[0].share is None and expectation.has_plot
 
 
 def test_a_refusal_is_drawn_beside_each_bound_that_it_was_held_against() -> None:

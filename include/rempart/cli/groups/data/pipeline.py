@@ -149,6 +149,8 @@ def run_pipeline(
             sys.stdout.flush()
             run = run_follow.start(api, name, key, stages)
         page = f"{api.url}/dags/ingest_{name}/runs/{run}"
+        if draft := reminder(pipelines.text_of(name)):  # now, not when the gate refused what took minutes
+            rendering.tell(draft)
         if not follow:
             rendering.tell(f"started ingest_{name}: {page}")
             if len(stages) > 1:
@@ -160,7 +162,7 @@ def run_pipeline(
     except KeyboardInterrupt:
         rendering.tell(run_follow.left(name, page, api.url))
         raise typer.Exit(130) from None
-    rendering.show([*run_follow.conclusion(name, results), *filter(None, [reminder(pipelines.text_of(name))])])
+    rendering.show(run_follow.conclusion(name, results))
 
 
 @group.command("new")
