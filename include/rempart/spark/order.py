@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from rempart import canonical_json
+from rempart.contract import Contract
 from rempart.errors import SparkError
 from rempart.settings.pipeline_sections import SparkResources
 from rempart.settings.schema import Strict
@@ -26,13 +26,18 @@ from rempart.sovereignty.job_permission import SHA256, JobSite, Permission
 
 VERSION: Literal[1] = 1
 """Version of the contract. The orderer of a job and the environment that runs it must agree on it."""
-Work = Literal["ingest", "training_set"]
+_CONTRACT = Contract(
+    VERSION,
+    SparkError,
+    "Install the Spark environment of the version of Rempart that orders the jobs: `make setup-spark`.",
+)
+Work = Literal["ingest", "derive", "training_set"]
 _ROOMS = ("features", "flows/distributed", "ingestion", "settings", "spark")
 """Folders of the package whose code determines what a job makes."""
 
 
 class InputObject(Strict):
-    """An object that the job reads at the site of its order. `role`: what it is to the job, such as `delivery`, `part`,
+    """An object that the job reads at the site of its order. `role`: its use in the job, such as `delivery`, `part`,
     `labels`, or the name of a pipeline whose views are used. `name`: of a delivery, the name of its file.
     """
 
@@ -113,7 +118,7 @@ class SparkOrder(Strict):
 
 
 class MadeObject(Strict):
-    """An object that the job stored and that counts. `role`: what it is, such as `part`, `quarantine` or `rows`."""
+    """An object that the job stored and that counts. `role`: its kind, such as `part`, `quarantine` or `rows`."""
 
     role: str
     key: str
@@ -124,7 +129,7 @@ class MadeObject(Strict):
 
 
 class SparkUsage(Strict):
-    """What a job used. `executor_seconds`: time of tasks, summed over executors. `spilled`, `shuffled`: bytes written
+    """Resources that a job used. `executor_seconds`: time of tasks, summed over executors. `spilled`, `shuffled`: bytes written
     to disk because memory did not suffice, and moved between executors. `failed_tasks`: tasks that ran again.
     """
 
@@ -163,7 +168,7 @@ class SparkResult(Strict):
 
 
 class Made(Strict):
-    """What the work of a job returns to the job: the objects that count, and facts as plain JSON."""
+    """Return value of the work of a job: the objects that count, and facts as plain JSON."""
 
     made: tuple[MadeObject, ...] = ()
     facts: dict[str, Any] = Field(default_factory=dict)
@@ -179,36 +184,15 @@ def code_version() -> str:
     return f"{importlib.metadata.version('rempart')}+{digest.hexdigest()[:12]}"
 
 
-def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
-    try:
-        data = canonical_json.read(body)
-        if not isinstance(data, Mapping):
-            raise SparkError(f"read {what}: it is not a JSON object", hint)
-        if (version := data.get("version")) != VERSION:
-            raise SparkError(
-                f"read {what}: it has version {str(version)[:20]} of the contract, but this program reads version "
-                f"{VERSION}",
-                "Install the Spark environment of the version of Rempart that orders the jobs: `make setup-spark`.",
-            )
-        return model.model_validate_json(canonical_json.encode(data), strict=False)
-    except ValidationError as cause:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg']}" for e in cause.errors()[:5])
-        raise SparkError(f"read {what}: {faults}", hint) from None  # the cause quotes values
-    except ValueError as cause:  # not JSON, or a NaN in it
-        why = f"it is not JSON, or a number in it is not finite ({type(cause).__name__})"
-        raise SparkError(f"read {what}: {why}", hint) from None
-
-
 def parse_order(body: bytes | str) -> SparkOrder:
     """Return an order from JSON. Raises SparkError with each fault."""
-    order: SparkOrder = _parse("the order", SparkOrder, body, "Make the order with rempart.spark.order.SparkOrder.")
-    return order
+    return _CONTRACT.read("the order", SparkOrder, body, "Make the order with rempart.spark.order.SparkOrder.")
 
 
 def parse_result(body: bytes | str, order_id: str) -> SparkResult:
     """Return a result from JSON. Raises SparkError if it is malformed, not finite or another job's."""
     hint = "Delete the job's result.json and run it again."
-    result: SparkResult = _parse(f"the result of job {order_id}", SparkResult, body, hint)
+    result = _CONTRACT.read(f"the result of job {order_id}", SparkResult, body, hint)
     if result.order_id != order_id:
         raise SparkError(f"read the result of job {order_id}: it belongs to job {result.order_id[:40]}", hint)
     return result

@@ -13,10 +13,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from rempart import canonical_json
 from rempart.canonical_json import LARGEST
+from rempart.contract import Contract
 from rempart.errors import TrainingError
 from rempart.models.encoding import Feature, FeatureType
 from rempart.models.gates.thresholds import OperatingPoint
@@ -339,41 +340,23 @@ class JobResult(Strict):
         return canonical_json.encode(self.model_dump(mode="json"))
 
 
-def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
-    try:
-        data = canonical_json.read(body)
-        if not isinstance(data, Mapping):
-            raise TrainingError(f"read {what}: it is not a JSON object", hint)
-        if (version := data.get("version")) != VERSION:
-            raise TrainingError(
-                f"read {what}: it has version {str(version)[:20]} of the contract, but this program reads version "
-                f"{VERSION}",
-                "Build the trainer's image from the version of Rempart that orders the jobs (`make images`), and name "
-                "it in training.image.",
-            )
-        return model.model_validate_json(canonical_json.encode(data), strict=False)
-    except ValidationError as cause:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg']}" for e in cause.errors()[:5])
-        raise TrainingError(f"read {what}: {faults}", hint) from None  # the cause quotes values
-    except ValueError as cause:  # not JSON, or a NaN in it
-        why = f"it is not JSON, or a number in it is not finite ({type(cause).__name__})"
-        raise TrainingError(f"read {what}: {why}", hint) from None
+_CONTRACT = Contract(
+    VERSION,
+    TrainingError,
+    "Build the trainer's image from the version of Rempart that orders the jobs (`make images`), and name it in "
+    "training.image.",
+)
 
 
 def parse_spec(body: bytes | str) -> JobSpec:
     """Return a spec from JSON. Raises TrainingError with each fault."""
-    spec: JobSpec = _parse("the job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 5.")
-    return spec
+    return _CONTRACT.read("the job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 5.")
 
 
 def parse_result(body: bytes | str, job_id: str) -> JobResult:
     """Return a result from JSON. Raises TrainingError if it is malformed, not finite or another job's."""
-    result: JobResult = _parse(
-        f"the result of job {job_id}", JobResult, body, "Delete the job's result.json and run the training again."
-    )
+    hint = "Delete the job's result.json and run the training again."
+    result = _CONTRACT.read(f"the result of job {job_id}", JobResult, body, hint)
     if result.job_id != job_id:
-        raise TrainingError(
-            f"read the result of job {job_id}: it belongs to job {result.job_id[:40]}",
-            "Delete the job's result.json and run the training again.",
-        )
+        raise TrainingError(f"read the result of job {job_id}: it belongs to job {result.job_id[:40]}", hint)
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 DELIVERY, KIND = "_delivery", "_kind"
-"""Columns of staged rows: the position of their delivery, and what a row is."""
+"""Columns of staged rows: the position of their delivery, and the kind of a row."""
 GOOD, REFUSED, SUMMARY = 0, 1, 2
 _TOLD = "_told"
-"""Column of a summary: what is known of a delivery, as JSON."""
+"""Column of a summary: the facts of a delivery, as JSON."""
 _ROWS = 20_000
 
 
@@ -41,9 +41,13 @@ def staged(
     deliveries: tuple[InputObject, ...],
     pipeline: Pipeline,
     limits: Limits,
+    struck: Mapping[str, Sequence[int]] | None = None,
 ) -> DataFrame:
-    """Return the good and refused rows of deliveries, and one row that tells of each. Nothing is read yet."""
-    stager = _Stager(open_site, deliveries, pipeline, limits)
+    """Return the good and refused rows of deliveries, and one row that tells of each. Nothing is read yet.
+
+    `struck`: by the SHA-256 of a delivery the lines of erased rows, which are refused without their text.
+    """
+    stager = _Stager(open_site, deliveries, pipeline, limits, dict(struck or {}))
     return one_task_each(session, len(deliveries)).mapInArrow(stager, spark_schema(_schema(pipeline)))
 
 
@@ -82,6 +86,7 @@ class _Stager:
     deliveries: tuple[InputObject, ...]
     pipeline: Pipeline
     limits: Limits
+    struck: Mapping[str, Sequence[int]]
 
     def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
         for batch in batches:
@@ -114,7 +119,8 @@ class _Stager:
         file.unlink()
         judge = DistinctValues(self.pipeline.expectations)
         try:
-            (found,) = typed_rows.judged([read], judge, self.limits, folder / "judged", columns=judge.columns)
+            lines = [self.struck.get(delivery.sha256, ())]
+            (found,) = typed_rows.judged([read], judge, self.limits, folder / "judged", lines, columns=judge.columns)
         except PipelineError as error:  # the pipeline is wrong: another try of this task would not help
             facts: dict[str, Any] = {"error": [error.what, error.hint]}
         else:
