@@ -23,18 +23,21 @@ from rempart.spark.dialect import function
 
 Tables = Mapping[str, Mapping[str, str]]
 """SQL type of each column of each input."""
-_FREE = frozenset(
-    """
-    Alias And Boolean Column Count CTE DataType DataTypeParam EQ Exists Filter From Group GT GTE Having Identifier In
-    Is Join Literal LT LTE Max Min NEQ Not Null NullSafeEQ NullSafeNEQ Or Order Ordered Paren Rank Select Star Subquery
-    Table TableAlias Tuple Var Where Window With
-    """.split()
-)
+_FREE_WORDS = """
+Alias And Boolean Column Count CTE DataType DataTypeParam EQ Exists Filter From Group GT GTE Having Identifier
+In Is Join Literal LT LTE Max Min NEQ Not Null NullSafeEQ NullSafeNEQ Or Order Ordered Paren Rank Select Star
+Subquery Table TableAlias Tuple Var Where Window With
+"""
+_FREE = frozenset(_FREE_WORDS.split())
 """Kinds of nodes that mean the same in both for all types, or whose operands `_COMPARED` judges."""
-_COMPARED = frozenset(
-    "EQ NEQ LT LTE GT GTE NullSafeEQ NullSafeNEQ Between In Coalesce Case Nullif Greatest Least".split()
-)
-_WHOLE = frozenset("TINYINT SMALLINT INT BIGINT INT128 UTINYINT USMALLINT UINT UBIGINT UINT128 HUGEINT".split())
+_COMPARED_WORDS = """
+EQ NEQ LT LTE GT GTE NullSafeEQ NullSafeNEQ Between In Coalesce Case Nullif Greatest Least
+"""
+_COMPARED = frozenset(_COMPARED_WORDS.split())
+_WHOLE_WORDS = """
+TINYINT SMALLINT INT BIGINT INT128 UTINYINT USMALLINT UINT UBIGINT UINT128 HUGEINT
+"""
+_WHOLE = frozenset(_WHOLE_WORDS.split())
 _CLASSES = {
     **dict.fromkeys(_WHOLE, "whole"),
     **dict.fromkeys(("DOUBLE", "FLOAT"), "float"),
@@ -55,16 +58,21 @@ _CASTS = frozenset(
     }
 )  # fmt: skip
 """Pairs of classes of which each value is the same in both engines; decimals by their digits."""
-_TRUNCATED = frozenset("SECOND MINUTE HOUR DAY WEEK MONTH QUARTER YEAR".split())
-_PARTS = frozenset("YEAR MONTH WEEK DAY DOY HOUR ISODOW".split())
+_TRUNCATED = frozenset(["SECOND", "MINUTE", "HOUR", "DAY", "WEEK", "MONTH", "QUARTER", "YEAR"])
+_PARTS = frozenset(["YEAR", "MONTH", "WEEK", "DAY", "DOY", "HOUR", "ISODOW"])
 _ISO = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:\d\d)?)?)?")
 _MOST, _OF_A_FLOAT = 38, 15
 """Digits of a decimal, and those that each float holds exactly."""
 _TRUNCATE = "_truncated_instant"
+_ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Mod, exp.Neg, exp.Abs, exp.Max, exp.Min, exp.Sum)
+_CHOICES = (exp.Coalesce, exp.Case, exp.Greatest, exp.Least, exp.Nullif)
 
 
-def query(text: str, tables: Tables) -> str:
-    """Return a query as the dialect writes it for Spark, in DuckDB's dialect. Raises IngestError for all else."""
+def query(text: str, tables: Tables, result: Mapping[str, str]) -> str:
+    """Return a query as the dialect writes it for Spark, in DuckDB's dialect. Raises IngestError for all else.
+
+    `result`: the columns of its rows, each with its SQL type, as DuckDB has them.
+    """
     from sqlglot.errors import SqlglotError
     from sqlglot.optimizer.annotate_types import annotate_types
     from sqlglot.optimizer.qualify import qualify
@@ -75,12 +83,18 @@ def query(text: str, tables: Tables) -> str:
         parsed = _replaced(exp.maybe_parse(text, dialect="duckdb"), _typed)
         _check_names(parsed, tables)
         tree = qualify(parsed, schema=schema, dialect="duckdb")
-        tree = annotate_types(tree, schema=schema, dialect="duckdb")
+        while _settled(tree := annotate_types(tree, schema=schema, dialect="duckdb")):
+            pass
     except (SqlglotError, ValueError, KeyError) as cause:
         raise _refused("a construct", f"its types cannot be told ({type(cause).__name__})") from None
     for node in tree.walk():
         _judge(node)
-    made: str = _replaced(tree, _truncated).sql(dialect="duckdb", comments=False)
+    inner = _replaced(tree, _truncated).sql(dialect="duckdb", comments=False)
+    fields = ", ".join(
+        f"CAST({name} AS {type_}) AS {name}"
+        for name, type_ in ((exp.to_identifier(each, quoted=True).sql("duckdb"), of) for each, of in result.items())
+    )
+    made = f"SELECT {fields} FROM ({inner}) AS derived"  # noqa: S608 - it was judged
     try:
         dialect.statements(made)
     except SparkError as unknown:
@@ -109,6 +123,27 @@ def _typed(node: Any) -> Any:
     if isinstance(node, exp.Literal) and not node.is_string and (found := digits(node)) and found[1]:
         return exp.cast(node.copy(), f"decimal({found[0]}, {found[1]})")
     return node
+
+
+def _settled(tree: Any) -> bool:
+    """Write the type beside one expression of numbers for which sqlglot found another one. False if there is none.
+
+    It gives an operator the type of an operand, and columns of inner queries get theirs from that.
+    """
+    for node in reversed(list(tree.walk())):
+        if not isinstance(node, (*_ARITHMETIC, *_CHOICES)) or isinstance(node.parent, exp.Cast):
+            continue
+        if (of := class_of(node)) not in _NUMBERS:
+            continue
+        found, written = digits(node), [int(each.name) for each in node.type.expressions]
+        if of == _CLASSES.get(_type_name(node)) and (of != "decimal" or [*(found or ())] == written):
+            continue
+        if of == "decimal" and (found is None or found[0] > _MOST):
+            raise _refused(_name(node), f"{_name(node)} of decimals whose result may have more than {_MOST} digits")
+        types = {"whole": "bigint", "float": "double", "decimal": f"decimal{found}"}
+        node.replace(exp.cast(node.copy(), types[of]))
+        return True
+    return False
 
 
 def _check_names(parsed: Any, tables: Tables) -> None:
@@ -160,18 +195,21 @@ def _judge(node: Any) -> None:
 
 def class_of(node: Any) -> str:
     """Return the class of an expression's type. Raises IngestError for a type that is not known."""
-    if isinstance(node, exp.Paren):
+    if isinstance(node, (exp.Paren, exp.Filter, exp.Window)):
         return class_of(node.this)
     if isinstance(node, exp.Div):
         return "float"
+    if isinstance(node, (*_ARITHMETIC, *_CHOICES)):
+        found = {class_of(each) for each in _operands(node)} - {"null"}
+        widest = next((of for of in ("float", "decimal", "whole") if of in found), "")
+        return widest if found <= _NUMBERS and widest else min(found, default="null")
     if isinstance(node, (exp.TimestampTrunc, exp.DateTrunc)):
         return "instant"
     if isinstance(node, exp.Literal) and not node.is_string and (digits(node) or (0, 0))[1]:
         return "decimal"
-    found = _CLASSES.get(_type_name(node))
-    if found is None:
+    if (known := _CLASSES.get(_type_name(node))) is None:
         raise _refused(_name(node), f"the type of {_name(node)} is not listed")
-    return found
+    return known
 
 
 def _type_name(node: Any) -> str:
@@ -183,7 +221,7 @@ def _type_name(node: Any) -> str:
 
 def digits(node: Any) -> tuple[int, int] | None:
     """Return the digits of a decimal or whole number, and how many of them stand behind the point; None if unknown."""
-    if isinstance(node, (exp.Paren, exp.Neg, exp.Abs, exp.Max, exp.Min, exp.Alias)):
+    if isinstance(node, (exp.Paren, exp.Neg, exp.Abs, exp.Max, exp.Min, exp.Alias, exp.Filter, exp.Window)):
         return digits(node.this)
     if isinstance(node, exp.Literal) and not node.is_string:
         whole, _, part = str(node.this).partition(".")
@@ -193,6 +231,11 @@ def digits(node: Any) -> tuple[int, int] | None:
         return inner and (_MOST, inner[1])
     if isinstance(node, (exp.Add, exp.Sub, exp.Mul)):
         return _of_both(node)
+    if isinstance(node, _CHOICES):
+        some = [digits(each) for each in _operands(node) if class_of(each) != "null"]
+        known = [each for each in some if each]
+        scale = max((each[1] for each in known), default=0)
+        return (max(each[0] - each[1] for each in known) + scale, scale) if known and len(known) == len(some) else None
     if _CLASSES.get(_type_name(node)) == "whole":
         return 19, 0
     sizes = [int(each.name) for each in node.type.expressions] if getattr(node, "type", None) else []
@@ -210,8 +253,8 @@ def _of_both(node: Any) -> tuple[int, int] | None:
 
 
 def _judge_compared(node: Any) -> None:
-    """Raise IngestError unless the operands are of one kind. A text is a time only where it is a literal of ISO 8601."""
-    operands = list(_operands(node))
+    """Raise IngestError unless the operands are of one kind. A text is a time only if it is a literal of ISO 8601."""
+    operands = [node.this, node.expression] if isinstance(node, exp.Nullif) else list(_operands(node))
     classes = [class_of(each) for each in operands]
     known = {each for each in classes if each != "null"}
     if known <= _NUMBERS:
@@ -222,11 +265,15 @@ def _judge_compared(node: Any) -> None:
         return
     if known & _TIMES and known <= _TIMES | {"text"}:
         for each, of in zip(operands, classes, strict=True):
-            if of == "text" and not (isinstance(each, exp.Literal) and _ISO.fullmatch(each.name)):
+            if of == "text" and not _is_time(each):
                 raise _refused(_name(node), f"{_name(node)} of a text and a time is not listed")
         return
     if len(known) > 1:
         raise _refused(_name(node), f"{_name(node)} of {' and '.join(sorted(known))} is not listed")
+
+
+def _is_time(node: Any) -> bool:
+    return isinstance(node, exp.Literal) and _ISO.fullmatch(node.name) is not None
 
 
 def _operands(node: Any) -> Iterator[Any]:
@@ -249,12 +296,14 @@ def _operands(node: Any) -> Iterator[Any]:
         case exp.Coalesce() | exp.Greatest() | exp.Least():
             yield node.this
             yield from node.expressions
+        case exp.Neg() | exp.Abs() | exp.Max() | exp.Min() | exp.Sum() | exp.Nullif():
+            yield node.this.expressions[0] if isinstance(node.this, exp.Distinct) else node.this
         case _:
             yield from (node.this, node.expression)
 
 
 def _judge_sum(node: Any) -> None:
-    of = class_of(node.this.this if isinstance(node.this, exp.Distinct) else node.this)
+    of = class_of(node)
     if of == "float":
         raise _refused("SUM of floats", "its last digits depend on the order of rows; sum decimals or whole numbers")
     if of not in ("whole", "decimal"):
@@ -287,7 +336,7 @@ def _judge_cast(node: Any) -> None:
     if not isinstance(node.args.get("to"), exp.DataType) or type(node) is not exp.Cast:
         raise _refused(_name(node), "it is not listed")
     of, to = class_of(node.this), _CLASSES.get(node.to.this.name, "")
-    if of == "null":
+    if of == "null" or (of == "text" and to in _TIMES and _is_time(node.this)):
         return
     if (of, to) not in _CASTS:
         raise _refused(f"CAST to {node.to.sql('duckdb')}", f"CAST of {of} to {node.to.sql('duckdb')} is not listed")

@@ -129,8 +129,8 @@ class MadeObject(Strict):
 
 
 class SparkUsage(Strict):
-    """Resources that a job used. `executor_seconds`: time of tasks, summed over executors. `spilled`, `shuffled`: bytes written
-    to disk because memory did not suffice, and moved between executors. `failed_tasks`: tasks that ran again.
+    """Resources that a job used. `executor_seconds`: time of tasks, summed over executors. `spilled`, `shuffled`: bytes
+    written to disk because memory did not suffice, and moved between executors. `failed_tasks`: tasks that ran again.
     """
 
     executors: int = Field(default=0, ge=0)

@@ -11,7 +11,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 

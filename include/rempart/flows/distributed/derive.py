@@ -17,7 +17,6 @@ from rempart.flows.distributed.known import GONE, KnownForm, known_rows
 from rempart.flows.distributed.world import World
 from rempart.ingestion.derived import inputs as files
 from rempart.ingestion.derived.binding import sql_type
-from rempart.ingestion.engine.identity import quote
 from rempart.ingestion.parsing.schema import SnapshotColumn, arrow_schema, snapshot_columns
 from rempart.ingestion.snapshots import PART_TYPE
 from rempart.settings.pipeline import Pipeline
@@ -68,10 +67,12 @@ class Parameters:
 
 def types(pipelines: Mapping[str, Pipeline]) -> exact.Tables:
     """Return the SQL type of each column of some pipelines' snapshots."""
-    return {
-        name: {column: sql_type(each.type) for column, each in snapshot_columns(pipeline).items()}
-        for name, pipeline in pipelines.items()
-    }
+    return {name: sql_types(snapshot_columns(pipeline)) for name, pipeline in pipelines.items()}
+
+
+def sql_types(columns: Mapping[str, SnapshotColumn]) -> dict[str, str]:
+    """Return the SQL type of each column."""
+    return {name: sql_type(column.type) for name, column in columns.items()}
 
 
 def check(pipeline: Pipeline) -> None:
@@ -81,7 +82,7 @@ def check(pipeline: Pipeline) -> None:
     """
     if files.is_derived(pipeline):
         found = files.bound(pipeline, files.declared_inputs(pipeline))
-        exact.query(found.query.text, types(found.inputs))
+        exact.query(found.query.text, types(found.inputs), sql_types(found.query.columns))
 
 
 def run(order: SparkOrder, session: SparkSession, world: World, open_site: OpenSite | None = None) -> Made:
@@ -93,15 +94,14 @@ def run(order: SparkOrder, session: SparkSession, world: World, open_site: OpenS
     given = Parameters.of(order.parameters)
     opened = open_site or partial(credentials.site_of, order)
     inputs = {name: defined(order.pipelines, name) for name in given.forms}
-    query = exact.query(given.query, types(inputs))
     columns = {name: SnapshotColumn(type_, True) for name, type_ in given.columns.items()}
-    fields = ", ".join(f"CAST({quote(name)} AS {sql_type(each.type)}) AS {quote(name)}" for name, each in columns.items())
+    query = exact.query(given.query, types(inputs), sql_types(columns))
     place = JobFolder(order.output.bucket, order.key(""))
     with SparkConnection(session) as connection:
         for name, form in given.forms.items():
             rows = known_rows(session, opened, order.of_role(name), inputs[name], form)
             connection.register(name, rows.where(f"NOT {GONE}").drop(GONE))
-        frame = connection.sql(f"SELECT {fields} FROM ({query}) AS derived").frame  # noqa: S608 - it was judged
+        frame = connection.sql(query).frame
         writer = _Writer(opened, place, arrow_schema(columns))
         made = sorted(tuple(row) for row in frame.mapInArrow(writer, _MADE).collect())
     world.progress("derived", rows=sum(rows for _, _, rows in made))
@@ -138,4 +138,3 @@ class _Writer:
             size, key = file.stat().st_size, self.place.part(sha256)
             keep_file(self.open_site(), self.place.bucket, key, file, sha256, metadata={}, content_type=PART_TYPE)
             yield pa.RecordBatch.from_pylist([{"sha256": sha256, "bytes": size, "rows": rows}])
-

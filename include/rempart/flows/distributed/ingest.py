@@ -316,7 +316,11 @@ def _made(
         for delivery in taken.deliveries
     ]
     contents = {
-        name: {"had": list(made.had[name]), "has": list(made.has[name]), "whole": rewritten is None or name in rewritten}
+        name: {
+            "had": list(made.had[name]),
+            "has": list(made.has[name]),
+            "whole": rewritten is None or name in rewritten,
+        }
         for name in sorted(made.has)
     }
     facts = {"deliveries": deliveries, "held": sorted(taken.held), "partitions": contents}

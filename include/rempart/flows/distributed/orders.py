@@ -1,8 +1,9 @@
 """Order a Spark job, run it where `rempart.yaml` says, and read its objects back before anything counts.
 
 The objects of a job are below `spark/<pipeline>/<kind of work>/<order>/` of the lake bucket. The task that ordered it
-takes its objects from there and then deletes them: nothing else reads them, and they hold rows. Other tasks may run jobs
-of the same pipeline at the same time, so objects of other orders are deleted only when no running job can hold them.
+takes its objects from there and then deletes them: nothing else reads them, and they hold rows. Other tasks may run
+jobs of the same pipeline at the same time, so objects of other orders are deleted only when no running job can hold
+them.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def run(
 
 
 def evidence(ordered: SparkOrder, result: SparkResult) -> dict[str, Any]:
-    """Return the record of a job: its work, its place, its use of resources, and the digest of the policy's decision."""
+    """Return the record of a job: its work, place and use of resources, and the digest of the policy's decision."""
     return {
         "job_id": ordered.order_id,
         "do": ordered.do,
@@ -220,8 +221,8 @@ def forget(site: Site, ordered: SparkOrder) -> int:
 
 
 def unneeded(found: Sequence[ObjectInfo], kept: str | None, before: datetime | None) -> list[ObjectInfo]:
-    """Return the versions to delete: not those below the prefix `kept`, nor those of an order with one that is not older
-    than `before`. Pure.
+    """Return the versions to delete: not those below the prefix `kept`, nor those of an order with one that is not
+    older than `before`. Pure.
     """
     newest: dict[str, datetime] = {}
     for info in found:
@@ -230,8 +231,7 @@ def unneeded(found: Sequence[ObjectInfo], kept: str | None, before: datetime | N
     return [
         info
         for info in found
-        if not (kept and info.key.startswith(kept))
-        and (before is None or newest[info.key.rpartition("/")[0]] < before)
+        if not (kept and info.key.startswith(kept)) and (before is None or newest[info.key.rpartition("/")[0]] < before)
     ]
 
 

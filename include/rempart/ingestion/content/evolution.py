@@ -78,8 +78,8 @@ def _checked(columns: Mapping[str, SnapshotColumn], snapshot_id: str, pipeline: 
     if found.faults:
         declared = f" (declared: {'; '.join(found.changes)})" if found.changes else ""
         raise IngestError(
-            f"Snapshot {snapshot_id} of '{pipeline.name}' has another schema than {pipeline.name}.yaml, and this change "
-            f"is not declared: {'; '.join(found.faults)}{declared}. Nothing was ingested",
+            f"Snapshot {snapshot_id} of '{pipeline.name}' has another schema than {pipeline.name}.yaml, and this "
+            f"change is not declared: {'; '.join(found.faults)}{declared}. Nothing was ingested",
             f"In {pipeline.name}.yaml, give an added column `nullable: true`, a renamed one `renamed_from`, and list a "
             "removed one under `removed_columns`. For another change of a type, deliver the values under another name "
             "(docs/how-to/rows-that-change.md).",
@@ -87,9 +87,7 @@ def _checked(columns: Mapping[str, SnapshotColumn], snapshot_id: str, pipeline: 
     return found
 
 
-def conform(
-    table: pa.Table, earlier: Mapping[str, SnapshotColumn], snapshot_id: str, pipeline: Pipeline
-) -> pa.Table:
+def conform(table: pa.Table, earlier: Mapping[str, SnapshotColumn], snapshot_id: str, pipeline: Pipeline) -> pa.Table:
     """Convert rows accepted under an earlier schema to the present one. Raises IngestError if that is not exact.
 
     These rows get null in an added column and lose a removed one; a new order of columns applies to them.

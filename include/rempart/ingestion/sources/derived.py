@@ -54,8 +54,8 @@ def delivery_name(state: State) -> str:
 
 @dataclass(frozen=True)
 class Derived:
-    """Derived rows. `sql`: the file's name; `key`: columns that identify a row; `derive`: executes the query, by default
-    on this machine.
+    """Derived rows. `sql`: the file's name; `key`: columns that identify a row; `derive`: executes the query, by
+    default on this machine.
     """
 
     sql: str

@@ -137,9 +137,7 @@ def test_what_a_training_set_left_is_deleted_in_every_version(site: MemorySite) 
     st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["x", "result.json"]), st.integers(0, 9)), max_size=12),
     st.integers(0, 9),
 )
-def test_an_order_of_which_an_object_is_young_keeps_all_of_them(
-    drawn: list[tuple[str, str, int]], limit: int
-) -> None:
+def test_an_order_of_which_an_object_is_young_keeps_all_of_them(drawn: list[tuple[str, str, int]], limit: int) -> None:
     begin = datetime(2026, 1, 1, tzinfo=UTC)
     found = [
         ObjectInfo(f"spark/p/training_set/{name}/{file}", 1, begin + timedelta(hours=at), version_id=str(number))
@@ -154,18 +152,19 @@ def test_a_training_that_begins_leaves_the_objects_of_one_that_runs(
     site: MemorySite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = OutputPlace(bucket="lake", prefix=orders.prefix_of("stays_test", "training_set"))
-    ours, theirs = order(output=place), order(output=place, parameters={})
+    ours, theirs, old = (order(do="training_set", output=place, parameters={"n": number}) for number in range(3))
     site.clock = lambda: NOW - timedelta(hours=1)
     site.write("lake", theirs.key("rows.parquet"), b"rows")
     site.clock = lambda: NOW - timedelta(days=3)
-    site.write("lake", order(output=place, parameters={"old": 1}).key("rows.parquet"), b"rows")
+    site.write("lake", old.key("rows.parquet"), b"rows")
     pipeline: Any = SimpleNamespace(name="stays_test", spark=SimpleNamespace(timeout=timedelta(hours=4)))
     platform: Any = SimpleNamespace(
         site=lambda *_: site, config=None, clock=lambda: NOW, ledger=SimpleNamespace(append=lambda *_: None)
     )
     monkeypatch.setattr(orders, "permitted", lambda *_, on: PERMISSION)
     orders.run(platform, pipeline, ours, _Backend(site, changed(_result(), made=())))
-    assert [info.key for info in site.list("lake", place.prefix)] == sorted([theirs.key("rows.parquet"), ours.key(RESULT)])
+    left = [info.key for info in site.list("lake", place.prefix)]
+    assert left == sorted([theirs.key("rows.parquet"), ours.key(RESULT)])
 
 
 def changed(result: SparkResult, **more: Any) -> SparkResult:

@@ -52,7 +52,8 @@ class OnSpark:
         before a job runs; IntegrityError, SparkError, SiteError.
         """
         specs = files.declared_inputs(self.run.pipeline)
-        exact.query(query.text, derive.types({name: specs[name] for name in inputs}))
+        types = derive.types({name: specs[name] for name in inputs})
+        exact.query(query.text, types, derive.sql_types(query.columns))
         with spool_folder() as folder:
             ordered = self._order(query, {name: specs[name] for name in inputs}, inputs, folder)
             run_job = self.run_job or partial(orders.run, self.platform, self.run.pipeline, keep=folder)

@@ -30,8 +30,8 @@ class Known:
     """Rows of the snapshot before.
 
     `before`: the snapshot whose rows stay; None for a derived pipeline, whose delivery stands for the whole. `gone`:
-    positions of erased rows, by the SHA-256 of their part. `rewritten`: if the schema, the key or the partition changed,
-    all rows on this disk in the present form, by partition, without erased ones.
+    positions of erased rows, by the SHA-256 of their part. `rewritten`: if the schema, the key or the partition
+    changed, all rows on this disk in the present form, by partition, without erased ones.
     """
 
     before: Snapshot | None = None
@@ -65,8 +65,8 @@ class Known:
 def known(run: IngestionRun, before: Snapshot | None, folder: Path) -> Known:
     """Return the known rows of a run.
 
-    After a change of the schema, the key or the partition, all rows are brought here in the present form, and checked as
-    with DuckDB. Raises IngestError, IntegrityError.
+    After a change of the schema, the key or the partition, all rows are brought here in the present form, and checked
+    as with DuckDB. Raises IngestError, IntegrityError.
     """
     if before is None or is_derived(run.pipeline):
         return Known()
@@ -114,7 +114,9 @@ def _rewritten(run: IngestionRun, before: Snapshot, folder: Path) -> dict[str, l
     if not files:
         return {}
     place, pipeline = folder / "present", run.pipeline
-    with opened(ingest_run.resources(run.config, folder), sorted({folder, *(file.parent for file in files)})) as connection:
+    with opened(
+        ingest_run.resources(run.config, folder), sorted({folder, *(file.parent for file in files)})
+    ) as connection:
         written = parts.write(
             connection,
             parquet(files),
@@ -150,7 +152,7 @@ def check_all_told(run: IngestionRun, found: Known, told: Mapping[str, int]) -> 
         raise IntegrityError(
             f"check the rows that Spark brought to the present form of '{run.pipeline.name}': it told of "
             f"{sum(told.values())} of {found.before.rows} known rows",
-            "Run the ingestion again. If this repeats, set `engine: duckdb` in the pipeline file and report it as a bug.",
+            "Run the ingestion again. If this repeats, set `engine: duckdb` in the pipeline file and report it.",
         )
 
 

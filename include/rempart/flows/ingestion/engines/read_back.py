@@ -1,7 +1,7 @@
 """Read the new parts of a Spark ingestion back, and draw up the snapshot of known rows and new ones.
 
-One partition is hashed at a time. Each of its keys must be there once, each row must belong to it, and known rows may be
-gone only if rows replaced them or people were erased.
+One partition is hashed at a time. Each of its keys must be there once, each row must belong to it, and known rows may
+be gone only if rows replaced them or people were erased.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def snapshot(
 ) -> tuple[Snapshot | None, list[tuple[Part, Path]]]:
     """Return the snapshot of the known rows and those that the job wrote, and its new parts.
 
-    `replaced`: how many known rows may be gone beside erased ones. `changed`: the schema changed, which makes a snapshot
-    without new rows too. Raises IntegrityError, SparkError.
+    `replaced`: how many known rows may be gone beside erased ones. `changed`: the schema changed, which makes a
+    snapshot without new rows too. Raises IntegrityError, SparkError.
     """
     if not told.partitions and not changed:
         if replaced or result.of_role(job.MADE_PART):
@@ -158,7 +158,9 @@ class _Partition:
             before = list(known_rows.files_before(self.run, known, self.name, self.older)) if known else []
             places = sorted({self.place, self.older, *(file.parent for file in [*files, *before])})
             with opened(ingest_run.resources(self.run.config, self.folder), places) as connection:
-                elsewhere = f"SELECT count(*) FROM {now} WHERE {period_of(pipeline)} IS DISTINCT FROM {literal(self.name)}"  # noqa: S608 - our own names
+                elsewhere = (
+                    f"SELECT count(*) FROM {now} WHERE {period_of(pipeline)} IS DISTINCT FROM {literal(self.name)}"  # noqa: S608 - our own names
+                )
                 if connection.execute(elsewhere).fetchall() != [(0,)]:
                     raise untrue(self.run, f"the parts of partition {self.name} have rows of others")
                 found = _hashed(connection, now, columns, pipeline.row_key)

@@ -14,7 +14,7 @@ from rempart.sites.s3.site import file_sha256
 
 
 def cut(run: IngestionRun, file: Path) -> Cut:
-    """Return which lines of a delivery hold erased rows, and a file beside it with the others; nothing if there are none.
+    """Return which lines of a delivery hold erased rows, and a file beside it with the others; nothing without any.
 
     A delivery that cannot be searched has a fault.
     """
