@@ -80,23 +80,22 @@ def test_derived_rows_are_those_of_duckdb(
         )
 
     on_spark = there.pipeline("wet_trips").model_copy(update={"engine": "spark"})
-    for weather in ([], ["2026-01-03T00:00:00Z,2", f"{HOURS[0]},2"]):
-        if weather:
-            for each in (here, there):
-                each.deliver("weather", "more", weather)
-                each.deliver("trips", "more", [f"40,{weather[0].split(',')[0]},rider 9,3"])
-        extraction.extract(there.platform, on_spark, run_job=run_job)
-        ingestion.ingest(there.platform, on_spark, run_job=run_job)
-        here.derive()
-        ours, theirs = here.snapshot(), there.snapshot()
-        assert ours and theirs and ours.rows > 3
-        assert (ours.id, ours.derived_from) == (theirs.id, theirs.derived_from)
-        assert [each["sha256"] for each in ours.deliveries] == [each["sha256"] for each in theirs.deliveries]
-    assert jobs == ["derive", "ingest"] * 2
+    for each in (here, there):
+        each.derive()  # with DuckDB: the delivery of Spark stands for the whole
+        each.deliver("weather", "more", ["2026-01-03T00:00:00Z,2", f"{HOURS[0]},2"])
+        each.deliver("trips", "more", ["40,2026-01-03T00:00:00Z,rider 9,3"])
+    here.derive()
+    extraction.extract(there.platform, on_spark, run_job=run_job)
+    ingestion.ingest(there.platform, on_spark, run_job=run_job)
+    ours, theirs = here.snapshot(), there.snapshot()
+    assert ours and theirs and ours.rows > 3
+    assert (ours.id, ours.derived_from) == (theirs.id, theirs.derived_from)
+    assert [each["sha256"] for each in ours.deliveries] == [each["sha256"] for each in theirs.deliveries]
+    assert jobs == ["derive", "ingest"]
     assert not list(site.list("lake", "spark/"))
-    assert extraction.extract(there.platform, on_spark, run_job=run_job).deliveries == 0 and len(jobs) == 4
+    assert extraction.extract(there.platform, on_spark, run_job=run_job).deliveries == 0 and len(jobs) == 2
 
     (tmp_path / "include/sql/wet_trips.sql").write_text(SQL.replace("max(t.km)", "sum(t.km)"))
     with pytest.raises(IngestError, match="SUM of floats"):
         extraction.extract(there.platform, on_spark, run_job=run_job)
-    assert len(jobs) == 4
+    assert len(jobs) == 2

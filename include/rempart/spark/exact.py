@@ -135,8 +135,8 @@ def _settled(tree: Any) -> bool:
             continue
         if (of := class_of(node)) not in _NUMBERS:
             continue
-        found, written = digits(node), [int(each.name) for each in node.type.expressions]
-        if of == _CLASSES.get(_type_name(node)) and (of != "decimal" or [*(found or ())] == written):
+        found = digits(node)
+        if of == _CLASSES.get(_type_name(node)) and (of != "decimal" or found == _sizes(node)):
             continue
         if of == "decimal" and (found is None or found[0] > _MOST):
             raise _refused(_name(node), f"{_name(node)} of decimals whose result may have more than {_MOST} digits")
@@ -238,6 +238,11 @@ def digits(node: Any) -> tuple[int, int] | None:
         return (max(each[0] - each[1] for each in known) + scale, scale) if known and len(known) == len(some) else None
     if _CLASSES.get(_type_name(node)) == "whole":
         return 19, 0
+    return _sizes(node)
+
+
+def _sizes(node: Any) -> tuple[int, int] | None:
+    """Return the digits in the type of an expression."""
     sizes = [int(each.name) for each in node.type.expressions] if getattr(node, "type", None) else []
     return (sizes[0], sizes[1]) if len(sizes) == 2 else None
 
@@ -285,7 +290,8 @@ def _operands(node: Any) -> Iterator[Any]:
                 raise _refused(_name(node), "it is not listed")
             yield node.this
             if (found := node.args.get("query")) is not None:
-                yield from (found.unnest().selects if isinstance(found, exp.Subquery) else found.selects)
+                inner: Any = found.unnest() if isinstance(found, exp.Subquery) else found
+                yield from inner.selects
             yield from node.expressions
         case exp.Case():
             if node.this is not None:  # compared with each WHEN
