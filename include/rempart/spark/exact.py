@@ -17,6 +17,7 @@ from sqlglot import exp
 from rempart.errors import IngestError, SparkError
 from rempart.spark import (
     dialect,
+    doubtful_names,
     functions,  # noqa: F401 - it adds its rewrites to the dialect
 )
 from rempart.spark.dialect import function
@@ -81,7 +82,10 @@ def query(text: str, tables: Tables, result: Mapping[str, str]) -> str:
     try:
         schema = MappingSchema({name: dict(columns) for name, columns in tables.items()}, dialect="duckdb")
         parsed = _replaced(exp.maybe_parse(text, dialect="duckdb"), _typed)
-        _check_names(parsed, tables)
+        if (
+            name := doubtful_names.first(parsed, {name for columns in tables.values() for name in columns})
+        ) is not None:
+            raise _refused(f"the name {name[:50]}", "it is of a column and of an expression; write table.column")
         tree = qualify(parsed, schema=schema, dialect="duckdb")
         while _settled(tree := annotate_types(tree, schema=schema, dialect="duckdb")):
             pass
@@ -144,31 +148,6 @@ def _settled(tree: Any) -> bool:
         node.replace(exp.cast(node.copy(), types[of]))
         return True
     return False
-
-
-def _check_names(parsed: Any, tables: Tables) -> None:
-    """Raise IngestError for a name that may be of a column or of an expression: the engines choose differently."""
-    columns = {name for found in tables.values() for name in found}
-    made = {id(select): [_made(each) for each in select.expressions] for select in parsed.find_all(exp.Select)}
-    for select in parsed.find_all(exp.Select):
-        own = made[id(select)]
-        others = columns.union(*(names for key, some in made.items() if key != id(select) for names in some))
-        places = [(each, own[:number]) for number, each in enumerate(select.expressions)]
-        places += [(part, own) for name in ("where", "group", "having", "qualify") if (part := select.args.get(name))]
-        for place, before in places:
-            doubtful = others & set[str]().union(*before)
-            for column in place.find_all(exp.Column):
-                if not column.table and column.name.lower() in doubtful:
-                    why = "it is of a column and of an expression; write table.column"
-                    raise _refused(f"the name {column.name[:50]}", why)
-
-
-def _made(projection: Any) -> set[str]:
-    """Return the name of an expression of a SELECT; none for a column under its own name."""
-    if not isinstance(projection, exp.Alias):
-        return set()
-    is_own = isinstance(projection.this, exp.Column) and projection.this.name.lower() == projection.alias.lower()
-    return set() if is_own else {projection.alias.lower()}
 
 
 def _truncated(node: Any) -> Any:

@@ -121,13 +121,13 @@ def test_an_object_that_is_not_as_the_job_says_makes_no_delivery(
     world = make()
     work = Work(world)
 
-    def lies(order: SparkOrder) -> SparkResult:
+    def altered(order: SparkOrder) -> SparkResult:
         result = work(order)
         first, *others = result.made
         return result.model_copy(update={"made": (first.model_copy(update=lie), *others)})
 
     with pytest.raises(IntegrityError):
-        extract(world.platform, world.pipeline("wet_trips"), run_job=lies)
+        extract(world.platform, world.pipeline("wet_trips"), run_job=altered)
     assert not landed(world) and not list(world.home.versions("lake", "spark/"))
 
 
