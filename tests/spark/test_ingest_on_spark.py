@@ -165,7 +165,7 @@ def test_erased_rows_and_another_form_leave_the_same(
     partitions of days."""
     here, there = house(), house()
     compare(here, there, [RUNS[0] | {"0.csv": ["m0,2026-01-07,1,,base,"]}])
-    gone = [["m0", date(2026, 1, 7)], ["n1", date(2026, 1, 3)]]
+    gone = [[date(2026, 1, 7), "m0"], [date(2026, 1, 3), "n1"]]  # by the new key
     who = frozenset(pseudonym(b"key", "readings", key) for key in gone)
     monkeypatch.setattr(erasures, "erased", lambda *_: Erased("readings", frozenset({"e"}), ((b"key", who),)))
     monkeypatch.setattr(erasures, "check_same", lambda *_: None)

@@ -17,6 +17,7 @@ from sqlglot import exp
 from rempart.errors import IngestError, SparkError
 from rempart.spark import (
     dialect,
+    doubtful_names,
     functions,  # noqa: F401 - it adds its rewrites to the dialect
 )
 from rempart.spark.dialect import function
@@ -81,7 +82,10 @@ def query(text: str, tables: Tables, result: Mapping[str, str]) -> str:
     try:
         schema = MappingSchema({name: dict(columns) for name, columns in tables.items()}, dialect="duckdb")
         parsed = _replaced(exp.maybe_parse(text, dialect="duckdb"), _typed)
-        _check_names(parsed, tables)
+        if (
+            name := doubtful_names.first(parsed, {name for columns in tables.values() for name in columns})
+        ) is not None:
+            raise _refused(f"the name {name[:50]}", "it is of a column and of an expression; write table.column")
         tree = qualify(parsed, schema=schema, dialect="duckdb")
         while _settled(tree := annotate_types(tree, schema=schema, dialect="duckdb")):
             pass
@@ -135,8 +139,8 @@ def _settled(tree: Any) -> bool:
             continue
         if (of := class_of(node)) not in _NUMBERS:
             continue
-        found, written = digits(node), [int(each.name) for each in node.type.expressions]
-        if of == _CLASSES.get(_type_name(node)) and (of != "decimal" or [*(found or ())] == written):
+        found = digits(node)
+        if of == _CLASSES.get(_type_name(node)) and (of != "decimal" or found == _sizes(node)):
             continue
         if of == "decimal" and (found is None or found[0] > _MOST):
             raise _refused(_name(node), f"{_name(node)} of decimals whose result may have more than {_MOST} digits")
@@ -144,31 +148,6 @@ def _settled(tree: Any) -> bool:
         node.replace(exp.cast(node.copy(), types[of]))
         return True
     return False
-
-
-def _check_names(parsed: Any, tables: Tables) -> None:
-    """Raise IngestError for a name that may be of a column or of an expression: the engines choose differently."""
-    columns = {name for found in tables.values() for name in found}
-    made = {id(select): [_made(each) for each in select.expressions] for select in parsed.find_all(exp.Select)}
-    for select in parsed.find_all(exp.Select):
-        own = made[id(select)]
-        others = columns.union(*(names for key, some in made.items() if key != id(select) for names in some))
-        places = [(each, own[:number]) for number, each in enumerate(select.expressions)]
-        places += [(part, own) for name in ("where", "group", "having", "qualify") if (part := select.args.get(name))]
-        for place, before in places:
-            doubtful = others & set[str]().union(*before)
-            for column in place.find_all(exp.Column):
-                if not column.table and column.name.lower() in doubtful:
-                    why = "it is of a column and of an expression; write table.column"
-                    raise _refused(f"the name {column.name[:50]}", why)
-
-
-def _made(projection: Any) -> set[str]:
-    """Return the name of an expression of a SELECT; none for a column under its own name."""
-    if not isinstance(projection, exp.Alias):
-        return set()
-    is_own = isinstance(projection.this, exp.Column) and projection.this.name.lower() == projection.alias.lower()
-    return set() if is_own else {projection.alias.lower()}
 
 
 def _truncated(node: Any) -> Any:
@@ -238,6 +217,11 @@ def digits(node: Any) -> tuple[int, int] | None:
         return (max(each[0] - each[1] for each in known) + scale, scale) if known and len(known) == len(some) else None
     if _CLASSES.get(_type_name(node)) == "whole":
         return 19, 0
+    return _sizes(node)
+
+
+def _sizes(node: Any) -> tuple[int, int] | None:
+    """Return the digits in the type of an expression."""
     sizes = [int(each.name) for each in node.type.expressions] if getattr(node, "type", None) else []
     return (sizes[0], sizes[1]) if len(sizes) == 2 else None
 
@@ -285,7 +269,8 @@ def _operands(node: Any) -> Iterator[Any]:
                 raise _refused(_name(node), "it is not listed")
             yield node.this
             if (found := node.args.get("query")) is not None:
-                yield from (found.unnest().selects if isinstance(found, exp.Subquery) else found.selects)
+                inner: Any = found.unnest() if isinstance(found, exp.Subquery) else found
+                yield from inner.selects
             yield from node.expressions
         case exp.Case():
             if node.this is not None:  # compared with each WHEN

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rempart.flows.distributed.ingest import Parameters
-from rempart.flows.distributed.known import GONE, _Brought
+from rempart.flows.distributed.known import GONE, _PresentForm
 from rempart.ingestion import expectations, isolated, snapshots
 from rempart.ingestion.engine import parts
 from rempart.ingestion.engine.database import opened, parquet
@@ -92,7 +92,7 @@ class Work:
         """Files of a known part in the present form: without erased rows, and with them."""
         brought = pq.read_table(io.BytesIO(self.site.read(each.bucket, each.key, sha256=each.sha256)))
         form = given.form
-        rows = _Brought(pipeline, form)(brought.cast(snapshots.arrow_schema(form.snapshot_columns)), each.sha256, 0)
+        rows = _PresentForm(pipeline, form)(brought.cast(snapshots.arrow_schema(form.snapshot_columns)), each.sha256, 0)
         gone = rows[GONE]
         whole, stays = place / f"{each.sha256}.whole", place / each.sha256
         pq.write_table(rows.drop_columns([GONE]), whole)

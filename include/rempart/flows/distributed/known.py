@@ -63,11 +63,11 @@ def known_rows(
 
     schema = arrow_schema(snapshot_columns(pipeline)).append(pa.field(GONE, pa.bool_()))
     read = arrow_schema(form.snapshot_columns)
-    return parquet_rows(session, open_site, parts, schema, named=named, read=read, change=_Brought(pipeline, form))
+    return parquet_rows(session, open_site, parts, schema, named=named, read=read, change=_PresentForm(pipeline, form))
 
 
 @dataclass(frozen=True)
-class _Brought:
+class _PresentForm:
     """Brings rows of a part to the present schema and marks erased ones. `first`: position of the first of them."""
 
     pipeline: Pipeline

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
+from rempart.flows.distributed import orders
 from rempart.flows.ingestion import current_snapshot, derived_run, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.engines.derivation import OnSpark
@@ -119,7 +120,11 @@ def extract(
         stand = source_state.read_stand(run.site, run.lake, pipeline.name, before)
         if source is None and opener is not None:
             lake = derived_run.lake(platform, run)
-            derive = OnSpark(platform, run, run_job) if pipeline.engine == "spark" else None
+
+            def job(folder: Path) -> RunJob:
+                return run_job or partial(orders.run, platform, pipeline, keep=folder)
+
+            derive = OnSpark(run, partial(ingest_run.begin, platform), job) if pipeline.engine == "spark" else None
             around = Surroundings(run.config, platform.connections, run.now, platform.record, lake, derive)
             source = opener(pipeline, around)
         assert source is not None  # noqa: S101 - one of both is there

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rempart.errors import SparkError
@@ -30,6 +30,7 @@ def result(told: dict[str, Any], of_object: dict[str, Any] | None = None) -> Spa
     return SparkResult(order_id=ID, status="succeeded", made=(made,), facts=told, decision=SHA256)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(names, json, max_size=4), st.dictionaries(names, json, max_size=2))
 def test_facts_are_read_or_refused_by_the_name_of_the_job(told: dict[str, Any], of_object: dict[str, Any]) -> None:
     found = result(told, of_object)

@@ -6,9 +6,8 @@ ordered (`rempart.spark.exact`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from rempart.errors import IntegrityError
@@ -20,7 +19,6 @@ from rempart.flows.ingestion.engines import read_back
 from rempart.flows.ingestion.engines.known import erased_positions
 from rempart.flows.ingestion.engines.spark import RunJob
 from rempart.flows.ingestion.ingest_run import IngestionRun
-from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.derived import inputs as files
 from rempart.ingestion.derived.binding import Query
@@ -39,11 +37,13 @@ _DERIVED = "derived_rows"
 
 @dataclass(frozen=True)
 class OnSpark:
-    """Derives rows by a job. `run`: of the derived pipeline. `run_job`: runs it; by default on this machine."""
+    """Derives rows by a job. `run`: of the derived pipeline. `begin`: returns the state of a run of an input.
+    `run_job`: returns a function that runs the job, given a folder for the objects that it reads back.
+    """
 
-    platform: Platform
     run: IngestionRun
-    run_job: RunJob | None = None
+    begin: Callable[[Pipeline], IngestionRun]
+    run_job: Callable[[Path], RunJob]
 
     def __call__(self, sql: str, query: Query, inputs: Mapping[str, Input], order: Sequence[str], out: Path) -> int:
         """Write the rows of the query to `out`, sorted by `order` and then by all columns. Return their number.
@@ -56,9 +56,8 @@ class OnSpark:
         exact.query(query.text, types, derive.sql_types(query.columns))
         with spool_folder() as folder:
             ordered = self._order(query, {name: specs[name] for name in inputs}, inputs, folder)
-            run_job = self.run_job or partial(orders.run, self.platform, self.run.pipeline, keep=folder)
             try:
-                result = run_job(ordered)
+                result = self.run_job(folder)(ordered)
                 made = [self._brought(each, query, folder) for each in result.of_role(ROWS)]
                 return self._sorted(sql, query, result, made, order, out, folder)
             finally:
@@ -69,7 +68,7 @@ class OnSpark:
     ) -> SparkOrder:
         objects, forms = list[InputObject](), dict[str, KnownForm]()
         for name, spec in specs.items():
-            own = ingest_run.begin(self.platform, spec)
+            own = self.begin(spec)
             found = snapshots.read(self.run.site, self.run.lake, name, inputs[name].snapshot)
             forms[name] = KnownForm.of(found.id, found.columns, erased_positions(own, found, folder / f"of-{name}"))
             objects += [

@@ -1,4 +1,4 @@
-"""Known rows of a run on Spark, as this machine needs them to order a job and to check it.
+"""EarlierRows rows of a run on Spark, as this machine needs them to order a job and to check it.
 
 The platform searches erased rows itself: an order tells their positions, and no key or secret leaves the platform.
 """
@@ -26,7 +26,7 @@ _ROWS = 50_000
 
 
 @dataclass(frozen=True)
-class Known:
+class EarlierRows:
     """Rows of the snapshot before.
 
     `before`: the snapshot whose rows stay; None for a derived pipeline, whose delivery stands for the whole. `gone`:
@@ -62,18 +62,18 @@ class Known:
         return self.erased if self.same_form else 0
 
 
-def known(run: IngestionRun, before: Snapshot | None, folder: Path) -> Known:
+def known(run: IngestionRun, before: Snapshot | None, folder: Path) -> EarlierRows:
     """Return the known rows of a run.
 
     After a change of the schema, the key or the partition, all rows are brought here in the present form, and checked
     as with DuckDB. Raises IngestError, IntegrityError.
     """
     if before is None or is_derived(run.pipeline):
-        return Known()
+        return EarlierRows()
     gone = erased_positions(run, before, folder / "searched")
     if growth.has_same_form(before, run.pipeline):
-        return Known(before, gone)
-    return Known(before, gone, _rewritten(run, before, folder))
+        return EarlierRows(before, gone)
+    return EarlierRows(before, gone, _rewritten(run, before, folder))
 
 
 def erased_positions(run: IngestionRun, before: Snapshot, folder: Path) -> dict[str, list[int]]:
@@ -134,13 +134,13 @@ def _rewritten(run: IngestionRun, before: Snapshot, folder: Path) -> dict[str, l
     return found
 
 
-def rows_before(found: Known, partition: str) -> int:
+def rows_before(found: EarlierRows, partition: str) -> int:
     """Return the number of rows in `files_before`."""
     some = found.parts if found.rewritten is None else found.rewritten.get(partition, ())
     return sum(part.rows for part in some if part.partition == partition)
 
 
-def check_all_told(run: IngestionRun, found: Known, told: Mapping[str, int]) -> None:
+def check_all_told(run: IngestionRun, found: EarlierRows, told: Mapping[str, int]) -> None:
     """Check that a job that wrote all partitions again told of each known row. `told`: rows before, by partition.
 
     Raises IntegrityError.
@@ -156,7 +156,7 @@ def check_all_told(run: IngestionRun, found: Known, told: Mapping[str, int]) -> 
         )
 
 
-def files_before(run: IngestionRun, found: Known, partition: str, folder: Path) -> Iterator[Path]:
+def files_before(run: IngestionRun, found: EarlierRows, partition: str, folder: Path) -> Iterator[Path]:
     """Yield files with the known rows of a partition, erased ones among them if the form is the same."""
     if found.rewritten is not None:
         yield from (part.file for part in found.rewritten.get(partition, ()))

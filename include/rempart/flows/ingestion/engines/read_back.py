@@ -19,7 +19,7 @@ from rempart.flows.distributed import ingest as job
 from rempart.flows.distributed.facts import IngestFacts, PartFacts
 from rempart.flows.ingestion import ingest_run
 from rempart.flows.ingestion.engines import known as known_rows
-from rempart.flows.ingestion.engines.known import Known
+from rempart.flows.ingestion.engines.known import EarlierRows
 from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.ingestion import landing, snapshots
@@ -37,7 +37,7 @@ _NO_ROWS = hashlib.sha256().hexdigest()
 def snapshot(
     run: IngestionRun,
     before: Snapshot | None,
-    known: Known,
+    known: EarlierRows,
     result: SparkResult,
     told: IngestFacts,
     folder: Path,
@@ -144,9 +144,10 @@ class _Partition:
                 raise untrue(self.run, f"a part of partition {self.name} has other columns")
             return file
 
-        return list(bounded_map([*stay, *new], bring, WORKERS))
+        some: list[Part | MadeObject] = [*stay, *new]
+        return list(bounded_map(some, bring, WORKERS))
 
-    def content(self, files: Sequence[Path], known: Known | None) -> tuple[PartitionContent, int]:
+    def content(self, files: Sequence[Path], known: EarlierRows | None) -> tuple[PartitionContent, int]:
         """Hash the rows in some files. Return also how many known rows are not among them.
 
         Raises IntegrityError for rows of another partition, and a key that is there twice.

@@ -20,7 +20,7 @@ from rempart.flows.distributed.ingest import Parameters
 from rempart.flows.ingestion import ingest_run
 from rempart.flows.ingestion.engines import known as known_rows
 from rempart.flows.ingestion.engines import read_back, received
-from rempart.flows.ingestion.engines.known import Known
+from rempart.flows.ingestion.engines.known import EarlierRows
 from rempart.flows.ingestion.engines.read_back import untrue
 from rempart.flows.ingestion.engines.result import EngineResult
 from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
@@ -59,24 +59,24 @@ def take_in(
     ordered = order(run, known, new, cuts, changed=changed)
     result = run_job(ordered)
     try:
-        return _checked(_Run(run, known, folder, result), before, new, cuts, changed=changed)
+        return _checked(_EndedJob(run, known, folder, result), before, new, cuts, changed=changed)
     except (IntegrityError, ObjectMissing, SparkError):  # the next run must not adopt it
         orders.forget(run.site, ordered)
         raise
 
 
 @dataclass(frozen=True)
-class _Run:
+class _EndedJob:
     """A run whose job has ended. `folder`: its files on this disk."""
 
     run: IngestionRun
-    known: Known
+    known: EarlierRows
     folder: Path
     result: SparkResult
 
 
 def _checked(
-    ended: _Run, before: Snapshot | None, new: Sequence[Arrival], cuts: Sequence[Cut], *, changed: bool
+    ended: _EndedJob, before: Snapshot | None, new: Sequence[Arrival], cuts: Sequence[Cut], *, changed: bool
 ) -> EngineResult:
     """Check what a job made, and store the deliveries as received.
 
@@ -113,7 +113,7 @@ def _checked(
 
 
 def order(
-    run: IngestionRun, known: Known, new: Sequence[Arrival], cuts: Sequence[Cut], *, changed: bool = False
+    run: IngestionRun, known: EarlierRows, new: Sequence[Arrival], cuts: Sequence[Cut], *, changed: bool = False
 ) -> SparkOrder:
     """Return the order of a job that takes deliveries in, without the policy's permission.
 
@@ -160,7 +160,7 @@ class _RefusedFile:
                     yield RefusedRow(row[LINE], tuple(row[REASONS]), row[RAW] or "")
 
 
-def _refused(ended: _Run, count: int) -> list[Refused]:
+def _refused(ended: _EndedJob, count: int) -> list[Refused]:
     """Bring the refused rows of each delivery. Raises IntegrityError for other bytes or another number of rows."""
     import pyarrow.parquet as pq
 
@@ -196,7 +196,7 @@ def _counted(file: Path) -> tuple[int, int]:
 
 
 def _check_counts(
-    ended: _Run,
+    ended: _EndedJob,
     told: IngestFacts,
     deliveries: Sequence[StagedDelivery],
     refused: Sequence[Refused],
