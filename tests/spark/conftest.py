@@ -30,6 +30,10 @@ def spark() -> Iterator[SparkSession]:
     with tempfile.TemporaryDirectory(prefix="rempart-spark-") as folder:
         resources = SparkResources(executors=1, cores=1, memory=1024, driver_memory=1024)
         settings = session.configuration(resources, Path(folder), secrets.token_hex(32), master="local[2]")
-        few = {"spark.sql.shuffle.partitions": "2", "spark.sql.codegen.wholeStage": "false"}
+        few = {
+            "spark.sql.shuffle.partitions": "2",
+            "spark.sql.codegen.wholeStage": "false",
+            "spark.sql.adaptive.enabled": "false",  # it plans each stage again
+        }
         with session.started(settings | few, Path(folder)) as opened:
             yield opened

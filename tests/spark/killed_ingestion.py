@@ -1,6 +1,6 @@
 """Program for .venv-spark: ingest the sample's bookings with both engines; print what each left.
 
-Spark has two executors, and one of them is killed half way.
+Spark has two executors, and one of them is killed half way. The job runs again when it is done.
 
 python -m tests.spark.killed_ingestion FOLDER
 """
@@ -15,9 +15,10 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rempart.flows.distributed import ingest as job
+from rempart.flows.distributed import ingest as ingestion
+from rempart.flows.distributed import job
 from rempart.flows.distributed.world import World
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared.platform import Platform
@@ -28,10 +29,14 @@ from rempart.settings import config as configuration
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.pipeline_sections import SparkResources
 from rempart.settings.pipelines import named
-from rempart.spark import session
-from rempart.spark.order import SparkOrder, SparkResult
+from rempart.sovereignty.job_permission import Permission
+from rempart.spark import credentials
+from rempart.spark.order import Made, SparkOrder, SparkResult
 from tests.spark.shared_site import Manager, SharedSite
 from tests.unit.ingestion.conftest import NOW, no_connection
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 FILES = 4
 
@@ -51,21 +56,33 @@ def _executors() -> list[int]:
 
 
 def _job(site: SharedSite, folder: Path, facts: dict[str, Any]) -> Callable[[SparkOrder], SparkResult]:
+    """Run an order as the job's process does, and again."""
+
+    def work(order: SparkOrder, spark: SparkSession, world: World) -> Made:
+        facts["ui"] = spark.sparkContext.uiWebUrl
+        return ingestion.run(order, spark, world, site)
+
+    def progress(stage: str, /, **told: Any) -> None:
+        facts["stages"] = [*facts.get("stages", []), stage]
+        if stage == "judged":
+            facts["executors"] = len(running := _executors())
+            secret = credentials.secret().encode()
+            commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if os.access(path, os.R_OK)]
+            facts["shown"] = sum(secret in command for command in commands)
+            os.kill(running[0], signal.SIGKILL)
+
     def run_job(order: SparkOrder) -> SparkResult:
+        credentials.write(folder / "credentials.json", "s" * 64, {})
+        os.environ[credentials.VARIABLE] = str(folder / "credentials.json")
+        job.work_of = lambda _: work  # type: ignore[assignment]  # with a site that executors reach
         resources = SparkResources(executors=2, cores=1, memory=512, driver_memory=512)
-
-        def progress(stage: str, /, **told: Any) -> None:
-            facts["stages"] = [*facts.get("stages", []), stage]
-            if stage == "judged":
-                facts["executors"] = len(running := _executors())
-                os.kill(running[0], signal.SIGKILL)
-
-        (folder / "files").mkdir()
-        with session.opened(resources, folder / "spark") as spark:
-            made = job.run(order, spark, World(site, folder / "files", progress), site)
-        return SparkResult(
-            order_id=order.order_id, status="succeeded", made=made.made, facts=made.facts, decision="0" * 64
-        )
+        permission = Permission(hosts={order.site.name: ("127.0.0.1",)}, until="2999-12-01", decision="d" * 64)
+        given = order.model_copy(update={"resources": resources, "permission": permission})
+        place: Any = site
+        result = job.run_job(given, place, folder, progress)
+        facts["same"] = job.run_job(given, place, folder, progress) == result
+        facts["failed"] = result.usage.failed_tasks
+        return result
 
     return run_job
 

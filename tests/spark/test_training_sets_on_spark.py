@@ -17,6 +17,7 @@ from rempart.features import in_memory
 from rempart.features.labels import Received
 from rempart.features.parquet_store import joining
 from rempart.flows.distributed import joined, training_set
+from rempart.flows.distributed import orders as jobs
 from rempart.flows.distributed.loaded_snapshots import LoadedSnapshots
 from rempart.flows.distributed.world import World
 from rempart.ingestion import snapshots
@@ -122,7 +123,7 @@ def test_the_shipped_bookings_give_the_training_set_of_duckdb(
         turned = result.model_copy(update={"made": result.made[::-1]})
         with pytest.raises(IntegrityError, match="out of order"):
             joined.read(site, pipeline, loaded, given, turned)  # type: ignore[arg-type]
-    joined.forget(site, given)  # type: ignore[arg-type]
+    jobs.forget(site, given)  # type: ignore[arg-type]
     assert not list(site.list(BUCKET, given.key("")))
 
 

@@ -43,7 +43,7 @@ def _is_asof(join: exp.Join) -> bool:
 
 
 def _without_asof(select: exp.Select) -> None:
-    """Replace what a SELECT reads: all relations up to its last ASOF join become one, with a struct for each."""
+    """Replace the relations of a SELECT: all of them up to its last ASOF join become one, with a struct for each."""
     first = select.args["from_"].this
     relations = [_alias(first)]
     current, plain = first.copy(), list[exp.Join]()
@@ -125,7 +125,7 @@ def _joined(
 
 
 def _condition(on: exp.Expr, right: str) -> _Condition:
-    """Return what an ASOF join asks for. Raises SparkError for a condition of another form."""
+    """Return the parts of an ASOF join. Raises SparkError for a condition of another form."""
     keys: list[tuple[exp.Expr, exp.Expr]] = []
     moments: list[tuple[exp.Expr, exp.Expr, bool]] = []
     for part in _conjuncts(on):

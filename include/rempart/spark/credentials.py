@@ -1,4 +1,4 @@
-"""Read what a Spark job needs to keep secret: one file for its owner alone, named by an environment variable.
+"""Read the secrets of a Spark job: one file for its owner alone, named by an environment variable.
 
 The driver and each executor read it where they use it. A connection never stands in Spark's configuration and never
 travels in a task, so no log, page or file of Spark holds one.

@@ -15,11 +15,11 @@ from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import parsed
 
 _ASIDE = frozenset({"description", "owner", "engine", "spark", "schedules"})
-"""Keys of a pipeline file that do not change what a job makes."""
+"""Keys of a pipeline file that change nothing in the objects of a job."""
 
 
 def definition(pipeline: Pipeline) -> str:
-    """Return what a job needs to know of a pipeline, as YAML: the keys of its file, and what replaced them in a run."""
+    """Return the definition of a pipeline for a job, as YAML: the keys of its file, or their replacements in a run."""
     given = pipeline.model_dump(mode="python", by_alias=True, exclude_unset=True)
     plain = _plain({name: value for name, value in given.items() if name not in _ASIDE})
     return yaml.safe_dump(plain, sort_keys=False)  # the order of moments counts, and a rule may name a day

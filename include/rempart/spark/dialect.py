@@ -15,7 +15,7 @@ from rempart.errors import SparkError
 from rempart.spark import materialized
 
 Rewrite = Callable[[Any], Any]
-"""Returns what stands for a node of the tree."""
+"""Returns the replacement of a node of the tree."""
 _KINDS = """
 Select From Where Group Having Order Ordered Limit Distinct Union Subquery Table TableAlias Column Identifier
 Literal Boolean Null Alias Paren Tuple With CTE Var And Or Not EQ NEQ LT LTE GT GTE Is In Between Neg Add Sub
@@ -47,11 +47,11 @@ _NAMES: dict[str, str] = {
 }
 """Functions that sqlglot does not know, with their name in Spark; all of them take one argument."""
 rewrites: dict[str, Rewrite] = {}
-"""What stands for a kind of node in Spark, by the name of its class. Modules of this room add theirs."""
+"""Replacement of each kind of node for Spark, by the name of its class. Modules of this room add theirs."""
 _functions: dict[str, Rewrite] = {}
-"""What stands for a function that sqlglot does not know, by its name."""
+"""Replacement of each function that sqlglot does not know, by its name."""
 forms: list[Rewrite] = []
-"""What writes a whole query in another form first, such as a join that Spark does not have."""
+"""Rewrites of a whole query, which come first, such as that of a join that Spark does not have."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Statement:
 
 
 def rewrite(*kinds: str) -> Callable[[Rewrite], Rewrite]:
-    """Register a function that returns what stands for nodes of these kinds in Spark, and allow them."""
+    """Register a function that returns the replacement of nodes of these kinds for Spark, and allow them."""
 
     def register(function: Rewrite) -> Rewrite:
         for kind in kinds:
@@ -75,7 +75,7 @@ def rewrite(*kinds: str) -> Callable[[Rewrite], Rewrite]:
 
 
 def function(name: str) -> Callable[[Rewrite], Rewrite]:
-    """Register a function that returns what stands for calls of a name that sqlglot does not know."""
+    """Register a function that returns the replacement of calls of a name that sqlglot does not know."""
 
     def register(change: Rewrite) -> Rewrite:
         _functions[name] = change
@@ -219,7 +219,7 @@ def _type(node: Any) -> Any:
 
 
 def _in_spark(node: Any) -> Any:
-    """Return what stands for a node of the tree, whose own nodes are written for Spark already."""
+    """Return the replacement of a node of the tree, whose own nodes are written for Spark already."""
     kind = type(node).__name__
     if (change := rewrites.get(kind)) is not None:
         return change(node)

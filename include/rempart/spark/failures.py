@@ -21,7 +21,7 @@ _RUN_AGAIN = "Run again: what the job stored is used again."
 
 
 def cause(error: BaseException) -> RempartError:
-    """Return what ended the work of a job: an error of an executor as it was raised there, else the class of cause.
+    """Return the cause of a failed job: an error of an executor as it was raised there, else the class of cause.
 
     The connection to a JVM that is gone is a lost driver, which a new attempt can mend.
     """

@@ -26,13 +26,13 @@ from rempart.sovereignty.job_permission import SHA256, JobSite, Permission
 
 VERSION: Literal[1] = 1
 """Version of the contract. The orderer of a job and the environment that runs it must agree on it."""
-Work = Literal["ingest", "training_set"]
+Work = Literal["ingest", "derive", "training_set"]
 _ROOMS = ("features", "flows/distributed", "ingestion", "settings", "spark")
 """Folders of the package whose code determines what a job makes."""
 
 
 class InputObject(Strict):
-    """An object that the job reads at the site of its order. `role`: what it is to the job, such as `delivery`, `part`,
+    """An object that the job reads at the site of its order. `role`: its use in the job, such as `delivery`, `part`,
     `labels`, or the name of a pipeline whose views are used. `name`: of a delivery, the name of its file.
     """
 
@@ -113,7 +113,7 @@ class SparkOrder(Strict):
 
 
 class MadeObject(Strict):
-    """An object that the job stored and that counts. `role`: what it is, such as `part`, `quarantine` or `rows`."""
+    """An object that the job stored and that counts. `role`: its kind, such as `part`, `quarantine` or `rows`."""
 
     role: str
     key: str
@@ -124,8 +124,8 @@ class MadeObject(Strict):
 
 
 class SparkUsage(Strict):
-    """What a job used. `executor_seconds`: time of tasks, summed over executors. `spilled`, `shuffled`: bytes written
-    to disk because memory did not suffice, and moved between executors. `failed_tasks`: tasks that ran again.
+    """Resources that a job used. `executor_seconds`: time of tasks, summed over executors. `spilled`, `shuffled`: bytes
+    written to disk because memory did not suffice, and moved between executors. `failed_tasks`: tasks that ran again.
     """
 
     executors: int = Field(default=0, ge=0)
@@ -163,7 +163,7 @@ class SparkResult(Strict):
 
 
 class Made(Strict):
-    """What the work of a job returns to the job: the objects that count, and facts as plain JSON."""
+    """Return value of the work of a job: the objects that count, and facts as plain JSON."""
 
     made: tuple[MadeObject, ...] = ()
     facts: dict[str, Any] = Field(default_factory=dict)

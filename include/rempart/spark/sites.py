@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 OpenSite = Callable[[], Site]
 """Opens the site of an order in whatever process calls it. It can be sent to executors, and holds no secret."""
+Change = Callable[[Any, str, int], Any]
+"""Returns rows of an object in another form, given the object's SHA-256 and the position of the first row."""
 _ROWS = 20_000
 """Rows of a batch."""
 
@@ -30,15 +32,19 @@ def parquet_rows(
     schema: pa.Schema,
     *,
     named: str | None = None,
+    read: pa.Schema | None = None,
+    change: Change | None = None,
 ) -> DataFrame:
     """Return the rows of Parquet objects with the columns of a schema, in any order. One task reads one object.
 
-    `named`: a column with the SHA-256 of a row's object. Reading fails if an object has another SHA-256.
+    `named`: a column with the SHA-256 of a row's object. `read`: columns of the objects, which `change` turns into
+    those of the schema. Reading fails if an object has another SHA-256.
     """
     import pyarrow as pa
 
     whole = schema.append(pa.field(named, pa.string())) if named else schema
-    reader = _ObjectReader(open_site, tuple((each.bucket, each.key, each.sha256) for each in objects), schema, named)
+    names = tuple((each.bucket, each.key, each.sha256) for each in objects)
+    reader = _ObjectReader(open_site, names, schema, named, read or schema, change)
     return one_task_each(session, len(objects)).mapInArrow(reader, spark_schema(whole))
 
 
@@ -63,6 +69,8 @@ class _ObjectReader:
     objects: tuple[tuple[str, str, str], ...]
     schema: Any
     named: str | None
+    read: Any
+    change: Change | None
 
     def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
         import pyarrow as pa
@@ -74,13 +82,18 @@ class _ObjectReader:
                 bucket, key, sha256 = self.objects[number]
                 body = pa.BufferReader(site.read(bucket, key, sha256=sha256))
                 with pq.ParquetFile(body) as file:
-                    for rows in file.iter_batches(_ROWS, columns=self.schema.names):
-                        yield from self._named(pa.Table.from_batches([rows]), sha256)
+                    first = 0
+                    for rows in file.iter_batches(_ROWS, columns=self.read.names):
+                        yield from self._named(pa.Table.from_batches([rows]), sha256, first)
+                        first += rows.num_rows
 
-    def _named(self, rows: Any, sha256: str) -> Iterator[Any]:
+    def _named(self, rows: Any, sha256: str, first: int) -> Iterator[Any]:
         import pyarrow as pa
 
-        table = rows.select(self.schema.names).cast(self.schema)
+        table = rows.select(self.read.names).cast(self.read)
+        if self.change:
+            table = self.change(table, sha256, first)
+        table = table.select(self.schema.names).cast(self.schema)
         if self.named:
             table = table.append_column(self.named, pa.repeat(pa.scalar(sha256), table.num_rows))
         yield from table.to_batches()

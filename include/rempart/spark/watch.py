@@ -1,4 +1,4 @@
-"""Tell how far a Spark job is, and add up what it used: counts of its stages, never what is in them."""
+"""Tell how far a Spark job is, and add up its use of resources: counts of its stages, never their rows."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Seen:
         return known is not None and known.status in ("COMPLETE", "FAILED", "SKIPPED")
 
     def usage(self, resources: SparkResources) -> SparkUsage:
-        """Return what the stages used together."""
+        """Return the use of all stages together."""
         stages = self.stages.values()
         return SparkUsage(
             executors=resources.executors,

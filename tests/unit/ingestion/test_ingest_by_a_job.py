@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,111 +14,22 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from rempart.errors import IngestError, IntegrityError
+from rempart.backup.points.erasures import pseudonym
+from rempart.errors import IntegrityError, SparkError
 from rempart.flows.distributed.ingest import Parameters
 from rempart.flows.ingestion.ingest import ingest
+from rempart.flows.shared import erasures
+from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import expectations, snapshots
-from rempart.ingestion.engine.database import opened, parquet
-from rempart.ingestion.engine.deliveries import take_in
-from rempart.ingestion.engine.identity import by_duckdb
-from rempart.ingestion.engine.limits import Resources
-from rempart.ingestion.refused import schema, table_of
 from rempart.settings.pipeline import ModelPipeline, Pipeline
-from rempart.sites.port import Site
-from rempart.spark.definitions import defined
-from rempart.spark.order import MadeObject, SparkOrder, SparkResult
-from tests.unit.ingestion.conftest import NOW, READINGS
+from rempart.spark.order import SparkOrder, SparkResult
+from tests.unit.ingestion.conftest import HEADER, NOW, READINGS
 from tests.unit.ingestion.deliveries import BAD, A, B, C, lake
-
-Job = Callable[[SparkOrder], SparkResult]
+from tests.unit.ingestion.job_by_duckdb import Work, sha256_of
 
 
 def on_spark(**more: Any) -> ModelPipeline:
     return ModelPipeline.model_validate(yaml.safe_load(READINGS) | {"engine": "spark"} | more)
-
-
-def sha256_of(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
-
-
-class Work:
-    """Does what a job does for rows that are refused if their key is known."""
-
-    def __init__(self, site: Site, folder: Path) -> None:
-        self.site, self.folder, self.jobs = site, folder, 0
-
-    def __call__(self, order: SparkOrder) -> SparkResult:
-        self.jobs += 1
-        place = self.folder / f"job-{self.jobs}"
-        place.mkdir()
-        pipeline, given = defined(order.pipelines, order.pipeline), Parameters.of(order.parameters)
-        files = [self._brought(place, f"{i}-{each.name}", each) for i, each in enumerate(order.of_role("delivery"))]
-        known = {each.sha256: self._brought(place, each.sha256, each) for each in order.of_role("known")}
-        resources = Resources(200 << 20, 1, place / "spill")
-
-        def judge(table: Any) -> dict[int, list[str]]:
-            return expectations.broken(pipeline.expectations, table)
-
-        taken = take_in(files, [*known.values()], pipeline, place, resources, given.limits, judge)
-        parts = [
-            self._stored("part", order.key(f"part-{part.sha256}.parquet"), part.file.read_bytes(), part.rows)
-            for part in taken.parts
-        ]
-        parts = [
-            made.model_copy(update={"facts": {"partition": part.partition}})
-            for made, part in zip(parts, taken.parts, strict=True)
-        ]
-        contents = {}
-        for name in sorted({part.partition for part in taken.parts}):
-            had = [file for sha256, file in known.items() if given.partitions[sha256] == name]
-            new = [part.file for part in taken.parts if part.partition == name]
-            contents[name] = {"had": self._content(pipeline, had), "has": self._content(pipeline, [*had, *new])}
-        refused = []
-        for i, delivery in enumerate(taken.deliveries):
-            if len(delivery.refused):
-                sink = io.BytesIO()
-                pq.write_table(table_of(delivery.refused).cast(schema()), sink)
-                key = order.key(f"refused-{i}.parquet")
-                made = self._stored("refused", key, sink.getvalue(), len(delivery.refused))
-                refused.append(made.model_copy(update={"facts": {"delivery": i}}))
-        told = [
-            {
-                "good": delivery.good,
-                "judged": delivery.judged,
-                "refused": len(delivery.refused),
-                "fault": delivery.fault,
-                "replaced": delivery.replaced,
-                "repeated": delivery.repeated,
-            }
-            for delivery in taken.deliveries
-        ]
-        facts = {
-            "deliveries": told,
-            "held": sorted(taken.held),
-            "partitions": {name: {**content, "whole": False} for name, content in contents.items()},
-        }
-        return SparkResult(
-            order_id=order.order_id, status="succeeded", made=(*parts, *refused), facts=facts, decision="0" * 64
-        )
-
-    def _brought(self, place: Path, name: str, each: Any) -> Path:
-        file = place / name
-        file.write_bytes(self.site.read(each.bucket, each.key, sha256=each.sha256))
-        return file
-
-    def _stored(self, role: str, key: str, body: bytes, rows: int) -> MadeObject:
-        self.site.write("lake", key, body)
-        return MadeObject(role=role, key=key, sha256=sha256_of(body), bytes=len(body), rows=rows)
-
-    def _content(self, pipeline: Pipeline, files: Sequence[Path]) -> list[Any]:
-        if not files:
-            return [0, sha256_of(b"")]
-        resources = Resources(200 << 20, 1, self.folder / "spill")
-        with opened(resources, sorted({file.parent for file in files})) as connection:
-            columns = snapshots.snapshot_columns(pipeline)
-            found = by_duckdb(connection, parquet(files), columns, pipeline.row_key).content("")
-        return [found.rows, found.sha256]
 
 
 @pytest.fixture
@@ -160,8 +70,7 @@ def fewer_rows(work: Work, result: SparkResult) -> SparkResult:
     sink = io.BytesIO()
     pq.write_table(pq.read_table(io.BytesIO(work.site.read("lake", part.key))).slice(1), sink)
     sha256 = sha256_of(sink.getvalue())
-    key = f"spark/readings/ingest/{sha256}.parquet"
-    work.site.write("lake", key, sink.getvalue())
+    key = work.stored_part(sink.getvalue(), part.rows).key
     other = part.model_copy(update={"key": key, "sha256": sha256, "bytes": len(sink.getvalue())})
     return changed(result, made=(other, *others))
 
@@ -175,11 +84,11 @@ def _written(
     sink = io.BytesIO()
     table = change(pq.read_table(io.BytesIO(work.site.read("lake", part.key))))
     pq.write_table(table, sink)
-    made = work._stored("part", f"spark/readings/ingest/{sha256_of(sink.getvalue())}", sink.getvalue(), table.num_rows)
+    made = work.stored_part(sink.getvalue(), table.num_rows)
     (told,) = result.facts["partitions"].values()
     (work.folder / "lie.parquet").write_bytes(sink.getvalue())
     file, before = work.folder / "lie.parquet", [*work.folder.glob(f"job-{work.jobs}/{'?' * 64}")]
-    has = work._content(on_spark(), [file] if whole else [*before, file])
+    has = work.content(on_spark(), [file] if whole else [*before, file])
     facts = result.facts | {"partitions": {partition: told | {"has": has, "whole": whole}}}
     return changed(result, made=(made.model_copy(update={"facts": {"partition": partition}}),), facts=facts)
 
@@ -285,16 +194,155 @@ def test_nothing_new_starts_no_job(platform: Platform, work: Work) -> None:
     assert not work.jobs
 
 
-def test_what_spark_does_not_do_yet_is_refused_before_anything_is_written(
+def same(platform: Platform, other: Platform) -> bool:
+    """Whether two runs left the same snapshot, quarantine, raw deliveries and outcomes; parts may be others."""
+
+    def left(each: Platform) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for key, body in lake(each).items():
+            if "/parts/" in key or "_delta_log" in key:
+                continue
+            found[key] = json.loads(body) if key.endswith(".json") else body
+            if isinstance(told := found[key], dict):
+                told.pop("parts", None)
+        return found
+
+    return left(platform) == left(other)
+
+
+@pytest.fixture
+def twins(platform: Platform, make_platform: Callable[[], Platform]) -> tuple[Platform, Platform]:
+    other = make_platform()
+    for each in (platform, other):
+        each.sites["primary"].clock = lambda: NOW  # type: ignore[attr-defined]  # a site in memory
+    return platform, other
+
+
+MORE = {"more": {"type": "string", "known": "read", "nullable": True}}
+OTHER_FORMS = [
+    {"schema": yaml.safe_load(READINGS)["schema"] | MORE},
+    {"key": ["meter", "day", "tariff"]},
+    {"partition_every": "day"},
+]
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS, ids=["schema", "key", "partition"])
+def test_known_rows_in_another_form_make_the_snapshot_that_this_machine_makes(
+    twins: tuple[Platform, Platform], deliver: Callable[..., None], work: Work, form: dict[str, Any]
+) -> None:
+    spark, duckdb = on_spark(**form), on_spark(**form, engine="duckdb")
+    header = ",".join(spark.columns) + "\n"
+    for name, rows in (("1.csv", [A, B, C]), ("2.csv", ["m7,2026-01-09,1,,base," + ",y" * ("schema" in form)])):
+        for each in twins:
+            deliver(name, *rows, header=header if name == "2.csv" else HEADER, to=each)
+            pipeline = on_spark(engine="duckdb") if name == "1.csv" else spark if each is twins[0] else duckdb
+            ingest(each, pipeline, run_job=work)
+    assert work.jobs == 1
+    assert same(*twins)
+
+
+def test_a_changed_schema_makes_a_snapshot_where_nothing_waits(
+    twins: tuple[Platform, Platform], deliver: Callable[..., None], work: Work, readings: Pipeline
+) -> None:
+    for each, engine in zip(twins, ("spark", "duckdb"), strict=True):
+        deliver("1.csv", A, B, C, to=each)
+        ingest(each, readings)
+        assert ingest(each, on_spark(**OTHER_FORMS[0], engine=engine), run_job=work).changed
+    assert work.jobs == 1 and same(*twins)
+
+
+def test_a_known_row_that_a_job_lost_on_its_way_to_another_form_is_missed(
     platform: Platform, deliver: Callable[..., None], work: Work, readings: Pipeline
 ) -> None:
-    deliver("1.csv", A)
+    deliver("1.csv", A, B, C)
     ingest(platform, readings)
-    before, declared = lake(platform), yaml.safe_load(READINGS)
-    declared["schema"]["more"] = {"type": "string", "known": "read", "nullable": True}
-    deliver("2.csv", B)
-    with pytest.raises(IngestError, match="another schema") as refused:
-        ingest(platform, ModelPipeline.model_validate(declared | {"engine": "spark"}), run_job=work)
-    assert "engine: duckdb" in refused.value.hint
+
+    def loses_a_partition(order: SparkOrder) -> SparkResult:
+        result = work(order)
+        made = [each for each in result.made if each.facts.get("partition") != "2026-02"]
+        kept = {name: told for name, told in result.facts["partitions"].items() if name != "2026-02"}
+        return changed(result, made=made, facts=result.facts | {"partitions": kept})
+
+    before = lake(platform)
+    with pytest.raises(IntegrityError, match="2 of 3 known rows"):
+        ingest(platform, on_spark(**OTHER_FORMS[0]), run_job=loses_a_partition)
     assert lake(platform) == before
-    assert not work.jobs
+
+
+@pytest.fixture
+def erased(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Erase m1 and m2 from then on."""
+
+    def begin() -> None:
+        days = {"m1": date(2026, 1, 1), "m2": date(2026, 1, 1)}
+        who = frozenset(pseudonym(b"key", "readings", [meter, day]) for meter, day in days.items())
+        found = Erased("readings", frozenset({"e"}), ((b"key", who),))
+        monkeypatch.setattr(erasures, "erased", lambda *_: found)
+        monkeypatch.setattr(erasures, "check_same", lambda *_: None)
+
+    return begin
+
+
+ALSO = "m3,2026-01-05,4,,base,"
+
+
+def test_erased_rows_are_left_out_of_deliveries_and_of_known_rows_as_on_this_machine(
+    twins: tuple[Platform, Platform], deliver: Callable[..., None], work: Work, erased: Callable[[], None]
+) -> None:
+    for each in twins:
+        deliver("1.csv", A, C, ALSO, to=each)
+        ingest(each, on_spark(engine="duckdb"))
+    erased()
+    for each, engine in zip(twins, ("spark", "duckdb"), strict=True):
+        deliver("2.csv", B, "m5,2026-01-02,1,,base,", BAD, to=each)
+        found = ingest(each, on_spark(engine=engine), run_job=work)
+        assert (found.accepted, found.quarantined, found.total_rows) == (1, 2, 3)
+    assert same(*twins)
+    (order,) = work.orders
+    told = order.to_json().decode()
+    assert Parameters.of(order.parameters).struck and Parameters.of(order.parameters).form.gone
+    assert not any(name in told for name in ("m1", "m2", b"key".hex(), pseudonym(b"key", "readings", ["m1", "x"])))
+    assert not any(b"m2,2026" in body for body in lake(twins[0]).values())
+
+
+def keeps_an_erased_row(order: SparkOrder) -> SparkOrder:
+    return order.model_copy(update={"parameters": {**order.parameters, "struck": {}}})
+
+
+def keeps_a_known_erased_row(order: SparkOrder) -> SparkOrder:
+    form = {**order.parameters["form"], "gone": {}}
+    return order.model_copy(update={"parameters": {**order.parameters, "form": form}})
+
+
+@pytest.mark.parametrize(
+    ("lie", "why"),
+    [
+        (keeps_an_erased_row, "0 rows were left out as erased, not 1"),
+        (keeps_a_known_erased_row, "1 were accepted and 1 erased"),
+    ],
+)
+def test_an_erased_row_that_a_job_kept_is_found(
+    platform: Platform,
+    deliver: Callable[..., None],
+    work: Work,
+    erased: Callable[[], None],
+    lie: Callable[[SparkOrder], SparkOrder],
+    why: str,
+) -> None:
+    deliver("1.csv", A, C)
+    ingest(platform, on_spark(engine="duckdb"))
+    erased()
+    deliver("2.csv", B, "m5,2026-01-02,1,,base,")
+    before = lake(platform)
+    with pytest.raises(IntegrityError, match=why):
+        ingest(platform, on_spark(), run_job=lambda order: work(lie(order)))
+    assert {key for key in lake(platform) if not key.startswith("spark/")} == before.keys()
+
+
+def test_malformed_facts_are_refused_by_the_name_of_the_job(
+    platform: Platform, deliver: Callable[..., None], work: Work
+) -> None:
+    deliver("1.csv", A, BAD)
+    with pytest.raises(SparkError, match=r"the result of job [0-9a-f]{16}: its facts"):
+        ingest(platform, on_spark(), run_job=lambda order: changed(work(order), facts={}))
+    assert not [key for key in lake(platform) if key.startswith(("spark/", "snapshots/"))]

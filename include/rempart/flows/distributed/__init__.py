@@ -1,1 +1,1 @@
-"""Work of a Spark job, and what orders it: ingestion and training sets on several executors."""
+"""Work of Spark jobs and the orders for it: ingestion, derivation and training sets on several executors."""

@@ -1,4 +1,4 @@
-"""Write the parts of a snapshot in executors, and tell what its partitions hold: one task reads one partition in order.
+"""Write the parts of a snapshot and hash its partitions in executors: one task reads one partition in order.
 
 Known rows of a partition come with the new ones, in ascending order of key. So one pass finds the hash of what the
 partition had, which must be that of the manifest, and the hash of what it has now.
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 PARTITION, FLAG = "_partition", "_flag"
 STAYS, DISPLACED, NEW = 0, 1, 2
-"""What a row is: known, known and replaced by another, new."""
+"""States of a row: known, known but replaced or erased, new."""
 _TOLD = "kind string, name string, rows bigint, sha256 string, bytes bigint"
 _PART, _HAD, _HAS = "part", "had", "has"
 
 
 @dataclass(frozen=True)
 class JobFolder:
-    """Where a job stores what it makes."""
+    """Place of a job's objects."""
 
     bucket: str
     prefix: str
@@ -46,7 +46,7 @@ class JobFolder:
 
 @dataclass(frozen=True)
 class Grown:
-    """What was made of the changed partitions.
+    """New parts and contents of the changed partitions.
 
     `parts`: partition, rows, SHA-256 and bytes of each new part. `had`, `has`: rows and hash of each partition before
     and now.
@@ -63,12 +63,12 @@ def grown(
     pipeline: Pipeline,
     open_site: OpenSite,
     place: JobFolder,
-    rewritten: frozenset[str],
+    rewritten: frozenset[str] | None,
     part_bytes: int = PART_BYTES,
 ) -> Grown:
     """Write the new rows of changed partitions to parts at a place. `rows`: all their rows, with `PARTITION`, `FLAG`.
 
-    Of the partitions in `rewritten`, known rows that stay are written again, too. Raises IntegrityError.
+    Of the partitions in `rewritten` (None for all), known rows that stay are written again, too. Raises IntegrityError.
     """
     rows.createOrReplaceTempView("_grown")
     order = ", ".join(f"`{name}`" for name in (PARTITION, *pipeline.row_key, FLAG))
@@ -96,7 +96,7 @@ class _PartitionWriter:
     open_site: OpenSite
     place: JobFolder
     pipeline: Pipeline
-    rewritten: frozenset[str]
+    rewritten: frozenset[str] | None
     part_bytes: int
 
     def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -119,7 +119,8 @@ class _PartitionWriter:
             for content, other in ((open_one[1], NEW), (open_one[2], DISPLACED)):
                 if not content.adds(rows.filter(pc.not_equal(flags, other)), columns, key):
                     raise _disordered()
-            kept = pc.not_equal(flags, DISPLACED) if name in self.rewritten else pc.equal(flags, NEW)
+            is_whole = self.rewritten is None or name in self.rewritten
+            kept = pc.not_equal(flags, DISPLACED) if is_whole else pc.equal(flags, NEW)
             some = rows.filter(kept)
             if some.num_rows:
                 names = pa.repeat(pa.scalar(name), some.num_rows)

@@ -18,6 +18,7 @@ from rempart.engine_connection import EngineConnection
 from rempart.errors import SparkError
 from rempart.flows.distributed import grown, staging
 from rempart.flows.distributed.grown import DISPLACED, FLAG, NEW, PARTITION, STAYS, Grown, JobFolder
+from rempart.flows.distributed.known import GONE, KnownForm, known_rows
 from rempart.flows.distributed.staging import DELIVERY, GOOD, KIND, REFUSED
 from rempart.flows.distributed.world import World
 from rempart.ingestion.content import evolution
@@ -31,7 +32,6 @@ from rempart.ingestion.engine.identity import quote
 from rempart.ingestion.engine.keys import FILE, KeyVerdict, Relations
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.engine.parts import WrittenPart
-from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
 from rempart.ingestion.reading import RefusedRow
 from rempart.ingestion.refused import REASONS, schema, table_of
 from rempart.ingestion.snapshots import PART_TYPE
@@ -42,38 +42,44 @@ from rempart.spark import credentials
 from rempart.spark.connection import SparkConnection
 from rempart.spark.definitions import defined
 from rempart.spark.order import InputObject, Made, MadeObject, SparkOrder
-from rempart.spark.sites import OpenSite, parquet_rows
+from rempart.spark.sites import OpenSite
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 DELIVERIES, KNOWN, MADE_PART, MADE_REFUSED = "delivery", "known", "part", "refused"
-"""Roles of what an order names, and of what its job made."""
+"""Roles of the objects that an order names, and of those that its job made."""
 _AT_A_TIME = 5_000
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What an order says beside its objects.
+    """Facts of an order beside its objects.
 
-    `partitions`: of each known part (by its SHA-256) the partition. `snapshot`: id of that of
-    the known parts.
+    `partitions`: of each known part (by its SHA-256) the partition. `form`: of the known rows. `same_form`: the known
+    parts have the pipeline's schema, key and partition. `changed`: the schema changed, which makes a snapshot without
+    new rows too. `struck`: by the SHA-256 of a delivery the lines of erased rows, from 1.
     """
 
     limits: Limits
     partitions: Mapping[str, str]
-    snapshot: str = ""
+    form: KnownForm = field(default_factory=KnownForm)
+    same_form: bool = True
+    changed: bool = False
+    struck: Mapping[str, Sequence[int]] = field(default_factory=dict)
     part_bytes: int = PART_BYTES
     small_parts: int = SMALL_PARTS
 
     def as_json(self) -> dict[str, Any]:
+        """Return the parameters as plain JSON."""
         return asdict(self)
 
     @staticmethod
     def of(found: Mapping[str, Any]) -> Parameters:
         """Return the parameters in an order. Raises SparkError."""
         try:
-            return Parameters(**{**found, "limits": Limits(**found["limits"])})
+            read = {"limits": Limits(**found["limits"]), "form": KnownForm(**found.get("form", {}))}
+            return Parameters(**{**found, **read})
         except (KeyError, TypeError) as cause:
             raise SparkError(
                 f"read the order: its parameters are not those of an ingestion ({type(cause).__name__})",
@@ -90,12 +96,12 @@ def run(order: SparkOrder, session: SparkSession, world: World, open_site: OpenS
     opened = open_site or partial(credentials.site_of, order)
     arrived, known = order.of_role(DELIVERIES), order.of_role(KNOWN)
     with SparkConnection(session) as kept:
-        typed = kept.keep(staging.staged(session, opened, arrived, pipeline, given.limits))
+        typed = kept.keep(staging.staged(session, opened, arrived, pipeline, given.limits, given.struck))
         found = _read(typed, len(arrived))
         world.progress("judged", deliveries=len(found), good=sum(d.good for d in found))
         if known:
-            _check_known(session, opened, known, pipeline, given.snapshot)
-        rows = _OnSpark(session, typed, known, pipeline, opened)
+            _check_known(session, opened, known, pipeline, given.form)
+        rows = _OnSpark(session, typed, known, pipeline, opened, given.form)
         try:
             taken = engine.decide_with(rows, found, pipeline, given.limits)
             for was, now in zip(found, taken.deliveries, strict=True):
@@ -106,7 +112,7 @@ def run(order: SparkOrder, session: SparkSession, world: World, open_site: OpenS
                     )
             world.progress("decided", held=len(taken.held))
             used = any(d.good for i, d in enumerate(taken.deliveries) if i not in taken.held)
-            made = _write(order, rows, given, opened) if used and rows.connection else (Grown(), frozenset[str]())
+            made = _write(order, rows, given, opened, accepted=used)
             world.progress("written", parts=len(made[0].parts), rows=sum(rows for _, rows, _, _ in made[0].parts))
             refused = list(_keep_refused(order, world, typed, taken))
         finally:
@@ -115,17 +121,15 @@ def run(order: SparkOrder, session: SparkSession, world: World, open_site: OpenS
 
 
 def _check_known(
-    session: SparkSession, open_site: OpenSite, known: Sequence[InputObject], pipeline: Pipeline, snapshot: str
+    session: SparkSession, open_site: OpenSite, known: Sequence[InputObject], pipeline: Pipeline, form: KnownForm
 ) -> None:
     """Raise IngestError if known rows have values that the pipeline does not list any more."""
-    import pyarrow as pa
-
     if not (listed := evolution.listed_columns(pipeline)):
         return
     with SparkConnection(session) as connection:
-        columns = pa.schema([pa.field(name, pa.string()) for name in listed])
-        connection.register("listed", parquet_rows(session, open_site, known, columns))
-        evolution.check_listed(connection, "listed", pipeline, snapshot)
+        rows = known_rows(session, open_site, known, pipeline, form)
+        connection.register("listed", rows.where(f"NOT {GONE}").select(*listed))
+        evolution.check_listed(connection, "listed", pipeline, form.snapshot)
 
 
 @dataclass
@@ -137,6 +141,7 @@ class _OnSpark:
     parts: Sequence[InputObject]
     pipeline: Pipeline
     open_site: OpenSite
+    form: KnownForm
     connection: SparkConnection | None = None
     verdict: KeyVerdict = field(default_factory=lambda: KeyVerdict({}))
 
@@ -145,13 +150,12 @@ class _OnSpark:
         self.connection = SparkConnection(self.session)
         self.connection.register("typed", self.typed)
         if self.parts:
-            self.connection.register("known", self.known_rows(self.parts))
+            self.connection.register("known", self.known_rows(self.parts).where(f"NOT {GONE}").drop(GONE))
         return nullcontext(self.connection)
 
     def known_rows(self, some: Sequence[InputObject]) -> DataFrame:
-        """Return the rows of known parts, with the SHA-256 of their part."""
-        columns = arrow_schema(snapshot_columns(self.pipeline))
-        return parquet_rows(self.session, self.open_site, some, columns, named=FILE)
+        """Return the rows of known parts, with the SHA-256 of their part, and whether they were erased."""
+        return known_rows(self.session, self.open_site, some, self.pipeline, self.form, named=FILE)
 
     def staged(self, used: Mapping[int, StagedDelivery]) -> Relations:
         names = ", ".join(map(quote, self.pipeline.columns))
@@ -190,30 +194,45 @@ def _read(typed: DataFrame, count: int) -> list[StagedDelivery]:
     return staging.told([(int(number), str(text)) for number, text in summaries], refused)
 
 
-def _write(order: SparkOrder, rows: _OnSpark, given: Parameters, open_site: OpenSite) -> tuple[Grown, frozenset[str]]:
-    """Write the parts of the accepted rows. Return what was made, and which partitions are written as a whole."""
-    connection, pipeline = rows.connection, rows.pipeline
-    if connection is None:
+def _write(
+    order: SparkOrder, rows: _OnSpark, given: Parameters, open_site: OpenSite, *, accepted: bool
+) -> tuple[Grown, frozenset[str] | None]:
+    """Write the parts of the accepted rows, and of known rows in another form or beside erased ones.
+
+    Return what was made, and which partitions are written as a whole: None for all.
+    """
+    pipeline, names = rows.pipeline, ", ".join(map(quote, rows.pipeline.columns))
+    period, query, new = parts.period_of(pipeline), list[str](), set[str]()
+    if accepted and rows.connection:
+        found = rows.connection.execute(f"SELECT DISTINCT {period} AS name FROM {keys.ACCEPTED}").fetchall()  # noqa: S608
+        new = {str(name) for (name,) in found}
+        query.append(f"SELECT {period} AS {PARTITION}, {NEW} AS {FLAG}, {names} FROM {keys.ACCEPTED}")  # noqa: S608
+    elif given.changed:
+        rows.opened([])
+    connection = rows.connection
+    if connection is None or not (new or given.changed):
         return Grown(), frozenset()
-    period, names = parts.period_of(pipeline), ", ".join(map(quote, pipeline.columns))
-    found = connection.execute(f"SELECT DISTINCT {period} AS name FROM {keys.ACCEPTED}").fetchall()  # noqa: S608
-    touched = frozenset(given.partitions[name] for name in rows.verdict.displaced)
-    changed = {str(name) for (name,) in found} | touched
-    before = [part for part in rows.parts if given.partitions[part.sha256] in changed]
-    rewritten = touched | _crowded(before, given)
-    query = f"SELECT {period} AS {PARTITION}, {NEW} AS {FLAG}, {names} FROM {keys.ACCEPTED}"  # noqa: S608
+    displaced = rows.verdict.displaced if accepted else ()
+    touched = frozenset(given.partitions[name] for name in {*displaced, *given.form.gone})
+    before = [part for part in rows.parts if given.partitions[part.sha256] in new | touched or not given.same_form]
+    rewritten = touched | _crowded(before, given) if given.same_form else None
     if before:
-        connection.register("before", rows.known_rows(before))
-        known = f"SELECT {period} AS {PARTITION}, {{}} AS {FLAG}, {names} FROM before {{}}"  # noqa: S608
-        if rows.verdict.displaced:
+        marked = rows.known_rows(before)
+        connection.register("before", marked.where(f"NOT {GONE}"))
+        known = f"SELECT {period} AS {PARTITION}, {{}} AS {FLAG}, {names} FROM {{}}"  # noqa: S608 - our own names
+        if displaced:
             by = ", ".join(map(quote, pipeline.key))
-            query += f" UNION ALL {known.format(DISPLACED, f'SEMI JOIN replacing USING ({by})')}"
-            query += f" UNION ALL {known.format(STAYS, f'ANTI JOIN replacing USING ({by})')}"
+            query.append(known.format(DISPLACED, f"before SEMI JOIN replacing USING ({by})"))
+            query.append(known.format(STAYS, f"before ANTI JOIN replacing USING ({by})"))
         else:
-            query += f" UNION ALL {known.format(STAYS, '')}"
-    frame = connection.sql(query).frame
-    place = _place(order)
-    made = grown.grown(rows.session, frame, pipeline, open_site, place, rewritten, given.part_bytes)
+            query.append(known.format(STAYS, "before"))
+        if given.form.gone:
+            connection.register("erased", marked.where(GONE))
+            query.append(known.format(DISPLACED, "erased"))
+    if not query:
+        return Grown(), rewritten
+    frame = connection.sql(" UNION ALL ".join(query)).frame
+    made = grown.grown(rows.session, frame, pipeline, open_site, _place(order), rewritten, given.part_bytes)
     return made, rewritten
 
 
@@ -267,7 +286,11 @@ def _good_rows(typed: DataFrame, delivery: int) -> Iterator[Any]:
 
 
 def _made(
-    order: SparkOrder, taken: engine.TakenIn, made: Grown, rewritten: frozenset[str], refused: Sequence[MadeObject]
+    order: SparkOrder,
+    taken: engine.TakenIn,
+    made: Grown,
+    rewritten: frozenset[str] | None,
+    refused: Sequence[MadeObject],
 ) -> Made:
     place = _place(order)
     new = [
@@ -293,7 +316,11 @@ def _made(
         for delivery in taken.deliveries
     ]
     contents = {
-        name: {"had": list(made.had[name]), "has": list(made.has[name]), "whole": name in rewritten}
+        name: {
+            "had": list(made.had[name]),
+            "has": list(made.has[name]),
+            "whole": rewritten is None or name in rewritten,
+        }
         for name in sorted(made.has)
     }
     facts = {"deliveries": deliveries, "held": sorted(taken.held), "partitions": contents}

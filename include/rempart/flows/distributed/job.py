@@ -42,10 +42,11 @@ if TYPE_CHECKING:
 RESULT = "result.json"
 Work = Callable[[SparkOrder, "SparkSession", World], Made]
 WORK: Mapping[str, str] = {
+    "derive": "rempart.flows.distributed.derive",
     "ingest": "rempart.flows.distributed.ingest",
     "training_set": "rempart.flows.distributed.training_set",
 }
-"""The module of each kind of work. Its `run` does the work of an order, and returns what it made."""
+"""The module of each kind of work. Its `run` does the work of an order, and returns the objects that it made."""
 
 
 def main(arguments: list[str] | None = None) -> int:

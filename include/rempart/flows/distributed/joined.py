@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import IntegrityError, LabelsMissing
@@ -14,13 +15,15 @@ from rempart.features.label_feed import LabelCounts, LabelsUsed
 from rempart.features.parquet_store import training_sets
 from rempart.features.training_set import TrainingSet
 from rempart.features.versions import version_of
-from rempart.flows.distributed import orders
+from rempart.flows.distributed import facts, orders
+from rempart.flows.distributed.facts import TrainingSetFacts
 from rempart.flows.distributed.loaded_snapshots import LoadedSnapshots
 from rempart.flows.distributed.training_set import LABELS, PART, ROWS, USED, told_view
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.engine import identity
 from rempart.settings.pipeline import ModelPipeline
+from rempart.sites.spool import spool_folder
 from rempart.spark.order import InputObject, SparkOrder, SparkResult
 
 if TYPE_CHECKING:
@@ -46,18 +49,22 @@ def point_in_time(
     """
     site = platform.active_site(pipeline.classification)
     ordered = order(platform, databases, pipeline, loaded, site)
-    try:
-        result = orders.run(platform, pipeline, ordered, backend)
-        if column := result.facts.get("inexact"):
-            logger.info(
-                "'%s': numbers of column '%s' are too small, large or alike for DECIMAL(38, 9)", pipeline.name, column
-            )
-            return None
-        if missing := result.facts.get("missing"):
-            raise LabelsMissing(str(missing["what"]), str(missing["hint"]))
-        return read(site, pipeline, loaded, ordered, result)
-    finally:
-        forget(site, ordered)
+    with spool_folder() as folder:
+        try:
+            result = orders.run(platform, pipeline, ordered, backend, folder)
+            told = facts.of_result(TrainingSetFacts, result)
+            if told.inexact:
+                logger.info(
+                    "'%s': numbers of column '%s' are too small, large or alike for DECIMAL(38, 9)",
+                    pipeline.name,
+                    told.inexact,
+                )
+                return None
+            if told.missing:
+                raise LabelsMissing(told.missing.what, told.missing.hint)
+            return read(site, pipeline, loaded, ordered, result, folder)
+        finally:
+            orders.forget(site, ordered)
 
 
 def order(
@@ -91,20 +98,26 @@ def order(
 
 
 def read(
-    site: Site, pipeline: ModelPipeline, loaded: LoadedSnapshots, ordered: SparkOrder, result: SparkResult
+    site: Site,
+    pipeline: ModelPipeline,
+    loaded: LoadedSnapshots,
+    ordered: SparkOrder,
+    result: SparkResult,
+    folder: Path | None = None,
 ) -> TrainingSet:
-    """Return the training set that a job stored.
+    """Return the training set that a job stored. `folder`: has its objects, if they were read back.
 
     Its rows are those of the snapshot: as many as the job counted, and without labels of another pipeline as many as
-    the snapshot has keys, each once and in order. Raises FeatureError, IntegrityError.
+    the snapshot has keys, each once and in order. Raises FeatureError, IntegrityError, SparkError.
     """
     import pyarrow as pa
 
-    expected = int(result.facts["examples"])
+    told = facts.of_result(TrainingSetFacts, result)
+    expected = told.examples
     if loaded.labels is None and version_of(pipeline) is None and expected != loaded.rows.rows:
         raise training_set.multiplied(pipeline, loaded.rows.rows, expected)
     schema = pa.schema(training_set.kinds(pipeline).items())
-    table = pa.Table.from_batches(_batches(site, ordered, result, schema), schema)
+    table = pa.Table.from_batches(_batches(site, ordered, result, schema, folder), schema)
     if table.num_rows != expected:
         raise training_set.multiplied(pipeline, expected, table.num_rows)
     if identity.ascends(table.select(list(pipeline.key)), strictly=True) is False:
@@ -114,25 +127,25 @@ def read(
         )
     labels = None
     if loaded.labels:
-        counts = LabelCounts(**result.facts["labels"])
+        if told.labels is None:
+            raise facts.malformed(result, "facts", "they count no labels")
+        counts = LabelCounts(**told.labels.model_dump())
         labels = LabelsUsed(loaded.labels.pipeline, loaded.labels.id, counts)
     used = {name: snapshot.id for name, snapshot in loaded.used.items()}
     return TrainingSet(table, loaded.rows.id, labels, used)
 
 
-def forget(site: Site, ordered: SparkOrder) -> None:
-    """Delete every version of what a job stored: nothing reads it, and it holds rows."""
-    for info in [*site.versions(ordered.output.bucket, ordered.key(""))]:
-        site.delete(ordered.output.bucket, info.key, version_id=info.version_id)
-
-
-def _batches(site: Site, ordered: SparkOrder, result: SparkResult, schema: pa.Schema) -> Iterator[Any]:
+def _batches(
+    site: Site, ordered: SparkOrder, result: SparkResult, schema: pa.Schema, folder: Path | None
+) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     for made in result.of_role(PART):
-        body = site.read(ordered.output.bucket, made.key, sha256=made.sha256)
-        table = pq.read_table(pa.BufferReader(body))
+        if folder:
+            table = pq.read_table(orders.read_file(folder, made))
+        else:
+            table = pq.read_table(pa.BufferReader(site.read(ordered.output.bucket, made.key, sha256=made.sha256)))
         if table.schema != schema:
             raise IntegrityError(
                 f"read {made.key} of job {ordered.order_id}: its columns are not those of the training set",

@@ -1,26 +1,29 @@
-"""Order a Spark job, run it where `rempart.yaml` says, and read back what it made before anything counts.
+"""Order a Spark job, run it where `rempart.yaml` says, and read its objects back before anything counts.
 
-What a job stores is below `spark/<pipeline>/<kind of work>/` of the lake bucket. Whoever ordered it takes what it needs
-from there, and then clears the place: nothing else reads it, and it holds rows. An ingestion and a training of one
-pipeline run at the same time, so each clears only its own kind.
+The objects of a job are below `spark/<pipeline>/<kind of work>/<order>/` of the lake bucket. The task that ordered it
+takes its objects from there and then deletes them: nothing else reads them, and they hold rows. Other tasks may run
+jobs of the same pipeline at the same time, so objects of other orders are deleted only when no running job can hold
+them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 from rempart.errors import ObjectMissing, SparkError
 from rempart.flows.distributed.job import RESULT
-from rempart.flows.distributed.local import LocalSpark
+from rempart.flows.distributed.local import ATTEMPTS, LocalSpark
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
 from rempart.settings.config import Config
 from rempart.settings.pipeline import ModelPipeline, Pipeline
-from rempart.sites.port import Site
+from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.spool import spool_folder
 from rempart.sovereignty.job_permission import JobSite, permitted
 from rempart.spark.definitions import definition
@@ -41,7 +44,7 @@ class SparkBackend(Protocol):
 
 
 def prefix_of(pipeline: str, do: Work | None = None) -> str:
-    """Return the prefix of what jobs of a pipeline, or those of one kind, store in the lake bucket."""
+    """Return the prefix of the objects in the lake bucket of a pipeline's jobs, or of those of one kind."""
     return f"spark/{pipeline}/{f'{do}/' if do else ''}"
 
 
@@ -77,23 +80,28 @@ def order(
 
 
 def run(
-    platform: Platform, pipeline: Pipeline, ordered: SparkOrder, backend: SparkBackend | None = None
+    platform: Platform,
+    pipeline: Pipeline,
+    ordered: SparkOrder,
+    backend: SparkBackend | None = None,
+    keep: Path | None = None,
 ) -> SparkResult:
-    """Run a job by permission of the policy, check what it stored, and write evidence of what it used.
+    """Run a job by permission of the policy, check the objects that it stored, and write evidence of what it used.
 
-    If an object is not what the result says, both are deleted: the next run must not adopt them. Raises
-    PlacementDenied, SparkError, SparkInterrupted, SiteError and its kinds.
+    `keep`: a folder for the objects, as `read_file` names them; by default they are read and forgotten. If an object is
+    not what the result says, both are deleted: the next run must not adopt them. Raises PlacementDenied, SparkError,
+    SparkInterrupted, SiteError and its kinds.
     """
     site = platform.site(ordered.site.name, ordered.classification)
-    today = platform.clock().date()
-    permission = permitted(platform.config, ordered.classification, [ordered.site.name], on=today)
-    clear(site, ordered.output.bucket, pipeline.name, ordered.do, but=ordered)
+    now = platform.clock()
+    permission = permitted(platform.config, ordered.classification, [ordered.site.name], on=now.date())
+    clear(site, ordered.output.bucket, pipeline.name, ordered.do, but=ordered, before=now - held(pipeline))
     backend = backend or LocalSpark(site, platform.connections, pipeline.spark.timeout)
     result = backend.run(ordered.model_copy(update={"permission": permission}))
     try:
-        read_back(site, ordered, result)
+        read_back(site, ordered, result, keep)
     except (SparkError, ObjectMissing):
-        clear(site, ordered.output.bucket, pipeline.name, ordered.do)
+        forget(site, ordered)
         raise
     platform.ledger.append("spark-job", pipeline.name, evidence(ordered, result))
     logger.info("%s", told(result))
@@ -101,7 +109,7 @@ def run(
 
 
 def evidence(ordered: SparkOrder, result: SparkResult) -> dict[str, Any]:
-    """Return the record of a job: what it did, where, what it used, and the digest of the policy's decision."""
+    """Return the record of a job: its work, place and use of resources, and the digest of the policy's decision."""
     return {
         "job_id": ordered.order_id,
         "do": ordered.do,
@@ -117,7 +125,7 @@ def evidence(ordered: SparkOrder, result: SparkResult) -> dict[str, Any]:
 
 
 def told(result: SparkResult) -> str:
-    """Return what a job used, for the task's log."""
+    """Return the resources that a job used, for the task's log."""
     used = result.usage
     return (
         f"the Spark job made {len(result.made)} objects in {sum(result.seconds.values()):.0f} s: {used.executors} "
@@ -126,42 +134,49 @@ def told(result: SparkResult) -> str:
     )
 
 
-def read_back(site: Site, ordered: SparkOrder, result: SparkResult) -> None:
+def read_file(folder: Path, made: MadeObject) -> Path:
+    """Return the file of an object that was read back into a folder."""
+    return folder / f"read-{made.sha256}"
+
+
+def read_back(site: Site, ordered: SparkOrder, result: SparkResult, keep: Path | None = None) -> None:
     """Check that the objects that count are at the site as the job says: place, bytes, SHA-256, rows of Parquet files.
 
-    Raises SparkError, which names the object; ObjectMissing.
+    `keep`: a folder in which they stay (`read_file`). Raises SparkError, which names the object; ObjectMissing.
     """
     with spool_folder() as folder:
 
         def check(numbered: tuple[int, MadeObject]) -> None:
             number, made = numbered
-            if fault := _fault(site, ordered, made, folder / f"{number}.parquet"):
+            file = folder / f"{number}.parquet"
+            if fault := _fault(site, ordered, made, file):
                 raise SparkError(
                     f"check job {ordered.order_id}: {ordered.output.bucket}/{made.key} at '{site.name}' {fault}",
                     "Nothing was committed. Run again; if it fails again, ask the operator of the site.",
                 )
+            if keep is None:
+                file.unlink()
+            else:
+                shutil.move(file, read_file(keep, made))
 
         for _ in bounded_map(enumerate(result.made), check, WORKERS):
             pass
 
 
 def _fault(site: Site, ordered: SparkOrder, made: MadeObject, file: Path) -> str:
-    """Return what is wrong with an object of a job; empty if nothing is."""
+    """Bring an object of a job into a file. Return its fault, empty if it has none."""
     if not made.key.startswith(ordered.key("")):
         return "is not in the job's own place"
     digest, size = hashlib.sha256(), 0
-    try:
-        with site.open(ordered.output.bucket, made.key) as stream, file.open("wb") as kept:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-                size += len(block)
-                kept.write(block)
-        if size != made.bytes or digest.hexdigest() != made.sha256:
-            return f"differs from what the job says: {size} bytes instead of {made.bytes}, or another SHA-256"
-        if (rows := _rows(file)) != made.rows:
-            return "is no Parquet file" if rows is None else f"has {rows} rows instead of {made.rows}"
-    finally:
-        file.unlink(missing_ok=True)
+    with site.open(ordered.output.bucket, made.key) as stream, file.open("wb") as kept:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+            size += len(block)
+            kept.write(block)
+    if size != made.bytes or digest.hexdigest() != made.sha256:
+        return f"differs from what the job says: {size} bytes instead of {made.bytes}, or another SHA-256"
+    if (rows := _rows(file)) != made.rows:
+        return "is no Parquet file" if rows is None else f"has {rows} rows instead of {made.rows}"
     return ""
 
 
@@ -175,24 +190,57 @@ def _rows(file: Path) -> int | None:
         return None
 
 
-def clear(site: Site, bucket: str, pipeline: str, do: Work | None = None, *, but: SparkOrder | None = None) -> int:
-    """Delete every version of what jobs of a pipeline (of a kind) stored, except that of one order; how many versions.
-
-    Results go first: none must stay whose objects are gone. Call it after what a job made is committed, and when rows
-    of the pipeline are erased.
+def held(pipeline: Pipeline) -> timedelta:
+    """Return the age at which no running task can hold objects of a job any more: it had time for each attempt, to read
+    the objects back, and to commit.
     """
-    kept = but.key("") if but else None
-    found = [
-        (info.key, info.version_id)
-        for info in site.versions(bucket, prefix_of(pipeline, do))
-        if kept is None or not info.key.startswith(kept)
+    return max(3 * ATTEMPTS * pipeline.spark.timeout, timedelta(days=1))
+
+
+def clear(
+    site: Site,
+    bucket: str,
+    pipeline: str,
+    do: Work | None = None,
+    *,
+    but: SparkOrder | None = None,
+    before: datetime | None = None,
+) -> int:
+    """Delete every version of the objects of a pipeline's jobs, or of those of a kind; return how many versions.
+
+    Objects of the order `but` stay, and those of orders of which one object is not older than `before`. Results go
+    first: none must stay whose objects are gone. Call it when rows of the pipeline are erased, too.
+    """
+    found = [*site.versions(bucket, prefix_of(pipeline, do))]
+    return _delete(site, bucket, unneeded(found, but.key("") if but else None, before))
+
+
+def forget(site: Site, ordered: SparkOrder) -> int:
+    """Delete every version of the objects of one job; return how many. Call it after they are committed or refused."""
+    return _delete(site, ordered.output.bucket, [*site.versions(ordered.output.bucket, ordered.key(""))])
+
+
+def unneeded(found: Sequence[ObjectInfo], kept: str | None, before: datetime | None) -> list[ObjectInfo]:
+    """Return the versions to delete: not those below the prefix `kept`, nor those of an order with one that is not
+    older than `before`. Pure.
+    """
+    newest: dict[str, datetime] = {}
+    for info in found:
+        folder = info.key.rpartition("/")[0]
+        newest[folder] = max(info.modified, newest.get(folder, info.modified))
+    return [
+        info
+        for info in found
+        if not (kept and info.key.startswith(kept)) and (before is None or newest[info.key.rpartition("/")[0]] < before)
     ]
 
-    def delete(version: tuple[str, str | None]) -> None:
-        site.delete(bucket, version[0], version_id=version[1])
 
-    results = [version for version in found if version[0].endswith(f"/{RESULT}")]
-    for some in (results, [version for version in found if version not in results]):
+def _delete(site: Site, bucket: str, found: Sequence[ObjectInfo]) -> int:
+    def delete(info: ObjectInfo) -> None:
+        site.delete(bucket, info.key, version_id=info.version_id)
+
+    results = [info for info in found if info.key.endswith(f"/{RESULT}")]
+    for some in (results, [info for info in found if info not in results]):
         for _ in bounded_map(some, delete, WORKERS):
             pass
     return len(found)

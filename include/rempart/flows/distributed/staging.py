@@ -1,9 +1,12 @@
-"""Read, type and judge deliveries in executors, one delivery in one task, by the functions that ingestion uses here."""
+"""Read, type and judge deliveries in executors, by the functions that ingestion uses here.
+
+A task has one large delivery or several small ones.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,11 +31,31 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 DELIVERY, KIND = "_delivery", "_kind"
-"""Columns of staged rows: the position of their delivery, and what a row is."""
+"""Columns of staged rows: the position of their delivery, and the kind of a row."""
 GOOD, REFUSED, SUMMARY = 0, 1, 2
 _TOLD = "_told"
-"""Column of a summary: what is known of a delivery, as JSON."""
+"""Column of a summary: the facts of a delivery, as JSON."""
 _ROWS = 20_000
+_TOGETHER = 16 << 20
+"""Bytes of deliveries in one task, unless it has only one: each call of the expectations has its own cost."""
+
+
+def groups(sizes: Sequence[int], slots: int) -> list[tuple[int, ...]]:
+    """Return the positions of deliveries that are read in one task each, in order. Pure.
+
+    `sizes`: bytes of each; `slots`: tasks that run at the same time, which should all have work.
+    """
+    most = min(_TOGETHER, -(-sum(sizes) // max(1, slots)))
+    found: list[tuple[int, ...]] = []
+    size = 0
+    for position, bytes_ in enumerate(sizes):
+        if found and size + bytes_ <= most:
+            found[-1] += (position,)
+            size += bytes_
+        else:
+            found.append((position,))
+            size = bytes_
+    return found
 
 
 def staged(
@@ -41,10 +64,15 @@ def staged(
     deliveries: tuple[InputObject, ...],
     pipeline: Pipeline,
     limits: Limits,
+    struck: Mapping[str, Sequence[int]] | None = None,
 ) -> DataFrame:
-    """Return the good and refused rows of deliveries, and one row that tells of each. Nothing is read yet."""
-    stager = _Stager(open_site, deliveries, pipeline, limits)
-    return one_task_each(session, len(deliveries)).mapInArrow(stager, spark_schema(_schema(pipeline)))
+    """Return the good and refused rows of deliveries, and one row that tells of each. Nothing is read yet.
+
+    `struck`: by the SHA-256 of a delivery the lines of erased rows, which are refused without their text.
+    """
+    tasks = groups([delivery.bytes for delivery in deliveries], session.sparkContext.defaultParallelism)
+    stager = _Stager(open_site, deliveries, tuple(tasks), pipeline, limits, dict(struck or {}))
+    return one_task_each(session, len(tasks)).mapInArrow(stager, spark_schema(_schema(pipeline)))
 
 
 def told(rows: list[tuple[int, str]], refused: Sequence[RefusedRows]) -> list[StagedDelivery]:
@@ -76,55 +104,67 @@ def _schema(pipeline: Pipeline) -> pa.Schema:
 
 @dataclass(frozen=True)
 class _Stager:
-    """Stages the deliveries whose numbers come in."""
+    """Stages the deliveries of the groups whose numbers come in."""
 
     open_site: OpenSite
     deliveries: tuple[InputObject, ...]
+    groups: tuple[tuple[int, ...], ...]
     pipeline: Pipeline
     limits: Limits
+    struck: Mapping[str, Sequence[int]]
 
     def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
         for batch in batches:
             for number in batch.column(0).to_pylist():
                 with spool_folder() as folder:
-                    yield from self._staged(number, folder)
+                    yield from self._staged(self.groups[number], folder)
 
-    def _staged(self, number: int, folder: Path) -> Iterator[Any]:
-        import pyarrow as pa
-
-        delivery, schema = self.deliveries[number], _schema(self.pipeline)
-        file = folder / delivery.sha256
-        landing.fetch(self.open_site(), delivery.bucket, delivery.key, file, delivery.sha256)
-
-        def whole(table: pa.Table, kind: int, text: str | None = None) -> Iterator[Any]:
-            given = {
-                DELIVERY: pa.repeat(pa.scalar(number, pa.int32()), table.num_rows),
-                KIND: pa.repeat(pa.scalar(kind, pa.int8()), table.num_rows),
-                _TOLD: pa.repeat(pa.scalar(text, pa.string()), table.num_rows),
-            }
-            given |= {name: table[name] for name in table.column_names}
-            columns = [
-                given[field.name].cast(field.type) if field.name in given else pa.nulls(table.num_rows, field.type)
-                for field in schema
-            ]
-            nullable = pa.schema([pa.field(field.name, field.type) for field in schema])
-            yield from pa.table(columns, nullable).combine_chunks().to_batches(max_chunksize=_ROWS)
-
-        read = isolated.stage(file, delivery.name, self.pipeline, self.limits, folder / "read")
-        file.unlink()
+    def _staged(self, numbers: tuple[int, ...], folder: Path) -> Iterator[Any]:
+        site, read, lines = self.open_site(), list[StagedDelivery](), list[Sequence[int]]()
+        for number in numbers:
+            delivery = self.deliveries[number]
+            file = folder / delivery.sha256
+            landing.fetch(site, delivery.bucket, delivery.key, file, delivery.sha256)
+            read.append(isolated.stage(file, delivery.name, self.pipeline, self.limits, folder / f"read-{number}"))
+            file.unlink()
+            lines.append(self.struck.get(delivery.sha256, ()))
         judge = DistinctValues(self.pipeline.expectations)
         try:
-            (found,) = typed_rows.judged([read], judge, self.limits, folder / "judged", columns=judge.columns)
+            found = typed_rows.judged(read, judge, self.limits, folder / "judged", lines, columns=judge.columns)
         except PipelineError as error:  # the pipeline is wrong: another try of this task would not help
-            facts: dict[str, Any] = {"error": [error.what, error.hint]}
-        else:
-            count = len(found.refused)
-            facts = {"good": found.good, "judged": found.judged, "fault": found.fault, "refused": count}
-            if not found.fault:
-                for table in _good(found):
-                    yield from whole(table, GOOD)
-                yield from whole(found.refused.table, REFUSED)
-        yield from whole(pa.table({LINE: pa.array([0], pa.int64())}), SUMMARY, json.dumps(facts))
+            for number in numbers:
+                yield from self._summary(number, {"error": [error.what, error.hint]})
+            return
+        for number, judged in zip(numbers, found, strict=True):
+            if not judged.fault:
+                for table in _good(judged):
+                    yield from self._rows(number, table, GOOD)
+                yield from self._rows(number, judged.refused.table, REFUSED)
+            facts = {"good": judged.good, "judged": judged.judged, "fault": judged.fault}
+            yield from self._summary(number, facts | {"refused": len(judged.refused)})
+
+    def _summary(self, number: int, facts: Mapping[str, Any]) -> Iterator[Any]:
+        import pyarrow as pa
+
+        yield from self._rows(number, pa.table({LINE: pa.array([0], pa.int64())}), SUMMARY, json.dumps(facts))
+
+    def _rows(self, number: int, table: pa.Table, kind: int, text: str | None = None) -> Iterator[Any]:
+        """Yield rows of a delivery in the form of all staged rows."""
+        import pyarrow as pa
+
+        schema = _schema(self.pipeline)
+        given = {
+            DELIVERY: pa.repeat(pa.scalar(number, pa.int32()), table.num_rows),
+            KIND: pa.repeat(pa.scalar(kind, pa.int8()), table.num_rows),
+            _TOLD: pa.repeat(pa.scalar(text, pa.string()), table.num_rows),
+        }
+        given |= {name: table[name] for name in table.column_names}
+        columns = [
+            given[field.name].cast(field.type) if field.name in given else pa.nulls(table.num_rows, field.type)
+            for field in schema
+        ]
+        nullable = pa.schema([pa.field(field.name, field.type) for field in schema])
+        yield from pa.table(columns, nullable).combine_chunks().to_batches(max_chunksize=_ROWS)
 
 
 def _good(delivery: StagedDelivery) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""What the work of a Spark job stands on in the driver."""
+"""Surroundings of a Spark job's work in the driver."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ BARRIER_SECONDS = 300.0
 """Seconds for which the deletion waits for running commits."""
 WITHDRAWN = "withdrawn"
 """Stands for the snapshot in a feature store that was emptied."""
-_FOLDERS = ("snapshots", "training", "quarantine", "raw", "deliveries", "profiles")
+_FOLDERS = ("snapshots", "training", "quarantine", "raw", "deliveries", "profiles", "spark")
 Derive = Callable[[Pipeline], object]
 """Derives a pipeline's rows again and ingests them. Raises RempartError."""
 
@@ -225,6 +225,8 @@ def _leaves(
             return None  # it begins again
         case "snapshots":
             return "manifest" if (info.key, info.version_id) in tainted else None
+        case "spark":
+            return "part"  # of a job, which makes it again
         case "profiles":
             return None if last.removesuffix(".html") in clean.ids() else "manifest"
         case "training":

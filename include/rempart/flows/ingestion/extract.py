@@ -19,8 +19,11 @@ from functools import partial
 from pathlib import Path
 
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
+from rempart.flows.distributed import orders
 from rempart.flows.ingestion import current_snapshot, derived_run, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
+from rempart.flows.ingestion.engines.derivation import OnSpark
+from rempart.flows.ingestion.engines.spark import RunJob
 from rempart.flows.ingestion.ingest_run import IngestionRun
 from rempart.flows.ingestion.source_state import Pending, Stand
 from rempart.flows.shared.leases import PATIENCE, wait_for
@@ -80,11 +83,17 @@ def nothing() -> ExtractResult:
 
 
 def extract(
-    platform: Platform, pipeline: Pipeline, *, source: Source | None = None, accepted_loss: AcceptedLoss | None = None
+    platform: Platform,
+    pipeline: Pipeline,
+    *,
+    source: Source | None = None,
+    accepted_loss: AcceptedLoss | None = None,
+    run_job: RunJob | None = None,
 ) -> ExtractResult:
     """Extract what is new at the pipeline's source. Without one, and without news, nothing changes.
 
-    `source` replaces the one that the pipeline file declares. Raises SourceUnavailable, IngestError, PlacementDenied,
+    `source` replaces the one that the pipeline file declares. `run_job`: runs the job that derives rows with `engine:
+    spark`; by default on this machine. Raises SourceUnavailable, IngestError, PlacementDenied,
     ConnectionMissing, SiteError, SiteFenced, LeaseHeld, LeaseLost.
     """
     opener = opener_of(pipeline)
@@ -111,7 +120,13 @@ def extract(
         stand = source_state.read_stand(run.site, run.lake, pipeline.name, before)
         if source is None and opener is not None:
             lake = derived_run.lake(platform, run)
-            source = opener(pipeline, Surroundings(run.config, platform.connections, run.now, platform.record, lake))
+
+            def job(folder: Path) -> RunJob:
+                return run_job or partial(orders.run, platform, pipeline, keep=folder)
+
+            derive = OnSpark(run, partial(ingest_run.begin, platform), job) if pipeline.engine == "spark" else None
+            around = Surroundings(run.config, platform.connections, run.now, platform.record, lake, derive)
+            source = opener(pipeline, around)
         assert source is not None  # noqa: S101 - one of both is there
         return _extract(committing, run, before, stand, source)
 

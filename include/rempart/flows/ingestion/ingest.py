@@ -108,7 +108,7 @@ def ingest(
         recorded = _recorded(run, waiting)
         plan = landing.plan(waiting, recorded.keys() - _later(run, waiting, recorded), later_wins=pipeline.later_wins)
         derived_run.check_arrivals(run, plan.new)
-        job = run_job or partial(orders.run, platform, pipeline)
+        job = run_job or partial(orders.run, platform, pipeline, keep=folder)
         resources = ingest_run.resources(run.config, folder)
         with engine_spill.watched(resources.spill) as spilled:
             snapshot, added, outcomes = _take_in(run, before, plan.new, recorded, folder, job)
@@ -247,8 +247,7 @@ def _take_in(
     if not new and not changes:
         return before, [], []
     if pipeline.engine == "spark":
-        spark.check(run, before)
-        taken = spark.take_in(run, before, new, folder, run_job)
+        taken = spark.take_in(run, before, new, folder, run_job, changed=bool(changes))
     else:
         taken = local.take_in(run, before, new, folder, changed=bool(changes))
     refused, taken_at, snapshot = taken.refused, _taken_at(run, before), taken.snapshot

@@ -192,7 +192,7 @@ def _brought_up_to_date(run: IngestionRun, before: snapshots.Snapshot, file: Pat
     with pq.ParquetFile(file) as source, pq.ParquetWriter(out, schema, compression="zstd") as writer:
         for batch in source.iter_batches(_ROWS):
             read = pa.Table.from_batches([batch]).cast(snapshots.arrow_schema(before.columns))
-            table = evolution.conform(read, before, run.pipeline)
+            table = evolution.conform(read, before.columns, before.id, run.pipeline)
             if run.erased:
                 table, struck = erasing.split(table, run.pipeline.key, run.erased.has)
                 removed = removed or struck.num_rows > 0

@@ -182,6 +182,10 @@ def check(pipeline: Pipeline, *, thorough: bool = True) -> None:
         steps = [*(partial(step, pipeline) for step in checks), *steps]
     if pipeline.engine == "spark":
         steps.append(environment.python)
+        if thorough:
+            from rempart.flows.distributed import derive
+
+            steps.append(partial(derive.check, pipeline))
     found: list[RempartError] = []
     for step in steps:
         try:

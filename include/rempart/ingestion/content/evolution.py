@@ -69,27 +69,32 @@ def evolution(before: Mapping[str, SnapshotColumn], pipeline: Pipeline) -> Evolu
 
 def check(before: Snapshot | None, pipeline: Pipeline) -> None:
     """Raise IngestError with the whole difference if a snapshot's schema may not become the pipeline's."""
-    found = evolution(before.columns, pipeline) if before else Evolution({}, (), ())
-    if before and found.faults:
+    if before:
+        _checked(before.columns, before.id, pipeline)
+
+
+def _checked(columns: Mapping[str, SnapshotColumn], snapshot_id: str, pipeline: Pipeline) -> Evolution:
+    found = evolution(columns, pipeline)
+    if found.faults:
         declared = f" (declared: {'; '.join(found.changes)})" if found.changes else ""
         raise IngestError(
-            f"Snapshot {before.id} of '{pipeline.name}' has another schema than {pipeline.name}.yaml, and this change "
-            f"is not declared: {'; '.join(found.faults)}{declared}. Nothing was ingested",
+            f"Snapshot {snapshot_id} of '{pipeline.name}' has another schema than {pipeline.name}.yaml, and this "
+            f"change is not declared: {'; '.join(found.faults)}{declared}. Nothing was ingested",
             f"In {pipeline.name}.yaml, give an added column `nullable: true`, a renamed one `renamed_from`, and list a "
             "removed one under `removed_columns`. For another change of a type, deliver the values under another name "
             "(docs/how-to/rows-that-change.md).",
         )
+    return found
 
 
-def conform(table: pa.Table, before: Snapshot, pipeline: Pipeline) -> pa.Table:
+def conform(table: pa.Table, earlier: Mapping[str, SnapshotColumn], snapshot_id: str, pipeline: Pipeline) -> pa.Table:
     """Convert rows accepted under an earlier schema to the present one. Raises IngestError if that is not exact.
 
     These rows get null in an added column and lose a removed one; a new order of columns applies to them.
     """
     import pyarrow as pa
 
-    check(before, pipeline)
-    origins, columns = evolution(before.columns, pipeline).origins, snapshot_columns(pipeline)
+    origins, columns = _checked(earlier, snapshot_id, pipeline).origins, snapshot_columns(pipeline)
     schema = arrow_schema(columns)
     arrays = []
     for field in schema:
@@ -99,12 +104,12 @@ def conform(table: pa.Table, before: Snapshot, pipeline: Pipeline) -> pa.Table:
             continue
         values = table[origin]
         if not columns[field.name].nullable and values.null_count:
-            raise _inexact(before, pipeline, field.name, "has empty values, which the pipeline no longer allows")
+            raise _inexact(snapshot_id, pipeline, field.name, "has empty values, which the pipeline no longer allows")
         try:
             arrays.append(values.cast(field.type))
         except pa.ArrowInvalid:  # the error quotes a value
             inexact = f"has values that {columns[field.name].type} does not hold exactly"
-            raise _inexact(before, pipeline, field.name, inexact) from None
+            raise _inexact(snapshot_id, pipeline, field.name, inexact) from None
     return pa.table(arrays, schema=schema)
 
 
@@ -156,8 +161,8 @@ def _widens(had: str, has: str) -> bool:
     return sizes[0] is not None and scale >= int(sizes[0][2]) and digits - scale >= int(sizes[0][1]) - int(sizes[0][2])
 
 
-def _inexact(before: Snapshot, pipeline: Pipeline, column: str, what: str) -> IngestError:
+def _inexact(snapshot_id: str, pipeline: Pipeline, column: str, what: str) -> IngestError:
     return IngestError(
-        f"Snapshot {before.id} of '{pipeline.name}': column '{column}' {what}. Nothing was ingested",
+        f"Snapshot {snapshot_id} of '{pipeline.name}': column '{column}' {what}. Nothing was ingested",
         f"Take the change at schema.{column} in {pipeline.name}.yaml back, or deliver the values under another name.",
     )

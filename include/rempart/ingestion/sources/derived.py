@@ -19,7 +19,7 @@ from rempart.errors import CapabilityMissing, IngestError
 from rempart.ingestion.derived import inputs as files
 from rempart.ingestion.derived.binding import Query
 from rempart.ingestion.derived.execution import execute
-from rempart.ingestion.sources.port import Extraction, Input, Lake, Origin, Sink, State, Surroundings
+from rempart.ingestion.sources.port import Derive, Extraction, Input, Lake, Origin, Sink, State, Surroundings
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.spool import spool_folder
 
@@ -39,7 +39,7 @@ def open_derived(pipeline: Pipeline, around: Surroundings) -> Derived:
     found = files.bound(pipeline, files.declared_inputs(pipeline))
     lake = around.lake(found)
     inputs = {name: lake.input(spec) for name, spec in found.inputs.items()}
-    return Derived(found.sql, found.query, inputs, pipeline.key, lake)
+    return Derived(found.sql, found.query, inputs, pipeline.key, lake, around.derive)
 
 
 def is_derived_name(file: str) -> bool:
@@ -54,13 +54,16 @@ def delivery_name(state: State) -> str:
 
 @dataclass(frozen=True)
 class Derived:
-    """Derived rows. `sql`: the file's name; `key`: columns that identify a row."""
+    """Derived rows. `sql`: the file's name; `key`: columns that identify a row; `derive`: executes the query, by
+    default on this machine.
+    """
 
     sql: str
     query: Query
     inputs: Mapping[str, Input]
     key: Sequence[str]
     lake: Lake
+    derive: Derive | None = None
 
     @property
     def origin(self) -> Origin:
@@ -83,9 +86,12 @@ class Derived:
         if dict(state) == dict(current):
             return Extraction([], state)
         with spool_folder() as folder:
-            read = {name: (found.columns, found.parts(folder / name)) for name, found in self.inputs.items()}
             out = folder / "derived.parquet"
-            rows = execute(self.sql, self.query, read, self.key, out, self.lake.resources(folder))
+            if self.derive:
+                rows = self.derive(self.sql, self.query, self.inputs, self.key, out)
+            else:
+                read = {name: (found.columns, found.parts(folder / name)) for name, found in self.inputs.items()}
+                rows = execute(self.sql, self.query, read, self.key, out, self.lake.resources(folder))
             if not rows and state:
                 raise IngestError(
                     f"{self.sql}: the query gives no row of the current {', '.join(self.inputs)}, and it gave some "

@@ -20,6 +20,7 @@ from rempart.settings.pipeline import Pipeline
 from rempart.sovereignty.policy import Decision
 
 if TYPE_CHECKING:
+    from rempart.ingestion.derived.binding import Query
     from rempart.ingestion.derived.inputs import Derivation
 
 State = Mapping[str, str]
@@ -71,6 +72,17 @@ class Input:
     parts: Callable[[Path], Sequence[Path]] = field(repr=False)
 
 
+class Derive(Protocol):
+    """Executes a bound query over the snapshots of its inputs."""
+
+    def __call__(self, sql: str, query: Query, inputs: Mapping[str, Input], order: Sequence[str], out: Path) -> int:
+        """Write the rows of the query of a SQL file to `out`, sorted by `order` and then by all columns; their number.
+
+        Raises IngestError without values of rows.
+        """
+        ...
+
+
 class Lake(Protocol):
     """The snapshots of other pipelines, as a derived one reads them: without erased rows, and recorded as evidence."""
 
@@ -98,7 +110,7 @@ class Surroundings:
     """What a source is opened with: the configuration, Airflow's connections, the time, and the record of decisions.
 
     `record` writes a policy decision as evidence. It raises PlacementDenied for a denial. `lake` opens the snapshots
-    of a derived pipeline's inputs.
+    of a derived pipeline's inputs. `derive` executes its query; by default this machine does.
     """
 
     config: Config
@@ -106,6 +118,7 @@ class Surroundings:
     now: datetime
     record: Callable[[Decision], None]
     lake: Callable[[Derivation], Lake] | None = None
+    derive: Derive | None = None
 
 
 class Sink(Protocol):

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import io
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rempart.errors import ObjectMissing, SiteUnavailable, SparkError
-from rempart.flows.distributed import joined, orders
+from rempart.flows.distributed import orders
+from rempart.flows.distributed.job import RESULT
+from rempart.sites.port import ObjectInfo
 from rempart.spark.order import MadeObject, OutputPlace, SparkOrder, SparkResult
 from tests.memory_site import MemorySite
 from tests.unit.spark.orders import PERMISSION, order
 
 KEY = order().key("parts/x.parquet")
+NOW = datetime(2026, 11, 30, tzinfo=UTC)
 
 
 def _parquet(rows: int) -> bytes:
@@ -45,6 +51,14 @@ def _result(**changes: object) -> SparkResult:
 
 def test_objects_that_are_as_the_job_says_pass(site: MemorySite) -> None:
     orders.read_back(site, order(), _result())
+
+
+def test_an_object_that_was_read_back_can_be_kept_so_that_nobody_reads_it_again(
+    site: MemorySite, tmp_path: Path
+) -> None:
+    orders.read_back(site, order(), _result(), tmp_path)
+    (made,) = _result().made
+    assert orders.read_file(tmp_path, made).read_bytes() == _parquet(3)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +129,46 @@ def test_an_ingestion_leaves_the_place_of_a_training_that_runs_beside_it(site: M
 
 def test_what_a_training_set_left_is_deleted_in_every_version(site: MemorySite) -> None:
     site.write("lake", KEY, b"again")
-    joined.forget(site, order())
+    assert orders.forget(site, order()) == 2
     assert not [*site.versions("lake", order().key(""))]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["x", "result.json"]), st.integers(0, 9)), max_size=12),
+    st.integers(0, 9),
+)
+def test_an_order_of_which_an_object_is_young_keeps_all_of_them(drawn: list[tuple[str, str, int]], limit: int) -> None:
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    found = [
+        ObjectInfo(f"spark/p/training_set/{name}/{file}", 1, begin + timedelta(hours=at), version_id=str(number))
+        for number, (name, file, at) in enumerate(drawn)
+    ]
+    gone = orders.unneeded(found, "spark/p/training_set/c/", begin + timedelta(hours=limit))
+    young = {name for name, _, at in drawn if at >= limit} | {"c"}
+    assert gone == [info for info, (name, _, _) in zip(found, drawn, strict=True) if name not in young]
+
+
+def test_a_training_that_begins_leaves_the_objects_of_one_that_runs(
+    site: MemorySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = OutputPlace(bucket="lake", prefix=orders.prefix_of("stays_test", "training_set"))
+    ours, theirs, old = (order(do="training_set", output=place, parameters={"n": number}) for number in range(3))
+    site.clock = lambda: NOW - timedelta(hours=1)
+    site.write("lake", theirs.key("rows.parquet"), b"rows")
+    site.clock = lambda: NOW - timedelta(days=3)
+    site.write("lake", old.key("rows.parquet"), b"rows")
+    pipeline: Any = SimpleNamespace(name="stays_test", spark=SimpleNamespace(timeout=timedelta(hours=4)))
+    platform: Any = SimpleNamespace(
+        site=lambda *_: site, config=None, clock=lambda: NOW, ledger=SimpleNamespace(append=lambda *_: None)
+    )
+    monkeypatch.setattr(orders, "permitted", lambda *_, on: PERMISSION)
+    orders.run(platform, pipeline, ours, _Backend(site, changed(_result(), made=())))
+    left = [info.key for info in site.list("lake", place.prefix)]
+    assert left == sorted([theirs.key("rows.parquet"), ours.key(RESULT)])
+
+
+def changed(result: SparkResult, **more: Any) -> SparkResult:
+    return result.model_copy(update=more)
 
 
 class _Backend:
@@ -132,11 +184,12 @@ def test_a_result_whose_objects_are_not_as_it_says_is_not_there_for_the_next_run
     site: MemorySite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = order(output=OutputPlace(bucket="lake", prefix=orders.prefix_of("stays_test", "ingest")))
-    platform: Any = SimpleNamespace(site=lambda *_: site, config=None, clock=lambda: datetime(2026, 11, 30, tzinfo=UTC))
+    platform: Any = SimpleNamespace(site=lambda *_: site, config=None, clock=lambda: NOW)
+    pipeline: Any = SimpleNamespace(name="stays_test", spark=SimpleNamespace(timeout=timedelta(hours=4)))
     monkeypatch.setattr(orders, "permitted", lambda *_, on: PERMISSION)
     lie = _result(key=ours.key("part.parquet"))
     with pytest.raises(ObjectMissing):
-        orders.run(platform, SimpleNamespace(name="stays_test"), ours, _Backend(site, lie))  # type: ignore[arg-type]
+        orders.run(platform, pipeline, ours, _Backend(site, lie))
     assert not [*site.versions("lake", ours.output.prefix)]
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from rempart.errors import IngestError
 from rempart.flows.ingestion import derived_run, ingest_run
+from rempart.flows.ingestion.engines import received
 from rempart.flows.ingestion.engines.result import EngineResult
 from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared.bounded_map import bounded_map
-from rempart.ingestion import erasing, landing
 from rempart.ingestion.deliveries import Refused
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
+from rempart.ingestion.erasing import Cut
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.snapshots import Snapshot
-from rempart.sites.s3.site import file_sha256
 
 
 def take_in(
@@ -48,25 +46,8 @@ def take_in(
 def _land(run: IngestionRun, arrival: Arrival, file: Path) -> tuple[StagedDelivery, frozenset[int]]:
     """Store a delivery as received, without erased rows. Return its typed rows, and the lines of erased ones.
 
-    An unreadable file is stored unchanged, as long as quarantine is: it may be ingested again. Raises IngestError for
-    a readable one that cannot be searched for erased rows.
+    Raises IngestError for a readable one that cannot be searched for erased rows.
     """
-    pipeline = run.pipeline
     rows = ingest_run.read(run, file, arrival.name, file.parent)
-    until = max(run.retain_until("raw"), run.retain_until("quarantine")) if rows.fault else run.retain_until("raw")
-    kept, stored, struck = {"retain-until": until.isoformat()}, arrival, frozenset[int]()
-    if run.erased and not rows.fault:
-        cut = erasing.cut_delivery(file, pipeline, run.erased.has, file.with_name(f"{file.name}.cut"))
-        if cut.fault:
-            raise IngestError(
-                f"Delivery {arrival.name} ({arrival.sha256[:12]}) of '{pipeline.name}' cannot be searched for erased "
-                f"rows: {cut.fault}. Nothing was ingested",
-                "Take it out of the landing bucket, or deliver its rows in smaller files, and run again.",
-            )
-        if cut.file is not None:
-            kept["delivery"], struck = arrival.sha256, cut.lines
-            stored = replace(arrival, sha256=file_sha256(cut.file))
-            cut.file.replace(file)
-    landing.keep(run.site, run.lake, pipeline.name, stored, file, kept)
-    file.unlink()
-    return rows, struck
+    found = Cut() if rows.fault else received.cut(run, file)
+    return rows, received.keep(run, arrival, file, found, rows.fault)

@@ -1,4 +1,4 @@
-"""What an engine made of new deliveries; nothing of it is committed."""
+"""Result of an engine for new deliveries; nothing of it is committed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rempart.ingestion.snapshots import Part, Snapshot
 
 @dataclass(frozen=True)
 class EngineResult:
-    """New deliveries, each with its number of rows and its refused ones, which go to quarantine; and what is to be
-    committed.
+    """New deliveries, each with its number of rows and its refused ones, which go to quarantine; and the snapshot to
+    commit.
 
     `held`: positions of deliveries that are held back. `snapshot`: that with the accepted rows, or the one before.
     `added`: its parts that are not at the site yet.

@@ -1,0 +1,116 @@
+"""A derived query runs on Spark if its rows are those of DuckDB to the last bit; everything else is refused by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from rempart.errors import IngestError
+from rempart.ingestion.derived.binding import bind, sql_type
+from rempart.ingestion.parsing.schema import SnapshotColumn
+from rempart.spark import exact
+from rempart.spark.dialect import statement
+
+COLUMNS = {
+    "trips": {
+        "trip": "integer",
+        "started": "timestamp",
+        "day": "date",
+        "rider": "string",
+        "km": "number",
+        "price": "decimal(12,2)",
+        "paid": "boolean",
+        "tags": "array(string)",
+    },
+    "weather": {"hour": "timestamp", "rain": "number"},
+}
+TYPES = {
+    "integer": "BIGINT",
+    "timestamp": "TIMESTAMP WITH TIME ZONE",
+    "date": "DATE",
+    "string": "VARCHAR",
+    "number": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "decimal(12,2)": "DECIMAL(12,2)",
+    "array(string)": "VARCHAR[]",
+}
+TABLES = {name: {column: TYPES[of] for column, of in columns.items()} for name, columns in COLUMNS.items()}
+SAME = [
+    """SELECT w.hour, w.rain, count(*) AS trips, max(t.km) AS longest
+    FROM trips t JOIN weather w ON w.hour = date_trunc('hour', t.started) GROUP BY w.hour, w.rain""",
+    """SELECT day, CAST(sum(price) AS DECIMAL(18, 2)) AS paid, CAST(sum(trip) AS BIGINT) AS n
+    FROM trips GROUP BY day""",
+    """SELECT day, count(DISTINCT rider) AS riders
+    FROM trips WHERE paid AND km >= 0.5 GROUP BY day HAVING count(*) > 1""",
+    "SELECT trip, CASE WHEN km > 3 THEN 'far' ELSE 'near' END AS how, coalesce(rider, '') AS rider FROM trips",
+    "SELECT trip, km * 1.5 + 2 AS more, km / 2 AS half, price + 1.25 AS dearer, -trip AS less FROM trips",
+    "SELECT CAST(started AS DATE) AS day, CAST(trip AS DOUBLE) AS t FROM trips WHERE started >= '2026-01-01'",
+    """WITH first AS (SELECT rider, min(started) AS began FROM trips GROUP BY rider)
+    SELECT t.trip, f.began, t.started = f.began AS first FROM trips t LEFT JOIN first f USING (rider)""",
+    "SELECT trip, rider || '!' AS r FROM trips UNION ALL SELECT 0 AS trip, 'none' AS r",
+    """SELECT trip, rank() OVER (PARTITION BY rider ORDER BY started) AS n
+    FROM trips WHERE day BETWEEN '2026-01-01' AND '2026-02-01' AND rider IN ('a', 'b')""",
+    "SELECT trip, price * 3 AS p, DATE '2026-01-01' AS d, greatest(trip, 3) AS g, nullif(trip, 0) AS n FROM trips",
+    """WITH x AS (SELECT day, price * 1.5 AS y FROM trips)
+    SELECT day, CAST(sum(y) AS DECIMAL(20, 3)) AS s, max(y) + 1 AS m FROM x GROUP BY day""",
+]
+"""Queries whose rows are the same on both engines: tests/spark runs them."""
+
+
+def judged(query: str) -> str:
+    """The query for Spark, from DuckDB's own form of it, as an order has it."""
+    columns = {
+        name: {column: SnapshotColumn(of, True) for column, of in found.items()} for name, found in COLUMNS.items()
+    }
+    found = bind("q.sql", query, columns)
+    return exact.query(found.text, TABLES, {name: sql_type(column.type) for name, column in found.columns.items()})
+
+
+@pytest.mark.parametrize("query", SAME)
+def test_a_query_whose_rows_are_the_same_is_written_for_spark(query: str) -> None:
+    assert statement(judged(query)).query
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("SELECT day, sum(km) AS km FROM trips GROUP BY day", "SUM of floats"),
+        ("SELECT day, avg(km) AS km FROM trips GROUP BY day", "function avg"),
+        ("SELECT trip, row_number() OVER (ORDER BY day) AS n FROM trips", "function row_number"),
+        ("SELECT trip FROM trips ORDER BY day LIMIT 3", "Limit"),
+        ("SELECT DISTINCT ON (rider) trip, rider FROM trips ORDER BY rider, day", "DISTINCT ON"),
+        ("SELECT trip, upper(rider) AS r FROM trips", "function upper"),
+        ("SELECT trip, regexp_extract(rider, 'a+') AS r FROM trips", "function regexp_extract"),
+        ("SELECT trip, jaccard(rider, 'x') AS r FROM trips", "function jaccard"),
+        ("SELECT trip, ln(km) AS r FROM trips", "function ln"),
+        ("SELECT trip, CAST(km AS BIGINT) AS r FROM trips", "CAST to BIGINT"),
+        ("SELECT trip, CAST(km AS VARCHAR) AS r FROM trips", "CAST to TEXT"),
+        ("SELECT trip, CAST(rider AS DOUBLE) AS r FROM trips", "CAST to DOUBLE"),
+        ("SELECT trip, TRY_CAST(rider AS BIGINT) AS r FROM trips", "trycast|try_cast"),
+        ("SELECT trip, CAST(price AS DECIMAL(12, 1)) AS p FROM trips", "CAST to fewer decimal places"),
+        ("SELECT trip, CAST(sum(price) AS DOUBLE) AS p FROM trips GROUP BY trip", "a decimal as a float"),
+        ("SELECT trip, CAST(date_trunc('week', day) AS DATE) AS d FROM trips", "date_trunc"),
+        (
+            "WITH x AS (SELECT trip, km * price AS y FROM trips) SELECT trip, sum(y) AS y FROM x GROUP BY trip",
+            "a decimal as|SUM of floats",
+        ),
+        (
+            "WITH x AS (SELECT trip, km * 1.5 AS y FROM trips) SELECT trip, sum(y) AS s FROM x GROUP BY trip",
+            "SUM of floats",
+        ),
+        (
+            "WITH x AS (SELECT trip, trip / 2 AS y FROM trips) SELECT trip, sum(y) AS s FROM x GROUP BY trip",
+            "SUM of floats",
+        ),
+        ("SELECT trip, price * price * price * price AS p FROM trips", "more than 38 digits|Mul"),
+        ("SELECT trip, km + 1 AS km, km * 2 AS twice FROM trips", "the name km"),
+        ("SELECT trip, day - DATE '2026-01-01' AS d FROM trips", "Sub"),
+        ("SELECT trip FROM trips WHERE day > '1 January 2026'", "GT"),
+        ("SELECT trip, tags FROM trips", "type ARRAY"),
+        ("SELECT trip, unnest(tags) AS t FROM trips", "type|function"),
+        ("SELECT trip FROM trips WHERE rider LIKE 'a%'", "."),
+    ],
+)
+def test_everything_else_is_refused_by_its_name(query: str, name: str) -> None:
+    with pytest.raises(IngestError, match=f"(?i)the query uses .*({name})") as refused:
+        judged(query)
+    assert "engine: duckdb" in refused.value.hint
