@@ -81,7 +81,6 @@ def _job(site: SharedSite, folder: Path, facts: dict[str, Any]) -> Callable[[Spa
         place: Any = site
         result = job.run_job(given, place, folder, progress)
         facts["same"] = job.run_job(given, place, folder, progress) == result
-        facts["failed"] = result.usage.failed_tasks
         return result
 
     return run_job
