@@ -112,6 +112,19 @@ class SparkOrder(Strict):
         return canonical_json.encode(self.model_dump(mode="json"))
 
 
+class OrderedAt(Strict):
+    """Where the order of an attempt is, as whoever starts a driver elsewhere tells it: an order may have thousands of
+    inputs. `sha256`: of its bytes. The permission is that of the attempt, and counts instead of one in the order.
+    """
+
+    site: JobSite
+    classification: Classification
+    bucket: str
+    key: str
+    sha256: str = Field(pattern=SHA256)
+    permission: Permission
+
+
 class MadeObject(Strict):
     """An object that the job stored and that counts. `role`: what it is, such as `part`, `quarantine` or `rows`."""
 

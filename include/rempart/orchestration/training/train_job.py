@@ -23,6 +23,7 @@ from rempart.orchestration.training.train_job_trigger import POLL_SECONDS, Train
 from rempart.orchestration.training.training_operator import PAUSES, Denied, NameTaken, TrainingOperatorBase
 from rempart.settings.config import load
 from rempart.training.backends import readable
+from rempart.sovereignty import pool_pods
 from rempart.training.kubernetes import pod as pods
 from rempart.training.kubernetes import queue, verdict
 from rempart.training.kubernetes import train_job as shape
@@ -215,7 +216,7 @@ class TrainJobOperator(TrainingOperatorBase):
         for line in lines:
             self.log.info("[rank 0] %s", readable(line))
 
-    def _delete(self, grace: int = pods.GRACE_SECONDS) -> None:
+    def _delete(self, grace: int = pool_pods.GRACE_SECONDS) -> None:
         """Delete the TrainJob with its pods, each within its own grace period; a pod without credentials runs
         nothing.
         """
