@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rempart.flows.shared.platform import Platform
     from rempart.ledger.attributed import Writer
     from rempart.settings.pipeline import ModelPipeline, Pipeline
+    from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -79,7 +80,14 @@ def platform() -> Platform:
     """Return the platform of rempart.yaml with Airflow's connections. In a task, its evidence names the task."""
     from rempart.flows.shared.platform import open_platform
 
-    return replace(open_platform(airflow_connection), writer=writer(os.environ))
+    return replace(open_platform(airflow_connection), writer=writer(os.environ), spark_pods=spark_pods)
+
+
+def spark_pods(platform: Platform, site: Site, pipeline: Pipeline) -> Any:
+    """Return what runs the Spark jobs of a pipeline at a site in pods. Its import takes seconds."""
+    from rempart.orchestration.spark.in_pods import SparkInPods, started_by
+
+    return SparkInPods(platform, site, pipeline, started_by())
 
 
 def writer(environment: Mapping[str, str]) -> Writer | None:

@@ -123,10 +123,11 @@ class SparkJobs(Strict):
     gpu_pools: list[str] = Field(
         default_factory=list, description="Pools in the order to try. Default: as under gpu_pools. A job needs no GPU."
     )
-    disk: str = Field(
-        default="20Gi",
-        pattern=r"^\d+(Mi|Gi)$",
-        description="Disk of each pod for rows that do not fit in memory. A pod that writes more is evicted.",
+    disk: int = Field(
+        default=20,
+        ge=1,
+        le=1 << 14,
+        description="Disk of an executor's pod in GiB, for rows that do not fit in memory. A pod that needs more is evicted.",
     )
 
 

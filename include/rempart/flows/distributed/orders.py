@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from rempart.errors import ObjectMissing, SparkError
 from rempart.flows.distributed.job import RESULT
 from rempart.flows.distributed.local import LocalSpark
+from rempart.flows.distributed.pods import where
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
 from rempart.settings.config import Config
@@ -88,16 +89,30 @@ def run(
     today = platform.clock().date()
     permission = permitted(platform.config, ordered.classification, [ordered.site.name], on=today)
     clear(site, ordered.output.bucket, pipeline.name, ordered.do, but=ordered)
-    backend = backend or LocalSpark(site, platform.connections, pipeline.spark.timeout)
+    backend = backend or declared_backend(platform, site, pipeline)
     result = backend.run(ordered.model_copy(update={"permission": permission}))
     try:
         read_back(site, ordered, result)
     except (SparkError, ObjectMissing):
         clear(site, ordered.output.bucket, pipeline.name, ordered.do)
         raise
-    platform.ledger.append("spark-job", pipeline.name, evidence(ordered, result))
+    ran = {"where": where(platform, ordered)}
+    platform.ledger.append("spark-job", pipeline.name, evidence(ordered, result) | ran)
     logger.info("%s", told(result))
     return result
+
+
+def declared_backend(platform: Platform, site: Site, pipeline: Pipeline) -> SparkBackend:
+    """Return what runs Spark jobs as `spark.backend` of rempart.yaml says. Raises SparkError."""
+    if platform.config.spark.backend == "local":
+        return LocalSpark(site, platform.connections, pipeline.spark.timeout)
+    if platform.spark_pods is None:
+        raise SparkError(
+            f"run a Spark job of '{pipeline.name}': `spark.backend` is kubernetes, and only tasks of Airflow make pods",
+            "Start the DAG of the pipeline, or set `spark.backend: local` in rempart.yaml.",
+        )
+    backend: SparkBackend = platform.spark_pods(platform, site, pipeline)
+    return backend
 
 
 def evidence(ordered: SparkOrder, result: SparkResult) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Nothing here talks to a cluster: `rempart.orchestration.spark` does, and calls t
 from __future__ import annotations
 
 import hashlib
-import logging
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,12 +28,6 @@ from rempart.spark.kubernetes import pods as shape
 from rempart.spark.kubernetes.admission import NodeJudged, Outcome, PodSeen
 from rempart.spark.order import OrderedAt, SparkOrder
 from rempart.training.kubernetes import verdict
-
-logger = logging.getLogger(__name__)
-
-STARTED_BY = "rempart.eu/started-by"
-"""Annotation of a driver: the Airflow task that made it, as JSON. The janitor of a pool asks whether it still waits."""
-
 
 @dataclass(frozen=True)
 class Place:
@@ -125,12 +118,23 @@ class SparkPods:
         self.platform.ledger.append("denial", f"job {self.order.order_id}", body)
 
     def store(self) -> OrderedAt:
-        """Store the order at its site, once for each permission of the policy, and return where it is."""
-        body = self.order.to_json()
+        """Store the order below its own prefix, and return where it is. Its permission travels beside it.
+
+        Raises SparkError without a permission; SiteError and its kinds.
+        """
+        permission = credentials.permission_of(self.order)
+        body = self.order.model_copy(update={"permission": None}).to_json()
         sha256 = hashlib.sha256(body).hexdigest()
-        key = self.order.key(f"orders/{sha256}.json")
-        self.site.write(self.order.output.bucket, key, body, content_type="application/json")
-        return OrderedAt.of(self.order, key, sha256)
+        bucket, key = self.order.output.bucket, self.order.key(f"order-{sha256}.json")
+        self.site.write(bucket, key, body, content_type="application/json")
+        return OrderedAt(
+            site=self.order.site,
+            classification=self.order.classification,
+            bucket=bucket,
+            key=key,
+            sha256=sha256,
+            permission=permission,
+        )
 
     def driver(self, place: Place, number: int, at: OrderedAt) -> dict[str, Any]:
         """Return the driver's pod of an attempt, as the policy allows it. Raises PlacementDenied; a denial is evidence.
@@ -138,12 +142,14 @@ class SparkPods:
         Executors are made from a template in it, and are judged one by one when they are there.
         """
         pool = self.config.gpu_pools[place.pool]
-        seconds, disk = int(self.pipeline.spark.timeout.total_seconds()), self.config.spark.disk
+        seconds = int(self.pipeline.spark.timeout.total_seconds())
         image = rewrite_image(self.config, place.image)
-        template = shape.executor_template(self.order, number, pool, image, seconds=seconds, disk=disk)
-        made = shape.driver(self.order, number, pool, place.image, at, template, seconds=seconds, disk=disk)
+        template = shape.executor_template(
+            self.order, number, pool, image, seconds=seconds, disk=self.config.spark.disk
+        )
+        made = shape.driver(self.order, number, pool, image, at, template, seconds=seconds)
         if self.by:
-            made["metadata"]["annotations"] = {STARTED_BY: self.by}
+            made["metadata"]["annotations"] = {labels.STARTED_BY: self.by}
         planned = policy.plan(self.config, made, connection=place.connection, on=self.platform.clock().date())
         self.platform.record(planned.decision)
         if planned.pod is None:

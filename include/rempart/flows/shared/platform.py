@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from rempart.coordination.active import Active, is_open
 from rempart.errors import PipelineError, PlacementDenied
@@ -62,7 +62,8 @@ def utc_now() -> datetime:
 class Platform:
     """The outside world of a flow: sites, databases, ledger, clock and continuity database. Tests pass their own.
 
-    `writer` names the Airflow task of the flow, if any. Ledger records carry that name.
+    `writer` names the Airflow task of the flow, if any. Ledger records carry that name. `spark_pods` returns what runs
+    the Spark jobs of a pipeline at a site in pods (`rempart.flows.distributed.orders.SparkBackend`); only tasks have it.
     """
 
     config: Config
@@ -72,6 +73,7 @@ class Platform:
     ledger_: Ledger | None = None
     continuity_: Continuity | None = None
     writer: Writer | None = None
+    spark_pods: Callable[[Platform, Site, Pipeline], Any] | None = None
     _permitted: set[tuple[str, str, str]] = field(default_factory=set)
 
     def site(

@@ -202,7 +202,7 @@ def next_attempt(
     runs ATTEMPTS times.
     """
     seen = list(drivers)
-    ended = {attempt.number for attempt in tried}
+    ended = {*(attempt.number for attempt in tried), *recorded}
     running = [driver for driver in seen if driver.goes_on and driver.pool in pools and driver.number not in ended]
     if running:
         newest = max(running, key=lambda driver: driver.number)
@@ -211,7 +211,7 @@ def next_attempt(
     if len(lost) >= ATTEMPTS:
         return GiveUp(lost[-1].outcome, lost[-1].cause)
     closed = {attempt.pool for attempt in tried if attempt.outcome not in LOST}
-    number = 1 + max([0, *(driver.number for driver in seen), *ended, *recorded])
+    number = 1 + max([0, *(driver.number for driver in seen), *ended])
     for pool in pools:
         if pool not in closed:
             return Begin(pool, number)

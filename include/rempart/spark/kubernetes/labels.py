@@ -7,6 +7,8 @@ from rempart.spark.order import SparkOrder
 
 JOB, ATTEMPT, PIPELINE = "rempart.eu/job", "rempart.eu/attempt", "rempart.eu/pipeline"
 """As with pods of training jobs: the janitor of a pool looks for them."""
+STARTED_BY = "rempart.eu/started-by"
+"""Annotation of a driver: the Airflow task that made it, as JSON. The janitor of a pool asks whether it still waits."""
 ROLE = "rempart.eu/spark-role"
 DRIVER, EXECUTOR = "driver", "executor"
 GATE = "rempart.eu/place"

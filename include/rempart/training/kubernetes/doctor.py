@@ -164,6 +164,7 @@ _NEEDS: dict[Need, tuple[Outcome, str]] = {
     "jobs": ("FAIL", "a job"),
     "doctor": ("FAIL", "this doctor"),
     "train jobs": ("FAIL", "a job on several nodes"),
+    "spark jobs": ("FAIL", "a Spark job"),
 }
 
 
