@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -167,24 +167,27 @@ class Api:
         since = request.query.get("resourceVersion")
         if since and not since.isdigit():
             raise Refusal(400, f'resourceVersion: Invalid value: "{since}": strconv.ParseUint: invalid syntax')
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        response.enable_chunked_encoding()
-        await response.prepare(request)
         seconds = request.query.get("timeoutSeconds")
+        response, tell, gone = await _opened(request)
 
         async def stream() -> None:
             try:
                 async for what, obj in self.cluster.store.watch(target.kind, target.namespace, matches, since):
-                    await response.write(json.dumps({"type": what, "object": obj}).encode() + b"\n")
+                    await tell(json.dumps({"type": what, "object": obj}))
             except Refusal as refusal:
-                await response.write(json.dumps({"type": "ERROR", "object": refusal.status()}).encode() + b"\n")
+                await tell(json.dumps({"type": "ERROR", "object": refusal.status()}))
 
+        tasks = [asyncio.ensure_future(stream()), asyncio.ensure_future(gone)]
+        limit = float(seconds) if seconds and seconds != "0" else None
         try:
-            await asyncio.wait_for(stream(), float(seconds) if seconds and seconds != "0" else None)
-        except TimeoutError:
-            pass
+            done, _ = await asyncio.wait(tasks, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         except ConnectionError:
             return response
+        finally:
+            for task in tasks:
+                task.cancel()
         await response.write_eof()
         return response
 
@@ -278,6 +281,33 @@ class Api:
             self.cluster.modify(POD, namespace, name, change)
         self.cluster.delete(POD, namespace, name, options, dry_run=dry_run)
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+
+
+Tell = Callable[[str], Awaitable[None]]
+
+
+async def _opened(request: web.Request) -> tuple[web.StreamResponse, Tell, Awaitable[object]]:
+    """The answer to a watch, what sends one line of it, and what ends when the client goes.
+
+    It is a WebSocket if the client asks for one. An end of any other connection cancels the whole request.
+    """
+    if request.headers.get("Upgrade", "").lower() == "websocket":
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+
+        async def read() -> None:
+            async for _ in socket:
+                pass
+
+        return socket, socket.send_str, read()
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+
+    async def write(line: str) -> None:
+        await response.write(f"{line}\n".encode())
+
+    return response, write, asyncio.Event().wait()
 
 
 def _dry_run(query: Mapping[str, str]) -> bool:

@@ -218,6 +218,16 @@ def parse_order(body: bytes | str) -> SparkOrder:
     return order
 
 
+def parse_place(body: bytes | str) -> OrderedAt:
+    """Return where an order is from JSON. Raises SparkError."""
+    try:
+        return OrderedAt.model_validate_json(body)
+    except ValidationError as cause:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg']}" for e in cause.errors()[:5])
+        what = f"read where the order is: {faults}"
+        raise SparkError(what, "Make it with rempart.spark.order.OrderedAt.") from None  # the cause quotes values
+
+
 def parse_result(body: bytes | str, order_id: str) -> SparkResult:
     """Return a result from JSON. Raises SparkError if it is malformed, not finite or another job's."""
     hint = "Delete the job's result.json and run it again."

@@ -23,7 +23,6 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from rempart.orchestration.training.pool_queue import QueueWatch
 from rempart.orchestration.training.pool_watch import News, watch_of
 from rempart.sovereignty import pool_pods
-from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import queue, verdict
 
 MINIMUM_SECONDS = 10.0

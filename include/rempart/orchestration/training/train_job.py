@@ -22,9 +22,8 @@ from rempart.orchestration.training.pod_triggers import BOUND
 from rempart.orchestration.training.train_job_trigger import POLL_SECONDS, TrainJobTrigger, new_lines, seconds_since
 from rempart.orchestration.training.training_operator import PAUSES, Denied, NameTaken, TrainingOperatorBase
 from rempart.settings.config import load
-from rempart.training.backends import readable
 from rempart.sovereignty import pool_pods
-from rempart.training.kubernetes import pod as pods
+from rempart.training.backends import readable
 from rempart.training.kubernetes import queue, verdict
 from rempart.training.kubernetes import train_job as shape
 from rempart.training.kubernetes.capacity import too_small

@@ -72,7 +72,7 @@ def main() -> NoReturn:
     for stream in (1, 2):
         os.dup2(silent, stream)
     own = {"SPARK_HOME": str(home), "JAVA_HOME": str(java), "PYSPARK_PYTHON": sys.executable}
-    os.execve(line[0], line, {**os.environ, **own})
+    os.execve(line[0], line, {**os.environ, **own})  # noqa: S606 - Spark's own command line
 
 
 if __name__ == "__main__":

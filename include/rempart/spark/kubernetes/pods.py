@@ -32,7 +32,7 @@ SECRET_FILE = "REMPART_SPARK_SECRET_FILE"  # noqa: S105 - a name
 """Variable of driver and executors: the file of the secret that they prove to each other."""
 COMMAND = ("python", "-m", "rempart.flows.distributed.job", "--order", f"env:{ORDER}")
 EXECUTOR_COMMAND = ("python", "-m", "rempart.spark.kubernetes.executor")
-CREDENTIALS_KEY, SECRET_KEY = "credentials.json", "secret"  # noqa: S105 - a name
+CREDENTIALS_KEY, SECRET_KEY = "credentials.json", "secret"
 """Files of the Secret."""
 DRIVER_PORT, BLOCK_PORT = 7078, 7079
 """Ports on which the driver listens, and on which driver and executors give blocks to each other."""
@@ -102,8 +102,8 @@ def executor_template(
 ) -> dict[str, Any]:
     """Return the pod from which Spark makes each executor of an attempt, restricted, and gated until it is judged.
 
-    Spark adds its name, its owner (the driver), and the variables that tell it where the driver is. `disk`: GiB for what
-    does not fit in its memory.
+    Spark adds its name, its owner (the driver), and the variables that tell it where the driver is. `disk`: GiB for
+    what does not fit in its memory.
     """
     resources = order.resources
     memory = f"{resources.memory + overhead(resources)}Mi"
@@ -149,9 +149,7 @@ def secret(owner: Mapping[str, Any], proven: str, credentials_file: str) -> dict
                 for key, value in metadata["labels"].items()
                 if key in (*labels.MANAGED_BY, labels.JOB, labels.ATTEMPT)
             },
-            "ownerReferences": [
-                {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
-            ],
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}],
         },
         "stringData": {SECRET_KEY: proven, CREDENTIALS_KEY: credentials_file},
     }
@@ -186,7 +184,8 @@ def _variables(own: Mapping[str, str]) -> list[dict[str, Any]]:
 
 def _fields(paths: Mapping[str, str]) -> list[dict[str, Any]]:
     return [
-        {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}} for name, path in paths.items()
+        {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
+        for name, path in paths.items()
     ]
 
 

@@ -20,7 +20,7 @@ _FILE = "executor.json"
 
 @dataclass(frozen=True)
 class DriverPod:
-    """The pod in which this process is the driver. `api`: URL of Kubernetes' API. `secret_file`: what executors prove."""
+    """The pod in which this process is the driver. `api`: URL of Kubernetes' API. `secret_file`: of the secret."""
 
     name: str
     namespace: str
