@@ -18,7 +18,7 @@ from .cluster import Cluster, set_condition, stamp
 from .discovery import discover
 from .errors import Refusal
 from .faults import Fault, Faults
-from .kinds import NAMESPACE, POD, REVIEWS, SERVICE_ACCOUNT, Kind, Obj
+from .kinds import LOCAL_REVIEWS, NAMESPACE, POD, REVIEWS, SERVICE_ACCOUNT, Kind, Obj
 from .kubelet import Kubelet
 from .quota import finished
 from .selection import Matches, by_fields, by_labels
@@ -91,6 +91,8 @@ class Api:
             body = await _body(request)
             named = {"kind": REVIEWS[parts[3]], "apiVersion": "authorization.k8s.io/v1", "metadata": {}}
             return _json(review(user, parts[3], body | named), 201)
+        if parts[:4] == ["apis", "authorization.k8s.io", "v1", "namespaces"] and parts[5:] == [LOCAL_REVIEWS]:
+            return _json(self._local_review(user, parts[4], await _body(request)), 201)
         target = self._target(parts)
         verb = self._verb(request, target)
         # a request for a namespace is one in that namespace, so a Role there can allow it
@@ -108,6 +110,13 @@ class Api:
             case "delete" | "deletecollection":
                 return await self._delete(request, target, verb)
         return await self._write(request, target, verb)
+
+    def _local_review(self, user: User, namespace: str, body: Obj) -> Obj:
+        """The answer to a LocalSubjectAccessReview about a service account of the namespace."""
+        user.demand("create", Kind("authorization.k8s.io", "v1", LOCAL_REVIEWS, ""), "", namespace, "")
+        _, _, home, name = str(body["spec"]["user"]).split(":")
+        about = User(body["spec"]["user"], self.tokens.bound(home, name))
+        return review(about, "localsubjectaccessreviews", body)
 
     def _target(self, parts: list[str]) -> _Target:
         if parts[:2] == ["api", "v1"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rempart.settings.sections import Pool, Toleration
+from rempart.sovereignty.places import full_image
 
 QUEUE = "kueue.x-k8s.io/queue-name"
 """Label with the name of Kueue's LocalQueue."""
@@ -42,6 +43,13 @@ def bare(pool: Pool, container: str) -> dict[str, Any]:
     if pool.priority_class:
         made["priorityClassName"] = pool.priority_class
     return made
+
+
+def image_at(pool: Pool, image: str | None) -> str:
+    """Return an image as a pool pulls it: from the pool's registry if named, else from its own."""
+    if not image or pool.registry is None:
+        return image or ""
+    return f"{pool.registry.rstrip('/')}/{full_image(image).partition('/')[2]}"
 
 
 def _tolerations(pool: Pool) -> list[Toleration]:

@@ -9,7 +9,7 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 from rempart.errors import PlacementDenied
@@ -17,11 +17,12 @@ from rempart.flows.distributed import pod_credentials
 from rempart.flows.shared.platform import Platform
 from rempart.settings.config import Config
 from rempart.settings.pipeline import Pipeline
-from rempart.settings.sections import Classification, Pool
+from rempart.settings.sections import Classification
 from rempart.sites.port import Site
 from rempart.sovereignty import pods as policy
-from rempart.sovereignty.places import decide_image, decide_pool, full_image, rewrite_image
+from rempart.sovereignty.places import decide_image, decide_pool, rewrite_image
 from rempart.sovereignty.policy import Decision
+from rempart.sovereignty.pool_pods import image_at
 from rempart.spark import credentials
 from rempart.spark.kubernetes import labels, usage
 from rempart.spark.kubernetes import pods as shape
@@ -40,18 +41,12 @@ class Place:
     wait: timedelta
 
 
-def image_for(config: Config, pool: Pool) -> str:
-    """Return the image of Spark as a pool pulls it: from the pool's registry if named, else from its own."""
-    image = config.spark.image or ""
-    return image if pool.registry is None else f"{pool.registry.rstrip('/')}/{full_image(image).partition('/')[2]}"
-
-
-def against(config: Config, classification: Classification, pool: str, platform_day: Any) -> list[str]:
+def against(config: Config, classification: Classification, pool: str, on: date) -> list[str]:
     """Return why no Spark job on data of a classification may run in a pool on a day; empty if it may."""
-    image = image_for(config, config.gpu_pools[pool])
+    image = image_at(config.gpu_pools[pool], config.spark.image)
     decisions = [
-        decide_pool(config, classification, "job", pool, on=platform_day),
-        decide_image(config, classification, image, on=platform_day),
+        decide_pool(config, classification, "job", pool, on=on),
+        decide_image(config, classification, image, on=on),
     ]
     return [
         f"{decision.place}: {reason.rule}: {reason.fact}. {reason.remedy}"
@@ -61,7 +56,7 @@ def against(config: Config, classification: Classification, pool: str, platform_
 
 
 def allowed_places(
-    config: Config, classification: Classification, site: str, platform_day: Any
+    config: Config, classification: Classification, site: str, on: date
 ) -> tuple[tuple[Place, ...], tuple[str, ...]]:
     """Return the pools in the order to try that may run Spark jobs on data of a site, and why others may not."""
     if lacking := pod_credentials.missing(config, site):
@@ -69,10 +64,10 @@ def allowed_places(
     places, reasons = [], []
     for name in config.spark.gpu_pools or list(config.gpu_pools):
         pool = config.gpu_pools[name]
-        if found := against(config, classification, name, platform_day):
+        if found := against(config, classification, name, on):
             reasons += [f"pool {name}: {reason}" for reason in found]
         else:
-            image = image_for(config, pool)
+            image = image_at(pool, config.spark.image)
             places.append(Place(name, pool.kubernetes_connection, pool.namespace, image, pool.max_pending))
     return tuple(places), tuple(reasons)
 

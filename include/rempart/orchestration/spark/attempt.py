@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -78,10 +78,8 @@ class Attempt:
         """Make the driver. Return how the attempt ended if the pool refuses it. Raises PlacementDenied."""
         manifest = self.job.driver(self.place, self.number, self.at)
         try:
-            retried(self.client.create_namespaced_pod)(self.place.namespace, manifest)
+            retried(self._make)(self.client.create_namespaced_pod, manifest)
         except (ApiException, HTTPError) as cause:
-            if isinstance(cause, ApiException) and is_there(cause):  # made by a call whose answer was lost
-                return None
             status, message = status_and_message(cause)
             self.delete(grace=0)  # the answer may have been lost, and not the request
             refused = verdict.refused(status, message)
@@ -180,11 +178,7 @@ class Attempt:
         shown = "given by an earlier task"
         if ADMITTED not in (driver["metadata"].get("annotations") or {}):
             secret, shown = self.job.secret(driver, self.number, self.at)
-            try:
-                retried(self.client.create_namespaced_secret)(self.place.namespace, secret)
-            except ApiException as cause:
-                if not is_there(cause):
-                    raise
+            retried(self._make)(self.client.create_namespaced_secret, secret)
             admitted = {"metadata": {"annotations": {ADMITTED: "yes"}}}  # the kubelet looks at once for the Secret
             retried(self.client.patch_namespaced_pod)(self.name, self.place.namespace, admitted)
         permission = self.at.permission.decision
@@ -212,6 +206,14 @@ class Attempt:
         return why
 
     # the cluster
+
+    def _make(self, create: Callable[[str, Json], Any], made: Json) -> None:
+        """Make an object of the namespace; one of its name was made by a call whose answer was lost."""
+        try:
+            create(self.place.namespace, made)
+        except ApiException as cause:
+            if not is_there(cause):
+                raise
 
     def _pods(self) -> list[Json]:
         selector = f"{labels.JOB}={self.job.order.order_id},{labels.ATTEMPT}={self.number},{labels.ROLE}"

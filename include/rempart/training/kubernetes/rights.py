@@ -64,6 +64,13 @@ REQUIRED: tuple[Grant, ...] = (
     Grant("", "namespaces", ("get",), "doctor", "the profile of this one namespace; a Role reaches no other namespace"),
     Grant("networking.k8s.io", "networkpolicies", ("list",), "doctor", "whether all traffic is denied by default"),
     Grant(
+        "authorization.k8s.io",
+        "localsubjectaccessreviews",
+        ("create",),
+        "doctor",
+        "what the account of Spark's drivers may do in this namespace; such a question shows no object",
+    ),
+    Grant(
         "kueue.x-k8s.io",
         "localqueues",
         ("get",),
