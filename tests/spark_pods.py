@@ -126,6 +126,11 @@ class SparkTrial:
         """From now on drivers wait for the files `go` and `finish`."""
         self.double.add_image(pods.IMAGE, pods.IMAGE.partition("@")[2], env=self._variables() | {"PACED": "1"})
 
+    def shorten(self, wait: str) -> None:
+        """From now on a driver or a first executor waits this long for a node."""
+        pool = self.platform.config.gpu_pools[POOL]
+        object.__setattr__(pool, "max_pending", timedelta(seconds=float(wait.removesuffix("s"))))
+
     def say(self, *names: str) -> None:
         for name in names:
             (self.folder / name).touch()

@@ -26,7 +26,7 @@ from rempart.sovereignty.pool_pods import image_at
 from rempart.spark import credentials
 from rempart.spark.kubernetes import labels, usage
 from rempart.spark.kubernetes import pods as shape
-from rempart.spark.kubernetes.admission import NodeJudged, Outcome, PodSeen
+from rempart.spark.kubernetes.admission import NodeJudged, Outcome, PodSeen, beyond_template
 from rempart.spark.order import OrderedAt, SparkOrder
 from rempart.training.kubernetes import verdict
 
@@ -165,6 +165,9 @@ class SparkPods:
             today = self.platform.clock().date()
             decision = policy.plan(self.config, pod, stated, connection=place.connection, on=today).decision
             refusal = "" if decision.allowed else decision.refusal().what
+            if role != labels.DRIVER and not refusal:
+                number = int(metadata["labels"][labels.ATTEMPT])
+                refusal = beyond_template(pod, labels.name(self.order.order_id, number))
         return PodSeen(
             uid=metadata["uid"],
             name=metadata["name"],

@@ -113,7 +113,7 @@ class Attempt:
             if denied := self._steps(found):
                 return ("denied", denied, driver)
             self._tell(driver)
-            if over := self._over(driver, now):
+            if over := self._over(driver, now) or self._alone(driver, found, now):
                 return (*over, driver)
             time.sleep(self.every)
 
@@ -134,6 +134,18 @@ class Attempt:
         if now > datetime.fromisoformat(metadata["creationTimestamp"]) + self.place.wait:
             return "capacity", ending(driver)[1]
         return None
+
+    def _alone(self, driver: Json, found: list[Json], now: datetime) -> tuple[Outcome, str] | None:
+        """Return that the pool has no place for a single executor, or None: a driver would wait for one to its timeout."""
+        begun = (driver.get("status") or {}).get("startTime")
+        if not begun or now < datetime.fromisoformat(begun) + self.place.wait:
+            return None
+        if any(ran.role == labels.EXECUTOR for ran in self._times.values()):
+            return None
+        waiting = [pod for pod in found if _role(pod) == labels.EXECUTOR]
+        if not waiting:
+            return "capacity", f"no executor was made in {self.place.wait}: the driver's log tells what refused it"
+        return "capacity", f"no executor got a node in {self.place.wait}: {ending(waiting[0])[1]}"
 
     # what is next
 

@@ -123,6 +123,32 @@ def needs_nodes(pods: Iterable[PodSeen], noted: Collection[tuple[str, str]]) -> 
     return any(pod.gated or bool(pod.node and (pod.uid, pod.node) not in noted) for pod in pods if not pod.over)
 
 
+def beyond_template(executor: Mapping[str, Any], secret: str) -> str:
+    """Return what an executor (an API object) asks for that its template does not give, or an empty text.
+
+    `secret`: the Secret of its attempt. Whoever makes pods in a namespace could else mount every Secret there, or run as
+    another account.
+    """
+    spec = executor["spec"]
+    sources = [source for volume in spec.get("volumes") or () for source in _sources(volume)]
+    asked = {str((source.get("secret") or {}).get("secretName") or (source.get("secret") or {}).get("name") or "")
+             for source in sources}
+    for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
+        asked |= {(source.get("secretRef") or {}).get("name", "") for source in container.get("envFrom") or ()}
+        values = [each.get("valueFrom") or {} for each in container.get("env") or ()]
+        asked |= {(value.get("secretKeyRef") or {}).get("name", "") for value in values}
+    if foreign := sorted(asked - {"", secret}):
+        return f"it asks for Secret {', '.join(foreign)}, which is not of its attempt"
+    account = spec.get("serviceAccountName") or "default"
+    if account != "default" or any("serviceAccountToken" in source for source in sources):
+        return f"it asks for the token of an account ({account})"
+    return ""
+
+
+def _sources(volume: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return (volume.get("projected") or {}).get("sources") or [volume]
+
+
 def release_patch(pod: Mapping[str, Any], nodes: Sequence[str], gate: str) -> list[dict[str, Any]]:
     """Return the JSON patch that limits a gated pod (an API object) to nodes by name and removes the gate.
 

@@ -171,6 +171,18 @@ def test_a_quota_that_refuses_executors_costs_time_and_not_the_job(
     assert "403" in caplog.text
 
 
+def test_a_pool_without_a_place_for_one_executor_is_left_before_the_job_s_time_is_over(trial: SparkTrial) -> None:
+    body = {"metadata": {"name": "one"}, "spec": {"hard": {"pods": "1"}}}
+    trial.double.client().create_namespaced_resource_quota(NAMESPACE, body)
+    trial.pace()
+    trial.say("go")
+    trial.shorten("2s")
+    with pytest.raises(PoolUnavailable, match="no executor was made"):
+        trial.run()
+    assert [placed["outcome"] for placed in trial.records("placement")] == ["capacity"]
+    trial.gone()
+
+
 def test_a_quota_that_refuses_the_driver_is_a_pool_without_a_place(trial: SparkTrial) -> None:
     body = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
     trial.double.client().create_namespaced_resource_quota(NAMESPACE, body)

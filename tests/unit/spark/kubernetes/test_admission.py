@@ -23,6 +23,7 @@ from rempart.spark.kubernetes.admission import (
     PodSeen,
     Release,
     Tried,
+    beyond_template,
     needs_nodes,
     next_attempt,
     next_steps,
@@ -146,6 +147,30 @@ def test_a_pod_that_was_replaced_or_chooses_nodes_itself_is_not_released() -> No
         release_patch(gated(affinity=required), ["n1"], GATE)
     with pytest.raises(ValueError, match="not in list"):
         release_patch({"metadata": {"uid": "u"}, "spec": {}}, ["n1"], GATE)
+
+
+def executor(**spec: Any) -> dict[str, Any]:
+    mounted = {"name": "credentials", "secret": {"secretName": "spark-1-1"}}
+    return {"spec": {"volumes": [mounted], "containers": [{"name": "base"}], "serviceAccountName": "default", **spec}}
+
+
+def test_an_executor_as_its_template_asks_for_nothing_more() -> None:
+    assert beyond_template(executor(), "spark-1-1") == ""
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"volumes": [{"name": "x", "secret": {"secretName": "train-2-1"}}]}, "Secret train-2-1"),
+        ({"volumes": [{"name": "x", "projected": {"sources": [{"secret": {"name": "train-2-1"}}]}}]}, "Secret train-2-1"),
+        ({"containers": [{"envFrom": [{"secretRef": {"name": "train-2-1"}}]}]}, "Secret train-2-1"),
+        ({"initContainers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "other"}}}]}]}, "Secret other"),
+        ({"serviceAccountName": "airflow"}, "account"),
+        ({"volumes": [{"name": "x", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}, "account"),
+    ],
+)
+def test_an_executor_that_asks_for_more_than_its_template_is_refused(spec: dict[str, Any], why: str) -> None:
+    assert why in beyond_template(executor(**spec), "spark-1-1")
 
 
 # --- attempts ---------------------------------------------------------------------------------------------------------
