@@ -94,6 +94,10 @@ class Attempt:
         Raises ApiException and HTTPError if the cluster does not answer: the pods stay, for a task that goes on.
         """
         outcome, cause, driver = self._followed()
+        if not self.ran and driver and self._nodes and _is_admitted(driver):  # it ended before this task looked
+            node = driver["spec"]["nodeName"]
+            known = self.job.note(self.place, self._nodes[node]) if node in self._nodes else {"node": node}
+            self.ran = {"pool": self.place.pool, **known, "pod": self.name}
         if self.ran:
             more = {"image": verdict.image_digest(driver), "seconds": verdict.seconds_run(driver)} if driver else {}
             self.job.ended(self.number, outcome, cause, self.ran | more, self._times.values())
@@ -188,7 +192,7 @@ class Attempt:
     def _admit(self, driver: Json, place: Json) -> None:
         """Make the Secret for which the driver waits, unless an earlier task did."""
         shown = "given by an earlier task"
-        if ADMITTED not in (driver["metadata"].get("annotations") or {}):
+        if not _is_admitted(driver):
             secret, shown = self.job.secret(driver, self.number, self.at)
             retried(self._make)(self.client.create_namespaced_secret, secret)
             admitted = {"metadata": {"annotations": {ADMITTED: "yes"}}}  # the kubelet looks at once for the Secret
@@ -272,3 +276,8 @@ class Attempt:
 
 def _role(pod: Mapping[str, Any]) -> str:
     return str(pod["metadata"]["labels"].get(labels.ROLE))
+
+
+def _is_admitted(driver: Json) -> bool:
+    """Return whether a driver was given its Secret."""
+    return ADMITTED in (driver["metadata"].get("annotations") or {})
