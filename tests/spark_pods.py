@@ -35,7 +35,7 @@ NAMESPACE, POOL = "training-gpu-a", "gpu-a"
 KEY = "SECRET-key-5d1c"
 """Password of the site's connection: it may appear in no record, log or pod."""
 EXECUTOR = ("python", "-c", "import time; time.sleep(120)")
-DRIVER = '''
+DRIVER = """
 import json, os, pathlib, sys, time, urllib.error, urllib.request
 folder = pathlib.Path(os.environ["FOLDER"])
 token = pathlib.Path(os.environ["KUBERNETES_AUTH_SERVICEACCOUNT_TOKEN"]).read_text()
@@ -47,8 +47,8 @@ base = f"{os.environ['API']}/api/v1/namespaces/{os.environ['REMPART_SPARK_NAMESP
 
 def ask(method, url, body=None):
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
-    request.method = method
+    heads = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    request = urllib.request.Request(url, data, heads, method=method)
     return json.load(urllib.request.urlopen(request))
 
 def tell(stage, **facts):
@@ -82,7 +82,7 @@ if os.environ.get("PACED"):
     wait_for("finish")
 (folder / "result.json").write_text(os.environ["RESULT"])
 tell("done")
-'''
+"""
 
 
 class SharedSite(MemorySite):

@@ -127,7 +127,7 @@ class SparkJobs(Strict):
         default=20,
         ge=1,
         le=1 << 14,
-        description="Disk of an executor's pod in GiB, for rows that do not fit in memory. A pod that needs more is evicted.",
+        description="Disk of an executor in GiB, for rows that do not fit in memory. A pod that needs more is evicted.",
     )
 
 

@@ -15,10 +15,10 @@ from rempart.settings.config import Config, load
 from rempart.settings.sections import Pool
 from rempart.sovereignty.pods import plan
 from rempart.sovereignty.render import _DNS_PODS
-from rempart.training.kubernetes.doctor import EGRESS_POLICY, MANIFESTS, PROFILE
-from rempart.training.kubernetes.facts import network_policy_of
 from rempart.spark.kubernetes import labels
 from rempart.spark.kubernetes import pods as spark_pods
+from rempart.training.kubernetes.doctor import EGRESS_POLICY, MANIFESTS, PROFILE
+from rempart.training.kubernetes.facts import network_policy_of
 from rempart.training.kubernetes.rights import REQUIRED, SPARK
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -114,7 +114,9 @@ def test_pods_of_spark_reach_one_another_and_only_the_driver_reaches_the_api() -
     peers = {"podSelector": {"matchExpressions": [{"key": labels.ROLE, "operator": "Exists"}]}}
     ports = [{"protocol": "TCP", "port": port} for port in (spark_pods.DRIVER_PORT, spark_pods.BLOCK_PORT)]
     assert talk["podSelector"] == peers["podSelector"]
-    assert talk["ingress"] == [{"from": [peers], "ports": ports}] and talk["egress"] == [{"to": [peers], "ports": ports}]
+    assert talk["ingress"] == [{"from": [peers], "ports": ports}] and talk["egress"] == [
+        {"to": [peers], "ports": ports}
+    ]
     api = named("NetworkPolicy", "rempart-spark-api")["spec"]
     assert api["podSelector"] == {"matchLabels": {labels.ROLE: labels.DRIVER}}
     assert api["egress"][0]["to"] == [{"ipBlock": {"cidr": "192.0.2.1/32"}}]  # an overlay puts the API's address here

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os.path
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -46,7 +45,7 @@ def grant(
     if lacking := missing(config, name):
         raise PlacementDenied(
             f"Spark job {order.order_id} may not run in a pool: {lacking}",
-            "Declare there what jobs get: kind: session (with a role), connection or platform (docs/how-to/gpu-pools.md).",
+            "Declare there what jobs get: session (with a role), connection or platform: docs/how-to/gpu-pools.md.",
         )
     declared = config.sites[name]
     offered, own = declared.job_credentials, connections(declared.connection)
@@ -54,9 +53,7 @@ def grant(
         return own, f"{name}: the site's own key (connection {declared.connection}), which the owner chose to give"
     if offered.connection:
         return connections(offered.connection), f"{name}: the key of connection {offered.connection}"
-    decision = decide_site(
-        config, order.classification, "data", name, on=today, endpoint=own.extra.get("endpoint_url")
-    )
+    decision = decide_site(config, order.classification, "data", name, on=today, endpoint=own.extra.get("endpoint_url"))
     record(decision)
     request = sessions.Request(
         name=f"spark-{order.order_id}-{attempt}",
@@ -98,7 +95,17 @@ def _joined(folders: Iterable[str]) -> list[str]:
     for folder in sorted(folders):
         if not kept or not folder.startswith(kept[-1]):
             kept.append(folder)
-    return kept if len(kept) <= _FOLDERS else [_folder(os.path.commonprefix(kept))]
+    return kept if len(kept) <= _FOLDERS else [_above(kept)]
+
+
+def _above(folders: Sequence[str]) -> str:
+    """Return the lowest folder that has all of these; empty if only the whole bucket has."""
+    common = []
+    for names in zip(*(folder.split("/")[:-1] for folder in folders), strict=False):
+        if len(set(names)) > 1:
+            break
+        common.append(f"{names[0]}/")
+    return "".join(common)
 
 
 def _folder(key: str) -> str:

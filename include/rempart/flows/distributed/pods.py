@@ -30,6 +30,7 @@ from rempart.spark.kubernetes.admission import NodeJudged, Outcome, PodSeen, bey
 from rempart.spark.order import OrderedAt, SparkOrder
 from rempart.training.kubernetes import verdict
 
+
 @dataclass(frozen=True)
 class Place:
     """A pool that may run a job. `wait`: how long a driver waits there for a node."""
@@ -184,11 +185,13 @@ class SparkPods:
         for node in nodes:
             decision, _ = self._node(place, node)
             why = "" if decision.allowed else "; ".join(reason.fact for reason in decision.against)
-            found.append(NodeJudged(node["metadata"]["name"], decision.allowed, f"node {node['metadata']['name']}: {why}"))
+            found.append(
+                NodeJudged(node["metadata"]["name"], decision.allowed, f"node {node['metadata']['name']}: {why}")
+            )
         return found
 
     def note(self, place: Place, node: Mapping[str, Any]) -> dict[str, Any]:
-        """Record that a pod of the job is on a node, and return what the node says of itself. Raises PlacementDenied."""
+        """Record that a pod is on a node, and return what the node says of itself. Raises PlacementDenied."""
         decision, ran = self._node(place, node)
         self.platform.record(decision)
         return ran.as_json()

@@ -21,7 +21,7 @@ def look(cluster: Cluster, pool: Pool, image: str) -> SparkFacts:
 
 
 def _account(cluster: Cluster, pool: Pool, image: str) -> bool | Unknown:
-    """Return whether the account exists, by a pod that is asked for and not made: no right to read accounts is needed."""
+    """Return whether the account exists, by a pod that is asked for and not made."""
     spec: dict[str, Any] = bare(pool, "base") | {"serviceAccountName": doctor_spark.ACCOUNT}
     spec["containers"][0] |= {"image": image, "command": ["true"]}
     pods.restrict(spec)

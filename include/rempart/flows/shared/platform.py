@@ -63,7 +63,7 @@ class Platform:
     """The outside world of a flow: sites, databases, ledger, clock and continuity database. Tests pass their own.
 
     `writer` names the Airflow task of the flow, if any. Ledger records carry that name. `spark_pods` returns what runs
-    the Spark jobs of a pipeline at a site in pods (`rempart.flows.distributed.orders.SparkBackend`); only tasks have it.
+    the Spark jobs of a pipeline at a site in pods (`flows.distributed.orders.SparkBackend`); only tasks have it.
     """
 
     config: Config

@@ -20,9 +20,10 @@ from rempart.features.plan import view_tables
 from rempart.ingestion import expectations
 from rempart.ingestion.derived import inputs
 from rempart.models.encoding import features_of
+from rempart.settings import config as configuration
 from rempart.settings import pipelines
 from rempart.settings.champions import retraining
-from rempart.settings.config import Config, load
+from rempart.settings.config import Config
 from rempart.settings.evaluation import splits
 from rempart.settings.pipeline import Expectation, ModelPipeline, Pipeline
 from rempart.settings.schema import read_yaml
@@ -200,7 +201,7 @@ def _has_place_for_spark(pipeline: Pipeline, settings: Config | None) -> None:
 
     Raises SparkError.
     """
-    known = settings or load()
+    known = settings or configuration.load()
     if known.spark.backend == "local":
         environment.python()
         return

@@ -140,7 +140,7 @@ class Attempt:
         return None
 
     def _alone(self, driver: Json, found: list[Json], now: datetime) -> tuple[Outcome, str] | None:
-        """Return that the pool has no place for a single executor, or None: a driver would wait for one to its timeout."""
+        """Return that the pool has no place for one executor, or None: a driver would wait for it to its timeout."""
         begun = (driver.get("status") or {}).get("startTime")
         if not begun or now < datetime.fromisoformat(begun) + self.place.wait:
             return None
@@ -239,7 +239,9 @@ class Attempt:
     def _tell(self, driver: Json) -> None:
         """Write the driver's new lines into the task's log."""
         status = driver.get("status") or {}
-        if not any({"running", "terminated"} & set(each.get("state") or {}) for each in status.get("containerStatuses") or ()):
+        if not any(
+            {"running", "terminated"} & set(each.get("state") or {}) for each in status.get("containerStatuses") or ()
+        ):
             return
         self._log = self._log or DriverLog(self._read_log, time.monotonic)
         try:

@@ -105,8 +105,12 @@ class SparkInPods:
                 "Run again: objects that it stored are used again. Check the memory and disk of the pool's nodes.",
             )
         if step.outcome == "denied":
-            raise PlacementDenied(f"{what}: no pool may run it: {step.why}", "Correct the pools: `rempart pool doctor`.")
-        raise PoolUnavailable(f"{what}: no pool took it: {step.why}", "Run again, or add a pool: `rempart pool doctor`.")
+            raise PlacementDenied(
+                f"{what}: no pool may run it: {step.why}", "Correct the pools: `rempart pool doctor`."
+            )
+        raise PoolUnavailable(
+            f"{what}: no pool took it: {step.why}", "Run again, or add a pool: `rempart pool doctor`."
+        )
 
     def _attempt(self, job: SparkPods, place: Place, at: OrderedAt, step: Any) -> tuple[Tried, Sequence[str]]:
         """Run or adopt one attempt. Raises PoolUnavailable, SparkInterrupted."""

@@ -126,13 +126,15 @@ def needs_nodes(pods: Iterable[PodSeen], noted: Collection[tuple[str, str]]) -> 
 def beyond_template(executor: Mapping[str, Any], secret: str) -> str:
     """Return what an executor (an API object) asks for that its template does not give, or an empty text.
 
-    `secret`: the Secret of its attempt. Whoever makes pods in a namespace could else mount every Secret there, or run as
-    another account.
+    `secret`: the Secret of its attempt. Whoever makes pods in a namespace could else mount every Secret there, or run
+    as another account.
     """
     spec = executor["spec"]
     sources = [source for volume in spec.get("volumes") or () for source in _sources(volume)]
-    asked = {str((source.get("secret") or {}).get("secretName") or (source.get("secret") or {}).get("name") or "")
-             for source in sources}
+    asked = {
+        str((source.get("secret") or {}).get("secretName") or (source.get("secret") or {}).get("name") or "")
+        for source in sources
+    }
     for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
         asked |= {(source.get("secretRef") or {}).get("name", "") for source in container.get("envFrom") or ()}
         values = [each.get("valueFrom") or {} for each in container.get("env") or ()]

@@ -1,4 +1,4 @@
-"""Check the images of a pool's jobs for `rempart pool doctor`: a digest, and a registry that the policy allows. Pure."""
+"""Check the images of a pool's jobs for `rempart pool doctor`: digest, and allowed registry. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check what drivers of Spark jobs need in a pool, for `rempart pool doctor`: their account, its rights, the API. Pure."""
+"""Check what drivers of Spark jobs need, for `rempart pool doctor`: account, rights, the API. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def judge(pool: Pool, seen: SparkFacts | None) -> Iterator[PoolFinding]:
     if isinstance(seen.api, Unknown):
         yield unseen("spark api", seen.api, apply)
     elif not seen.api or NOWHERE in seen.api:
-        fact = f"NetworkPolicy {API_POLICY} " + ("names no address of Kubernetes' API" if seen.api else "does not exist")
+        fact = f"NetworkPolicy {API_POLICY} " + (
+            "names no address of Kubernetes' API" if seen.api else "does not exist"
+        )
         remedy = (
             "Put the address there by the overlay: `kubectl get endpoints kubernetes -n default` shows it. With Cilium "
             "allow the entity kube-apiserver instead."

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Need = Literal["jobs", "doctor", "train jobs", "spark jobs"]
-"""What needs a right: all jobs, the doctor only, jobs of several nodes if a pool names its `runtime`, or drivers of Spark
-jobs, whose rights are not those of Airflow.
+"""What needs a right: all jobs, the doctor only, jobs of several nodes if a pool names its `runtime`, or drivers of
+Spark jobs, whose rights are not those of Airflow.
 """
 Where = Literal["pool", "cluster", "elsewhere"]
 """In the pool's namespace, on what belongs to no namespace, or in another namespace."""

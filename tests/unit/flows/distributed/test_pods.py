@@ -99,7 +99,12 @@ def test_the_record_of_an_attempt_has_nodes_seconds_and_cost_and_is_written_once
     assert "no price declared" in record.body["ran"]["cost"]["why"]
     assert job.recorded() == [1]
     (attempt,) = where(job.platform, job.order)["attempts"]
-    assert attempt["pool"] == "gpu-a" and attempt["pods"][1] == {"pod": "exec-1", "role": "executor", "node": "n1", "seconds": 30.0}
+    assert attempt["pool"] == "gpu-a" and attempt["pods"][1] == {
+        "pod": "exec-1",
+        "role": "executor",
+        "node": "n1",
+        "seconds": 30.0,
+    }
 
 
 def test_a_node_is_judged_by_what_its_label_says(job: SparkPods) -> None:

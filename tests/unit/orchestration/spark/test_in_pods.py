@@ -1,4 +1,4 @@
-"""A Spark job in pods of a pool: who gets which node and the Secret, what is lost and found again, and what is on record."""
+"""A Spark job in pods: who gets which node and the Secret, what is lost and found again, and what is on record."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ def test_executors_run_where_the_law_holds_and_the_record_says_where_and_how_lon
     assert set(made) == {name, f"{name}-exec-1", f"{name}-exec-2"}
     (placed,) = trial.records("placement")
     assert placed["outcome"] == "succeeded" and placed["ran"]["pool"] == "gpu-a" and placed["ran"]["region"] == "par"
-    assert {(pod["role"], pod["node"]) for pod in placed["ran"]["pods"]} == {("driver", "gpu-a-1"), ("executor", "gpu-a-1")}
+    assert {(pod["role"], pod["node"]) for pod in placed["ran"]["pods"]} == {
+        ("driver", "gpu-a-1"),
+        ("executor", "gpu-a-1"),
+    }
     assert placed["ran"]["pod_seconds"] >= 0 and placed["ran"]["cost"]["price_per_executor_hour"] == 0.36
     assert '"stage": "running"' in caplog.text or "running: executors 2" in caplog.text  # the driver's own lines
     trial.gone()

@@ -1,4 +1,4 @@
-"""No pod of a Spark job gets a node, or a Secret, that the policy has not allowed, in whatever order things are seen."""
+"""No pod of a Spark job gets a node or a Secret that the policy has not allowed, in whatever order things come."""
 
 from __future__ import annotations
 
@@ -78,7 +78,10 @@ def test_only_allowed_nodes_are_given_and_a_pod_elsewhere_ends_the_attempt(
         pod
         for pod in pods
         if not pod.over
-        and (pod.refusal or (pod.node and pod.node not in allowed and (pod.node in listed or (pod.uid, pod.node) not in noted)))
+        and (
+            pod.refusal
+            or (pod.node and pod.node not in allowed and (pod.node in listed or (pod.uid, pod.node) not in noted))
+        )
     ]
     if astray:
         assert len(steps) == 1 and isinstance(steps[0], Deny) and steps[0].why
@@ -162,7 +165,10 @@ def test_an_executor_as_its_template_asks_for_nothing_more() -> None:
     ("spec", "why"),
     [
         ({"volumes": [{"name": "x", "secret": {"secretName": "train-2-1"}}]}, "Secret train-2-1"),
-        ({"volumes": [{"name": "x", "projected": {"sources": [{"secret": {"name": "train-2-1"}}]}}]}, "Secret train-2-1"),
+        (
+            {"volumes": [{"name": "x", "projected": {"sources": [{"secret": {"name": "train-2-1"}}]}}]},
+            "Secret train-2-1",
+        ),
         ({"containers": [{"envFrom": [{"secretRef": {"name": "train-2-1"}}]}]}, "Secret train-2-1"),
         ({"initContainers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "other"}}}]}]}, "Secret other"),
         ({"serviceAccountName": "airflow"}, "account"),
@@ -179,8 +185,14 @@ POOLS = ("a", "b", "c")
 OUTCOMES = st.sampled_from(["capacity", "interrupted", "unreachable", "denied"])
 
 
-@given(st.lists(st.sampled_from(POOLS), unique=True), st.lists(OUTCOMES, min_size=9, max_size=9), st.sets(st.integers(1, 9)))
-def test_attempts_end_and_each_has_a_number_of_its_own(pools: list[str], outcomes: list[Any], recorded: set[int]) -> None:
+@given(
+    st.lists(st.sampled_from(POOLS), unique=True),
+    st.lists(OUTCOMES, min_size=9, max_size=9),
+    st.sets(st.integers(1, 9)),
+)
+def test_attempts_end_and_each_has_a_number_of_its_own(
+    pools: list[str], outcomes: list[Any], recorded: set[int]
+) -> None:
     tried: list[Tried] = []
     for outcome in outcomes:
         step = next_attempt(pools, [], tried, recorded)
