@@ -34,7 +34,9 @@ from tests.unit.training import stage
 NAMESPACE, POOL = "training-gpu-a", "gpu-a"
 KEY = "SECRET-key-5d1c"
 """Password of the site's connection: it may appear in no record, log or pod."""
-EXECUTOR = ("python", "-c", "import time; time.sleep(120)")
+HEEDS = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
+"""The first process of a container takes no SIGTERM that it does not handle."""
+EXECUTOR = ("python", "-c", f"{HEEDS}; import time; time.sleep(120)")
 DRIVER = """
 import json, os, pathlib, sys, time, urllib.error, urllib.request
 folder = pathlib.Path(os.environ["FOLDER"])
