@@ -37,7 +37,9 @@ KEY = "SECRET-key-5d1c"
 HEEDS = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
 """The first process of a container takes no SIGTERM that it does not handle."""
 EXECUTOR = ("python", "-c", f"{HEEDS}; import time; time.sleep(120)")
-DRIVER = """
+DRIVER = (
+    f"{HEEDS}\n"
+    """
 import json, os, pathlib, sys, time, urllib.error, urllib.request
 folder = pathlib.Path(os.environ["FOLDER"])
 token = pathlib.Path(os.environ["KUBERNETES_AUTH_SERVICEACCOUNT_TOKEN"]).read_text()
@@ -85,6 +87,7 @@ if os.environ.get("PACED"):
 (folder / "result.json").write_text(os.environ["RESULT"])
 tell("done")
 """
+)
 
 
 class SharedSite(MemorySite):
