@@ -19,8 +19,8 @@ from urllib3.exceptions import HTTPError
 
 from rempart.errors import PlacementDenied
 from rempart.flows.distributed.pods import Place, SparkPods, ending
+from rempart.orchestration.clusters.api_answers import is_there, retried, status_and_message
 from rempart.orchestration.spark.driver_log import DriverLog
-from rempart.orchestration.training.api_answers import is_there, retried, status_and_message
 from rempart.sovereignty.pool_pods import GRACE_SECONDS
 from rempart.spark.kubernetes import labels, usage
 from rempart.spark.kubernetes import pods as shape

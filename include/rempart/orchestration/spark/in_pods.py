@@ -19,8 +19,8 @@ from rempart.errors import PlacementDenied, PoolUnavailable, SparkError, SparkIn
 from rempart.flows.distributed.job import stored_result
 from rempart.flows.distributed.pods import Place, SparkPods
 from rempart.flows.shared.platform import Platform
+from rempart.orchestration.clusters.api_answers import retried, status_and_message
 from rempart.orchestration.spark.attempt import JUDGE_AGAIN, Attempt
-from rempart.orchestration.training.api_answers import retried, status_and_message
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import Site
 from rempart.spark.kubernetes import labels

@@ -17,7 +17,7 @@ from kubernetes.client import ApiException  # noqa: TID253 - only where pods run
 from urllib3.exceptions import HTTPError
 
 from rempart.errors import PlacementDenied
-from rempart.orchestration.training.api_answers import is_there, retried, status_and_message
+from rempart.orchestration.clusters.api_answers import is_there, retried, status_and_message
 from rempart.orchestration.training.pod_triggers import BOUND
 from rempart.orchestration.training.train_job_trigger import POLL_SECONDS, TrainJobTrigger, new_lines, seconds_since
 from rempart.orchestration.training.training_operator import PAUSES, Denied, NameTaken, TrainingOperatorBase

@@ -22,8 +22,8 @@ from urllib3.exceptions import HTTPError
 
 from rempart.errors import PlacementDenied, PoolUnavailable, TrainingError
 from rempart.orchestration import runtime
+from rempart.orchestration.clusters.api_answers import is_there, retried, status_and_message
 from rempart.orchestration.policies.enforcement import today
-from rempart.orchestration.training.api_answers import is_there, retried, status_and_message
 from rempart.orchestration.training.pod_triggers import PauseTrigger
 from rempart.orchestration.training.pool_queue import local_queue, workload_events
 from rempart.settings.config import load

@@ -20,7 +20,7 @@ from airflow.sdk.exceptions import AirflowException
 from kubernetes.client import ApiException, V1Pod  # noqa: TID253 - only where pods run
 from urllib3.exceptions import HTTPError
 
-from rempart.orchestration.training.api_answers import is_there, retried
+from rempart.orchestration.clusters.api_answers import is_there, retried
 from rempart.orchestration.training.pod_triggers import BOUND, PauseTrigger, TrainingPodTrigger, overdue
 from rempart.orchestration.training.training_operator import PAUSES, NameTaken, TrainingOperatorBase
 from rempart.settings.config import load
