@@ -188,7 +188,8 @@ class InPods:
 
     def _log(self, api: Any, name: str) -> str:
         try:
-            return str(api.read_namespaced_pod_log(name, self.cluster.namespace))
+            answer = api.read_namespaced_pod_log(name, self.cluster.namespace, _preload_content=False)
+            return str(answer.data.decode())
         except client.ApiException:  # it has not begun
             return ""
 

@@ -24,7 +24,7 @@ def mounting(name: str, code: str, volume: dict[str, Any], path: str, **more: An
 
 
 def log(api: client.CoreV1Api, name: str) -> str:
-    return str(api.read_namespaced_pod_log(name, "training"))
+    return str(api.read_namespaced_pod_log(name, "training", _preload_content=False).data.decode())
 
 
 def test_a_pod_waits_for_its_secret_and_then_reads_it(api: client.CoreV1Api) -> None:

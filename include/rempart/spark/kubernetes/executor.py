@@ -48,7 +48,9 @@ def command(variables: Mapping[str, str], java: Path, home: Path, folder: Path) 
         str(java / "bin" / "java"),
         *(value for _, value in sorted(numbered)),
         f"-Djava.io.tmpdir={folder}",
-        # where this pod has it, which is all that an executor is told of the secret
+        # where this pod has the secret: to ask the driver for the rest of the configuration, and then to work
+        "-Dspark.master=k8s://",  # Spark reads the file there alone, and asks the driver before it knows its master
+        f"-Dspark.authenticate.secret.file={variables[pods.SECRET_FILE]}",
         f"-Dspark.authenticate.secret.executor.file={variables[pods.SECRET_FILE]}",
         f"-Xmx{variables['SPARK_EXECUTOR_MEMORY']}",
         "-cp",
@@ -71,7 +73,12 @@ def main() -> NoReturn:
     silent = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(silent, stream)
-    own = {"SPARK_HOME": str(home), "JAVA_HOME": str(java), "PYSPARK_PYTHON": sys.executable}
+    own = {
+        "SPARK_HOME": str(home),
+        "JAVA_HOME": str(java),
+        "PYSPARK_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": os.environ["SPARK_EXECUTOR_POD_IP"],
+    }
     os.execve(line[0], line, {**os.environ, **own})  # noqa: S606 - Spark's own command line
 
 
