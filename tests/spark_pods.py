@@ -7,6 +7,7 @@ folder tell it when.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -123,9 +124,11 @@ class SparkTrial:
 
     def run(self, **how: Any) -> SparkResult:
         """Run the order as a task does, looking ten times a second."""
-        from rempart.orchestration.spark.in_pods import SparkInPods
+        from rempart.orchestration import runtime
 
-        return SparkInPods(self.platform, self.site, self.pipeline, **{"every": 0.1, **how}).run(self.ordered)
+        backend = runtime.spark_pods(self.platform, self.site, self.pipeline)
+        result: SparkResult = dataclasses.replace(backend, **{"every": 0.1, **how}).run(self.ordered)
+        return result
 
     def pace(self) -> None:
         """From now on drivers wait for the files `go` and `finish`."""

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rempart.errors import ChampionMissing, ConnectionMissing, InputMissing, LabelsMissing
@@ -85,9 +86,21 @@ def platform() -> Platform:
 
 def spark_pods(platform: Platform, site: Site, pipeline: Pipeline) -> Any:
     """Return what runs the Spark jobs of a pipeline at a site in pods. Its import takes seconds."""
+    from rempart.flows.distributed.pods import SparkPods
     from rempart.orchestration.spark.in_pods import SparkInPods, started_by
 
-    return SparkInPods(platform, site, pipeline, started_by())
+    job = partial(
+        SparkPods,
+        platform.config,
+        platform.connections,
+        platform.ledger,
+        platform.clock,
+        platform.record,
+        pipeline,
+        site,
+        by=started_by(),
+    )
+    return SparkInPods(site, job)
 
 
 def writer(environment: Mapping[str, str]) -> Writer | None:

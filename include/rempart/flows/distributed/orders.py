@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,30 +90,35 @@ def run(
     today = platform.clock().date()
     permission = permitted(platform.config, ordered.classification, [ordered.site.name], on=today)
     clear(site, ordered.output.bucket, pipeline.name, ordered.do, but=ordered)
-    backend = backend or declared_backend(platform, site, pipeline)
+    if backend is None:
+        in_pods = partial(platform.spark_pods, platform, site, pipeline) if platform.spark_pods else None
+        local = LocalSpark(site, platform.connections, pipeline.spark.timeout)
+        backend = declared_backend(platform.config, local, in_pods)
     result = backend.run(ordered.model_copy(update={"permission": permission}))
     try:
         read_back(site, ordered, result)
     except (SparkError, ObjectMissing):
         clear(site, ordered.output.bucket, pipeline.name, ordered.do)
         raise
-    ran = {"where": where(platform, ordered)}
+    ran = {"where": where(platform.config.spark.backend, platform.ledger, ordered)}
     platform.ledger.append("spark-job", pipeline.name, evidence(ordered, result) | ran)
     logger.info("%s", told(result))
     return result
 
 
-def declared_backend(platform: Platform, site: Site, pipeline: Pipeline) -> SparkBackend:
-    """Return what runs Spark jobs as `spark.backend` of rempart.yaml says. Raises SparkError."""
-    if platform.config.spark.backend == "local":
-        return LocalSpark(site, platform.connections, pipeline.spark.timeout)
-    if platform.spark_pods is None:
+def declared_backend(config: Config, local: SparkBackend, in_pods: Callable[[], SparkBackend] | None) -> SparkBackend:
+    """Return what runs Spark jobs as `spark.backend` of rempart.yaml says; only tasks have `in_pods`.
+
+    Raises SparkError.
+    """
+    if config.spark.backend == "local":
+        return local
+    if in_pods is None:
         raise SparkError(
-            f"run a Spark job of '{pipeline.name}': `spark.backend` is kubernetes, and only tasks of Airflow make pods",
+            "run a Spark job: `spark.backend` is kubernetes, and only tasks of Airflow make pods",
             "Start the DAG of the pipeline, or set `spark.backend: local` in rempart.yaml.",
         )
-    backend: SparkBackend = platform.spark_pods(platform, site, pipeline)
-    return backend
+    return in_pods()
 
 
 def evidence(ordered: SparkOrder, result: SparkResult) -> dict[str, Any]:

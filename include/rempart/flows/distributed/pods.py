@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from rempart.errors import PlacementDenied
 from rempart.flows.distributed import pod_credentials
-from rempart.flows.shared.platform import Platform
-from rempart.settings.config import Config
+from rempart.ledger.port import Ledger
+from rempart.settings.config import Config, Connections
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sections import Classification
 from rempart.sites.port import Site
@@ -77,18 +77,19 @@ def allowed_places(
 class SparkPods:
     """One ordered job, and its pods in pools. `site`: where the order's data are; its permission is in the order.
 
-    `by`: the Airflow task that runs it, as JSON, or empty.
+    `record` writes evidence of a placement, and raises PlacementDenied for a denial. `by`: the Airflow task that runs
+    the job, as JSON, or empty.
     """
 
-    platform: Platform
+    config: Config
+    connections: Connections
+    ledger: Ledger
+    clock: Callable[[], datetime]
+    record: Callable[[Decision], None]
     pipeline: Pipeline
     site: Site
     order: SparkOrder
     by: str = ""
-
-    @property
-    def config(self) -> Config:
-        return self.platform.config
 
     @property
     def subject(self) -> str:
@@ -97,7 +98,7 @@ class SparkPods:
 
     def places(self) -> tuple[Place, ...]:
         """Return the pools that may run the job. A denial is evidence. Raises PlacementDenied."""
-        today = self.platform.clock().date()
+        today = self.clock().date()
         places, reasons = allowed_places(self.config, self.order.classification, self.order.site.name, today)
         if not places:
             self.deny(list(reasons))
@@ -111,7 +112,7 @@ class SparkPods:
     def deny(self, reasons: Sequence[str]) -> None:
         """Record that the job, or a pod of it, may not be somewhere."""
         body = {"what": "job", "classification": self.order.classification, "reasons": list(reasons)}
-        self.platform.ledger.append("denial", f"job {self.order.order_id}", body)
+        self.ledger.append("denial", f"job {self.order.order_id}", body)
 
     def store(self) -> OrderedAt:
         """Store the order below its own prefix, and return where it is. Its permission travels beside it.
@@ -146,8 +147,8 @@ class SparkPods:
         made = shape.driver(self.order, number, pool, image, at, template, seconds=seconds)
         if self.by:
             made["metadata"]["annotations"] = {labels.STARTED_BY: self.by}
-        planned = policy.plan(self.config, made, connection=place.connection, on=self.platform.clock().date())
-        self.platform.record(planned.decision)
+        planned = policy.plan(self.config, made, connection=place.connection, on=self.clock().date())
+        self.record(planned.decision)
         if planned.pod is None:
             raise planned.decision.refusal()
         return planned.pod
@@ -163,7 +164,7 @@ class SparkPods:
         refusal = ""
         if not over and metadata["uid"] not in trusted:
             stated = [self.order.classification]
-            today = self.platform.clock().date()
+            today = self.clock().date()
             decision = policy.plan(self.config, pod, stated, connection=place.connection, on=today).decision
             refusal = "" if decision.allowed else decision.refusal().what
             if role != labels.DRIVER and not refusal:
@@ -193,11 +194,11 @@ class SparkPods:
     def note(self, place: Place, node: Mapping[str, Any]) -> dict[str, Any]:
         """Record that a pod is on a node, and return what the node says of itself. Raises PlacementDenied."""
         decision, ran = self._node(place, node)
-        self.platform.record(decision)
+        self.record(decision)
         return ran.as_json()
 
     def _node(self, place: Place, node: Mapping[str, Any]) -> tuple[Decision, verdict.Ran]:
-        today = self.platform.clock().date()
+        today = self.clock().date()
         return verdict.judge_node(self.config, self.order.classification, place.pool, 0, node, today)
 
     def secret(self, driver: Mapping[str, Any], number: int, at: OrderedAt) -> tuple[dict[str, Any], str]:
@@ -207,13 +208,13 @@ class SparkPods:
         """
         given, shown = pod_credentials.grant(
             self.config,
-            self.platform.connections,
-            self.platform.record,
+            self.connections,
+            self.record,
             self.order,
             (at.bucket, at.key),
             number,
             self.pipeline.spark.timeout,
-            self.platform.clock().date(),
+            self.clock().date(),
         )
         proven = secrets.token_hex(32)
         file = credentials.text(proven, {self.order.site.connection: given})
@@ -221,7 +222,7 @@ class SparkPods:
 
     def recorded(self) -> list[int]:
         """Return the numbers of the job's attempts in the ledger."""
-        return [int(record.body["attempt"]) for record in self.platform.ledger.find("placement", self.subject)]
+        return [int(record.body["attempt"]) for record in self.ledger.find("placement", self.subject)]
 
     def ended(
         self,
@@ -247,7 +248,7 @@ class SparkPods:
             "do": self.order.do,
             "ran": {**ran, "pods": pods, "pod_seconds": seconds, "cost": usage.cost(price, seconds)},
         }
-        self.platform.ledger.append("placement", self.subject, body)
+        self.ledger.append("placement", self.subject, body)
 
 
 def subject(order: SparkOrder) -> str:
@@ -255,9 +256,9 @@ def subject(order: SparkOrder) -> str:
     return f"{order.pipeline} {order.order_id}"
 
 
-def where(platform: Platform, order: SparkOrder) -> dict[str, Any]:
+def where(backend: str, ledger: Ledger, order: SparkOrder) -> dict[str, Any]:
     """Return where a job ran, by its records: each attempt's pool, nodes and pod seconds, and what it cost."""
-    if platform.config.spark.backend == "local":
+    if backend == "local":
         return {"backend": "local"}
     attempts = [
         {
@@ -268,7 +269,7 @@ def where(platform: Platform, order: SparkOrder) -> dict[str, Any]:
                 for name in ("pool", "operator", "region", "node", "pods", "pod_seconds", "cost")
             },
         }
-        for record in reversed(platform.ledger.find("placement", subject(order)))
+        for record in reversed(ledger.find("placement", subject(order)))
     ]
     return {"backend": "kubernetes", "attempts": attempts}
 

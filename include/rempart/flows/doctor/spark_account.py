@@ -23,7 +23,9 @@ def look(cluster: Cluster, pool: Pool, image: str) -> SparkFacts:
 def _account(cluster: Cluster, pool: Pool, image: str) -> bool | Unknown:
     """Return whether the account exists, by a pod that is asked for and not made."""
     spec: dict[str, Any] = bare(pool, "base") | {"serviceAccountName": doctor_spark.ACCOUNT}
-    spec["containers"][0] |= {"image": image, "command": ["true"]}
+    little = {"cpu": "100m", "memory": "64Mi"}
+    resources = {"requests": little, "limits": little}
+    spec["containers"][0] |= {"image": image, "command": ["true"], "resources": resources}
     pods.restrict(spec)
     body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "rempart-spark-doctor"}, "spec": spec}
     answer = cluster.post(f"/api/v1/namespaces/{pool.namespace}/pods?dryRun=All", body)

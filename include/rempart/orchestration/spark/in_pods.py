@@ -18,10 +18,8 @@ from urllib3.exceptions import HTTPError
 from rempart.errors import PlacementDenied, PoolUnavailable, SparkError, SparkInterrupted
 from rempart.flows.distributed.job import stored_result
 from rempart.flows.distributed.pods import Place, SparkPods
-from rempart.flows.shared.platform import Platform
 from rempart.orchestration.clusters.api_answers import retried, status_and_message
 from rempart.orchestration.spark.attempt import JUDGE_AGAIN, Attempt
-from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import Site
 from rempart.spark.kubernetes import labels
 from rempart.spark.kubernetes.admission import LOST, Adopt, DriverSeen, GiveUp, Tried, next_attempt
@@ -45,14 +43,12 @@ def airflow_client(connection: str) -> Any:
 class SparkInPods:
     """Runs jobs in the pools that the policy allows, one driver with its executors at a time.
 
-    `by`: the Airflow task, as JSON. `every`, `judge_again`: seconds between looks at pods, and between judgements of
-    the nodes of running pods.
+    `job`: returns an ordered job. `every`, `judge_again`: seconds between looks at pods, and between judgements of the
+    nodes of running pods.
     """
 
-    platform: Platform
     site: Site
-    pipeline: Pipeline
-    by: str = ""
+    job: Callable[[SparkOrder], SparkPods]
     clients: Callable[[str], Any] = airflow_client
     every: float = 2.0
     judge_again: float = JUDGE_AGAIN
@@ -63,7 +59,7 @@ class SparkInPods:
         Raises SparkError with the last log lines; SparkInterrupted if its driver was lost twice, or the task is ended,
         which deletes its pods; PlacementDenied; PoolUnavailable, after which a task that runs again goes on.
         """
-        job = SparkPods(self.platform, self.pipeline, self.site, order, self.by)
+        job = self.job(order)
         if (result := stored_result(self.site, order)) is not None:
             return result
         places, at = job.places(), job.store()

@@ -27,6 +27,8 @@ from tests.unit.training import stage
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 PIPELINE: Any = SimpleNamespace(name="stays_test", spark=SimpleNamespace(timeout=timedelta(hours=1)))
+LOCAL: Any = "runs on this machine"
+PODS: Any = "runs in pods"
 HELD = Connection("s3_primary", "aws", login="x", password="SECRET-1", extra={"endpoint_url": "http://127.0.0.1:1"})
 
 
@@ -45,7 +47,8 @@ def job(tmp_path: Path) -> SparkPods:
     platform = stage.platform_in_memory(configured(tmp_path), lambda name: HELD)
     site = platform.sites["primary"]
     site.ensure_bucket("lake", versioned=True)
-    return SparkPods(platform, PIPELINE, site, order(), json.dumps({"dag": "d", "run": "r", "task": "t"}))
+    known = (platform.config, platform.connections, platform.ledger, platform.clock, platform.record)
+    return SparkPods(*known, PIPELINE, site, order(), json.dumps({"dag": "d", "run": "r", "task": "t"}))
 
 
 def node(region: str = "par") -> dict[str, Any]:
@@ -63,7 +66,7 @@ def test_a_pool_without_credentials_for_jobs_is_none_and_that_is_evidence(job: S
     job.config.sites["primary"].__dict__["job_credentials"] = None
     with pytest.raises(PlacementDenied, match="job_credentials is not declared"):
         job.places()
-    (denial,) = job.platform.ledger.find("denial")
+    (denial,) = job.ledger.find("denial")
     assert denial.body["reasons"] == ["sites.primary.job_credentials is not declared"]
 
 
@@ -94,11 +97,11 @@ def test_the_record_of_an_attempt_has_nodes_seconds_and_cost_and_is_written_once
     ]
     for _ in range(2):
         job.ended(1, "succeeded", "exit status 0", ran, times)
-    (record,) = job.platform.ledger.find("placement")
+    (record,) = job.ledger.find("placement")
     assert record.body["ran"]["pod_seconds"] == 90.0 and record.body["ran"]["region"] == "par"
     assert "no price declared" in record.body["ran"]["cost"]["why"]
     assert job.recorded() == [1]
-    (attempt,) = where(job.platform, job.order)["attempts"]
+    (attempt,) = where("kubernetes", job.ledger, job.order)["attempts"]
     assert attempt["pool"] == "gpu-a" and attempt["pods"][1] == {
         "pod": "exec-1",
         "role": "executor",
@@ -153,7 +156,8 @@ def test_the_end_of_a_driver_is_told_in_the_words_of_spark() -> None:
 
 def test_only_a_task_of_airflow_makes_pods(job: SparkPods) -> None:
     with pytest.raises(SparkError, match="only tasks of Airflow make pods"):
-        orders.declared_backend(job.platform, job.site, PIPELINE)
+        orders.declared_backend(job.config, LOCAL, None)
+    assert orders.declared_backend(job.config, LOCAL, lambda: PODS) is PODS
 
 
 def test_a_pipeline_is_checked_against_the_pools_and_needs_no_environment_of_spark(tmp_path: Path) -> None:

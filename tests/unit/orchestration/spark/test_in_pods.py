@@ -169,9 +169,7 @@ def test_a_driver_whose_task_died_is_followed_and_not_made_again(trial: SparkTri
     assert [each["attempt"] for each in trial.records("placement")] == [1]
 
 
-def test_a_quota_that_refuses_executors_costs_time_and_not_the_job(
-    trial: SparkTrial, told: Callable[[], str]
-) -> None:
+def test_a_quota_that_refuses_executors_costs_time_and_not_the_job(trial: SparkTrial, told: Callable[[], str]) -> None:
     body = {"metadata": {"name": "small"}, "spec": {"hard": {"pods": "2"}}}
     trial.double.client().create_namespaced_resource_quota(NAMESPACE, body)
     trial.run()
