@@ -47,10 +47,16 @@ from tests.integration.own_servers import ROOT, own_servers
 from tests.memory_site import MemorySite
 from tests.unit.ingestion.conftest import no_connection
 
-FILES, ROWS = 4, 24_000
+FILES, ROWS = 4, 12_000
 POOL, NAMESPACE = "gpu-a", "training-gpu-a"
 IMAGE = f"registry.trial/rempart/spark@sha256:{'cd' * 32}"
-RIGHTS = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "get", "list", "watch", "delete"]}]
+RIGHTS = [
+    {
+        "apiGroups": [""],
+        "resources": ["pods"],
+        "verbs": ["create", "get", "list", "watch", "delete", "deletecollection"],
+    }
+]
 """Of a driver's account, in its namespace."""
 SECONDS = 900.0
 """After which a job counts as hanging."""
