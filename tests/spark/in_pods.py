@@ -47,12 +47,19 @@ from tests.integration.own_servers import ROOT, own_servers
 from tests.memory_site import MemorySite
 from tests.unit.ingestion.conftest import no_connection
 
-FILES, ROWS = 4, 24_000
+FILES, ROWS = 4, 12_000
 POOL, NAMESPACE = "gpu-a", "training-gpu-a"
 IMAGE = f"registry.trial/rempart/spark@sha256:{'cd' * 32}"
-RIGHTS = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "get", "list", "watch", "delete"]}]
+RIGHTS = [
+    {
+        "apiGroups": [""],
+        "resources": ["pods"],
+        "verbs": ["create", "get", "list", "watch", "delete", "deletecollection"],
+    }
+]
 """Of a driver's account, in its namespace."""
-SECONDS = 240.0
+SECONDS = 900.0
+"""After which a job counts as hanging."""
 
 
 @contextmanager
@@ -147,7 +154,7 @@ class InPods:
         api.delete_namespaced_pod(name, pool.namespace)
         until(lambda: not api.list_namespaced_pod(pool.namespace).items, 60 * patience())
         result = stored_result(self.site, order)
-        assert result is not None, self.seen["log"]
+        assert result is not None, f"{found.status.container_statuses}\n{self.seen['log']}"
         return result
 
     def _follow(self, api: Any, order: SparkOrder, name: str) -> Any:

@@ -22,7 +22,7 @@ def test_a_killed_executor_pod_changes_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["spark"] == told["duckdb"]
-    assert told["spark"]["accepted"] > 10_000
+    assert told["spark"]["accepted"] > 5_000
     assert told["phase"] == "Succeeded" and told["stages"][-1] == "done"
     # two executors and the one that replaced the killed one, each judged before it had a node
     assert told["killed"] in told["executors"] and len(told["executors"]) >= 3

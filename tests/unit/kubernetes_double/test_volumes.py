@@ -93,4 +93,3 @@ def test_a_watch_over_a_websocket_tells_the_same(double: KubernetesDouble, api: 
 
     event = asyncio.run(first())
     assert event["type"] == "ADDED" and event["object"]["metadata"]["name"] == "a"
-    until(lambda: any(request.status == 101 for request in double.requests))

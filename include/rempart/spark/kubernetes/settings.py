@@ -88,6 +88,7 @@ def configuration(resources: SparkResources, work: Path, pod: DriverPod, *, name
         "spark.dynamicAllocation.minExecutors": "1",
         "spark.dynamicAllocation.initialExecutors": str(resources.executors),
         "spark.dynamicAllocation.maxExecutors": str(resources.executors),
+        "spark.executor.failuresValidityInterval": "30m",  # a job ends if too many are lost in this time
     }
 
 

@@ -36,8 +36,11 @@ def test_its_options_keep_their_order_and_its_own_come_last() -> None:
         VARIABLES["SPARK_JAVA_OPT_10"],
     ]
     # Java takes the last of several values of a property
-    files = [option for option in options if "secret.executor.file" in option]
-    assert files[-1].endswith(f"={VARIABLES[pods.SECRET_FILE]}") and "-Xmx1500m" in options
+    told = dict(option.removeprefix("-D").split("=") for option in options if option.startswith("-Dspark."))
+    assert told["spark.authenticate.secret.executor.file"] == VARIABLES[pods.SECRET_FILE]
+    # before it has the driver's configuration, Spark reads the file of this name, and only under such a master
+    assert told["spark.authenticate.secret.file"] == VARIABLES[pods.SECRET_FILE]
+    assert told["spark.master"].startswith("k8s://") and "-Xmx1500m" in options
 
 
 def test_it_tells_the_driver_who_it_is_and_logs_by_its_own_configuration() -> None:
