@@ -1,6 +1,6 @@
 # Every image of the platform, out of one Debian image and the hash-locked requirements (docs/adr/0024-one-image.md).
 # Targets: airflow, mlflow, trainer, postgres, object-store, broker, monitoring, gate, egress. `make images` builds them
-# all, and tells their sizes.
+# all, and tells their sizes. Target spark, for pools that run Spark jobs, is built by itself: it adds 1.3 GB.
 # Nothing is pulled but BASE_IMAGE, which deploy/images/base.sh makes where no registry can be reached.
 #
 # Every image has a bill of what is in it: /usr/share/rempart/sbom.json. It is made by the command line of the image of
@@ -52,6 +52,12 @@ FROM builder AS trainer-environment
 ARG TRAINER=job
 RUN --mount=type=secret,id=ca --mount=type=secret,id=pip --mount=type=cache,target=/root/.cache \
     install.sh environment ${TRAINER}
+
+# Java is the distribution's: the environment links to it, here as in the image
+FROM builder AS spark-environment
+RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /run/packages.sh openjdk-21-jre-headless
+RUN --mount=type=secret,id=ca --mount=type=secret,id=pip --mount=type=cache,target=/root/.cache \
+    install.sh environment spark
 
 FROM builder AS servers
 RUN --mount=type=secret,id=ca --mount=type=secret,id=pip --mount=type=cache,target=/root/.cache \
@@ -131,6 +137,34 @@ ARG VERSION=unknown
 ARG CREATED=2026-01-01T00:00:00Z
 LABEL org.opencontainers.image.title="Rempart: training jobs" \
       org.opencontainers.image.description="What a training job of Rempart runs in a pod" \
+      org.opencontainers.image.licenses="Apache-2.0" org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.version="${VERSION}" org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}"
+
+FROM python AS spark-files
+RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /run/packages.sh openjdk-21-jre-headless
+COPY --from=spark-environment /opt/rempart/.venv-spark /opt/rempart/.venv-spark
+WORKDIR /opt/rempart
+COPY include include
+RUN chmod -R go+rX include
+
+FROM platform AS spark-bill
+RUN --mount=type=bind,from=spark-files,target=/scan rempart audit sbom --image /scan --name rempart/spark --out /tmp/sbom.json \
+    && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
+
+FROM spark-files AS spark
+COPY --from=spark-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
+# no rempart.yaml: a driver is told where its order is, and executors what to do by their driver
+ENV PATH=/opt/rempart/.venv-spark/bin:${PATH} REMPART_HOME=/opt/rempart PYTHONUNBUFFERED=1
+USER 50000:0
+HEALTHCHECK NONE
+CMD ["python", "-m", "rempart.flows.distributed.job", "--help"]
+ARG BASE_IMAGE
+ARG REVISION=unknown
+ARG VERSION=unknown
+ARG CREATED=2026-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="Rempart: Spark jobs" \
+      org.opencontainers.image.description="What a Spark job of Rempart runs in its driver's and its executors' pods" \
       org.opencontainers.image.licenses="Apache-2.0" org.opencontainers.image.created="${CREATED}" \
       org.opencontainers.image.version="${VERSION}" org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"

@@ -162,8 +162,8 @@ def access(namespace: str) -> list[dict[str, Any]]:
     ]
     made = []
     for resource in found:
-        if resource["kind"] == "ServiceAccount" and resource["metadata"]["name"] != ACCOUNT:
-            continue  # the namespace has its default account
+        if resource["kind"] == "ServiceAccount" and resource["metadata"]["name"] == "default":
+            continue  # the namespace has it
         if "namespace" in resource["metadata"]:
             resource["metadata"]["namespace"] = namespace
         for subject in resource.get("subjects") or ():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rempart.training.kubernetes import pod
+from rempart.sovereignty import pool_pods
 from tests import pods
 from tests.api_cluster import small_pod
 from tests.clusters import GPU, DoubleCluster
@@ -26,7 +26,7 @@ def install_kueue(double: DoubleCluster, gpus: int, *, manages: bool = True) -> 
 def other(double: DoubleCluster, name: str, priority: str = "") -> None:
     """A pod of somebody else, in the same queue."""
     body = small_pod(pods.IMAGE, "", _SLEEPS, 1)
-    body["metadata"] = {"name": name, "labels": {pod.QUEUE: QUEUE}}
+    body["metadata"] = {"name": name, "labels": {pool_pods.QUEUE: QUEUE}}
     del body["spec"]["nodeName"]
     if priority:
         body["spec"]["priorityClassName"] = priority

@@ -57,6 +57,7 @@ class Pool:
     site: str
     pool: dict[str, Any] = field(default_factory=dict)
     image: str = IMAGE
+    spark: dict[str, Any] = field(default_factory=dict)
     registry: str = "registry.example.eu"
     token: str = ""
 
@@ -76,6 +77,7 @@ class Pool:
         place = {"operator": "acme", "region": "lyon"}
         data["registries"] = {self.registry: place}
         data["training"] = {"backend": "kubernetes", "image": self.image}
+        data["spark"] = self.spark
         data["gpu_pools"] = {
             "lyon": {
                 **place,

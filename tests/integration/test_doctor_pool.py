@@ -343,3 +343,17 @@ def test_findings_are_lines_for_people_and_json_for_programs(pool: Pool) -> None
     data = json.loads(doctor_pool.as_json(found))
     assert data["exit_code"] == 0 and data["pools"][0]["ok"] is True
     assert {"check", "outcome", "found", "remedy"} == set(data["pools"][0]["findings"][0])
+
+
+def test_what_a_driver_of_spark_may_do_is_asked_without_making_a_pod(pool: Pool) -> None:
+    pool.spark = {"backend": "kubernetes", "image": IMAGE}
+    told = pool.findings()
+    assert only(told, "spark account").found == "rempart-spark, with rights to pods alone"
+    assert only(told, "spark image").outcome == "ok"
+    assert "no address of Kubernetes' API" in only(told, "spark api").found  # the address of documents is none
+    rbac = client.RbacAuthorizationV1Api(pool.api)
+    rbac.delete_namespaced_role_binding("rempart-spark", "training")
+    assert "lacks these rights: create pods" in only(pool.findings(), "spark account").found
+    client.CoreV1Api(pool.api).delete_namespaced_service_account("rempart-spark", "training")
+    assert "does not exist" in only(pool.findings(), "spark account").found
+    assert pool.pods() == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +18,7 @@ from .cluster import Cluster, set_condition, stamp
 from .discovery import discover
 from .errors import Refusal
 from .faults import Fault, Faults
-from .kinds import NAMESPACE, POD, REVIEWS, SERVICE_ACCOUNT, Kind, Obj
+from .kinds import LOCAL_REVIEWS, NAMESPACE, POD, REVIEWS, SERVICE_ACCOUNT, Kind, Obj
 from .kubelet import Kubelet
 from .quota import finished
 from .selection import Matches, by_fields, by_labels
@@ -91,6 +91,8 @@ class Api:
             body = await _body(request)
             named = {"kind": REVIEWS[parts[3]], "apiVersion": "authorization.k8s.io/v1", "metadata": {}}
             return _json(review(user, parts[3], body | named), 201)
+        if parts[:4] == ["apis", "authorization.k8s.io", "v1", "namespaces"] and parts[5:] == [LOCAL_REVIEWS]:
+            return _json(self._local_review(user, parts[4], await _body(request)), 201)
         target = self._target(parts)
         verb = self._verb(request, target)
         # a request for a namespace is one in that namespace, so a Role there can allow it
@@ -108,6 +110,13 @@ class Api:
             case "delete" | "deletecollection":
                 return await self._delete(request, target, verb)
         return await self._write(request, target, verb)
+
+    def _local_review(self, user: User, namespace: str, body: Obj) -> Obj:
+        """The answer to a LocalSubjectAccessReview about a service account of the namespace."""
+        user.demand("create", Kind("authorization.k8s.io", "v1", LOCAL_REVIEWS, ""), "", namespace, "")
+        _, _, home, name = str(body["spec"]["user"]).split(":")
+        about = User(body["spec"]["user"], self.tokens.bound(home, name))
+        return review(about, "localsubjectaccessreviews", body)
 
     def _target(self, parts: list[str]) -> _Target:
         if parts[:2] == ["api", "v1"]:
@@ -167,24 +176,27 @@ class Api:
         since = request.query.get("resourceVersion")
         if since and not since.isdigit():
             raise Refusal(400, f'resourceVersion: Invalid value: "{since}": strconv.ParseUint: invalid syntax')
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        response.enable_chunked_encoding()
-        await response.prepare(request)
         seconds = request.query.get("timeoutSeconds")
+        response, tell, gone = await _opened(request)
 
         async def stream() -> None:
             try:
                 async for what, obj in self.cluster.store.watch(target.kind, target.namespace, matches, since):
-                    await response.write(json.dumps({"type": what, "object": obj}).encode() + b"\n")
+                    await tell(json.dumps({"type": what, "object": obj}))
             except Refusal as refusal:
-                await response.write(json.dumps({"type": "ERROR", "object": refusal.status()}).encode() + b"\n")
+                await tell(json.dumps({"type": "ERROR", "object": refusal.status()}))
 
+        tasks = [asyncio.ensure_future(stream()), asyncio.ensure_future(gone)]
+        limit = float(seconds) if seconds and seconds != "0" else None
         try:
-            await asyncio.wait_for(stream(), float(seconds) if seconds and seconds != "0" else None)
-        except TimeoutError:
-            pass
+            done, _ = await asyncio.wait(tasks, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         except ConnectionError:
             return response
+        finally:
+            for task in tasks:
+                task.cancel()
         await response.write_eof()
         return response
 
@@ -278,6 +290,33 @@ class Api:
             self.cluster.modify(POD, namespace, name, change)
         self.cluster.delete(POD, namespace, name, options, dry_run=dry_run)
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+
+
+Tell = Callable[[str], Awaitable[None]]
+
+
+async def _opened(request: web.Request) -> tuple[web.StreamResponse, Tell, Awaitable[object]]:
+    """The answer to a watch, what sends one line of it, and what ends when the client goes.
+
+    It is a WebSocket if the client asks for one. An end of any other connection cancels the whole request.
+    """
+    if request.headers.get("Upgrade", "").lower() == "websocket":
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+
+        async def read() -> None:
+            async for _ in socket:
+                pass
+
+        return socket, socket.send_str, read()
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+
+    async def write(line: str) -> None:
+        await response.write(f"{line}\n".encode())
+
+    return response, write, asyncio.Event().wait()
 
 
 def _dry_run(query: Mapping[str, str]) -> bool:

@@ -58,7 +58,7 @@ class KubernetesDouble:
     def _assemble(self, namespaces: Sequence[str]) -> None:
         self._cluster = Cluster()
         self._cluster.store.listeners.append(self._history.notice)
-        self._kubelet = Kubelet(self._cluster, self._images, self._root, self._watchdog)
+        self._kubelet = Kubelet(self._cluster, self._images, self._root, self._watchdog, self._tokens.issue)
         self._controllers = Controllers(self._cluster, self._kubelet)
         self._nodes = Nodes(self._cluster, self._kubelet, self._controllers)
         self._api = Api(self._cluster, self._kubelet, self._tokens, self._faults)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import quantity
+from . import mounts, quantity
 from .images import Image
 from .kinds import CONFIG_MAP, SECRET, Kind, Obj
 from .store import Store
@@ -49,7 +49,7 @@ def resolve(store: Store, pod: Obj, container: Obj, image: Image, home: Path) ->
                 given |= {f"{prefix}{name}": value for name, value in (values or {}).items()}
     for variable in container.get("env") or []:
         if not variable.get("valueFrom"):
-            given[variable["name"]] = expand(variable.get("value") or "", given)
+            given[variable["name"]] = mounts.local(container, home, expand(variable.get("value") or "", given))
             continue
         value = _value_from(store, pod, container, variable["valueFrom"])
         if value is not None:

@@ -67,6 +67,7 @@ BUILT_IN = (
     CLUSTER_ROLE_BINDING,
 )
 
+LOCAL_REVIEWS = "localsubjectaccessreviews"
 REVIEWS = {"selfsubjectaccessreviews": "SelfSubjectAccessReview", "selfsubjectrulesreviews": "SelfSubjectRulesReview"}
 
 

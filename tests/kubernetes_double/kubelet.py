@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import environment, pod_status
+from . import environment, mounts, pod_status
 from .cluster import Cluster, stamp
 from .errors import Refusal
 from .images import Image, Registry
@@ -182,6 +182,8 @@ class PodWorker:
 
     async def _configured(self, field: str, spec: Obj, image: Image) -> dict[str, str] | None:
         while not self._stopping.is_set():
+            if not await self._mounted():
+                return None
             try:
                 return environment.resolve(self.cluster.store, self.pod, spec, image, self.home)
             except environment.Unresolved as problem:
@@ -192,6 +194,22 @@ class PodWorker:
                 self.event("Failed", f"Error: {message}", warning=True)
             await self._changed_within(_BACK_OFF)
         return None
+
+    async def _mounted(self) -> bool:
+        """Sets up the pod's volumes, as soon as that can be done.
+
+        Source: Kubernetes, pkg/util/goroutinemap/exponentialbackoff: again after 0.5 s, then twice as long each time.
+        """
+        wait = 0.5
+        while not self._stopping.is_set():
+            try:
+                mounts.set_up(self.cluster.store, self.pod, self.home, self.kubelet.issue)
+                return True
+            except mounts.NotMounted as problem:
+                self.event("FailedMount", str(problem), warning=True)
+            await self._stopped_within(wait)
+            wait = min(wait * 2, 122.0)
+        return False
 
     async def _changed_within(self, seconds: float) -> None:
         """Wait until somebody changes the pod's metadata, or so long: a kubelet looks at a pod that waits no sooner.
@@ -289,11 +307,14 @@ def _span(began: datetime) -> Obj:
 class Kubelet:
     """The workers of all pods that are bound to a node."""
 
-    def __init__(self, cluster: Cluster, images: Registry, root: Path, watchdog: ProcessWatchdog) -> None:
+    def __init__(
+        self, cluster: Cluster, images: Registry, root: Path, watchdog: ProcessWatchdog, issue: mounts.Issue
+    ) -> None:
         self.cluster = cluster
         self.images = images
         self.root = root
         self.watchdog = watchdog
+        self.issue = issue
         self.workers: dict[str, PodWorker] = {}
         self.lost_nodes: set[str] = set()
         self._numbers: dict[str, int] = {}

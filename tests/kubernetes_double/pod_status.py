@@ -15,7 +15,7 @@ def begin(pod: Obj, number: int) -> None:
     status = pod["status"]
     status.setdefault("startTime", stamp())
     status |= {"hostIP": "10.0.0.1", "hostIPs": [{"ip": "10.0.0.1"}]}
-    status |= {"podIP": f"10.244.{number // 250}.{number % 250 + 2}"}
+    status |= {"podIP": f"127.244.{number // 250}.{number % 250 + 2}"}  # of this machine
     status["podIPs"] = [{"ip": status["podIP"]}]
     inits = pod["spec"].get("initContainers") or []
     waiting = {"reason": "PodInitializing" if inits else "ContainerCreating"}

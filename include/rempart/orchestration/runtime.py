@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rempart.errors import ChampionMissing, ConnectionMissing, InputMissing, LabelsMissing
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rempart.flows.shared.platform import Platform
     from rempart.ledger.attributed import Writer
     from rempart.settings.pipeline import ModelPipeline, Pipeline
+    from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -79,7 +81,26 @@ def platform() -> Platform:
     """Return the platform of rempart.yaml with Airflow's connections. In a task, its evidence names the task."""
     from rempart.flows.shared.platform import open_platform
 
-    return replace(open_platform(airflow_connection), writer=writer(os.environ))
+    return replace(open_platform(airflow_connection), writer=writer(os.environ), spark_pods=spark_pods)
+
+
+def spark_pods(platform: Platform, site: Site, pipeline: Pipeline) -> Any:
+    """Return what runs the Spark jobs of a pipeline at a site in pods. Its import takes seconds."""
+    from rempart.flows.distributed.pods import SparkPods
+    from rempart.orchestration.spark.in_pods import SparkInPods, started_by
+
+    job = partial(
+        SparkPods,
+        platform.config,
+        platform.connections,
+        platform.ledger,
+        platform.clock,
+        platform.record,
+        pipeline,
+        site,
+        by=started_by(),
+    )
+    return SparkInPods(site, job)
 
 
 def writer(environment: Mapping[str, str]) -> Writer | None:

@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 from rempart.errors import ConfigError, ConnectionMissing
 from rempart.settings.columns import Name
 from rempart.settings.operators import Operator, merge, named_operators, read_catalogue
+from rempart.settings.pipeline_sections import SparkJobs
 from rempart.settings.policy.rules import OriginPlace, Place, PolicyRule
 from rempart.settings.policy.servers import SCORER as SCORER
 from rempart.settings.policy.servers import SERVERS as SERVERS
@@ -86,6 +87,7 @@ class Config(Strict):
     evidence: EvidenceConfig = EvidenceConfig()
     audit: AuditConfig = AuditConfig()
     training: Training = Training()
+    spark: SparkJobs = SparkJobs()
     dags: DagDefaults = DagDefaults()
     access: Access = Access()
     services: dict[str, StackService] = Field(default_factory=dict)
@@ -172,13 +174,14 @@ class Config(Strict):
         for name, pool in self.gpu_pools.items():
             if pool.registry:
                 known(f"gpu_pools.{name}.registry", pool.registry, self.registries, "registries")
-        for i, chosen_pool in enumerate(self.training.gpu_pools):
-            known(told_path("training.gpu_pools", i), chosen_pool, self.gpu_pools, "gpu_pools")
-        if self.training.backend == "kubernetes":
-            if not self.gpu_pools:
-                raise ValueError("training.backend: kubernetes needs a pool: declare a pool under gpu_pools")
-            if not self.training.image:
-                raise ValueError("training.image: give the image of the job's pod with its digest: name@sha256:...")
+        for section, jobs in (("training", self.training), ("spark", self.spark)):
+            for i, chosen_pool in enumerate(jobs.gpu_pools):
+                known(told_path(f"{section}.gpu_pools", i), chosen_pool, self.gpu_pools, "gpu_pools")
+            if jobs.backend == "kubernetes":
+                if not self.gpu_pools:
+                    raise ValueError(f"{section}.backend: kubernetes needs a pool: declare a pool under gpu_pools")
+                if not jobs.image:
+                    raise ValueError(f"{section}.image: give the image of its pods with its digest: name@sha256:...")
         check_services(self.services, self.sites, self.machine)
         return self
 

@@ -1,4 +1,4 @@
-"""Sections of the pipeline file: expectations, a lowered classification, schedules."""
+"""Sections of the pipeline file: expectations, a lowered classification, schedules. Also `spark` of rempart.yaml."""
 
 from __future__ import annotations
 
@@ -106,6 +106,29 @@ class SparkSettings(SparkResources):
     def resources(self) -> SparkResources:
         """Return what a job is told of its resources."""
         return SparkResources(**self.model_dump(exclude={"timeout"}))
+
+
+class SparkJobs(Strict):
+    """Where Spark jobs run: on the machine of their task, or in pods of a pool."""
+
+    backend: Literal["local", "kubernetes"] = Field(
+        default="local",
+        description="`local`: processes on the machine of the task. `kubernetes`: a driver and executors in pods.",
+    )
+    image: str | None = Field(
+        default=None,
+        pattern=r"^[^@\s]+@sha256:[0-9a-f]{64}$",
+        description="Image of driver and executors, by digest. A pool with `registry` pulls it from there.",
+    )
+    gpu_pools: list[str] = Field(
+        default_factory=list, description="Pools in the order to try. Default: as under gpu_pools. A job needs no GPU."
+    )
+    disk: int = Field(
+        default=20,
+        ge=1,
+        le=1 << 14,
+        description="Disk of an executor in GiB, for rows that do not fit in memory. A pod that needs more is evicted.",
+    )
 
 
 def at_the_prediction(file: Any) -> Any:

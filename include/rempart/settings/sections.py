@@ -114,6 +114,9 @@ class Pool(Place):
     quota: int | None = Field(default=None, ge=0, description="GPUs that the contract grants at a time.")
     elastic: bool = Field(default=False, description="True if the operator adds nodes on demand.")
     price_per_gpu_hour: float | None = Field(default=None, ge=0, description="Contract price in EUR per GPU hour.")
+    price_per_executor_hour: float | None = Field(
+        default=None, ge=0, description="Contract price in EUR per hour of a Spark pod: an executor, or the driver."
+    )
     carbon_grams_per_kwh: float | None = Field(
         default=None, ge=0, description="Grams of CO2 per kWh by the contract. Without it no carbon is told."
     )

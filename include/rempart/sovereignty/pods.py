@@ -73,7 +73,7 @@ def settle(config: Config, pool: str, spec: dict[str, Any]) -> None:
     """Set a pod spec's region, mirrored images and restricted profile in place."""
     _mirror(config, spec)
     _hold_in_region(config, pool, spec)
-    _restrict(spec)
+    restrict(spec)
 
 
 def images(spec: Mapping[str, Any]) -> list[str]:
@@ -207,7 +207,7 @@ def _insecure(spec: Mapping[str, Any]) -> Iterator[Reason]:
             yield refused(f"{who} requests a port of its node", "Remove hostPort.")
 
 
-def _restrict(spec: dict[str, Any]) -> None:
+def restrict(spec: dict[str, Any]) -> None:
     """Fill in the restricted profile. The token of the service account is mounted only where the pod says so."""
     spec.setdefault("automountServiceAccountToken", False)
     profile = (spec.get("securityContext") or {}).get("seccompProfile") or {"type": "RuntimeDefault"}

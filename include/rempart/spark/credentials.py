@@ -18,7 +18,7 @@ from rempart.settings.config import Connection, parse_connection
 from rempart.settings.sections import Classification
 from rempart.sites.port import Site
 from rempart.sovereignty.job_permission import ASK_AGAIN, JobSite, Permission, decide
-from rempart.spark.order import SparkOrder
+from rempart.spark.order import OrderedAt, SparkOrder, parse_order
 
 VARIABLE = "REMPART_SPARK_CREDENTIALS"
 """Environment variable that names the file."""
@@ -27,9 +27,13 @@ _HINT = "The program that starts a Spark job writes the file and names it in " +
 
 def write(file: Path, secret: str, connections: Mapping[str, Connection]) -> None:
     """Write the file with mode 0600: the secret of the job's own connections, and the connections of its sites."""
-    body = {"secret": secret, "connections": {name: as_json(each) for name, each in connections.items()}}
     with os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as opened:
-        json.dump(body, opened)
+        opened.write(text(secret, connections))
+
+
+def text(secret: str, connections: Mapping[str, Connection]) -> str:
+    """Return the content of the file. Never log it."""
+    return json.dumps({"secret": secret, "connections": {name: as_json(each) for name, each in connections.items()}})
 
 
 def as_json(connection: Connection) -> str:
@@ -57,6 +61,16 @@ def connection(name: str) -> Connection:
 def site_of(order: SparkOrder) -> Site:
     """Open the site of an order, in the driver or in an executor, if its permission allows it. Raises SparkError."""
     return opened(order.site, order.classification, permission_of(order))
+
+
+def order_of(at: OrderedAt) -> SparkOrder:
+    """Return the order that is at a site, with the attempt's permission.
+
+    Raises PlacementDenied, ConnectionMissing, IntegrityError if it has another SHA-256, SparkError, and the site's own.
+    """
+    site = opened(at.site, at.classification, at.permission)
+    order = parse_order(site.read(at.bucket, at.key, sha256=at.sha256))
+    return order.model_copy(update={"permission": at.permission})
 
 
 def opened(place: JobSite, classification: Classification, permission: Permission) -> Site:

@@ -27,7 +27,11 @@ def cause(error: BaseException) -> RempartError:
     """
     if isinstance(error, RempartError):
         return error
-    text, kind = str(error), type(error).__name__
+    kind = type(error).__name__
+    try:
+        text = str(error)  # asks the JVM, whose error it is
+    except Exception as gone:
+        return SparkInterrupted(f"run the Spark job: its driver ended ({kind}, {type(gone).__name__})", _RUN_AGAIN)
     if matched := _OURS.search(text):
         return _raised(matched[1], matched[2], matched[3])
     if any(part in text for part in _MEMORY):

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from rempart import canonical_json
 from rempart.errors import SparkError
@@ -112,6 +112,19 @@ class SparkOrder(Strict):
         return canonical_json.encode(self.model_dump(mode="json"))
 
 
+class OrderedAt(Strict):
+    """Where the order of an attempt is, as whoever starts a driver elsewhere tells it: an order may have thousands of
+    inputs. `sha256`: of its bytes. The permission is that of the attempt, and counts instead of one in the order.
+    """
+
+    site: JobSite
+    classification: Classification
+    bucket: str
+    key: str
+    sha256: str = Field(pattern=SHA256)
+    permission: Permission
+
+
 class MadeObject(Strict):
     """An object that the job stored and that counts. `role`: its kind, such as `part`, `quarantine` or `rows`."""
 
@@ -189,6 +202,16 @@ _CONTRACT = Contract(
 def parse_order(body: bytes | str) -> SparkOrder:
     """Return an order from JSON. Raises SparkError with each fault."""
     return _CONTRACT.read("the order", SparkOrder, body, "Make the order with rempart.spark.order.SparkOrder.")
+
+
+def parse_place(body: bytes | str) -> OrderedAt:
+    """Return where an order is from JSON. Raises SparkError."""
+    try:
+        return OrderedAt.model_validate_json(body)
+    except ValidationError as cause:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg']}" for e in cause.errors()[:5])
+        what = f"read where the order is: {faults}"
+        raise SparkError(what, "Make it with rempart.spark.order.OrderedAt.") from None  # the cause quotes values
 
 
 def parse_result(body: bytes | str, order_id: str) -> SparkResult:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 ROWS_PER_BATCH = 20_000
 """Rows of an Arrow batch between the JVM and Python."""
-_QUIET = """status = error
+QUIET = """status = error
 rootLogger.level = off
 rootLogger.appenderRef.none.ref = none
 appender.none.type = Null
@@ -33,7 +33,7 @@ appender.none.name = none
 """log4j2: Spark's messages and stack traces may quote values of rows."""
 _QUOTING = ("DataFrameQueryContextLogger", "SQLQueryContextLogger")
 """Loggers of PySpark that write an error's message to standard error."""
-_JAVA = "-Duser.timezone=UTC -Djava.net.preferIPv4Stack=true -XX:+ExitOnOutOfMemoryError"
+JAVA = "-Duser.timezone=UTC -Djava.net.preferIPv4Stack=true -XX:+ExitOnOutOfMemoryError"
 
 
 def fixed(work: Path) -> dict[str, str]:
@@ -76,8 +76,8 @@ def fixed(work: Path) -> dict[str, str]:
         # messages quote no value
         "spark.sql.maxPlanStringLength": "0",
         "spark.python.worker.faulthandler.enabled": "false",
-        "spark.driver.extraJavaOptions": f"{_JAVA} -Djava.io.tmpdir={work / 'tmp'}",
-        "spark.executor.extraJavaOptions": f"{_JAVA} -Djava.io.tmpdir={work / 'tmp'}",
+        "spark.driver.extraJavaOptions": f"{JAVA} -Djava.io.tmpdir={work / 'tmp'}",
+        "spark.executor.extraJavaOptions": f"{JAVA} -Djava.io.tmpdir={work / 'tmp'}",
     }
 
 
@@ -92,19 +92,26 @@ def configuration(
     executors, cores, memory = resources.executors, resources.cores, resources.memory
     return {
         **fixed(work),
+        **bounded(resources),
         "spark.master": master or f"local-cluster[{executors},{cores},{memory}]",
         "spark.app.name": name,
         "spark.authenticate.secret": secret,
         "spark.driver.host": LOOPBACK,
         "spark.driver.bindAddress": LOOPBACK,
+    }
+
+
+def bounded(resources: SparkResources) -> dict[str, str]:
+    """Return what a session may use of each machine, and the Python that runs there. Pure."""
+    return {
         "spark.driver.memory": f"{resources.driver_memory}m",
         "spark.driver.maxResultSize": f"{max(1, resources.driver_memory // 2)}m",
-        "spark.executor.memory": f"{memory}m",
-        "spark.executor.cores": str(cores),
+        "spark.executor.memory": f"{resources.memory}m",
+        "spark.executor.cores": str(resources.cores),
         # a collector with threads of its own takes them from the work where a process has one core
         "spark.driver.defaultJavaOptions": "-XX:+UseSerialGC",
-        "spark.executor.defaultJavaOptions": "-XX:+UseSerialGC" if cores == 1 else "-XX:+UseG1GC",
-        "spark.sql.shuffle.partitions": str(max(8, 4 * executors * cores)),
+        "spark.executor.defaultJavaOptions": "-XX:+UseSerialGC" if resources.cores == 1 else "-XX:+UseG1GC",
+        "spark.sql.shuffle.partitions": str(max(8, 4 * resources.executors * resources.cores)),
         "spark.pyspark.python": sys.executable,
         "spark.pyspark.driver.python": sys.executable,
     }
@@ -205,7 +212,7 @@ def prepare(settings: Mapping[str, str], work: Path, home: Path) -> None:
     work.chmod(0o700)
     for folder in ("conf", "home", "spill", "tmp"):
         (work / folder).mkdir(mode=0o700, exist_ok=True)
-    (work / "conf" / "log4j2.properties").write_text(_QUIET, encoding="utf-8")
+    (work / "conf" / "log4j2.properties").write_text(QUIET, encoding="utf-8")
     defaults = work / "conf" / "spark-defaults.conf"
     with os.fdopen(os.open(defaults, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(properties(settings))

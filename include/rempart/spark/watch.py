@@ -101,6 +101,8 @@ def watching(spark: SparkSession, progress: Callable[..., None]) -> Iterator[See
             with suppress(Exception):  # the session ends, or a stage goes as it is read
                 seen.take(stages(spark, seen))
             facts = seen.told()
+            with suppress(Exception):
+                facts["executors"] = executors(spark)
             if facts != before or time.monotonic() - told_at >= AT_LEAST_SECONDS:
                 progress("running", **facts)
                 before, told_at = facts, time.monotonic()
@@ -114,6 +116,11 @@ def watching(spark: SparkSession, progress: Callable[..., None]) -> Iterator[See
         thread.join(EVERY_SECONDS)
         with suppress(Exception):  # the JVM may be gone
             seen.take(stages(spark, seen))
+
+
+def executors(spark: SparkSession) -> int:
+    """Return the number of executors that are there now: fewer than ordered while a cluster has no place for more."""
+    return len(spark.sparkContext._jsc.sc().statusTracker().getExecutorInfos()) - 1  # the driver is one of them
 
 
 def stages(spark: SparkSession, seen: Seen) -> list[Stage]:

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from rempart.settings.config import Config
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sections import Classification, Pool
-from rempart.sovereignty.places import decide_image, decide_pool, full_image
+from rempart.sovereignty.places import decide_image, decide_pool
+from rempart.sovereignty.pool_pods import image_at
 from rempart.training.waiting import Waiting
 
 Outcome = Literal["succeeded", "capacity", "interrupted", "unreachable", "denied", "failed", "ended"]
@@ -141,10 +142,7 @@ def plan(
 
 def image_for(config: Config, pool: Pool) -> str:
     """Return the job's image as this pool pulls it: from the pool's registry if named, else from its own."""
-    image = config.training.image or ""
-    if pool.registry is None:
-        return image
-    return f"{pool.registry.rstrip('/')}/{full_image(image).partition('/')[2]}"
+    return image_at(pool, config.training.image)
 
 
 def _against(config: Config, request: Request, name: str, on: date) -> Iterator[str]:

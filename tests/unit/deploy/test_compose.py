@@ -281,7 +281,7 @@ def test_what_an_image_must_not_hold_is_not_even_sent_to_the_engine() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["airflow", "mlflow", "trainer", "postgres", "object-store", "broker", "monitoring", "gate"]
+    "target", ["airflow", "mlflow", "trainer", "spark", "postgres", "object-store", "broker", "monitoring", "gate"]
 )
 def test_every_image_runs_as_an_ordinary_user_says_what_it_is_and_how_it_fares(target: str) -> None:
     stages = dict(re.findall(r"(?ms)^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE))
@@ -297,7 +297,7 @@ def test_every_image_runs_as_an_ordinary_user_says_what_it_is_and_how_it_fares(t
         assert f'org.opencontainers.image.{label}="${{{label.upper()}}}"' in stages[target], label
 
 
-@pytest.mark.parametrize("target", ["airflow", "mlflow", "trainer", "postgres", "object-store", "gate"])
+@pytest.mark.parametrize("target", ["airflow", "mlflow", "trainer", "spark", "postgres", "object-store", "gate"])
 def test_every_image_holds_a_bill_of_what_is_in_it(target: str) -> None:
     stages = dict(re.findall(r"(?ms)^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE))
     parent = {child: of for of, child in re.findall(r"(?m)^FROM (\S+) AS (\S+)", DOCKERFILE)}
@@ -305,7 +305,7 @@ def test_every_image_holds_a_bill_of_what_is_in_it(target: str) -> None:
     assert f"--mount=type=bind,from={parent[target]},target=/scan rempart audit sbom --image /scan" in stages[copied[0]]
 
 
-@pytest.mark.parametrize("stage", ["base", "python", "platform", "gate-files"])
+@pytest.mark.parametrize("stage", ["base", "python", "platform", "spark-files", "gate-files"])
 def test_what_apt_leaves_is_taken_away_where_an_image_would_have_it(stage: str) -> None:
     stages = dict(re.findall(r"(?ms)^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE))
     assert "/run/packages.sh" in stages[stage] and "apt-get" not in stages[stage]

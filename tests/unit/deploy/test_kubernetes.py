@@ -15,9 +15,11 @@ from rempart.settings.config import Config, load
 from rempart.settings.sections import Pool
 from rempart.sovereignty.pods import plan
 from rempart.sovereignty.render import _DNS_PODS
+from rempart.spark.kubernetes import labels
+from rempart.spark.kubernetes import pods as spark_pods
 from rempart.training.kubernetes.doctor import EGRESS_POLICY, MANIFESTS, PROFILE
 from rempart.training.kubernetes.facts import network_policy_of
-from rempart.training.kubernetes.rights import REQUIRED
+from rempart.training.kubernetes.rights import REQUIRED, SPARK
 
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy" / "kubernetes"
@@ -41,6 +43,11 @@ def every(kind: str) -> list[dict[str, Any]]:
 
 def only(kind: str) -> dict[str, Any]:
     (found,) = every(kind)
+    return found
+
+
+def named(kind: str, name: str) -> dict[str, Any]:
+    (found,) = [document for document in every(kind) if document["metadata"]["name"] == name]
     return found
 
 
@@ -77,19 +84,42 @@ def test_each_kustomization_names_every_manifest_beside_it() -> None:
 
 
 def test_the_roles_grant_exactly_what_the_doctor_requires() -> None:
-    assert only("Role")["rules"] == [right.rule() for right in REQUIRED if not right.cluster]
+    assert named("Role", "rempart-pool")["rules"] == [right.rule() for right in REQUIRED if not right.cluster]
     assert only("ClusterRole")["rules"] == [right.rule() for right in REQUIRED if right.cluster]
 
 
-def test_only_airflow_is_bound_and_no_token_is_mounted() -> None:
-    for binding in (only("RoleBinding"), only("ClusterRoleBinding")):
-        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "airflow", "namespace": "training"}]
+def test_only_airflow_and_drivers_of_spark_are_bound_and_no_token_is_mounted() -> None:
+    airflow = [{"kind": "ServiceAccount", "name": "airflow", "namespace": "training"}]
+    assert only("ClusterRoleBinding")["subjects"] == airflow
+    assert {binding["metadata"]["name"]: binding["subjects"] for binding in every("RoleBinding")} == {
+        "rempart-pool": airflow,
+        "rempart-spark": [{"kind": "ServiceAccount", "name": spark_pods.ACCOUNT, "namespace": "training"}],
+    }
     accounts = {
         service_account["metadata"]["name"]: service_account["automountServiceAccountToken"]
         for service_account in every("ServiceAccount")
     }
-    assert accounts == {"airflow": False, "default": False}
+    assert accounts == {"airflow": False, "default": False, spark_pods.ACCOUNT: False}
     assert not every("Secret")
+
+
+def test_a_driver_of_spark_makes_pods_and_removes_no_gate_of_one() -> None:
+    assert named("Role", "rempart-spark")["rules"] == [right.rule() for right in SPARK]
+    verbs = {verb for right in SPARK for verb in right.verbs}
+    assert not verbs & {"patch", "update", "*"} and {right.resource for right in SPARK} == {"pods"}
+
+
+def test_pods_of_spark_reach_one_another_and_only_the_driver_reaches_the_api() -> None:
+    talk = named("NetworkPolicy", "rempart-spark")["spec"]
+    peers = {"podSelector": {"matchExpressions": [{"key": labels.ROLE, "operator": "Exists"}]}}
+    ports = [{"protocol": "TCP", "port": port} for port in (spark_pods.DRIVER_PORT, spark_pods.BLOCK_PORT)]
+    assert talk["podSelector"] == peers["podSelector"]
+    assert talk["ingress"] == [{"from": [peers], "ports": ports}] and talk["egress"] == [
+        {"to": [peers], "ports": ports}
+    ]
+    api = named("NetworkPolicy", "rempart-spark-api")["spec"]
+    assert api["podSelector"] == {"matchLabels": {labels.ROLE: labels.DRIVER}}
+    assert api["egress"][0]["to"] == [{"ipBlock": {"cidr": "192.0.2.1/32"}}]  # an overlay puts the API's address here
 
 
 def test_everything_is_denied_but_dns_and_the_rest_is_rendered() -> None:

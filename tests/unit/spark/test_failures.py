@@ -54,3 +54,12 @@ def test_lost_executors_can_be_tried_again_and_too_little_memory_cannot(text: st
 
 def test_a_driver_that_is_gone_can_be_tried_again() -> None:
     assert isinstance(cause(ConnectionRefusedError(111, "refused")), SparkInterrupted)
+
+
+def test_an_error_of_a_jvm_that_is_gone_by_now_can_be_tried_again() -> None:
+    class OfTheJvm(Exception):
+        def __str__(self) -> str:
+            raise ConnectionRefusedError(111, "refused")
+
+    found = cause(OfTheJvm())
+    assert isinstance(found, SparkInterrupted) and "OfTheJvm" in found.what

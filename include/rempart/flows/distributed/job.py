@@ -1,4 +1,4 @@
-"""The Spark job: `python -m rempart.flows.distributed.job --order FILE` (or `-` for standard input).
+"""The Spark job: `python -m rempart.flows.distributed.job --order FILE` (or `-` for standard input, or `env:NAME`).
 
 It runs the same in a process beside Airflow and in a driver's pod, and needs one site and its file of credentials; no
 database, no MLflow. It writes objects named by their content below the order's prefix, then result.json, which tells
@@ -7,7 +7,9 @@ done. Progress is one JSON object a line on standard output. Exit status: 0 done
 answer (run again), 77 its session at the site is over (run again with a new one), 143 asked to end (run again), 1
 anything else.
 
-`--attached`: end when standard input ends, which whoever started this process keeps open.
+`--order env:NAME`: the variable says where at the site the order is, and its SHA-256. A driver's pod starts so, and its
+executors are pods, too (`rempart.spark.kubernetes`). `--attached`: end when standard input ends, which whoever started
+this process keeps open.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -33,7 +35,8 @@ from rempart.flows.distributed.world import Progress, World
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.port import Site
 from rempart.spark import credentials, failures, session, watch
-from rempart.spark.order import Made, SparkOrder, SparkResult, code_version, parse_order, parse_result
+from rempart.spark.kubernetes import settings
+from rempart.spark.order import Made, SparkOrder, SparkResult, code_version, parse_order, parse_place, parse_result
 from rempart.training.attempts.interruption import INTERRUPTED, SESSION_OVER, TRY_AGAIN, Interrupted, Interruption
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ WORK: Mapping[str, str] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one job. Return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m rempart.flows.distributed.job", description=__doc__)
-    parser.add_argument("--order", required=True, help="file of the order (JSON), or - for standard input")
+    parser.add_argument("--order", required=True, help="file of the order (JSON), - for standard input, env:NAME")
     parser.add_argument("--attached", action="store_true", help="end when standard input ends")
     given = parser.parse_args(arguments)
     os.environ.update(TELEMETRY_OFF)  # before a library is loaded that looks
@@ -68,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(file: str, *, attached: bool) -> int:
     work = Path(tempfile.mkdtemp(prefix="rempart-spark-"))
     try:
-        order = parse_order(_read(file))
+        order = _ordered(file)
         if attached:
             threading.Thread(target=_end_with_standard_input, daemon=True).start()
         run_job(order, credentials.site_of(order), work)
@@ -98,8 +101,7 @@ def run_job(
         return stored
     began = time.monotonic()
     progress("starting", job_id=order.order_id, do=order.do, executors=order.resources.executors)
-    secret = credentials.secret() or None
-    with session.opened(order.resources, folder / "spark", secret=secret, master=master, name=order.order_id) as spark:
+    with _session(order, folder / "spark", master) as spark:
         started = time.monotonic()
         progress("started", seconds=round(started - began, 1))
         (folder / "files").mkdir()
@@ -118,6 +120,20 @@ def run_job(
     site.write(order.output.bucket, order.key(RESULT), result.to_json(), content_type="application/json")
     progress("done", job_id=order.order_id, objects=len(made.made), **seen.told())
     return result
+
+
+@contextmanager
+def _session(order: SparkOrder, work: Path, master: str | None) -> Iterator[SparkSession]:
+    """Open the session of an order, with executors on this machine, or in pods if this process is a driver in one."""
+    if (pod := settings.driver_pod()) is None:
+        secret = credentials.secret() or None
+        with session.opened(order.resources, work, secret=secret, master=master, name=order.order_id) as spark:
+            yield spark
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a pod's log is read: Java's and Python's words may quote values
+    settings.write_template(work, pod)
+    with session.started(settings.configuration(order.resources, work, pod, name=order.order_id), work) as spark:
+        yield spark
 
 
 def stored_result(site: Site, order: SparkOrder) -> SparkResult | None:
@@ -140,6 +156,13 @@ def tell(stage: str, /, **facts: Any) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     sys.stdout.write(json.dumps({"at": now, "stage": stage, **facts}) + "\n")
     sys.stdout.flush()
+
+
+def _ordered(file: str) -> SparkOrder:
+    kind, _, name = file.partition(":")
+    if kind != "env":
+        return parse_order(_read(file))
+    return credentials.order_of(parse_place(os.environ.get(name, "")))
 
 
 def _read(file: str) -> bytes:

@@ -11,14 +11,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from rempart.errors import ObjectMissing, SparkError
 from rempart.flows.distributed.job import RESULT
 from rempart.flows.distributed.local import ATTEMPTS, LocalSpark
+from rempart.flows.distributed.pods import where
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
 from rempart.settings.config import Config
@@ -96,16 +98,35 @@ def run(
     now = platform.clock()
     permission = permitted(platform.config, ordered.classification, [ordered.site.name], on=now.date())
     clear(site, ordered.output.bucket, pipeline.name, ordered.do, but=ordered, before=now - held(pipeline))
-    backend = backend or LocalSpark(site, platform.connections, pipeline.spark.timeout)
+    if backend is None:
+        in_pods = partial(platform.spark_pods, platform, site, pipeline) if platform.spark_pods else None
+        local = LocalSpark(site, platform.connections, pipeline.spark.timeout)
+        backend = declared_backend(platform.config, local, in_pods)
     result = backend.run(ordered.model_copy(update={"permission": permission}))
     try:
         read_back(site, ordered, result, keep)
     except (SparkError, ObjectMissing):
         forget(site, ordered)
         raise
-    platform.ledger.append("spark-job", pipeline.name, evidence(ordered, result))
+    ran = {"where": where(platform.config.spark.backend, platform.ledger, ordered)}
+    platform.ledger.append("spark-job", pipeline.name, evidence(ordered, result) | ran)
     logger.info("%s", told(result))
     return result
+
+
+def declared_backend(config: Config, local: SparkBackend, in_pods: Callable[[], SparkBackend] | None) -> SparkBackend:
+    """Return what runs Spark jobs as `spark.backend` of rempart.yaml says; only tasks have `in_pods`.
+
+    Raises SparkError.
+    """
+    if config.spark.backend == "local":
+        return local
+    if in_pods is None:
+        raise SparkError(
+            "run a Spark job: `spark.backend` is kubernetes, and only tasks of Airflow make pods",
+            "Start the DAG of the pipeline, or set `spark.backend: local` in rempart.yaml.",
+        )
+    return in_pods()
 
 
 def evidence(ordered: SparkOrder, result: SparkResult) -> dict[str, Any]:

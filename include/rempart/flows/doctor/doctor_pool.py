@@ -9,12 +9,14 @@ from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 
 from rempart.errors import ConfigError
+from rempart.flows.doctor import spark_account
 from rempart.flows.doctor.doctor_probe import SECONDS, run_probe, targets
 from rempart.flows.doctor.pool_cluster import Cluster, capacity, read
 from rempart.settings import config as configuration
 from rempart.settings.config import Config, Connections
 from rempart.settings.sections import Pool
-from rempart.training.kubernetes import doctor, facts, queue, rights, train_job
+from rempart.sovereignty.pool_pods import image_at
+from rempart.training.kubernetes import doctor, doctor_images, facts, queue, rights, train_job
 from rempart.training.kubernetes.facts import PoolFacts, PoolFinding, Unknown
 from rempart.training.kubernetes.queue import LocalQueue
 
@@ -113,6 +115,8 @@ def look(config: Config, name: str, connections: Connections, *, on: date, secon
         queue=_queue(cluster, pool),
         runtime=_runtime(cluster, config, name),
     )
+    if doctor_images.runs_spark(config, name):
+        seen = replace(seen, spark=spark_account.look(cluster, pool, image_at(pool, config.spark.image)))
     if seconds is None:
         return seen
     return replace(seen, probe=run_probe(cluster, config, name, targets(config, connections), on=on, seconds=seconds))

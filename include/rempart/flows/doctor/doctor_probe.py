@@ -27,9 +27,10 @@ from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.egress import endpoint_of, parse_endpoint
 from rempart.sovereignty.job_permission import JobSite
 from rempart.sovereignty.pods import plan
+from rempart.sovereignty.pool_pods import bare, queue_label
 from rempart.training.job import Dataset, FeatureSpec, JobSpec, Output, Tracking, TrainerSpec
 from rempart.training.kubernetes.facts import ENTRY_POINT, Probe, Reached, Unknown
-from rempart.training.kubernetes.pod import COMMAND, CONTAINER, MANAGED_BY, bare, environment, queue_label
+from rempart.training.kubernetes.pod import COMMAND, CONTAINER, MANAGED_BY, environment
 from rempart.training.permission import permit
 from rempart.training.placement import image_for
 from rempart.training.trainers import trainers

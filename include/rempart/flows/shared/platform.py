@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from rempart.coordination.active import Active, is_open
 from rempart.errors import PipelineError, PlacementDenied
@@ -54,6 +54,10 @@ def _with_pipelines(denied: Decision) -> PlacementDenied:
     return PlacementDenied(refusal.what, f"{refusal.hint} Pipelines with this classification: {', '.join(names)}.")
 
 
+SparkPods = Callable[["Platform", Site, Pipeline], Any]
+"""Returns what runs the Spark jobs of a pipeline at a site in pods (`flows.distributed.orders.SparkBackend`)."""
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -62,7 +66,7 @@ def utc_now() -> datetime:
 class Platform:
     """The outside world of a flow: sites, databases, ledger, clock and continuity database. Tests pass their own.
 
-    `writer` names the Airflow task of the flow, if any. Ledger records carry that name.
+    `writer` names the Airflow task of the flow, if any. Ledger records carry that name. Only tasks have `spark_pods`.
     """
 
     config: Config
@@ -72,6 +76,7 @@ class Platform:
     ledger_: Ledger | None = None
     continuity_: Continuity | None = None
     writer: Writer | None = None
+    spark_pods: SparkPods | None = None
     _permitted: set[tuple[str, str, str]] = field(default_factory=set)
 
     def site(

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from rempart.errors import ConfigError, PipelineError, PlacementDenied, RempartError
+from rempart.errors import ConfigError, PipelineError, PlacementDenied, RempartError, SparkError
 from rempart.features.label_feed import feed_of, target_column
 from rempart.features.plan import view_tables
 from rempart.ingestion import expectations
 from rempart.ingestion.derived import inputs
 from rempart.models.encoding import features_of
+from rempart.settings import config as configuration
 from rempart.settings import pipelines
 from rempart.settings.champions import retraining
 from rempart.settings.config import Config
@@ -164,11 +165,11 @@ def _together(errors: Sequence[RempartError]) -> str:
     return " / ".join(dict.fromkeys(error.hint for error in errors))
 
 
-def check(pipeline: Pipeline, *, thorough: bool = True) -> None:
+def check(pipeline: Pipeline, *, thorough: bool = True, settings: Config | None = None) -> None:
     """Check the pipeline.
 
     Raises PipelineError with every fault. Without `thorough`, skip Great Expectations and the SQL of a derived pipeline
-    (slow imports).
+    (slow imports). `settings`: by default rempart.yaml, read if the pipeline needs it.
     """
     steps: list[Callable[[], object]] = [partial(inputs.check, pipeline, thorough=thorough)]
     if isinstance(pipeline, ModelPipeline):
@@ -181,7 +182,7 @@ def check(pipeline: Pipeline, *, thorough: bool = True) -> None:
         )
         steps = [*(partial(step, pipeline) for step in checks), *steps]
     if pipeline.engine == "spark":
-        steps.append(environment.python)
+        steps.append(partial(_has_place_for_spark, pipeline, settings))
         if thorough:
             from rempart.flows.distributed import derive
 
@@ -199,6 +200,26 @@ def check(pipeline: Pipeline, *, thorough: bool = True) -> None:
         raise PipelineError("\n".join(told), _together(found))
 
 
+def _has_place_for_spark(pipeline: Pipeline, settings: Config | None) -> None:
+    """Check that Spark jobs of the pipeline can run: in the environment of this machine, or in a pool.
+
+    Raises SparkError.
+    """
+    known = settings or configuration.load()
+    if known.spark.backend == "local":
+        environment.python()
+        return
+    from rempart.flows.distributed.pods import allowed_places
+
+    places, reasons = allowed_places(known, pipeline.classification, known.active_site, datetime.now(UTC).date())
+    if not places:
+        raise SparkError(
+            f"engine: spark: no pool may run its jobs: {'; '.join(reasons)}",
+            "Declare a pool that the policy allows and `job_credentials` of the site, or set `engine: duckdb`: "
+            "docs/how-to/outgrow-the-machine.md.",
+        )
+
+
 _judgements: dict[str, tuple[tuple[Pipeline, Config, date], PipelineError | None]] = {}
 """By pipeline: what was judged, and its fault. Each stage's DAG and the cockpit ask again for the same."""
 
@@ -211,7 +232,7 @@ def fault_of(pipeline: Pipeline, config: Config, on: date) -> PipelineError | No
     facts = (pipeline, config, on)
     known = _judgements.get(pipeline.name)
     if known is None or known[0] != facts or _rests_on_more(pipeline):
-        fault = _not_allowed(pipeline, config, on) or _without_people(pipeline, config) or _cannot_run(pipeline)
+        fault = _not_allowed(pipeline, config, on) or _without_people(pipeline, config) or _cannot_run(pipeline, config)
         known = _judgements[pipeline.name] = (facts, fault)
     return known[1]
 
@@ -242,9 +263,9 @@ def _without_people(pipeline: Pipeline, config: Config) -> PipelineError | None:
     return None
 
 
-def _cannot_run(pipeline: Pipeline) -> PipelineError | None:
+def _cannot_run(pipeline: Pipeline, config: Config) -> PipelineError | None:
     try:
-        check(pipeline, thorough=False)
+        check(pipeline, thorough=False, settings=config)
     except PipelineError as fault:
         return fault
     return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -15,12 +17,26 @@ from rempart.settings.sections import Classification
 from rempart.sites.port import Site
 from rempart.training.attempts.record import ORDER, Record, read_order
 from rempart.training.kubernetes.orphans import JobFacts, OrphanFinding, PodSeen, judge
+from rempart.training.placement import Attempt
 
 
 def find_orphans(platform: Platform, api: AirflowApi, pods: Iterable[tuple[PodSeen, str]]) -> list[OrphanFinding]:
     """Judge each pod, with the pipeline of its label, without changes."""
     order_of = partial(_record, platform.active_site, platform.config.buckets.artifacts)
     return [judge(pod, _known(order_of, api, pod, pipeline), platform.clock()) for pod, pipeline in pods]
+
+
+def judge_driver(api: AirflowApi, driver: PodSeen, by: str, now: datetime) -> OrphanFinding:
+    """Judge the driver of a Spark job by the Airflow task that made it, as JSON; one that names none stays."""
+    try:
+        task = json.loads(by)
+        attempt = Attempt(driver.attempt, driver.pool, driver.created)
+        known = JobFacts(attempt, _task_state(api, task))
+    except (ValueError, KeyError, TypeError):
+        known = JobFacts(unknown="it does not name the task that made it")
+    except RempartError as fault:
+        known = JobFacts(unknown=fault.what)
+    return judge(driver, known, now)
 
 
 def note(platform: Platform, finding: OrphanFinding, pipeline: str) -> None:

@@ -22,7 +22,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from rempart.orchestration.training.pool_queue import QueueWatch
 from rempart.orchestration.training.pool_watch import News, watch_of
-from rempart.training.kubernetes import pod as shape
+from rempart.sovereignty import pool_pods
 from rempart.training.kubernetes import queue, verdict
 
 MINIMUM_SECONDS = 10.0
@@ -117,7 +117,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
 
     async def _reason(self, pod: Any) -> str:
         """Return why a pod waits: for Kueue, its node or its container."""
-        name = (pod.metadata.labels or {}).get(shape.QUEUE)
+        name = (pod.metadata.labels or {}).get(pool_pods.QUEUE)
         if name is None or not any(gate.name.startswith(f"{queue.GROUP}/") for gate in pod.spec.scheduling_gates or ()):
             return _why(pod, self.base_container_name)
         self._queue = self._queue or QueueWatch(self.hook, self.pod_namespace, "Pod", self.pod_name)

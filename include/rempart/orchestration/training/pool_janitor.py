@@ -1,4 +1,4 @@
-"""Find and delete orphaned pods and TrainJobs of jobs in every pool."""
+"""Find and delete orphaned pods and TrainJobs of jobs in every pool, and drivers of Spark jobs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from rempart.airflow_api import AirflowApi
 from rempart.errors import PoolUnavailable
 from rempart.orchestration import runtime
 from rempart.settings import config
+from rempart.spark.kubernetes import labels
+from rempart.spark.kubernetes.labels import STARTED_BY
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import train_job
 from rempart.training.kubernetes.orphans import OrphanFinding, PodSeen
@@ -28,7 +30,7 @@ def clean_up(*, dry_run: bool) -> dict[str, Any]:
     from kubernetes.config import ConfigException
     from urllib3.exceptions import HTTPError
 
-    from rempart.flows.training.clean_up_pods import find_orphans, note
+    from rempart.flows.training.clean_up_pods import find_orphans, judge_driver, note
 
     platform = runtime.platform()
     api = AirflowApi(platform.connections("airflow_api"))
@@ -38,6 +40,7 @@ def clean_up(*, dry_run: bool) -> dict[str, Any]:
         try:
             hook = _hook(platform.config.gpu_pools[name].kubernetes_connection)
             pods = [*_pods(hook, platform.config, name), *_train_jobs(hook, platform.config, name)]
+            drivers = [*_spark_drivers(hook, platform.config, name)]
         except (ApiException, ConfigException, HTTPError, AirflowException) as cause:
             away[name] = type(cause).__name__
             continue
@@ -48,6 +51,12 @@ def clean_up(*, dry_run: bool) -> dict[str, Any]:
             if finding.orphan and not dry_run:
                 _delete(hook, platform.config.gpu_pools[name].namespace, finding.pod)
                 note(platform, finding, pipelines[finding.pod.uid])
+        for driver, by in drivers:
+            finding = judge_driver(api, driver, by, platform.clock())
+            orphan_findings.append(finding)
+            logger.info("pool %s: %s: %s%s", name, driver.name, "orphan, " if finding.orphan else "", finding.why)
+            if finding.orphan and not dry_run:
+                _delete(hook, platform.config.gpu_pools[name].namespace, driver)
     if away:
         pools = ", ".join(f"{name} ({why})" for name, why in away.items())
         raise PoolUnavailable(f"Pools not checked: {pools}", "Run `rempart pool doctor`. The other pools were checked.")
@@ -76,6 +85,16 @@ def _train_jobs(hook: Any, settings: config.Config, pool: str) -> Iterator[tuple
     where = (train_job.GROUP, train_job.VERSION, settings.gpu_pools[pool].namespace, train_job.PLURAL)
     for job in hook.custom_object_client.list_namespaced_custom_object(*where, label_selector=_SELECTOR)["items"]:
         yield _seen(pool, job["metadata"], train_job=True)
+
+
+def _spark_drivers(hook: Any, settings: config.Config, pool: str) -> Iterator[tuple[PodSeen, str]]:
+    """Yield each driver of a Spark job with the task that made it, as JSON. Its executors go with it."""
+    client = hook.core_v1_client
+    selector = ",".join(f"{key}={value}" for key, value in {**labels.MANAGED_BY, labels.ROLE: labels.DRIVER}.items())
+    for pod in client.list_namespaced_pod(settings.gpu_pools[pool].namespace, label_selector=selector).items:
+        metadata = client.api_client.sanitize_for_serialization(pod.metadata)
+        driver, _ = _seen(pool, metadata, train_job=False)
+        yield driver, (metadata.get("annotations") or {}).get(STARTED_BY, "")
 
 
 def _seen(pool: str, metadata: dict[str, Any], *, train_job: bool) -> tuple[PodSeen, str]:

@@ -17,13 +17,13 @@ from kubernetes.client import ApiException  # noqa: TID253 - only where pods run
 from urllib3.exceptions import HTTPError
 
 from rempart.errors import PlacementDenied
-from rempart.orchestration.training.api_answers import is_there, retried, status_and_message
+from rempart.orchestration.clusters.api_answers import is_there, retried, status_and_message
 from rempart.orchestration.training.pod_triggers import BOUND
 from rempart.orchestration.training.train_job_trigger import POLL_SECONDS, TrainJobTrigger, new_lines, seconds_since
 from rempart.orchestration.training.training_operator import PAUSES, Denied, NameTaken, TrainingOperatorBase
 from rempart.settings.config import load
+from rempart.sovereignty import pool_pods
 from rempart.training.backends import readable
-from rempart.training.kubernetes import pod as pods
 from rempart.training.kubernetes import queue, verdict
 from rempart.training.kubernetes import train_job as shape
 from rempart.training.kubernetes.capacity import too_small
@@ -215,7 +215,7 @@ class TrainJobOperator(TrainingOperatorBase):
         for line in lines:
             self.log.info("[rank 0] %s", readable(line))
 
-    def _delete(self, grace: int = pods.GRACE_SECONDS) -> None:
+    def _delete(self, grace: int = pool_pods.GRACE_SECONDS) -> None:
         """Delete the TrainJob with its pods, each within its own grace period; a pod without credentials runs
         nothing.
         """

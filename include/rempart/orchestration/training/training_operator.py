@@ -22,11 +22,12 @@ from urllib3.exceptions import HTTPError
 
 from rempart.errors import PlacementDenied, PoolUnavailable, TrainingError
 from rempart.orchestration import runtime
+from rempart.orchestration.clusters.api_answers import is_there, retried, status_and_message
 from rempart.orchestration.policies.enforcement import today
-from rempart.orchestration.training.api_answers import is_there, retried, status_and_message
 from rempart.orchestration.training.pod_triggers import PauseTrigger
 from rempart.orchestration.training.pool_queue import local_queue, workload_events
 from rempart.settings.config import load
+from rempart.sovereignty import pool_pods
 from rempart.training.backends import LAST_LINES, readable
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import queue, verdict
@@ -98,7 +99,7 @@ class TrainingOperatorBase(BaseOperator):
         """End an attempt whose object is over: returns if the job is done or another pool is to be asked."""
 
     @abstractmethod
-    def _delete(self, grace: int = shape.GRACE_SECONDS) -> None:
+    def _delete(self, grace: int = pool_pods.GRACE_SECONDS) -> None:
         """Delete the attempt's object; no error if that fails: it is gone, or the janitor finds it."""
 
     # the attempts, from pool to pool

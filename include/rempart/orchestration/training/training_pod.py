@@ -20,10 +20,11 @@ from airflow.sdk.exceptions import AirflowException
 from kubernetes.client import ApiException, V1Pod  # noqa: TID253 - only where pods run
 from urllib3.exceptions import HTTPError
 
-from rempart.orchestration.training.api_answers import is_there, retried
+from rempart.orchestration.clusters.api_answers import is_there, retried
 from rempart.orchestration.training.pod_triggers import BOUND, PauseTrigger, TrainingPodTrigger, overdue
 from rempart.orchestration.training.training_operator import PAUSES, NameTaken, TrainingOperatorBase
 from rempart.settings.config import load
+from rempart.sovereignty import pool_pods
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import queue, verdict
 from rempart.training.placement import Option
@@ -51,7 +52,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
             random_name_suffix=False,
             on_finish_action="delete_pod",
             on_kill_action="delete_pod",
-            termination_grace_period=shape.GRACE_SECONDS,
+            termination_grace_period=pool_pods.GRACE_SECONDS,
             log_pod_spec_on_failure=False,
             **provided,
         )
@@ -171,7 +172,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         self._give_credentials(self._plain(pod), [node])
         return True
 
-    def _delete(self, grace: int = shape.GRACE_SECONDS) -> None:
+    def _delete(self, grace: int = pool_pods.GRACE_SECONDS) -> None:
         with suppress(ApiException, HTTPError):
             self.client.delete_namespaced_pod(self.name, self.namespace, grace_period_seconds=grace)
 

@@ -10,12 +10,11 @@ from datetime import date
 
 from rempart.settings.config import Config
 from rempart.settings.sections import Pool
-from rempart.sovereignty.places import decide_image, decide_pool
-from rempart.sovereignty.policy import Decision
-from rempart.training.kubernetes import doctor_nodes, rights
+from rempart.sovereignty.places import decide_pool
+from rempart.training.kubernetes import doctor_images, doctor_nodes, doctor_spark, rights
+from rempart.training.kubernetes.doctor_images import remedies
 from rempart.training.kubernetes.facts import ENTRY_POINT, Outcome, PoolFacts, PoolFinding, Unknown, left_of, unseen
 from rempart.training.kubernetes.rights import DANGEROUS, Need, Right, Rule, Where, excess, needed
-from rempart.training.placement import image_for
 
 MANIFESTS = "deploy/kubernetes"
 PROFILE = "pod-security.kubernetes.io/enforce"
@@ -26,7 +25,7 @@ EGRESS_POLICY = "rempart-egress"
 def judge(config: Config, name: str, facts: PoolFacts, *, on: date) -> tuple[PoolFinding, ...]:
     """Return every check of a pool, in the order in which a job meets them."""
     pool = config.gpu_pools[name]
-    declared = (*_policy(config, name, on), *_image(config, name, on))
+    declared = (*_policy(config, name, on), *doctor_images.judge(config, name, on))
     if isinstance(facts.version, Unknown):
         later = (PoolFinding(check, "not run", "the cluster refused access") for check in _LIVE)
         return (*declared, _refusal(pool, facts.server, facts.version), *later)
@@ -40,6 +39,7 @@ def judge(config: Config, name: str, facts: PoolFacts, *, on: date) -> tuple[Poo
         _priority_class(pool, facts),
         _queue(pool, facts),
         _runtime(name, pool, facts),
+        *doctor_spark.judge(pool, facts.spark),
         *_network(pool, facts),
         *_probe(config, pool, facts),
     )
@@ -52,6 +52,7 @@ def passed(findings: Iterable[PoolFinding]) -> bool:
 
 _LIVE = (
     *("rights", "excess rights", "namespace", "quota", "nodes", "gpus", "priority class", "queue", "runtime"),
+    *doctor_spark.CHECKS,
     "network",
     *("image pull", ENTRY_POINT, "reach"),
 )
@@ -70,41 +71,8 @@ def _policy(config: Config, name: str, on: date) -> Iterator[PoolFinding]:
         else:
             facts = "; ".join(f"{reason.rule}: {reason.fact}" for reason in decision.against)
             yield PoolFinding(
-                check, "FAIL" if none else "warn", f"the policy allows no job here: {facts}", _remedies(decision)
+                check, "FAIL" if none else "warn", f"the policy allows no job here: {facts}", remedies(decision)
             )
-
-
-def _image(config: Config, name: str, on: date) -> Iterator[PoolFinding]:
-    image = image_for(config, config.gpu_pools[name])
-    if "@sha256:" not in image:
-        remedy = (
-            "Set the job's image with its digest under training.image (name@sha256:...). `docker image inspect "
-            "--format '{{.RepoDigests}}' IMAGE` shows the digest."
-        )
-        yield PoolFinding(
-            "image", "FAIL", f"'{image}' has no digest" if image else "training.image is not declared", remedy
-        )
-        return
-    asked = [
-        classification
-        for classification in config.policy
-        if decide_pool(config, classification, "job", name, on=on).allowed
-    ] or [*config.policy]
-    against = [
-        decision for decision in (decide_image(config, which, image, on=on) for which in asked) if not decision.allowed
-    ]
-    if not against:
-        yield PoolFinding("image", "ok", f"{image}, from an allowed registry")
-        return
-    for decision in against:
-        facts = "; ".join(f"{reason.rule}: {reason.fact}" for reason in decision.against)
-        text = f"{image} may not run {decision.classification} jobs: {facts}"
-        yield PoolFinding("image", "FAIL" if len(against) == len(asked) else "warn", text, _remedies(decision))
-
-
-def _remedies(decision: Decision) -> str:
-    remedies = " / ".join(dict.fromkeys(reason.remedy for reason in decision.against))
-    return f"{remedies} Then check with `rempart policy show`."
 
 
 # --- the cluster and who we are there ---------------------------------------------------------------------------------
@@ -164,6 +132,7 @@ _NEEDS: dict[Need, tuple[Outcome, str]] = {
     "jobs": ("FAIL", "a job"),
     "doctor": ("FAIL", "this doctor"),
     "train jobs": ("FAIL", "a job on several nodes"),
+    "spark jobs": ("FAIL", "a Spark job"),
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rempart.settings.config import Config
 from rempart.settings.sections import Pool, Toleration
+from rempart.sovereignty import pool_pods
 from rempart.sovereignty.pods import REGION, settle
 from rempart.training.kubernetes import pod
 from rempart.training.kubernetes.facts import Node, PoolFacts, PoolFinding, Unknown, tolerates, unseen
@@ -51,7 +52,7 @@ def kept_off(config: Config, name: str, node: Node) -> tuple[str, ...]:
     Temporary causes (a node that is not ready or has no free GPU) do not count.
     """
     declared = config.gpu_pools[name]
-    spec = pod.bare(declared, pod.CONTAINER)
+    spec = pool_pods.bare(declared, pod.CONTAINER)
     spec["containers"][0]["image"] = config.training.image or ""
     settle(config, name, spec)
     why = [

@@ -118,6 +118,15 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class SparkFacts:
+    """What drivers of Spark jobs find: whether their account exists, its rights, and the addresses of the API."""
+
+    account: bool | Unknown = NOT_ASKED
+    may: Mapping[Right, bool] | Unknown = field(default=NOT_ASKED)
+    api: tuple[str, ...] | Unknown = NOT_ASKED
+
+
+@dataclass(frozen=True)
 class PoolFacts:
     """Facts about one pool. `probe` is None without a probe pod."""
 
@@ -140,6 +149,8 @@ class PoolFacts:
     """None: it is not there."""
     runtime: tuple[str, ...] | Unknown = NOT_ASKED
     """Differences between the pool's TrainingRuntime and the one rendered from rempart.yaml."""
+    spark: SparkFacts | None = None
+    """None: no Spark job is sent there."""
     probe: Probe | None = None
 
 

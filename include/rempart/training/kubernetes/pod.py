@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rempart.settings.config import Config
-from rempart.settings.sections import Pool, Toleration
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sovereignty.pods import LABEL
+from rempart.sovereignty.pool_pods import bare, queue_label
 from rempart.training.job import JobSpec
 from rempart.training.placement import Option
 
@@ -23,15 +23,8 @@ JOB, ATTEMPT, PIPELINE = "rempart.eu/job", "rempart.eu/attempt", "rempart.eu/pip
 MANAGED_BY = {"app.kubernetes.io/managed-by": "rempart", "app.kubernetes.io/component": "training"}
 ADMITTED = "rempart.eu/admitted"
 """Annotation of a pod whose credentials are there."""
-QUEUE = "kueue.x-k8s.io/queue-name"
 SPEC_VARIABLE = "REMPART_JOB_SPEC"
 COMMAND = ("python", "-m", "rempart.training.entrypoint", "--spec", f"env:{SPEC_VARIABLE}")
-LOST_NODE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-"""Taints that Kubernetes puts on a node whose kubelet is not ready, or does not answer."""
-GRACE_SECONDS = 25
-"""Between SIGTERM and SIGKILL: a job writes its checkpoint in less."""
-USER = 50000
-"""The image's user, Airflow's own number."""
 
 
 def name(job_id: str, attempt: int) -> str:
@@ -85,49 +78,6 @@ def environment(spec: JobSpec) -> list[dict[str, str]]:
         "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",  # CUDA, and NVML for the GPU's use
     }
     return [{"name": name, "value": value} for name, value in values.items()]
-
-
-def bare(pool: Pool, container: str) -> dict[str, Any]:
-    """Return the spec that all pods of a pool share. Its only container has no image and no command."""
-    made: dict[str, Any] = {
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "dnsPolicy": "ClusterFirst",  # the cluster's resolver alone: the network lets nothing else out on port 53
-        "containers": [
-            {
-                "name": container,
-                "securityContext": {"readOnlyRootFilesystem": True, "runAsUser": USER, "runAsGroup": USER},
-                "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108 - in the pod
-            }
-        ],
-        "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "2Gi"}}],
-    }
-    if pool.max_gpus > 1:  # processes of one job exchange gradients by shared memory: a container's default is 64 MiB
-        made["containers"][0]["volumeMounts"].append({"name": "shared-memory", "mountPath": "/dev/shm"})  # noqa: S108
-        made["volumes"].append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}})
-    if pool.node_selector:
-        made["nodeSelector"] = dict(pool.node_selector)
-    made["tolerations"] = [toleration.model_dump(exclude_none=True, by_alias=True) for toleration in _tolerations(pool)]
-    if pool.priority_class:
-        made["priorityClassName"] = pool.priority_class
-    return made
-
-
-def _tolerations(pool: Pool) -> list[Toleration]:
-    """Return the pool's tolerations, and the time for which a node may be lost. Kubernetes' default is 300 s."""
-    seconds = int(pool.node_lost_after.total_seconds())
-    declared = {toleration.key for toleration in pool.tolerations if toleration.effect in (None, "NoExecute")}
-    lost = [
-        Toleration(key=key, effect="NoExecute", tolerationSeconds=seconds) for key in LOST_NODE if key not in declared
-    ]
-    return [*pool.tolerations, *lost]
-
-
-def queue_label(pool: Pool) -> dict[str, str]:
-    """Return the label with the queue's name, which makes Kueue admit an object."""
-    return {QUEUE: pool.queue} if pool.queue else {}
 
 
 def secret(owner: Mapping[str, Any], credentials: Mapping[str, str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """List the rights that Airflow's identity needs in a pool's cluster, and find excess rights. Pure.
 
 `REQUIRED` is the only list: deploy/kubernetes grants it, the doctor compares the cluster with it, a test compares both.
+`SPARK` is that of the drivers of Spark jobs.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Need = Literal["jobs", "doctor", "train jobs"]
-"""Kinds of jobs that need a right: all, the doctor only, or jobs of several nodes, if a pool names its `runtime`."""
+Need = Literal["jobs", "doctor", "train jobs", "spark jobs"]
+"""What needs a right: all jobs, the doctor only, jobs of several nodes if a pool names its `runtime`, or drivers of
+Spark jobs, whose rights are not those of Airflow.
+"""
 Where = Literal["pool", "cluster", "elsewhere"]
 """In the pool's namespace, on what belongs to no namespace, or in another namespace."""
 ELSEWHERE = "kube-system"
@@ -61,6 +64,13 @@ REQUIRED: tuple[Grant, ...] = (
     Grant("", "namespaces", ("get",), "doctor", "the profile of this one namespace; a Role reaches no other namespace"),
     Grant("networking.k8s.io", "networkpolicies", ("list",), "doctor", "whether all traffic is denied by default"),
     Grant(
+        "authorization.k8s.io",
+        "localsubjectaccessreviews",
+        ("create",),
+        "doctor",
+        "what the account of Spark's drivers may do in this namespace; such a question shows no object",
+    ),
+    Grant(
         "kueue.x-k8s.io",
         "localqueues",
         ("get",),
@@ -87,11 +97,22 @@ REQUIRED: tuple[Grant, ...] = (
         "nodes",
         ("get", "list"),
         "jobs",
-        "get: the node to which a pod was bound; list: for the doctor",
+        "get: the node to which a pod was bound; list: for the doctor, and before an executor of Spark gets a node",
         cluster=True,
     ),
     Grant("scheduling.k8s.io", "priorityclasses", ("get",), "doctor", "whether the pool's class exists", cluster=True),
 )
+
+SPARK: tuple[Grant, ...] = (
+    Grant(
+        "",
+        "pods",
+        ("create", "get", "list", "watch", "delete", "deletecollection"),
+        "spark jobs",
+        "the driver of a Spark job makes its executors, follows them, and deletes them",
+    ),
+)
+"""The rights of the drivers of Spark jobs, which are those of a ServiceAccount of their own, and no others."""
 
 
 @dataclass(frozen=True, order=True)

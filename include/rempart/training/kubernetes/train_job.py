@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rempart.settings.config import Config
+from rempart.sovereignty import pool_pods
 from rempart.sovereignty.pods import settle
 from rempart.training.job import JobSpec
 from rempart.training.kubernetes import pod
@@ -65,7 +66,7 @@ def bounded(seconds: int) -> tuple[str, ...]:
 
     No field of every version limits a single TrainJob: `activeDeadlineSeconds` came with 2.2.
     """
-    return ("timeout", f"--kill-after={pod.GRACE_SECONDS}", str(seconds))
+    return ("timeout", f"--kill-after={pool_pods.GRACE_SECONDS}", str(seconds))
 
 
 def credential_variables(spec: JobSpec) -> list[str]:
@@ -80,7 +81,7 @@ def runtime(config: Config, name: str) -> dict[str, Any]:
     One failed pod ends the TrainJob: Rempart makes the next attempt.
     """
     pool = config.gpu_pools[name]
-    spec = pod.bare(pool, NODE)
+    spec = pool_pods.bare(pool, NODE)
     spec["containers"][0]["image"] = image_for(config, pool)
     settle(config, name, spec)
     job = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -14,9 +15,9 @@ from rempart.errors import SiteUnavailable, SparkError
 from rempart.flows.distributed import job
 from rempart.settings.config import Connection
 from rempart.spark import credentials
-from rempart.spark.order import SparkResult
+from rempart.spark.order import OrderedAt, SparkOrder, SparkResult
 from tests.memory_site import MemorySite
-from tests.unit.spark.orders import order
+from tests.unit.spark.orders import PERMISSION, PLACE, order
 
 HELD = Connection("s3_primary", "aws", login="key", password="hush-hush", extra={"endpoint_url": "http://127.0.0.1:9"})
 
@@ -94,3 +95,27 @@ def test_a_job_that_is_done_ends_well_while_its_standard_input_is_open() -> None
         process.stdin.flush()
         assert process.wait(60) == 0, process.stderr
         assert process.stderr is not None and process.stderr.read() == b""
+
+
+def test_a_driver_reads_its_order_at_the_site_by_its_sha256_and_has_the_attempts_permission(
+    site: MemorySite, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[SparkOrder] = []
+    monkeypatch.setattr(credentials, "opened", lambda *_: site)
+    monkeypatch.setattr(job, "run_job", lambda given, *_: ran.append(given))
+    body, now = order().to_json(), PERMISSION.model_copy(update={"decision": "e" * 64})
+    site.write("lake", "spark/order.json", body)
+
+    def started(sha256: str) -> int:
+        at = OrderedAt(
+            site=PLACE, classification="personal", bucket="lake", key="spark/order.json", sha256=sha256, permission=now
+        )
+        monkeypatch.setenv("ORDER", at.model_dump_json())
+        return job.main(["--order", "env:ORDER"])
+
+    assert started(hashlib.sha256(body).hexdigest()) == 0
+    assert ran == [order(permission=now)] and ran[0].order_id == order().order_id
+    assert started("0" * 64) == 1 and _lines(capsys)[-1]["error"] == "IntegrityError"
+    monkeypatch.setenv("ORDER", "{}")
+    assert job.main(["--order", "env:ORDER"]) == 1 and "where the order is" in str(_lines(capsys)[-1]["what"])
+    assert len(ran) == 1

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rempart.sovereignty import pool_pods
 from rempart.training.kubernetes import pod as shape
 from tests.api_cluster import small_pod
 from tests.clusters import GPU, DoubleCluster, until
@@ -35,7 +36,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[DoubleCluster]:
 
 def make(pool: DoubleCluster, name: str, queue: str = "gpus") -> None:
     body = small_pod(IMAGE, "", "import time; time.sleep(60)", gpus=1)
-    body["metadata"] = {"name": name, "labels": {**shape.MANAGED_BY, shape.QUEUE: queue}}
+    body["metadata"] = {"name": name, "labels": {**shape.MANAGED_BY, pool_pods.QUEUE: queue}}
     del body["spec"]["nodeName"]
     pool.client().create_namespaced_pod("training", body)
 

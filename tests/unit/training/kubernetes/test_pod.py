@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.settings.telemetry import TELEMETRY_OFF
-from rempart.sovereignty import pods
+from rempart.sovereignty import pods, pool_pods
 from rempart.training.kubernetes import pod
 from rempart.training.placement import Option, Request, plan
 from tests.unit.training.test_job import spec
@@ -56,7 +56,7 @@ def test_processes_of_one_pod_have_shared_memory_and_a_pool_of_single_gpus_has_n
     (volume,) = [volume for volume in spec["volumes"] if volume["name"] == "shared-memory"]
     assert volume["emptyDir"]["medium"] == "Memory"
     assert {"name": "shared-memory", "mountPath": "/dev/shm"} in spec["containers"][0]["volumeMounts"]
-    alone = pod.bare(config(a=POOL | {"max_gpus": 1}).gpu_pools["a"], "c")
+    alone = pool_pods.bare(config(a=POOL | {"max_gpus": 1}).gpu_pools["a"], "c")
     assert [volume["name"] for volume in alone["volumes"]] == ["scratch"]
 
 
@@ -69,7 +69,7 @@ def test_a_pod_stays_on_a_lost_node_no_longer_than_the_pool_says() -> None:
 
 def test_a_declared_toleration_of_a_lost_node_is_the_only_one_for_it() -> None:
     mine = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "tolerationSeconds": 900}
-    found = pod.bare(config(a=POOL | {"tolerations": [mine], "node_lost_after": "5m"}).gpu_pools["a"], "c")[
+    found = pool_pods.bare(config(a=POOL | {"tolerations": [mine], "node_lost_after": "5m"}).gpu_pools["a"], "c")[
         "tolerations"
     ]
     assert [(toleration["key"].partition("/")[2], toleration["tolerationSeconds"]) for toleration in found] == [
@@ -89,7 +89,7 @@ def test_one_attempt_has_one_name_and_the_jobs_identity() -> None:
     metadata = made()["metadata"]
     assert metadata["name"] == f"train-{spec().job_id}-3"
     assert metadata["labels"][pod.JOB] == spec().job_id
-    assert metadata["labels"][pod.QUEUE] == "gpu"
+    assert metadata["labels"][pool_pods.QUEUE] == "gpu"
     assert metadata["labels"][pods.LABEL] == "personal"
 
 

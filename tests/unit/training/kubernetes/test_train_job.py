@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.settings.telemetry import TELEMETRY_OFF
-from rempart.sovereignty import pods
+from rempart.sovereignty import pods, pool_pods
 from rempart.training.kubernetes import pod, train_job
 from rempart.training.placement import Option, Request, plan
 from tests.unit.training.kubernetes.test_pod import POOL, TODAY
@@ -51,7 +51,7 @@ def test_the_train_job_names_the_runtime_the_nodes_and_what_each_needs() -> None
 def test_one_attempt_has_one_name_that_kubeflow_takes_and_the_jobs_identity() -> None:
     metadata = made()["metadata"]
     assert metadata["name"] == f"train-{spec().job_id}-3" and len(f"{metadata['name']}-node-0-999") <= 63
-    assert metadata["labels"][pod.JOB] == spec().job_id and metadata["labels"][pod.QUEUE] == "gpu"
+    assert metadata["labels"][pod.JOB] == spec().job_id and metadata["labels"][pool_pods.QUEUE] == "gpu"
     assert metadata["labels"][pods.LABEL] == "personal" and metadata["namespace"] == "a"
 
 

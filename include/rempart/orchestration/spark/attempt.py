@@ -1,0 +1,285 @@
+"""One attempt of a Spark job in a pool: its driver is made or found, its pods are judged, and its end is put on record.
+
+rempart.spark.kubernetes.admission decides what is next; this module reads the cluster and does it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from kubernetes.client import ApiException  # noqa: TID253 - only where pods run
+from urllib3.exceptions import HTTPError
+
+from rempart.errors import PlacementDenied
+from rempart.flows.distributed.pods import Place, SparkPods, ending
+from rempart.orchestration.clusters.api_answers import is_there, retried, status_and_message
+from rempart.orchestration.spark.driver_log import DriverLog
+from rempart.sovereignty.pool_pods import GRACE_SECONDS
+from rempart.spark.kubernetes import labels, usage
+from rempart.spark.kubernetes import pods as shape
+from rempart.spark.kubernetes.admission import (
+    Deny,
+    GiveCredentials,
+    Note,
+    Outcome,
+    Release,
+    Step,
+    Tried,
+    needs_nodes,
+    next_steps,
+    release_patch,
+)
+from rempart.spark.order import OrderedAt
+from rempart.training.backends import LAST_LINES, readable
+from rempart.training.kubernetes import verdict
+from rempart.training.kubernetes.pod import ADMITTED
+
+logger = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+JUDGE_AGAIN = 30.0
+"""Seconds after which the nodes of running pods are judged again: labels of nodes change."""
+LATE = timedelta(seconds=60)
+"""Time after `spark.timeout`, or after a deletion, in which the cluster should have ended a pod by itself."""
+
+
+@dataclass
+class Attempt:
+    """An attempt of a job in a pool, and what this task knows of it. `every`: seconds between two looks."""
+
+    job: SparkPods
+    place: Place
+    number: int
+    at: OrderedAt
+    client: Any
+    every: float = 2.0
+    judge_again: float = JUDGE_AGAIN
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
+    ran: Json = field(default_factory=dict)
+    _noted: set[tuple[str, str]] = field(default_factory=set)
+    _trusted: set[str] = field(default_factory=set)
+    _times: dict[str, usage.Ran] = field(default_factory=dict)
+    _nodes: dict[str, Json] = field(default_factory=dict)
+    _judged_at: float = float("-inf")
+    _log: DriverLog | None = None
+
+    @property
+    def name(self) -> str:
+        return labels.name(self.job.order.order_id, self.number)
+
+    def begin(self) -> Tried | None:
+        """Make the driver. Return how the attempt ended if the pool refuses it. Raises PlacementDenied."""
+        manifest = self.job.driver(self.place, self.number, self.at)
+        try:
+            retried(self._make)(self.client.create_namespaced_pod, manifest)
+        except (ApiException, HTTPError) as cause:
+            status, message = status_and_message(cause)
+            self.delete(grace=0)  # the answer may have been lost, and not the request
+            refused = verdict.refused(status, message)
+            if refused is None:
+                return Tried(self.place.pool, self.number, "failed", f"the pool refuses the driver: {message}")
+            return Tried(self.place.pool, self.number, "capacity", refused.cause)
+        return None
+
+    def follow(self) -> Tried:
+        """Follow the attempt to its end, and put it on record if it had a node. Its driver is deleted.
+
+        Raises ApiException and HTTPError if the cluster does not answer: the pods stay, for a task that goes on.
+        """
+        outcome, cause, driver = self._followed()
+        if not self.ran and driver and self._nodes and _is_admitted(driver):  # it ended before this task looked
+            node = driver["spec"]["nodeName"]
+            known = self.job.note(self.place, self._nodes[node]) if node in self._nodes else {"node": node}
+            self.ran = {"pool": self.place.pool, **known, "pod": self.name}
+        if self.ran:
+            more = {"image": verdict.image_digest(driver), "seconds": verdict.seconds_run(driver)} if driver else {}
+            self.job.ended(self.number, outcome, cause, self.ran | more, self._times.values())
+        self.delete(grace=0 if outcome == "denied" else GRACE_SECONDS)
+        return Tried(self.place.pool, self.number, outcome, cause)
+
+    def _followed(self) -> tuple[Outcome, str, Json | None]:
+        driver: Json | None = None
+        while True:
+            found, last = self._pods(), driver
+            driver = next((pod for pod in found if _role(pod) == labels.DRIVER), None)
+            now = datetime.now(UTC)
+            for pod in found:
+                self._times = usage.look(self._times, pod, _role(pod), now)
+            if driver is None:
+                return (*ending(None), last)
+            if denied := self._steps(found):
+                return ("denied", denied, driver)
+            self._tell(driver)
+            if over := self._over(driver, now) or self._alone(driver, found, now):
+                return (*over, driver)
+            time.sleep(self.every)
+
+    def _over(self, driver: Json, now: datetime) -> tuple[Outcome, str] | None:
+        """Return how the attempt ended, or None while it goes on."""
+        status, metadata = driver.get("status") or {}, driver["metadata"]
+        if status.get("phase") in ("Succeeded", "Failed"):
+            return ending(driver)
+        if (gone := metadata.get("deletionTimestamp")) and now > datetime.fromisoformat(gone) + LATE:
+            return "interrupted", "its pod was deleted, and its node does not answer"
+        if status.get("phase") == "Running":
+            begun, longest = status.get("startTime"), self.job.pipeline.spark.timeout
+            if begun and now > datetime.fromisoformat(begun) + longest + LATE:
+                return "failed", f"it ran longer than `spark.timeout` ({longest})"
+            return None
+        if why := verdict.hopeless(driver):
+            return "capacity", why
+        if now > datetime.fromisoformat(metadata["creationTimestamp"]) + self.place.wait:
+            return "capacity", ending(driver)[1]
+        return None
+
+    def _alone(self, driver: Json, found: list[Json], now: datetime) -> tuple[Outcome, str] | None:
+        """Return that the pool has no place for one executor, or None: a driver would wait for it to its timeout."""
+        begun = (driver.get("status") or {}).get("startTime")
+        if not begun or now < datetime.fromisoformat(begun) + self.place.wait:
+            return None
+        if any(ran.role == labels.EXECUTOR for ran in self._times.values()):
+            return None
+        waiting = [pod for pod in found if _role(pod) == labels.EXECUTOR]
+        if not waiting:
+            return "capacity", f"no executor was made in {self.place.wait}: the driver's log tells what refused it"
+        return "capacity", f"no executor got a node in {self.place.wait}: {ending(waiting[0])[1]}"
+
+    # what is next
+
+    def _steps(self, found: list[Json]) -> str:
+        """Do what is next with the pods. Return why the attempt may not go on, or an empty text."""
+        pods = self.job.seen(self.place, found, self._trusted)
+        self._trusted |= {pod.uid for pod in pods if not pod.over and not pod.refusal}
+        is_old = time.monotonic() - self._judged_at > self.judge_again
+        if needs_nodes(pods, self._noted) or is_old:
+            try:
+                listed = [self._plain(node) for node in retried(self.client.list_node)().items]
+            except ApiException as cause:
+                if cause.status != 403:
+                    raise
+                return self._denied(f"the nodes cannot be read: {status_and_message(cause)[1]}")
+            self._nodes = {node["metadata"]["name"]: node for node in listed}
+            self._judged_at = time.monotonic()
+        raw = {pod["metadata"]["uid"]: pod for pod in found}
+        for step in next_steps(pods, self.job.judged(self.place, self._nodes.values()), self._noted):
+            if denied := self._do(step, raw[step.pod.uid]):
+                return denied
+        return ""
+
+    def _do(self, step: Step, pod: Json) -> str:
+        if isinstance(step, Deny):
+            return self._denied(f"pod {step.pod.name}: {step.why}")
+        if isinstance(step, Release):
+            return self._release(step, pod)
+        try:
+            place = self.job.note(self.place, self._nodes[step.pod.node])
+            if isinstance(step, GiveCredentials):
+                self._admit(pod, place)
+        except PlacementDenied as refusal:  # it is on record by now, or credentials are not declared
+            return self._denied(refusal.what)
+        if isinstance(step, Note):
+            logger.info("executor %s runs on node %s (%s)", step.pod.name, step.pod.node, place["region"])
+        self._noted.add((step.pod.uid, step.pod.node))
+        return ""
+
+    def _admit(self, driver: Json, place: Json) -> None:
+        """Make the Secret for which the driver waits, unless an earlier task did."""
+        shown = "given by an earlier task"
+        if not _is_admitted(driver):
+            secret, shown = self.job.secret(driver, self.number, self.at)
+            retried(self._make)(self.client.create_namespaced_secret, secret)
+            admitted = {"metadata": {"annotations": {ADMITTED: "yes"}}}  # the kubelet looks at once for the Secret
+            retried(self.client.patch_namespaced_pod)(self.name, self.place.namespace, admitted)
+        permission = self.at.permission.decision
+        self.ran = place | {"pod": self.name, "credentials": shown, "decision": permission}
+        logger.info("driver %s runs in pool %s on node %s", self.name, self.place.pool, place["node"])
+
+    def _release(self, step: Release, pod: Json) -> str:
+        try:
+            patch = release_patch(pod, step.nodes, labels.GATE)
+        except ValueError as cause:
+            return self._denied(f"pod {step.pod.name}: {cause}")
+        try:
+            retried(self.client.patch_namespaced_pod)(step.pod.name, self.place.namespace, patch)
+        except ApiException as cause:
+            if cause.status not in (404, 409, 422):
+                raise
+            # it changed or went meanwhile: the next look shows it
+            logger.info("executor %s is not released yet: %s", step.pod.name, status_and_message(cause)[1])
+        return ""
+
+    def _denied(self, why: str) -> str:
+        self.job.deny([why])
+        self.delete(grace=0)
+        logger.warning("attempt %d in pool %s is ended: %s", self.number, self.place.pool, why)
+        return why
+
+    # the cluster
+
+    def _make(self, create: Callable[[str, Json], Any], made: Json) -> None:
+        """Make an object of the namespace; one of its name was made by a call whose answer was lost."""
+        try:
+            create(self.place.namespace, made)
+        except ApiException as cause:
+            if not is_there(cause):
+                raise
+
+    def _pods(self) -> list[Json]:
+        selector = f"{labels.JOB}={self.job.order.order_id},{labels.ATTEMPT}={self.number},{labels.ROLE}"
+        answer = retried(self.client.list_namespaced_pod)(self.place.namespace, label_selector=selector)
+        return [self._plain(pod) for pod in answer.items]
+
+    def _tell(self, driver: Json) -> None:
+        """Write the driver's new lines into the task's log."""
+        status = driver.get("status") or {}
+        if not any(
+            {"running", "terminated"} & set(each.get("state") or {}) for each in status.get("containerStatuses") or ()
+        ):
+            return
+        self._log = self._log or DriverLog(self._read_log, time.monotonic)
+        try:
+            new = self._log.new_lines()
+        except (ApiException, HTTPError):  # the next look reads it; its node may be lost
+            return
+        for line in new:
+            self.lines.append(readable(line))
+            logger.info("%s", self.lines[-1])
+
+    def _read_log(self, seconds: int | None) -> str:
+        since = {} if seconds is None else {"since_seconds": seconds}
+        answer = self.client.read_namespaced_pod_log(
+            self.name,
+            self.place.namespace,
+            container=shape.CONTAINER,
+            timestamps=True,
+            _preload_content=False,  # as it is: the client would give the bytes' repr
+            **since,
+        )
+        return str(answer.data.decode("utf-8", "replace"))
+
+    def delete(self, grace: int = GRACE_SECONDS) -> None:
+        """Delete the driver, and with it its executors and Secret; no error if that fails: the janitor finds it."""
+        with suppress(ApiException, HTTPError):
+            self.client.delete_namespaced_pod(
+                self.name, self.place.namespace, grace_period_seconds=grace, _request_timeout=4
+            )
+
+    def _plain(self, answer: Any) -> Json:
+        plain: Json = self.client.api_client.sanitize_for_serialization(answer)
+        return plain
+
+
+def _role(pod: Mapping[str, Any]) -> str:
+    return str(pod["metadata"]["labels"].get(labels.ROLE))
+
+
+def _is_admitted(driver: Json) -> bool:
+    """Return whether a driver was given its Secret."""
+    return ADMITTED in (driver["metadata"].get("annotations") or {})

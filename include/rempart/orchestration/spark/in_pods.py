@@ -1,0 +1,188 @@
+"""Run Spark jobs in pods: `spark.backend: kubernetes` of rempart.yaml."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from kubernetes.client import ApiException  # noqa: TID253 - only where pods run
+from urllib3.exceptions import HTTPError
+
+from rempart.errors import PlacementDenied, PoolUnavailable, SparkError, SparkInterrupted
+from rempart.flows.distributed.job import stored_result
+from rempart.flows.distributed.pods import Place, SparkPods
+from rempart.orchestration.clusters.api_answers import retried, status_and_message
+from rempart.orchestration.spark.attempt import JUDGE_AGAIN, Attempt
+from rempart.sites.port import Site
+from rempart.spark.kubernetes import labels
+from rempart.spark.kubernetes.admission import LOST, Adopt, DriverSeen, GiveUp, Tried, next_attempt
+from rempart.spark.order import OrderedAt, SparkOrder, SparkResult
+
+logger = logging.getLogger(__name__)
+
+
+class Ended(BaseException):
+    """Raised when the task is asked to end. Not an Exception, so that no handler takes it for a failure."""
+
+
+def airflow_client(connection: str) -> Any:
+    """Return the API of the cluster of an Airflow connection."""
+    from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
+
+    return KubernetesHook(conn_id=connection).core_v1_client
+
+
+@dataclass(frozen=True)
+class SparkInPods:
+    """Runs jobs in the pools that the policy allows, one driver with its executors at a time.
+
+    `job`: returns an ordered job. `every`, `judge_again`: seconds between looks at pods, and between judgements of the
+    nodes of running pods.
+    """
+
+    site: Site
+    job: Callable[[SparkOrder], SparkPods]
+    clients: Callable[[str], Any] = airflow_client
+    every: float = 2.0
+    judge_again: float = JUDGE_AGAIN
+
+    def run(self, order: SparkOrder) -> SparkResult:
+        """Run a job to its end and return its result. An existing result, and a driver that runs, are adopted.
+
+        Raises SparkError with the last log lines; SparkInterrupted if its driver was lost twice, or the task is ended,
+        which deletes its pods; PlacementDenied; PoolUnavailable, after which a task that runs again goes on.
+        """
+        job = self.job(order)
+        if (result := stored_result(self.site, order)) is not None:
+            return result
+        places, at = job.places(), job.store()
+        tried, drivers = self._look(order, places)
+        last: Sequence[str] = ()
+        while True:
+            step = next_attempt([place.pool for place in places], drivers, tried, job.recorded())
+            if isinstance(step, GiveUp):
+                self._give_up(order, step, last)
+            place = next(place for place in places if place.pool == step.pool)
+            ended, last = self._attempt(job, place, at, step)
+            tried.append(ended)
+            if (result := stored_result(self.site, order)) is not None:
+                return result
+            self._go_on(order, ended, last)
+
+    def _go_on(self, order: SparkOrder, ended: Tried, last: Sequence[str]) -> None:
+        """Return if another attempt may help. Raises SparkError."""
+        if ended.outcome == "succeeded":
+            raise SparkError(
+                f"run job {order.order_id}: it succeeded but stored no result at site '{self.site.name}'",
+                "Run it again. If it fails again, look for what deletes objects of the bucket.",
+            )
+        if ended.outcome == "failed":
+            raise SparkError(
+                f"run job {order.order_id}: it failed in pool {ended.pool}: {ended.cause}.{_told(last)}",
+                "Correct the cause in the last lines, and run again.",
+            )
+        logger.warning(
+            "attempt %d of job %s in pool %s: %s (%s)",
+            *(ended.number, order.order_id, ended.pool, ended.outcome, ended.cause),
+        )
+
+    def _give_up(self, order: SparkOrder, step: GiveUp, last: Sequence[str]) -> NoReturn:
+        what = f"run job {order.order_id}"
+        if step.outcome in LOST:
+            raise SparkInterrupted(
+                f"{what}: its driver was lost twice, at last: {step.why}.{_told(last)}",
+                "Run again: objects that it stored are used again. Check the memory and disk of the pool's nodes.",
+            )
+        if step.outcome == "denied":
+            raise PlacementDenied(
+                f"{what}: no pool may run it: {step.why}", "Correct the pools: `rempart pool doctor`."
+            )
+        raise PoolUnavailable(
+            f"{what}: no pool took it: {step.why}", "Run again, or add a pool: `rempart pool doctor`."
+        )
+
+    def _attempt(self, job: SparkPods, place: Place, at: OrderedAt, step: Any) -> tuple[Tried, Sequence[str]]:
+        """Run or adopt one attempt. Raises PoolUnavailable, SparkInterrupted."""
+        attempt = Attempt(
+            job, place, step.number, at, self._client(place), every=self.every, judge_again=self.judge_again
+        )
+        try:
+            with ended_by_signal():
+                if isinstance(step, Adopt):
+                    logger.info("driver %s is there: it is followed", attempt.name)
+                elif refused := attempt.begin():
+                    return refused, ()
+                else:
+                    logger.info("attempt %d: driver %s is made in pool %s", step.number, attempt.name, place.pool)
+                return attempt.follow(), attempt.lines
+        except (ApiException, HTTPError) as cause:
+            raise PoolUnavailable(
+                f"follow Spark job {job.order.order_id} in pool {place.pool}: the cluster did not answer: "
+                f"{status_and_message(cause)[1]}",
+                "Run again: the driver is found by its job. `rempart pool doctor` shows the cause.",
+            ) from cause
+        except Ended:
+            attempt.delete()
+            raise SparkInterrupted(
+                f"run job {job.order.order_id}: the task was ended, and its pods are deleted", "Run it again."
+            ) from None
+        except Exception:
+            raise
+        except BaseException:  # the time of the task is over, or a person ended it
+            attempt.delete()
+            raise
+
+    def _look(self, order: SparkOrder, places: Sequence[Place]) -> tuple[list[Tried], list[DriverSeen]]:
+        """Return the job's drivers in all pools, and the pools that do not answer."""
+        tried, drivers = [], []
+        for place in places:
+            selector = f"{labels.JOB}={order.order_id},{labels.ROLE}={labels.DRIVER}"
+            try:
+                client = self._client(place)
+                found = retried(client.list_namespaced_pod)(place.namespace, label_selector=selector).items
+            except (ApiException, HTTPError) as cause:
+                why = f"the cluster did not answer: {status_and_message(cause)[1]}"
+                tried.append(Tried(place.pool, 0, "capacity", why))
+                continue
+            for pod in found:
+                number = int(pod.metadata.labels[labels.ATTEMPT])
+                drivers.append(DriverSeen(place.pool, number, pod.metadata.deletion_timestamp is None))
+        return tried, drivers
+
+    def _client(self, place: Place) -> Any:
+        return self.clients(place.connection)
+
+
+@contextmanager
+def ended_by_signal() -> Iterator[None]:
+    """Raise Ended on SIGTERM inside the block: Airflow sends it to a task that a person ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise Ended
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def started_by(variables: Any = os.environ) -> str:
+    """Return the Airflow task of this process as JSON, for the janitor of a pool; empty outside of tasks."""
+    names = {"dag": "DAG_ID", "run": "DAG_RUN_ID", "task": "TASK_ID", "map_index": "MAP_INDEX"}
+    found = {name: variables.get(f"AIRFLOW_CTX_{key}") for name, key in names.items()}
+    return json.dumps({key: value for key, value in found.items() if value}) if found["task"] else ""
+
+
+def _told(last: Sequence[str]) -> str:
+    return " Its last lines:\n" + "\n".join(f"  {line}" for line in last) if last else ""

@@ -1,0 +1,248 @@
+"""Decide what the platform does next with the pods of a Spark job: who gets the Secret, and which nodes an executor may
+have. Pure: the pods and nodes that the cluster shows go in, steps come out. docs/adr/0147-gated-executors.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Role = Literal["driver", "executor"]
+Outcome = Literal["succeeded", "capacity", "interrupted", "unreachable", "denied", "failed", "ended"]
+"""How an attempt ended, as for training jobs (`rempart.training.placement`)."""
+ATTEMPTS = 2
+"""A job whose driver is lost runs once more, by the same identity: it stores the same objects."""
+LOST: frozenset[Outcome] = frozenset(("interrupted", "unreachable"))
+"""Outcomes after which the job runs once more."""
+
+
+@dataclass(frozen=True)
+class PodSeen:
+    """A pod of an attempt. `node`: where it is bound, or empty. `gated`: no scheduler places it yet. `over`: it has
+    ended, or is being deleted. `refusal`: why the policy refuses the pod itself, such as its image, or empty.
+    """
+
+    uid: str
+    name: str
+    role: Role
+    node: str = ""
+    gated: bool = False
+    over: bool = False
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class NodeJudged:
+    """A node of the pool, and whether the job's data may be there. `why`: the reasons against it."""
+
+    name: str
+    allowed: bool
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class GiveCredentials:
+    """Make the Secret for which the driver waits: its node may have the data."""
+
+    pod: PodSeen
+
+
+@dataclass(frozen=True)
+class Release:
+    """Limit a gated executor to these nodes, and remove its gate."""
+
+    pod: PodSeen
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Note:
+    """Put on record that an executor is bound to a node that may have the data."""
+
+    pod: PodSeen
+
+
+@dataclass(frozen=True)
+class Deny:
+    """End the attempt: a pod is where it may not be, or may be nowhere."""
+
+    pod: PodSeen
+    why: str
+
+
+Step = GiveCredentials | Release | Note | Deny
+
+
+def next_steps(
+    pods: Iterable[PodSeen], nodes: Sequence[NodeJudged], noted: Collection[tuple[str, str]]
+) -> tuple[Step, ...]:
+    """Return what to do now, in this order; a denial is the only step, because it ends the attempt.
+
+    `noted`: uid and node of each pod that was given credentials or put on record before. A pod on a node that is not
+    listed is denied, unless it was judged there before: then the node is gone, and the pod will be.
+    """
+    judged = {node.name: node for node in nodes}
+    allowed = tuple(sorted(node.name for node in nodes if node.allowed))
+    live = [pod for pod in pods if not pod.over]
+    for pod in live:
+        if why := _against(pod, judged, noted):
+            return (Deny(pod, why),)
+    is_admitted = any(pod.role == "driver" and (pod.uid, pod.node) in noted for pod in live)
+    steps: list[Step] = []
+    for pod in live:
+        if pod.node and pod.node in judged and (pod.uid, pod.node) not in noted:
+            steps.append(GiveCredentials(pod) if pod.role == "driver" else Note(pod))
+        elif pod.gated and pod.role == "executor" and is_admitted:
+            if not allowed:
+                return (Deny(pod, _nowhere(nodes)),)
+            steps.append(Release(pod, allowed))
+    return tuple(steps)
+
+
+def _against(pod: PodSeen, judged: Mapping[str, NodeJudged], noted: Collection[tuple[str, str]]) -> str:
+    """Return why a pod may not go on, or an empty text."""
+    if pod.refusal:
+        return pod.refusal
+    if not pod.node:
+        return ""
+    node = judged.get(pod.node)
+    if node is None:
+        return "" if (pod.uid, pod.node) in noted else f"node {pod.node} is not among the nodes of the cluster"
+    return "" if node.allowed else node.why or f"node {pod.node} may not have the data"
+
+
+def _nowhere(nodes: Sequence[NodeJudged]) -> str:
+    if not nodes:
+        return "the cluster has no node"
+    return "no node of the pool may have the data: " + "; ".join(f"{node.name}: {node.why}" for node in nodes[:5])
+
+
+def needs_nodes(pods: Iterable[PodSeen], noted: Collection[tuple[str, str]]) -> bool:
+    """Return whether a pod waits for a judgement of nodes: it is gated, or bound and not yet judged there."""
+    return any(pod.gated or bool(pod.node and (pod.uid, pod.node) not in noted) for pod in pods if not pod.over)
+
+
+def beyond_template(executor: Mapping[str, Any], secret: str) -> str:
+    """Return what an executor (an API object) asks for that its template does not give, or an empty text.
+
+    `secret`: the Secret of its attempt. Whoever makes pods in a namespace could else mount every Secret there, or run
+    as another account.
+    """
+    spec = executor["spec"]
+    sources = [source for volume in spec.get("volumes") or () for source in _sources(volume)]
+    asked = {
+        str((source.get("secret") or {}).get("secretName") or (source.get("secret") or {}).get("name") or "")
+        for source in sources
+    }
+    for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
+        asked |= {(source.get("secretRef") or {}).get("name", "") for source in container.get("envFrom") or ()}
+        values = [each.get("valueFrom") or {} for each in container.get("env") or ()]
+        asked |= {(value.get("secretKeyRef") or {}).get("name", "") for value in values}
+    if foreign := sorted(asked - {"", secret}):
+        return f"it asks for Secret {', '.join(foreign)}, which is not of its attempt"
+    account = spec.get("serviceAccountName") or "default"
+    if account != "default" or any("serviceAccountToken" in source for source in sources):
+        return f"it asks for the token of an account ({account})"
+    return ""
+
+
+def _sources(volume: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return (volume.get("projected") or {}).get("sources") or [volume]
+
+
+def release_patch(pod: Mapping[str, Any], nodes: Sequence[str], gate: str) -> list[dict[str, Any]]:
+    """Return the JSON patch that limits a gated pod (an API object) to nodes by name and removes the gate.
+
+    Each node is an alternative of its own, because Kubernetes takes one name in a `matchFields` requirement. The patch
+    fails if the pod changed meanwhile. Raises ValueError if the pod has no such gate, or requires nodes by itself.
+    """
+    spec = pod["spec"]
+    gates = [each["name"] for each in spec.get("schedulingGates") or ()]
+    affinity: dict[str, Any] = dict(spec.get("affinity") or {})
+    node_affinity: dict[str, Any] = dict(affinity.get("nodeAffinity") or {})
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    if node_affinity.get(required):
+        raise ValueError("the pod requires nodes by an affinity of its own, which cannot be narrowed by name")
+    index = gates.index(gate)
+    terms = [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]} for name in sorted(nodes)]
+    affinity["nodeAffinity"] = node_affinity | {required: {"nodeSelectorTerms": terms}}
+    return [
+        {"op": "test", "path": "/metadata/uid", "value": pod["metadata"]["uid"]},
+        {"op": "test", "path": f"/spec/schedulingGates/{index}/name", "value": gate},
+        {"op": "add", "path": "/spec/affinity", "value": affinity},
+        {"op": "remove", "path": f"/spec/schedulingGates/{index}"},
+    ]
+
+
+# --- attempts, from pool to pool --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DriverSeen:
+    """A driver of the job in a pool: the number of its attempt, and whether it may still give a result."""
+
+    pool: str
+    number: int
+    goes_on: bool
+
+
+@dataclass(frozen=True)
+class Tried:
+    """An attempt of this task that has ended."""
+
+    pool: str
+    number: int
+    outcome: Outcome
+    cause: str
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Make a driver in a pool, as this attempt."""
+
+    pool: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """Go on with a driver that an earlier task made."""
+
+    pool: str
+    number: int
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """No attempt is left. `outcome`: that of the last attempt; `denied` only if the policy refused each pool."""
+
+    outcome: Outcome
+    why: str
+
+
+def next_attempt(
+    pools: Sequence[str], drivers: Iterable[DriverSeen], tried: Sequence[Tried], recorded: Iterable[int] = ()
+) -> Begin | Adopt | GiveUp:
+    """Return what a task does next with a job. `recorded`: numbers of attempts in the ledger; none is used twice.
+
+    A pool that had no place, did not answer or was denied is not asked again by this task. A job whose driver was lost
+    runs ATTEMPTS times.
+    """
+    seen = list(drivers)
+    ended = {*(attempt.number for attempt in tried), *recorded}
+    running = [driver for driver in seen if driver.goes_on and driver.pool in pools and driver.number not in ended]
+    if running:
+        newest = max(running, key=lambda driver: driver.number)
+        return Adopt(newest.pool, newest.number)
+    lost = [attempt for attempt in tried if attempt.outcome in LOST]
+    if len(lost) >= ATTEMPTS:
+        return GiveUp(lost[-1].outcome, lost[-1].cause)
+    closed = {attempt.pool for attempt in tried if attempt.outcome not in LOST}
+    number = 1 + max([0, *(driver.number for driver in seen), *ended])
+    for pool in pools:
+        if pool not in closed:
+            return Begin(pool, number)
+    all_denied = bool(tried) and all(attempt.outcome == "denied" for attempt in tried)
+    why = "; ".join(f"pool {attempt.pool}: {attempt.cause}" for attempt in tried)
+    return GiveUp("denied" if all_denied else "capacity", why or "no pool is allowed")

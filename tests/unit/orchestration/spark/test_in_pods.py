@@ -1,0 +1,237 @@
+"""A Spark job in pods: who gets which node and the Secret, what is lost and found again, and what is on record."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kubernetes.client import ApiException
+
+from rempart.errors import PlacementDenied, PoolUnavailable, SparkError, SparkInterrupted
+from tests.clusters import REGION, until
+from tests.spark_pods import KEY, NAMESPACE, SparkTrial, spark_trial
+
+pytestmark = pytest.mark.airflow
+
+
+@pytest.fixture
+def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SparkTrial]:
+    with spark_trial(tmp_path, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """Returns what was logged, to the terminal once Airflow has set up its log."""
+    return lambda: caplog.text + capsys.readouterr().out
+
+
+def beside(work: Callable[[], None]) -> Callable[[], None]:
+    """Start work in a thread; what is returned waits for its end and raises its error."""
+    errors: list[BaseException] = []
+
+    def caught() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=caught, daemon=True)
+    thread.start()
+
+    def end() -> None:
+        thread.join(30)
+        if errors:
+            raise errors[0]
+
+    return end
+
+
+def test_executors_run_where_the_law_holds_and_the_record_says_where_and_how_long(
+    trial: SparkTrial, told: Callable[[], str]
+) -> None:
+    assert trial.run().order_id == trial.ordered.order_id
+    made = {pod.name: pod for pod in trial.double.history}
+    name = f"spark-{trial.ordered.order_id}-1"
+    assert set(made) == {name, f"{name}-exec-1", f"{name}-exec-2"}
+    (placed,) = trial.records("placement")
+    assert placed["outcome"] == "succeeded" and placed["ran"]["pool"] == "gpu-a" and placed["ran"]["region"] == "par"
+    assert {(pod["role"], pod["node"]) for pod in placed["ran"]["pods"]} == {
+        ("driver", "gpu-a-1"),
+        ("executor", "gpu-a-1"),
+    }
+    assert placed["ran"]["pod_seconds"] >= 0 and placed["ran"]["cost"]["price_per_executor_hour"] == 0.36
+    log = told()
+    assert "running: executors 2" in log  # the driver's own lines
+    trial.gone()
+    assert KEY not in log + json.dumps(trial.records("placement") + trial.records("decision")) + str(made)
+
+
+def test_an_executor_gets_no_node_and_no_row_once_the_pool_s_node_left_the_law(trial: SparkTrial) -> None:
+    trial.pace()
+
+    def relabel() -> None:
+        until(trial.running(1))
+        trial.double.relabel("gpu-a-1", REGION, "east")
+        trial.say("go")
+
+    end = beside(relabel)
+    with pytest.raises(PlacementDenied, match="no pool may run it"):
+        trial.run()
+    end()
+    executors = [pod for pod in trial.double.history if "-exec-" in pod.name]
+    assert executors and not any(pod.node for pod in executors)
+    (denial,) = trial.records("denial")
+    assert "topology.kubernetes.io/region is east, but par is declared" in denial["reasons"][0]
+    assert [placed["outcome"] for placed in trial.records("placement")] == ["denied"]
+    trial.gone()
+
+
+def test_a_driver_that_is_bound_outside_the_law_gets_no_secret(trial: SparkTrial) -> None:
+    trial.double.remove_node("gpu-a-1")
+    trial.monkeypatch.setattr("rempart.sovereignty.pods._hold_in_region", lambda *_: None)  # as if a cluster ignored it
+    with pytest.raises(PlacementDenied, match="region is east"):
+        trial.run()
+    assert [(pod.name[-1], pod.node) for pod in trial.double.history] == [("1", "oregon-1")]
+    assert trial.secrets() == [] and not trial.records("placement") and len(trial.records("denial")) == 1
+
+
+def test_a_node_that_leaves_the_law_under_a_running_executor_ends_the_job(trial: SparkTrial) -> None:
+    trial.pace()
+    trial.say("go")
+
+    def relabel() -> None:
+        until(trial.running(3))
+        trial.double.relabel("gpu-a-1", REGION, "east")
+
+    end = beside(relabel)
+    with pytest.raises(PlacementDenied):
+        trial.run(judge_again=0.2)
+    end()
+    trial.gone()
+    (placed,) = trial.records("placement")
+    assert placed["outcome"] == "denied" and len(placed["ran"]["pods"]) == 3
+
+
+def test_an_evicted_driver_runs_once_more_and_there_is_one_result(trial: SparkTrial) -> None:
+    trial.pace()
+
+    def evict() -> None:
+        until(trial.running(1))
+        trial.double.evict(f"spark-{trial.ordered.order_id}-1", NAMESPACE, grace=0)
+        trial.say("go", "finish")
+
+    end = beside(evict)
+    assert trial.run().order_id == trial.ordered.order_id
+    end()
+    placed = [(each["attempt"], each["outcome"]) for each in trial.records("placement")]
+    assert placed == [(1, "interrupted"), (2, "succeeded")]
+
+
+def test_a_driver_that_is_lost_twice_is_an_error_that_is_worth_a_retry(trial: SparkTrial) -> None:
+    trial.pace()
+
+    def evict() -> None:
+        for number in (1, 2):
+            name = f"spark-{trial.ordered.order_id}-{number}"
+            until(lambda name=name: name in trial.pods() and trial.pods()[name].status.phase == "Running")
+            trial.double.evict(name, NAMESPACE, grace=0)
+
+    end = beside(evict)
+    with pytest.raises(SparkInterrupted, match="lost twice") as lost:
+        trial.run()
+    end()
+    assert lost.value.transient
+
+
+def test_a_driver_whose_task_died_is_followed_and_not_made_again(trial: SparkTrial) -> None:
+    from rempart.orchestration.spark.attempt import Attempt
+
+    trial.pace()
+    over = Attempt._over
+
+    def dies(self: Attempt, driver: dict[str, object], now: object) -> None:
+        if driver["status"]["phase"] == "Running":  # type: ignore[index]
+            raise ApiException(status=500)
+
+    trial.monkeypatch.setattr(Attempt, "_over", dies)
+    with pytest.raises(PoolUnavailable):
+        trial.run()
+    trial.monkeypatch.setattr(Attempt, "_over", over)
+    trial.say("go", "finish")
+    assert trial.run().order_id == trial.ordered.order_id
+    assert sum("-exec-" not in pod.name for pod in trial.double.history) == 1
+    assert [each["attempt"] for each in trial.records("placement")] == [1]
+
+
+def test_a_quota_that_refuses_executors_costs_time_and_not_the_job(trial: SparkTrial, told: Callable[[], str]) -> None:
+    body = {"metadata": {"name": "small"}, "spec": {"hard": {"pods": "2"}}}
+    trial.double.client().create_namespaced_resource_quota(NAMESPACE, body)
+    trial.run()
+    (placed,) = trial.records("placement")
+    assert [pod["role"] for pod in placed["ran"]["pods"]] == ["driver", "executor"]
+    assert "refused: status 403" in told()
+
+
+def test_a_pool_without_a_place_for_one_executor_is_left_before_the_job_s_time_is_over(trial: SparkTrial) -> None:
+    body = {"metadata": {"name": "one"}, "spec": {"hard": {"pods": "1"}}}
+    trial.double.client().create_namespaced_resource_quota(NAMESPACE, body)
+    trial.pace()
+    trial.say("go")
+    trial.shorten("2s")
+    with pytest.raises(PoolUnavailable, match="no executor was made"):
+        trial.run()
+    assert [placed["outcome"] for placed in trial.records("placement")] == ["capacity"]
+    trial.gone()
+
+
+def test_a_quota_that_refuses_the_driver_is_a_pool_without_a_place(trial: SparkTrial) -> None:
+    body = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
+    trial.double.client().create_namespaced_resource_quota(NAMESPACE, body)
+    with pytest.raises(PoolUnavailable, match="quota"):
+        trial.run()
+
+
+def test_a_task_that_a_person_ends_takes_its_pods_along(trial: SparkTrial) -> None:
+    trial.pace()
+    trial.say("go")
+
+    def ask() -> None:
+        until(trial.running(3))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    end = beside(ask)
+    with pytest.raises(SparkInterrupted, match="the task was ended"):
+        trial.run()
+    end()
+    trial.gone()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_job_that_fails_says_so_with_its_last_lines_and_does_not_run_again(trial: SparkTrial) -> None:
+    trial.say("fail")
+    with pytest.raises(SparkError, match="the rows are odd"):
+        trial.run()
+    assert len(trial.double.history) == 1
+
+
+def test_executors_of_another_image_are_no_executors(trial: SparkTrial) -> None:
+    from rempart.spark.kubernetes import pods as shape
+
+    make = shape.executor_template
+
+    def foreign(*given: object, **named: object) -> dict[str, object]:
+        made = make(*given, **named)  # type: ignore[arg-type]
+        made["spec"]["containers"][0]["image"] = "docker.io/library/elsewhere:1"
+        return made
+
+    trial.monkeypatch.setattr(shape, "executor_template", foreign)
+    with pytest.raises(PlacementDenied, match=r"docker\.io/library/elsewhere:1"):
+        trial.run()
+    assert not any(pod.node for pod in trial.double.history if "-exec-" in pod.name)

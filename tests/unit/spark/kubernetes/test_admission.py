@@ -1,0 +1,216 @@
+"""No pod of a Spark job gets a node or a Secret that the policy has not allowed, in whatever order things come."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rempart.spark.kubernetes.admission import (
+    ATTEMPTS,
+    LOST,
+    Adopt,
+    Begin,
+    Deny,
+    DriverSeen,
+    GiveCredentials,
+    GiveUp,
+    NodeJudged,
+    Note,
+    PodSeen,
+    Release,
+    Tried,
+    beyond_template,
+    needs_nodes,
+    next_attempt,
+    next_steps,
+    release_patch,
+)
+from tests.kubernetes_double.patches import apply_json
+
+NAMES = ("n1", "n2", "n3", "n4")
+GATE = "rempart.eu/place"
+
+
+@st.composite
+def clusters(draw: st.DrawFn) -> tuple[list[PodSeen], list[NodeJudged], set[tuple[str, str]]]:
+    """Pods of an attempt, nodes as they were judged, and what was put on record before."""
+    names = draw(st.lists(st.sampled_from(NAMES), unique=True))
+    nodes = [NodeJudged(name, draw(st.booleans()), "its region is another") for name in names]
+    pods = []
+    for number in range(draw(st.integers(0, 4))):
+        bound = draw(st.sampled_from(["", *NAMES]))
+        pods.append(
+            PodSeen(
+                f"u{number}",
+                f"p{number}",
+                "driver" if number == 0 else "executor",
+                bound,
+                gated=not bound and number > 0 and draw(st.booleans()),
+                over=draw(st.integers(0, 4)) == 0,
+                refusal=draw(st.sampled_from(["", "", "", "its image is not of a declared registry"])),
+            )
+        )
+    noted = {(pod.uid, pod.node) for pod in pods if pod.node and draw(st.booleans())}
+    return pods, nodes, noted
+
+
+@given(clusters())
+def test_only_allowed_nodes_are_given_and_a_pod_elsewhere_ends_the_attempt(
+    seen: tuple[list[PodSeen], list[NodeJudged], set[tuple[str, str]]],
+) -> None:
+    pods, nodes, noted = seen
+    allowed = {node.name for node in nodes if node.allowed}
+    listed = {node.name for node in nodes}
+    steps = next_steps(pods, nodes, noted)
+    for step in steps:
+        assert not step.pod.over
+        if isinstance(step, Release):
+            assert step.pod.gated and step.nodes and set(step.nodes) <= allowed
+            assert any(p.role == "driver" and not p.over and (p.uid, p.node) in noted for p in pods)
+        elif isinstance(step, GiveCredentials | Note):
+            assert step.pod.node in allowed and (step.pod.uid, step.pod.node) not in noted
+            assert isinstance(step, GiveCredentials) == (step.pod.role == "driver")
+    astray = [
+        pod
+        for pod in pods
+        if not pod.over
+        and (
+            pod.refusal
+            or (pod.node and pod.node not in allowed and (pod.node in listed or (pod.uid, pod.node) not in noted))
+        )
+    ]
+    if astray:
+        assert len(steps) == 1 and isinstance(steps[0], Deny) and steps[0].why
+
+
+@given(st.integers(0, 6), st.lists(st.booleans(), min_size=1, max_size=4), st.data())
+def test_each_executor_is_released_beside_a_driver_and_then_there_is_nothing_to_do(
+    executors: int, allowed: list[bool], data: st.DataObject
+) -> None:
+    nodes = [NodeJudged(NAMES[number], is_allowed) for number, is_allowed in enumerate(allowed)]
+    pods = {"d": PodSeen("d", "d", "driver", data.draw(st.sampled_from([node.name for node in nodes])))}
+    pods |= {f"e{n}": PodSeen(f"e{n}", f"e{n}", "executor", gated=True) for n in range(executors)}
+    noted: set[tuple[str, str]] = set()
+    for _ in range(4):
+        for step in next_steps(pods.values(), nodes, noted):
+            if isinstance(step, Deny):
+                assert pods["d"].node not in {node.name for node in nodes if node.allowed} and not noted
+                return
+            if isinstance(step, Release):  # the scheduler takes any of them
+                pods[step.pod.uid] = replace(step.pod, gated=False, node=data.draw(st.sampled_from(step.nodes)))
+            else:
+                noted.add((step.pod.uid, step.pod.node))
+    assert not next_steps(pods.values(), nodes, noted) and not needs_nodes(pods.values(), noted)
+    assert {uid for uid, _ in noted} == set(pods)
+
+
+def test_a_node_that_is_gone_ends_no_attempt_whose_pod_was_judged_there() -> None:
+    driver, executor = PodSeen("d", "d", "driver", "n1"), PodSeen("e", "e", "executor", "n2")
+    noted = {("d", "n1"), ("e", "n2")}
+    assert next_steps([driver, executor], [NodeJudged("n1", True)], noted) == ()
+    (denied,) = next_steps([driver, executor], [NodeJudged("n1", True)], {("d", "n1")})
+    assert isinstance(denied, Deny) and "n2 is not among the nodes" in denied.why
+
+
+def test_an_executor_that_may_be_nowhere_is_told_why() -> None:
+    driver, executor = PodSeen("d", "d", "driver", "gone"), PodSeen("e", "e", "executor", gated=True)
+    (denied,) = next_steps([driver, executor], [NodeJudged("n1", False, "node n1: in Oregon")], {("d", "gone")})
+    assert isinstance(denied, Deny) and denied.pod == executor and "in Oregon" in denied.why
+    (denied,) = next_steps([driver, executor], [], {("d", "gone")})
+    assert isinstance(denied, Deny) and "no node" in denied.why
+
+
+def gated(**spec: Any) -> dict[str, Any]:
+    gates = [{"name": "kueue.x-k8s.io/admission"}, {"name": GATE}]
+    return {"metadata": {"uid": "u1"}, "spec": {"schedulingGates": gates, **spec}}
+
+
+def test_the_gate_goes_with_a_limit_to_nodes_by_name_and_other_gates_stay() -> None:
+    apart = {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+    pod = gated(affinity=apart)
+    spec = apply_json(pod, release_patch(pod, ["n2", "n1"], GATE))["spec"]
+    assert spec["schedulingGates"] == [{"name": "kueue.x-k8s.io/admission"}]
+    terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    # Kubernetes takes one name for each requirement on metadata.name
+    assert [term["matchFields"][0]["values"] for term in terms] == [["n1"], ["n2"]]
+    assert spec["affinity"]["podAntiAffinity"] == apart["podAntiAffinity"]
+
+
+def test_a_pod_that_was_replaced_or_chooses_nodes_itself_is_not_released() -> None:
+    pod = gated()
+    patch = release_patch(pod, ["n1"], GATE)
+    with pytest.raises(Exception, match="test"):
+        apply_json(pod | {"metadata": {"uid": "u2"}}, patch)
+    required = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}]}}}
+    with pytest.raises(ValueError, match="affinity of its own"):
+        release_patch(gated(affinity=required), ["n1"], GATE)
+    with pytest.raises(ValueError, match="not in list"):
+        release_patch({"metadata": {"uid": "u"}, "spec": {}}, ["n1"], GATE)
+
+
+def executor(**spec: Any) -> dict[str, Any]:
+    mounted = {"name": "credentials", "secret": {"secretName": "spark-1-1"}}
+    return {"spec": {"volumes": [mounted], "containers": [{"name": "base"}], "serviceAccountName": "default", **spec}}
+
+
+def test_an_executor_as_its_template_asks_for_nothing_more() -> None:
+    assert beyond_template(executor(), "spark-1-1") == ""
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"volumes": [{"name": "x", "secret": {"secretName": "train-2-1"}}]}, "Secret train-2-1"),
+        (
+            {"volumes": [{"name": "x", "projected": {"sources": [{"secret": {"name": "train-2-1"}}]}}]},
+            "Secret train-2-1",
+        ),
+        ({"containers": [{"envFrom": [{"secretRef": {"name": "train-2-1"}}]}]}, "Secret train-2-1"),
+        ({"initContainers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "other"}}}]}]}, "Secret other"),
+        ({"serviceAccountName": "airflow"}, "account"),
+        ({"volumes": [{"name": "x", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}, "account"),
+    ],
+)
+def test_an_executor_that_asks_for_more_than_its_template_is_refused(spec: dict[str, Any], why: str) -> None:
+    assert why in beyond_template(executor(**spec), "spark-1-1")
+
+
+# --- attempts ---------------------------------------------------------------------------------------------------------
+
+POOLS = ("a", "b", "c")
+OUTCOMES = st.sampled_from(["capacity", "interrupted", "unreachable", "denied"])
+
+
+@given(
+    st.lists(st.sampled_from(POOLS), unique=True),
+    st.lists(OUTCOMES, min_size=9, max_size=9),
+    st.sets(st.integers(1, 9)),
+)
+def test_attempts_end_and_each_has_a_number_of_its_own(
+    pools: list[str], outcomes: list[Any], recorded: set[int]
+) -> None:
+    tried: list[Tried] = []
+    for outcome in outcomes:
+        step = next_attempt(pools, [], tried, recorded)
+        if isinstance(step, GiveUp):
+            assert step.why
+            lost = sum(attempt.outcome in LOST for attempt in tried)
+            assert lost == ATTEMPTS or {attempt.pool for attempt in tried} == set(pools)
+            assert (step.outcome == "denied") == (bool(tried) and all(each.outcome == "denied" for each in tried))
+            return
+        assert isinstance(step, Begin) and step.number not in recorded | {each.number for each in tried}
+        assert not any(each.pool == step.pool and each.outcome not in LOST for each in tried)
+        tried.append(Tried(step.pool, step.number, outcome, "why"))
+    raise AssertionError("it never gives up")
+
+
+def test_a_driver_that_runs_is_adopted_and_one_that_is_on_record_is_not() -> None:
+    drivers = [DriverSeen("a", 1, False), DriverSeen("b", 2, True)]
+    assert next_attempt(POOLS, drivers, []) == Adopt("b", 2)
+    assert next_attempt(POOLS, drivers, [], [2]) == Begin("a", 3)
+    assert next_attempt(["a"], drivers, []) == Begin("a", 3)  # pool b is not allowed any more
+    assert next_attempt(POOLS, drivers, [Tried("b", 2, "interrupted", "evicted")]) == Begin("a", 3)
