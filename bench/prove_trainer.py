@@ -32,7 +32,7 @@ from rempart.settings.sections import Buckets, Pool
 from rempart.sovereignty.pods import settle
 from rempart.training.backends import as_json, stored_result
 from rempart.training.job import JobSpec, parse_spec
-from rempart.training.kubernetes import pod
+from rempart.sovereignty import pool_pods
 from rempart.training.permission import permission_of, permit
 from rempart.training.placement import Option
 from tests.integration import own_servers as servers
@@ -118,7 +118,7 @@ def prove(platform: Platform) -> list[Check]:
     script = f"ls {absent} 2>/dev/null; touch /opt/rempart/x /etc/x 2>&1; id -u"
     closed = ["--network", "none", "--entrypoint", "/bin/sh", IMAGE, "-c", script]
     seen = docker(*words(shaped, container), *closed).split("\n")
-    right = len(seen) == 4 and all("Read-only" in line for line in seen[:2]) and seen[2] == str(pod.USER)
+    right = len(seen) == 4 and all("Read-only" in line for line in seen[:2]) and seen[2] == str(pool_pods.USER)
     checks.append(
         _check("its container is read-only, not root, without token and rempart.yaml", right, "; ".join(seen))
     )

@@ -205,7 +205,7 @@ def try_pipeline(
     disordered = moment_orders.disorders(pipeline, rows)
     told("build features", "")
     try:
-        training, _, used, _ = in_memory.build(pipeline, rows, received, used_rows)
+        training, _, used, *_ = in_memory.build(pipeline, rows, received, used_rows)
     except LabelsMissing as missing:
         return Tried(pipeline.name, tried, 0, (), (), None, (f"No example: {missing.what}.", missing.hint))
     learnable = without_late(pipeline, training)

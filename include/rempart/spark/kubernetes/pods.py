@@ -38,7 +38,7 @@ DRIVER_PORT, BLOCK_PORT = 7078, 7079
 """Ports on which the driver listens, and on which driver and executors give blocks to each other."""
 _SECRETS, _WORK = "/run/secrets/rempart", "/work"
 _TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
-_JVM_BESIDE_HEAP, _PYTHON_OF_A_TASK, _PYTHON_OF_THE_DRIVER = 384, 512, 640
+_JVM_OVERHEAD, _PYTHON_OF_A_TASK, _PYTHON_OF_THE_DRIVER = 384, 512, 640
 """MiB: what a JVM needs beside its heap; the Python of one task; the Python of the driver."""
 _OTHER_FOLDERS = 3
 """GiB of a pod's disk beside its own folder: /tmp, and the log."""
@@ -46,7 +46,7 @@ _OTHER_FOLDERS = 3
 
 def overhead(resources: SparkResources) -> int:
     """Return the memory of an executor's pod beside the heap, in MiB: its JVM, and the Python of each of its tasks."""
-    return _JVM_BESIDE_HEAP + _PYTHON_OF_A_TASK * resources.cores
+    return _JVM_OVERHEAD + _PYTHON_OF_A_TASK * resources.cores
 
 
 def driver(
@@ -65,7 +65,7 @@ def driver(
     The restricted profile is added when it is made. `at`: where its order is. `template`: as `executor_template`
     returns it, settled by the policy. `disk`: GiB for its own files.
     """
-    memory = f"{order.resources.driver_memory + _JVM_BESIDE_HEAP + _PYTHON_OF_THE_DRIVER}Mi"
+    memory = f"{order.resources.driver_memory + _JVM_OVERHEAD + _PYTHON_OF_THE_DRIVER}Mi"
     secret = labels.name(order.order_id, attempt)
     made = _pod(pool, secret, disk, seconds)
     made["serviceAccountName"] = ACCOUNT
