@@ -29,10 +29,11 @@ from rempart.flows.training import train
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings.sections import Buckets, Pool
+from rempart.sovereignty import pool_pods
 from rempart.sovereignty.pods import settle
 from rempart.training.backends import as_json, stored_result
 from rempart.training.job import JobSpec, parse_spec
-from rempart.sovereignty import pool_pods
+from rempart.training.kubernetes import pod
 from rempart.training.permission import permission_of, permit
 from rempart.training.placement import Option
 from tests.integration import own_servers as servers
