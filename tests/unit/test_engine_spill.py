@@ -35,8 +35,8 @@ def test_only_much_more_than_the_memory_is_told(spilled: int, told: bool) -> Non
 
 
 def test_the_hint_names_the_setting_and_the_page() -> None:
-    said = engine_spill.hint(12_600_000_000, 1 << 30, "training.join_memory")
-    assert said == (
+    told = engine_spill.hint(12_600_000_000, 1 << 30, "training.join_memory")
+    assert told == (
         "DuckDB wrote 12.6 GB to disk, 12 times its memory: raise `training.join_memory` in rempart.yaml, or set "
         "`engine: spark` (docs/how-to/outgrow-the-machine.md)."
     )
