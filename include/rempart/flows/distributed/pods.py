@@ -235,7 +235,7 @@ class SparkPods:
         """Record where an attempt ran and how it ended, once. `ran`: of its driver, as `note` returns it, and more."""
         if number in self.recorded():
             return
-        pods = [each.as_json() for each in sorted(times, key=lambda one: (one.role, one.pod))]
+        pods = [each.as_json() for each in sorted(times, key=lambda ran_: (ran_.role, ran_.pod))]
         seconds = round(sum(each["seconds"] for each in pods), 3)
         pool = self.config.gpu_pools.get(str(ran.get("pool")))
         price = pool.price_per_executor_hour if pool else None
