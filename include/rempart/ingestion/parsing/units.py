@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _BLANKS = "[ \u00a0\u202f]*"
 _WITH_UNIT = re.compile(
-    r"(?P<before>EUR|USD|CHF|GBP|[€$£¥])?\s*[+-]?\d[\d.,]*\s*(?P<behind>[€$£¥%‰]|[^\W\d_][^\W_]{0,5})?"
+    r"(?P<before>EUR|USD|CHF|GBP|[€$£¥])?\s*[+-]?\d[\d.,]*\s*(?P<behind>[€$£¥%‰]|[^\W\d_]{1,6})?"
 )
 _ATTACHED = re.compile(r"\d[^\W\d_]\Z")
 """A letter right behind a digit, such as `12b`: rather a part of a name than a unit."""
