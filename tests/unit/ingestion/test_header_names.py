@@ -184,7 +184,7 @@ def test_a_name_that_occurs_again_has_its_number_behind_it_wherever_a_header_is_
     file.write_text(TWICE)
     text = draft_pipeline(file)
     assert '    "note (2)": note_2    # column 2 of this name' in text.splitlines()
-    pipeline = Pipeline.model_validate(yaml.safe_load(text))
+    pipeline = ModelPipeline.model_validate(yaml.safe_load(text))
     body, columns = TWICE.encode(), list(pipeline.columns)
     (batch,) = csv_rows.read(io.BytesIO(body), len(body), pipeline.source, columns, Limits())
     assert batch.table["note_2"].to_pylist() == ["second", "fourth"] and batch.table["note"][0].as_py() == "first"
