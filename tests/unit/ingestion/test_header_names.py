@@ -176,7 +176,7 @@ def test_rows_are_delivered_under_the_names_of_the_service_and_read_by_the_map(f
     assert [str(value) for value in batch.table["booking_id"].to_pylist()] == ["0", "1", "2"] and not batch.refused
 
 
-TWICE = "meter,day,note,note\nm1,2026-01-05,first,second\nm1,2026-01-05,third,fourth\n"
+TWICE = "meter,day,note,note,kwh\nm1,2026-01-05,first,second,1.5\nm2,2026-01-06,third,fourth,2.5\n"
 
 
 def test_a_name_that_occurs_again_has_its_number_behind_it_wherever_a_header_is_read(tmp_path: Path) -> None:
@@ -184,11 +184,17 @@ def test_a_name_that_occurs_again_has_its_number_behind_it_wherever_a_header_is_
     file.write_text(TWICE)
     text = draft_pipeline(file)
     assert '    "note (2)": note_2    # column 2 of this name' in text.splitlines()
-    pipeline = Pipeline.model_validate(yaml.safe_load(text))
+    pipeline = ModelPipeline.model_validate(yaml.safe_load(text))
     body, columns = TWICE.encode(), list(pipeline.columns)
     (batch,) = csv_rows.read(io.BytesIO(body), len(body), pipeline.source, columns, Limits())
     assert batch.table["note_2"].to_pylist() == ["second", "fourth"] and batch.table["note"][0].as_py() == "first"
-    assert read("readings.csv", body, pipeline.source, columns).cells[0] == ["m1", "2026-01-05", "first", "second"]
-    assert erasing.header_of(io.BytesIO(body), len(body), pipeline) == ["meter", "day", "note", "note (2)"]
+    assert read("readings.csv", body, pipeline.source, columns).cells[0] == [
+        "m1",
+        "2026-01-05",
+        "first",
+        "second",
+        "1.5",
+    ]
+    assert erasing.header_of(io.BytesIO(body), len(body), pipeline) == ["meter", "day", "note", "note (2)", "kwh"]
     assert file_fault(pipeline, file) is None
     assert distinct_names(["a", "a", "a (2)"]) == ["a", "a", "a (2)"]

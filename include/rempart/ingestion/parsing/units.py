@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BLANKS = "[ \u00a0\u202f]*"
-_WITH_UNIT = re.compile(
-    r"(?P<before>EUR|USD|CHF|GBP|[€$£¥])?\s*[+-]?\d[\d.,]*\s*(?P<behind>[€$£¥%‰]|[^\W\d_][^\W_]{0,5})?"
-)
+_WITH_UNIT = re.compile(r"(?P<before>EUR|USD|CHF|GBP|[€$£¥])?\s*[+-]?\d[\d.,]*\s*(?P<behind>[€$£¥%‰]|[^\W\d_]{1,6})?")
 _ATTACHED = re.compile(r"\d[^\W\d_]\Z")
 """A letter right behind a digit, such as `12b`: rather a part of a name than a unit."""
 
@@ -36,7 +34,7 @@ def bare(text: pa.Array, unit: str) -> tuple[pa.Array, Any]:
     import pyarrow.compute as pc
 
     fits = pc.xor(pc.starts_with(text, unit), pc.ends_with(text, unit))
-    plain = pc.replace_substring_regex(text, _unit_pattern(unit), "")
+    plain = pc.replace_substring_regex(text, _at_either_end(unit), "")
     return pc.if_else(fits, plain, pa.scalar(None, text.type)), fits
 
 
@@ -60,7 +58,7 @@ def without(cells: recognise.Cells, unit: str) -> dict[str, int]:
 
 def stripped(text: str, unit: str) -> str:
     """Return one text without its unit; as it is if it does not have it on exactly one side. Pure."""
-    return re.sub(_unit_pattern(unit), "", text) if text.startswith(unit) != text.endswith(unit) else text
+    return re.sub(_at_either_end(unit), "", text) if text.startswith(unit) != text.endswith(unit) else text
 
 
 def mixed(cells: recognise.Cells) -> Mapping[str, int]:
@@ -72,7 +70,7 @@ def mixed(cells: recognise.Cells) -> Mapping[str, int]:
     return dict(some.most_common()) if enough else {}
 
 
-def _unit_pattern(unit: str) -> str:
+def _at_either_end(unit: str) -> str:
     """Return the pattern of a unit at the start or at the end of a text, with the blanks between it and the number."""
     return f"^{re.escape(unit)}{_BLANKS}|{_BLANKS}{re.escape(unit)}$"
 

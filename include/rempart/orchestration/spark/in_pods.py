@@ -108,7 +108,9 @@ class SparkInPods:
             f"{what}: no pool took it: {step.why}", "Run again, or add a pool: `rempart pool doctor`."
         )
 
-    def _attempt(self, job: SparkPods, place: PoolPlace, at: OrderedAt, step: Any) -> tuple[TriedAttempt, Sequence[str]]:
+    def _attempt(
+        self, job: SparkPods, place: PoolPlace, at: OrderedAt, step: Any
+    ) -> tuple[TriedAttempt, Sequence[str]]:
         """Run or adopt one attempt. Raises PoolUnavailable, SparkInterrupted."""
         attempt = Attempt(
             job, place, step.number, at, self._client(place), every=self.every, judge_again=self.judge_again
