@@ -159,16 +159,16 @@ def unlike(driver: Mapping[str, Any], made: Mapping[str, Any], free: str) -> str
     spec, wanted = driver["spec"], made["spec"]
     if driver["metadata"]["name"] != made["metadata"]["name"]:
         return f"it says that it is the driver, which is {made['metadata']['name']}"
-    containers = spec.get("containers") or ()
+    containers = list(spec.get("containers") or ())
     if len(containers) != 1 or spec.get("initContainers"):
         return "it has containers that a driver does not have"
-    (own,), (ours,) = containers, wanted["containers"]
+    own, ours = containers[0], wanted["containers"][0]
     for what in ("command", *_RUNS):
         if (own.get(what) or None) != (ours.get(what) or None):
             return f"its {what} is not that of a driver"
     found, expected = (
-        {each["name"]: (each.get("value") or "", each.get("valueFrom") or {}) for each in one.get("env") or ()}
-        for one in (own, ours)
+        {each["name"]: (each.get("value") or "", each.get("valueFrom") or {}) for each in container.get("env") or ()}
+        for container in (own, ours)
     )
     names = sorted(
         name for name in found.keys() | expected.keys() if name != free and found.get(name) != expected.get(name)

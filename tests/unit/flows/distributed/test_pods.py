@@ -116,9 +116,9 @@ def test_a_driver_is_known_by_its_order_and_a_stranger_by_the_secret_that_it_ask
     ours["metadata"]["uid"] = "d"
     stranger = {"metadata": {"name": "x", "namespace": place.namespace, "uid": "x"}, "spec": {"volumes": []}}
     stranger["spec"]["volumes"] = [{"name": "v", "secret": {"secretName": labels.name(job.order.order_id, 1)}}]
-    beside = {"metadata": {"name": "y", "uid": "y"}, "spec": {}}
+    unrelated = {"metadata": {"name": "y", "uid": "y"}, "spec": {}}
     of_next = {"metadata": {"name": "z", "labels": ours["metadata"]["labels"] | {labels.ATTEMPT: "2"}}, "spec": {}}
-    found = job.own(1, [ours, stranger, beside, of_next])
+    found = job.own(1, [ours, stranger, unrelated, of_next])
     assert found == [ours, stranger]
     driver, other = job.seen(place, 1, at, found, ())
     assert driver.refusal == "" and driver.role == "driver"
