@@ -32,7 +32,7 @@ from rempart.training.kubernetes import verdict
 
 
 @dataclass(frozen=True)
-class Place:
+class PoolPlace:
     """A pool that may run a job. `wait`: how long a driver waits there for a node."""
 
     pool: str
@@ -58,7 +58,7 @@ def against(config: Config, classification: Classification, pool: str, on: date)
 
 def allowed_places(
     config: Config, classification: Classification, site: str, on: date
-) -> tuple[tuple[Place, ...], tuple[str, ...]]:
+) -> tuple[tuple[PoolPlace, ...], tuple[str, ...]]:
     """Return the pools in the order to try that may run Spark jobs on data of a site, and why others may not."""
     if lacking := pod_credentials.missing(config, site):
         return (), (lacking,)
@@ -69,7 +69,7 @@ def allowed_places(
             reasons += [f"pool {name}: {reason}" for reason in found]
         else:
             image = image_at(pool, config.spark.image)
-            places.append(Place(name, pool.kubernetes_connection, pool.namespace, image, pool.max_pending))
+            places.append(PoolPlace(name, pool.kubernetes_connection, pool.namespace, image, pool.max_pending))
     return tuple(places), tuple(reasons)
 
 
@@ -96,7 +96,7 @@ class SparkPods:
         """Return the subject of the records of where the job ran."""
         return subject(self.order)
 
-    def places(self) -> tuple[Place, ...]:
+    def places(self) -> tuple[PoolPlace, ...]:
         """Return the pools that may run the job. A denial is evidence. Raises PlacementDenied."""
         today = self.clock().date()
         places, reasons = allowed_places(self.config, self.order.classification, self.order.site.name, today)
@@ -133,7 +133,7 @@ class SparkPods:
             permission=permission,
         )
 
-    def driver(self, place: Place, number: int, at: OrderedAt) -> dict[str, Any]:
+    def driver(self, place: PoolPlace, number: int, at: OrderedAt) -> dict[str, Any]:
         """Return the driver's pod of an attempt, as the policy allows it. Raises PlacementDenied; a denial is evidence.
 
         Executors are made from a template in it, and are judged one by one when they are there.
@@ -147,7 +147,7 @@ class SparkPods:
             raise planned.decision.refusal()
         return planned.pod
 
-    def _made(self, place: Place, number: int, at: OrderedAt) -> dict[str, Any]:
+    def _made(self, place: PoolPlace, number: int, at: OrderedAt) -> dict[str, Any]:
         pool = self.config.gpu_pools[place.pool]
         seconds = int(self.pipeline.spark.timeout.total_seconds())
         image = rewrite_image(self.config, place.image)
@@ -156,7 +156,7 @@ class SparkPods:
         )
         return shape.driver(self.order, number, pool, image, at, template, seconds=seconds)
 
-    def unlike(self, place: Place, number: int, at: OrderedAt, driver: Mapping[str, Any]) -> str:
+    def unlike(self, place: PoolPlace, number: int, at: OrderedAt, driver: Mapping[str, Any]) -> str:
         """Return in what a pod is not the driver that this platform makes, or an empty text."""
         if why := unlike(driver, self._made(place, number, at), shape.ORDER):
             return why
@@ -179,13 +179,13 @@ class SparkPods:
         return labels.ROLE in told and wanted.items() <= told.items()
 
     def seen(
-        self, place: Place, number: int, at: OrderedAt, found: Iterable[Mapping[str, Any]], trusted: Iterable[str]
+        self, place: PoolPlace, number: int, at: OrderedAt, found: Iterable[Mapping[str, Any]], trusted: Iterable[str]
     ) -> list[PodSeen]:
         """Return the pods of an attempt with the policy's word on each. `trusted`: uids that it has judged before."""
         return [self._seen(place, number, at, pod, frozenset(trusted)) for pod in found]
 
     def _seen(
-        self, place: Place, number: int, at: OrderedAt, pod: Mapping[str, Any], trusted: frozenset[str]
+        self, place: PoolPlace, number: int, at: OrderedAt, pod: Mapping[str, Any], trusted: frozenset[str]
     ) -> PodSeen:
         metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
         role = (metadata.get("labels") or {}).get(labels.ROLE)
@@ -212,7 +212,7 @@ class SparkPods:
             refusal=refusal,
         )
 
-    def judged(self, place: Place, nodes: Iterable[Mapping[str, Any]]) -> list[NodeJudged]:
+    def judged(self, place: PoolPlace, nodes: Iterable[Mapping[str, Any]]) -> list[NodeJudged]:
         """Return the policy's word on each node of a pool's cluster. Nothing is recorded."""
         found = []
         for node in nodes:
@@ -223,13 +223,13 @@ class SparkPods:
             )
         return found
 
-    def note(self, place: Place, node: Mapping[str, Any]) -> dict[str, Any]:
+    def note(self, place: PoolPlace, node: Mapping[str, Any]) -> dict[str, Any]:
         """Record that a pod is on a node, and return what the node says of itself. Raises PlacementDenied."""
         decision, ran = self._node(place, node)
         self.record(decision)
         return ran.as_json()
 
-    def _node(self, place: Place, node: Mapping[str, Any]) -> tuple[Decision, verdict.Ran]:
+    def _node(self, place: PoolPlace, node: Mapping[str, Any]) -> tuple[Decision, verdict.Ran]:
         today = self.clock().date()
         return verdict.judge_node(self.config, self.order.classification, place.pool, 0, node, today)
 
@@ -267,7 +267,7 @@ class SparkPods:
         """Record where an attempt ran and how it ended, once. `ran`: of its driver, as `note` returns it, and more."""
         if number in self.recorded():
             return
-        pods = [each.as_json() for each in sorted(times, key=lambda one: (one.role, one.pod))]
+        pods = [each.as_json() for each in sorted(times, key=lambda ran_: (ran_.role, ran_.pod))]
         seconds = round(sum(each["seconds"] for each in pods), 3)
         pool = self.config.gpu_pools.get(str(ran.get("pool")))
         price = pool.price_per_executor_hour if pool else None

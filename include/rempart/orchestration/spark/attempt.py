@@ -18,7 +18,7 @@ from kubernetes.client import ApiException  # noqa: TID253 - only where pods run
 from urllib3.exceptions import HTTPError
 
 from rempart.errors import PlacementDenied
-from rempart.flows.distributed.pods import Place, SparkPods, ending
+from rempart.flows.distributed.pods import PoolPlace, SparkPods, ending
 from rempart.orchestration.clusters.api_answers import is_there, retried, status_and_message
 from rempart.orchestration.spark.driver_log import DriverLog
 from rempart.sovereignty.pool_pods import GRACE_SECONDS
@@ -31,7 +31,7 @@ from rempart.spark.kubernetes.admission import (
     Outcome,
     Release,
     Step,
-    Tried,
+    TriedAttempt,
     needs_nodes,
     next_steps,
     release_patch,
@@ -55,7 +55,7 @@ class Attempt:
     """An attempt of a job in a pool, and what this task knows of it. `every`: seconds between two looks."""
 
     job: SparkPods
-    place: Place
+    place: PoolPlace
     number: int
     at: OrderedAt
     client: Any
@@ -75,7 +75,7 @@ class Attempt:
     def name(self) -> str:
         return labels.name(self.job.order.order_id, self.number)
 
-    def begin(self) -> Tried | None:
+    def begin(self) -> TriedAttempt | None:
         """Make the driver. Return how the attempt ended if the pool refuses it. Raises PlacementDenied."""
         manifest = self.job.driver(self.place, self.number, self.at)
         try:
@@ -85,11 +85,11 @@ class Attempt:
             self.delete(grace=0)  # the answer may have been lost, and not the request
             refused = verdict.refused(status, message)
             if refused is None:
-                return Tried(self.place.pool, self.number, "failed", f"the pool refuses the driver: {message}")
-            return Tried(self.place.pool, self.number, "capacity", refused.cause)
+                return TriedAttempt(self.place.pool, self.number, "failed", f"the pool refuses the driver: {message}")
+            return TriedAttempt(self.place.pool, self.number, "capacity", refused.cause)
         return None
 
-    def follow(self) -> Tried:
+    def follow(self) -> TriedAttempt:
         """Follow the attempt to its end, and put it on record if it had a node. Its driver is deleted.
 
         Raises ApiException and HTTPError if the cluster does not answer: the pods stay, for a task that goes on.
@@ -103,7 +103,7 @@ class Attempt:
             more = {"image": verdict.image_digest(driver), "seconds": verdict.seconds_run(driver)} if driver else {}
             self.job.ended(self.number, outcome, cause, self.ran | more, self._times.values())
         self.delete(grace=0 if outcome == "denied" else GRACE_SECONDS)
-        return Tried(self.place.pool, self.number, outcome, cause)
+        return TriedAttempt(self.place.pool, self.number, outcome, cause)
 
     def _followed(self) -> tuple[Outcome, str, Json | None]:
         driver: Json | None = None

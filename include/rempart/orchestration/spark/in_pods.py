@@ -17,18 +17,18 @@ from urllib3.exceptions import HTTPError
 
 from rempart.errors import PlacementDenied, PoolUnavailable, RempartError, SparkError, SparkInterrupted
 from rempart.flows.distributed.job import stored_result
-from rempart.flows.distributed.pods import Place, SparkPods, allowed_places
+from rempart.flows.distributed.pods import PoolPlace, SparkPods, allowed_places
 from rempart.orchestration.clusters.api_answers import retried, status_and_message
 from rempart.orchestration.spark.attempt import JUDGE_AGAIN, Attempt
 from rempart.sites.port import Site
 from rempart.spark.kubernetes import labels
-from rempart.spark.kubernetes.admission import LOST, Adopt, DriverSeen, GiveUp, Tried, next_attempt
+from rempart.spark.kubernetes.admission import LOST, Adopt, DriverSeen, GiveUp, TriedAttempt, next_attempt
 from rempart.spark.order import OrderedAt, SparkOrder, SparkResult
 
 logger = logging.getLogger(__name__)
 
 
-class Ended(BaseException):
+class TaskEnded(BaseException):
     """Raised when the task is asked to end. Not an Exception, so that no handler takes it for a failure."""
 
 
@@ -92,7 +92,7 @@ class SparkInPods:
         except RempartError as fault:  # the result is there, and the janitor of the pools finds what is left
             logger.warning("job %s is done, but its pods could not be followed: %s", job.order.order_id, fault.what)
 
-    def _go_on(self, order: SparkOrder, ended: Tried, last: Sequence[str]) -> None:
+    def _go_on(self, order: SparkOrder, ended: TriedAttempt, last: Sequence[str]) -> None:
         """Return if another attempt may help. Raises SparkError."""
         if ended.outcome == "succeeded":
             raise SparkError(
@@ -124,7 +124,9 @@ class SparkInPods:
             f"{what}: no pool took it: {step.why}", "Run again, or add a pool: `rempart pool doctor`."
         )
 
-    def _attempt(self, job: SparkPods, place: Place, at: OrderedAt, step: Any) -> tuple[Tried, Sequence[str]]:
+    def _attempt(
+        self, job: SparkPods, place: PoolPlace, at: OrderedAt, step: Any
+    ) -> tuple[TriedAttempt, Sequence[str]]:
         """Run or adopt one attempt. Raises PoolUnavailable, SparkInterrupted."""
         attempt = Attempt(
             job, place, step.number, at, self._client(place), every=self.every, judge_again=self.judge_again
@@ -144,7 +146,7 @@ class SparkInPods:
                 f"{status_and_message(cause)[1]}",
                 "Run again: the driver is found by its job. `rempart pool doctor` shows the cause.",
             ) from cause
-        except Ended:
+        except TaskEnded:
             attempt.delete()
             raise SparkInterrupted(
                 f"run job {job.order.order_id}: the task was ended, and its pods are deleted", "Run it again."
@@ -155,7 +157,9 @@ class SparkInPods:
             attempt.delete()
             raise
 
-    def _look(self, job: SparkPods, places: Sequence[Place], at: OrderedAt) -> tuple[list[Tried], list[DriverSeen]]:
+    def _look(
+        self, job: SparkPods, places: Sequence[PoolPlace], at: OrderedAt
+    ) -> tuple[list[TriedAttempt], list[DriverSeen]]:
         """Return the job's drivers in all pools, and the pools that do not answer. One that the platform would not make
         so now is deleted: its settings are others, or somebody else made it.
         """
@@ -167,7 +171,7 @@ class SparkInPods:
                 found = retried(client.list_namespaced_pod)(place.namespace, label_selector=selector).items
             except (ApiException, HTTPError) as cause:
                 why = f"the cluster did not answer: {status_and_message(cause)[1]}"
-                tried.append(Tried(place.pool, 0, "capacity", why))
+                tried.append(TriedAttempt(place.pool, 0, "capacity", why))
                 continue
             for pod in found:
                 told = str(pod.metadata.labels.get(labels.ATTEMPT))
@@ -182,19 +186,19 @@ class SparkInPods:
                 drivers.append(DriverSeen(place.pool, number, goes_on))
         return tried, drivers
 
-    def _client(self, place: Place) -> Any:
+    def _client(self, place: PoolPlace) -> Any:
         return self.clients(place.connection)
 
 
 @contextmanager
 def ended_by_signal() -> Iterator[None]:
-    """Raise Ended on SIGTERM inside the block: Airflow sends it to a task that a person ends."""
+    """Raise TaskEnded on SIGTERM inside the block: Airflow sends it to a task that a person ends."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(*_: object) -> None:
-        raise Ended
+        raise TaskEnded
 
     before = signal.signal(signal.SIGTERM, end)
     try:

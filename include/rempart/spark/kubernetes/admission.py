@@ -226,7 +226,7 @@ class DriverSeen:
 
 
 @dataclass(frozen=True)
-class Tried:
+class TriedAttempt:
     """An attempt of this task that has ended."""
 
     pool: str
@@ -260,7 +260,7 @@ class GiveUp:
 
 
 def next_attempt(
-    pools: Sequence[str], drivers: Iterable[DriverSeen], tried: Sequence[Tried], recorded: Iterable[int] = ()
+    pools: Sequence[str], drivers: Iterable[DriverSeen], tried: Sequence[TriedAttempt], recorded: Iterable[int] = ()
 ) -> Begin | Adopt | GiveUp:
     """Return what a task does next with a job. `recorded`: numbers of attempts in the ledger; none is used twice.
 

@@ -33,6 +33,9 @@ def _parquet(rows: int) -> bytes:
     return held.getvalue()
 
 
+LOCAL = SimpleNamespace(spark=SimpleNamespace(backend="local"))
+
+
 @pytest.fixture
 def site() -> MemorySite:
     made = MemorySite("primary")
@@ -159,10 +162,7 @@ def test_a_training_that_begins_leaves_the_objects_of_one_that_runs(
     site.write("lake", old.key("rows.parquet"), b"rows")
     pipeline: Any = SimpleNamespace(name="stays_test", spark=SimpleNamespace(timeout=timedelta(hours=4)))
     platform: Any = SimpleNamespace(
-        site=lambda *_: site,
-        config=SimpleNamespace(spark=SimpleNamespace(backend="local")),
-        clock=lambda: NOW,
-        ledger=SimpleNamespace(append=lambda *_: None),
+        site=lambda *_: site, config=LOCAL, clock=lambda: NOW, ledger=SimpleNamespace(append=lambda *_: None)
     )
     monkeypatch.setattr(orders, "permitted", lambda *_, on: PERMISSION)
     orders.run(platform, pipeline, ours, _Backend(site, changed(_result(), made=())))
@@ -187,7 +187,7 @@ def test_a_result_whose_objects_are_not_as_it_says_is_not_there_for_the_next_run
     site: MemorySite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = order(output=OutputPlace(bucket="lake", prefix=orders.prefix_of("stays_test", "ingest")))
-    platform: Any = SimpleNamespace(site=lambda *_: site, config=None, clock=lambda: NOW)
+    platform: Any = SimpleNamespace(site=lambda *_: site, config=LOCAL, clock=lambda: NOW)
     pipeline: Any = SimpleNamespace(name="stays_test", spark=SimpleNamespace(timeout=timedelta(hours=4)))
     monkeypatch.setattr(orders, "permitted", lambda *_, on: PERMISSION)
     lie = _result(key=ours.key("part.parquet"))

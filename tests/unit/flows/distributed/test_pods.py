@@ -13,7 +13,7 @@ import yaml
 
 from rempart.errors import ConfigError, PlacementDenied, SparkError
 from rempart.flows.distributed import orders, pod_credentials
-from rempart.flows.distributed.pods import Place, SparkPods, allowed_places, ending, where
+from rempart.flows.distributed.pods import PoolPlace, SparkPods, allowed_places, ending, where
 from rempart.flows.training import check_pipeline
 from rempart.settings.config import Config, Connection, load
 from rempart.spark.credentials import order_of
@@ -203,6 +203,6 @@ def test_the_driver_finds_its_order_by_what_its_pod_says(job: SparkPods, monkeyp
     at = job.store()
     monkeypatch.setattr("rempart.spark.credentials.opened", lambda *_: job.site)
     assert order_of(at) == job.order
-    place = Place("gpu-a", "k8s_gpu_a", "training-gpu-a", pods.IMAGE, timedelta(minutes=1))
+    place = PoolPlace("gpu-a", "k8s_gpu_a", "training-gpu-a", pods.IMAGE, timedelta(minutes=1))
     variables = {each["name"]: each.get("value") for each in job.driver(place, 1, at)["spec"]["containers"][0]["env"]}
     assert json.loads(str(variables[shape.ORDER]))["sha256"] == at.sha256

@@ -32,7 +32,7 @@ def told(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -
     return lambda: caplog.text + capsys.readouterr().out
 
 
-def beside(work: Callable[[], None]) -> Callable[[], None]:
+def meanwhile(work: Callable[[], None]) -> Callable[[], None]:
     """Start work in a thread; what is returned waits for its end and raises its error."""
     errors: list[BaseException] = []
 
@@ -81,7 +81,7 @@ def test_an_executor_gets_no_node_and_no_row_once_the_pool_s_node_left_the_law(t
         trial.double.relabel("gpu-a-1", REGION, "east")
         trial.say("go")
 
-    end = beside(relabel)
+    end = meanwhile(relabel)
     with pytest.raises(PlacementDenied, match="no pool may run it"):
         trial.run()
     end()
@@ -110,7 +110,7 @@ def test_a_node_that_leaves_the_law_under_a_running_executor_ends_the_job(trial:
         until(trial.running(3))
         trial.double.relabel("gpu-a-1", REGION, "east")
 
-    end = beside(relabel)
+    end = meanwhile(relabel)
     with pytest.raises(PlacementDenied):
         trial.run(judge_again=0.2)
     end()
@@ -127,7 +127,7 @@ def test_an_evicted_driver_runs_once_more_and_there_is_one_result(trial: SparkTr
         trial.double.evict(f"spark-{trial.ordered.order_id}-1", NAMESPACE, grace=0)
         trial.say("go", "finish")
 
-    end = beside(evict)
+    end = meanwhile(evict)
     assert trial.run().order_id == trial.ordered.order_id
     end()
     placed = [(each["attempt"], each["outcome"]) for each in trial.records("placement")]
@@ -143,7 +143,7 @@ def test_a_driver_that_is_lost_twice_is_an_error_that_is_worth_a_retry(trial: Sp
             until(lambda name=name: name in trial.pods() and trial.pods()[name].status.phase == "Running")
             trial.double.evict(name, NAMESPACE, grace=0)
 
-    end = beside(evict)
+    end = meanwhile(evict)
     with pytest.raises(SparkInterrupted, match="lost twice") as lost:
         trial.run()
     end()
@@ -231,7 +231,7 @@ def test_a_pod_that_takes_the_secret_under_no_label_ends_the_attempt_and_is_dele
         del template["spec"]["schedulingGates"]
         trial.double.client().create_namespaced_pod(NAMESPACE, template)
 
-    end = beside(steal)
+    end = meanwhile(steal)
     with pytest.raises(PlacementDenied, match=r"stranger: .*does not belong"):
         trial.run()
     end()
@@ -287,7 +287,7 @@ def test_a_task_that_a_person_ends_takes_its_pods_along(trial: SparkTrial) -> No
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    end = beside(ask)
+    end = meanwhile(ask)
     with pytest.raises(SparkInterrupted, match="the task was ended"):
         trial.run()
     end()

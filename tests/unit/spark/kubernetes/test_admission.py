@@ -22,7 +22,7 @@ from rempart.spark.kubernetes.admission import (
     Note,
     PodSeen,
     Release,
-    Tried,
+    TriedAttempt,
     beyond_template,
     needs_nodes,
     next_attempt,
@@ -230,7 +230,7 @@ OUTCOMES = st.sampled_from(["capacity", "interrupted", "unreachable", "denied"])
 def test_attempts_end_and_each_has_a_number_of_its_own(
     pools: list[str], outcomes: list[Any], recorded: set[int]
 ) -> None:
-    tried: list[Tried] = []
+    tried: list[TriedAttempt] = []
     for outcome in outcomes:
         step = next_attempt(pools, [], tried, recorded)
         if isinstance(step, GiveUp):
@@ -241,7 +241,7 @@ def test_attempts_end_and_each_has_a_number_of_its_own(
             return
         assert isinstance(step, Begin) and step.number not in recorded | {each.number for each in tried}
         assert not any(each.pool == step.pool and each.outcome not in LOST for each in tried)
-        tried.append(Tried(step.pool, step.number, outcome, "why"))
+        tried.append(TriedAttempt(step.pool, step.number, outcome, "why"))
     raise AssertionError("it never gives up")
 
 
@@ -250,4 +250,4 @@ def test_a_driver_that_runs_is_adopted_and_one_that_is_on_record_is_not() -> Non
     assert next_attempt(POOLS, drivers, []) == Adopt("b", 2)
     assert next_attempt(POOLS, drivers, [], [2]) == Begin("a", 3)
     assert next_attempt(["a"], drivers, []) == Begin("a", 3)  # pool b is not allowed any more
-    assert next_attempt(POOLS, drivers, [Tried("b", 2, "interrupted", "evicted")]) == Begin("a", 3)
+    assert next_attempt(POOLS, drivers, [TriedAttempt("b", 2, "interrupted", "evicted")]) == Begin("a", 3)
