@@ -89,6 +89,8 @@ class SparkInPods:
                     continue
                 place = next(place for place in places if place.pool == driver.pool)
                 self._attempt(job, place, at, Adopt(driver.pool, driver.number))
+        except SparkInterrupted:  # the task is ended
+            raise
         except RempartError as fault:  # the result is there, and the janitor of the pools finds what is left
             logger.warning("job %s is done, but its pods could not be followed: %s", job.order.order_id, fault.what)
 
