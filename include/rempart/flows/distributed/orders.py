@@ -192,7 +192,8 @@ def _fault(site: Site, ordered: SparkOrder, made: MadeObject, file: Path) -> str
     with site.open(ordered.output.bucket, made.key) as stream, file.open("wb") as kept:
         while block := stream.read(_BLOCK):
             digest.update(block)
-            size += len(block)
+            if (size := size + len(block)) > made.bytes:  # whoever wrote it says less than there is
+                return f"has more bytes than the {made.bytes} that the job says"
             kept.write(block)
     if size != made.bytes or digest.hexdigest() != made.sha256:
         return f"differs from what the job says: {size} bytes instead of {made.bytes}, or another SHA-256"

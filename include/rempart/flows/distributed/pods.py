@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from rempart.errors import PlacementDenied
+from rempart.errors import PlacementDenied, SparkError
 from rempart.flows.distributed import pod_credentials
 from rempart.ledger.port import Ledger
 from rempart.settings.config import Config, Connections
@@ -26,8 +26,8 @@ from rempart.sovereignty.pool_pods import image_at
 from rempart.spark import credentials
 from rempart.spark.kubernetes import labels, usage
 from rempart.spark.kubernetes import pods as shape
-from rempart.spark.kubernetes.admission import NodeJudged, Outcome, PodSeen, beyond_template
-from rempart.spark.order import OrderedAt, SparkOrder
+from rempart.spark.kubernetes.admission import NodeJudged, Outcome, PodSeen, beyond_template, secrets_of, unlike
+from rempart.spark.order import OrderedAt, SparkOrder, parse_place
 from rempart.training.kubernetes import verdict
 
 
@@ -138,13 +138,7 @@ class SparkPods:
 
         Executors are made from a template in it, and are judged one by one when they are there.
         """
-        pool = self.config.gpu_pools[place.pool]
-        seconds = int(self.pipeline.spark.timeout.total_seconds())
-        image = rewrite_image(self.config, place.image)
-        template = shape.executor_template(
-            self.order, number, pool, image, seconds=seconds, disk=self.config.spark.disk
-        )
-        made = shape.driver(self.order, number, pool, image, at, template, seconds=seconds)
+        made = self._made(place, number, at)
         if self.by:
             made["metadata"]["annotations"] = {labels.STARTED_BY: self.by}
         planned = policy.plan(self.config, made, connection=place.connection, on=self.clock().date())
@@ -153,13 +147,48 @@ class SparkPods:
             raise planned.decision.refusal()
         return planned.pod
 
-    def seen(self, place: PoolPlace, found: Iterable[Mapping[str, Any]], trusted: Iterable[str]) -> list[PodSeen]:
-        """Return the pods of an attempt with the policy's word on each. `trusted`: uids that it has judged before."""
-        return [self._seen(place, pod, frozenset(trusted)) for pod in found]
+    def _made(self, place: PoolPlace, number: int, at: OrderedAt) -> dict[str, Any]:
+        pool = self.config.gpu_pools[place.pool]
+        seconds = int(self.pipeline.spark.timeout.total_seconds())
+        image = rewrite_image(self.config, place.image)
+        template = shape.executor_template(
+            self.order, number, pool, image, seconds=seconds, disk=self.config.spark.disk
+        )
+        return shape.driver(self.order, number, pool, image, at, template, seconds=seconds)
 
-    def _seen(self, place: PoolPlace, pod: Mapping[str, Any], trusted: frozenset[str]) -> PodSeen:
+    def unlike(self, place: PoolPlace, number: int, at: OrderedAt, driver: Mapping[str, Any]) -> str:
+        """Return in what a pod is not the driver that this platform makes, or an empty text."""
+        if why := unlike(driver, self._made(place, number, at), shape.ORDER):
+            return why
+        given = next(each for each in driver["spec"]["containers"][0]["env"] if each["name"] == shape.ORDER)
+        try:
+            told = parse_place(given.get("value") or "")
+        except SparkError as fault:
+            return fault.what
+        same = told.model_copy(update={"permission": at.permission}) == at  # the permission is that of its own day
+        return "" if same else "it names another order"
+
+    def own(self, number: int, found: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Return the pods of a namespace that are of an attempt by their labels, or ask for its Secret."""
+        name = labels.name(self.order.order_id, number)
+        return [pod for pod in found if self._is_of(number, pod) or name in secrets_of(pod["spec"])]
+
+    def _is_of(self, number: int, pod: Mapping[str, Any]) -> bool:
+        told = pod["metadata"].get("labels") or {}
+        wanted = {labels.JOB: self.order.order_id, labels.ATTEMPT: str(number)}
+        return labels.ROLE in told and wanted.items() <= told.items()
+
+    def seen(
+        self, place: PoolPlace, number: int, at: OrderedAt, found: Iterable[Mapping[str, Any]], trusted: Iterable[str]
+    ) -> list[PodSeen]:
+        """Return the pods of an attempt with the policy's word on each. `trusted`: uids that it has judged before."""
+        return [self._seen(place, number, at, pod, frozenset(trusted)) for pod in found]
+
+    def _seen(
+        self, place: PoolPlace, number: int, at: OrderedAt, pod: Mapping[str, Any], trusted: frozenset[str]
+    ) -> PodSeen:
         metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
-        role = metadata["labels"].get(labels.ROLE)
+        role = (metadata.get("labels") or {}).get(labels.ROLE)
         over = bool(metadata.get("deletionTimestamp")) or status.get("phase") in ("Succeeded", "Failed")
         refusal = ""
         if not over and metadata["uid"] not in trusted:
@@ -167,9 +196,12 @@ class SparkPods:
             today = self.clock().date()
             decision = policy.plan(self.config, pod, stated, connection=place.connection, on=today).decision
             refusal = "" if decision.allowed else decision.refusal().what
-            if role != labels.DRIVER and not refusal:
-                number = int(metadata["labels"][labels.ATTEMPT])
-                refusal = beyond_template(pod, labels.name(self.order.order_id, number))
+            if not self._is_of(number, pod):
+                refusal = "it asks for the Secret of an attempt to which it does not belong"
+            elif role == labels.DRIVER:
+                refusal = refusal or self.unlike(place, number, at, pod)
+            else:
+                refusal = refusal or beyond_template(pod, labels.name(self.order.order_id, number))
         return PodSeen(
             uid=metadata["uid"],
             name=metadata["name"],

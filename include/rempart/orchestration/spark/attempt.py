@@ -68,6 +68,7 @@ class Attempt:
     _times: dict[str, usage.Ran] = field(default_factory=dict)
     _nodes: dict[str, Json] = field(default_factory=dict)
     _judged_at: float = float("-inf")
+    _since: datetime = field(default_factory=lambda: datetime.now(UTC))
     _log: DriverLog | None = None
 
     @property
@@ -108,7 +109,7 @@ class Attempt:
         driver: Json | None = None
         while True:
             found, last = self._pods(), driver
-            driver = next((pod for pod in found if _role(pod) == labels.DRIVER), None)
+            driver = next((pod for pod in found if pod["metadata"]["name"] == self.name), None)
             now = datetime.now(UTC)
             for pod in found:
                 self._times = usage.look(self._times, pod, _role(pod), now)
@@ -135,14 +136,14 @@ class Attempt:
             return None
         if why := verdict.hopeless(driver):
             return "capacity", why
-        if now > datetime.fromisoformat(metadata["creationTimestamp"]) + self.place.wait:
+        if now > self._waits_since(metadata["creationTimestamp"]) + self.place.wait:
             return "capacity", ending(driver)[1]
         return None
 
     def _alone(self, driver: Json, found: list[Json], now: datetime) -> tuple[Outcome, str] | None:
         """Return that the pool has no place for one executor, or None: a driver would wait for it to its timeout."""
         begun = (driver.get("status") or {}).get("startTime")
-        if not begun or now < datetime.fromisoformat(begun) + self.place.wait:
+        if not begun or now < self._waits_since(begun) + self.place.wait:
             return None
         if any(ran.role == labels.EXECUTOR for ran in self._times.values()):
             return None
@@ -151,11 +152,17 @@ class Attempt:
             return "capacity", f"no executor was made in {self.place.wait}: the driver's log tells what refused it"
         return "capacity", f"no executor got a node in {self.place.wait}: {ending(waiting[0])[1]}"
 
+    def _waits_since(self, moment: str) -> datetime:
+        """Return since when a pool has failed to give a place: nobody opened gates before this task looked, and the
+        cluster's clock may be behind.
+        """
+        return max(datetime.fromisoformat(moment), self._since)
+
     # what is next
 
     def _steps(self, found: list[Json]) -> str:
         """Do what is next with the pods. Return why the attempt may not go on, or an empty text."""
-        pods = self.job.seen(self.place, found, self._trusted)
+        pods = self.job.seen(self.place, self.number, self.at, found, self._trusted)
         self._trusted |= {pod.uid for pod in pods if not pod.over and not pod.refusal}
         is_old = time.monotonic() - self._judged_at > self.judge_again
         if needs_nodes(pods, self._noted) or is_old:
@@ -164,18 +171,19 @@ class Attempt:
             except ApiException as cause:
                 if cause.status != 403:
                     raise
-                return self._denied(f"the nodes cannot be read: {status_and_message(cause)[1]}")
+                return self._denied(f"the nodes cannot be read: {status_and_message(cause)[1]}", found)
             self._nodes = {node["metadata"]["name"]: node for node in listed}
             self._judged_at = time.monotonic()
         raw = {pod["metadata"]["uid"]: pod for pod in found}
         for step in next_steps(pods, self.job.judged(self.place, self._nodes.values()), self._noted):
             if denied := self._do(step, raw[step.pod.uid]):
-                return denied
+                return self._denied(denied, found)
         return ""
 
     def _do(self, step: Step, pod: Json) -> str:
+        """Do a step. Return why the attempt may not go on, or an empty text."""
         if isinstance(step, Deny):
-            return self._denied(f"pod {step.pod.name}: {step.why}")
+            return f"pod {step.pod.name}: {step.why}"
         if isinstance(step, Release):
             return self._release(step, pod)
         try:
@@ -183,7 +191,7 @@ class Attempt:
             if isinstance(step, GiveCredentials):
                 self._admit(pod, place)
         except PlacementDenied as refusal:  # it is on record by now, or credentials are not declared
-            return self._denied(refusal.what)
+            return refusal.what
         if isinstance(step, Note):
             logger.info("executor %s runs on node %s (%s)", step.pod.name, step.pod.node, place["region"])
         self._noted.add((step.pod.uid, step.pod.node))
@@ -205,7 +213,7 @@ class Attempt:
         try:
             patch = release_patch(pod, step.nodes, labels.GATE)
         except ValueError as cause:
-            return self._denied(f"pod {step.pod.name}: {cause}")
+            return f"pod {step.pod.name}: {cause}"
         try:
             retried(self.client.patch_namespaced_pod)(step.pod.name, self.place.namespace, patch)
         except ApiException as cause:
@@ -215,9 +223,11 @@ class Attempt:
             logger.info("executor %s is not released yet: %s", step.pod.name, status_and_message(cause)[1])
         return ""
 
-    def _denied(self, why: str) -> str:
-        self.job.deny([why])
+    def _denied(self, why: str, found: list[Json]) -> str:
         self.delete(grace=0)
+        for pod in found:  # one that names no owner would outlive the driver, with what it read
+            self._delete(pod["metadata"]["name"], grace=0)
+        self.job.deny([why])
         logger.warning("attempt %d in pool %s is ended: %s", self.number, self.place.pool, why)
         return why
 
@@ -232,9 +242,8 @@ class Attempt:
                 raise
 
     def _pods(self) -> list[Json]:
-        selector = f"{labels.JOB}={self.job.order.order_id},{labels.ATTEMPT}={self.number},{labels.ROLE}"
-        answer = retried(self.client.list_namespaced_pod)(self.place.namespace, label_selector=selector)
-        return [self._plain(pod) for pod in answer.items]
+        answer = retried(self.client.list_namespaced_pod)(self.place.namespace)  # whoever asks for the Secret counts
+        return [dict(pod) for pod in self.job.own(self.number, map(self._plain, answer.items))]
 
     def _tell(self, driver: Json) -> None:
         """Write the driver's new lines into the task's log."""
@@ -266,9 +275,12 @@ class Attempt:
 
     def delete(self, grace: int = GRACE_SECONDS) -> None:
         """Delete the driver, and with it its executors and Secret; no error if that fails: the janitor finds it."""
+        self._delete(self.name, grace)
+
+    def _delete(self, name: str, grace: int) -> None:
         with suppress(ApiException, HTTPError):
             self.client.delete_namespaced_pod(
-                self.name, self.place.namespace, grace_period_seconds=grace, _request_timeout=4
+                name, self.place.namespace, grace_period_seconds=grace, _request_timeout=4
             )
 
     def _plain(self, answer: Any) -> Json:
@@ -277,7 +289,7 @@ class Attempt:
 
 
 def _role(pod: Mapping[str, Any]) -> str:
-    return str(pod["metadata"]["labels"].get(labels.ROLE))
+    return str((pod["metadata"].get("labels") or {}).get(labels.ROLE))
 
 
 def _is_admitted(driver: Json) -> bool:

@@ -8,16 +8,16 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from kubernetes.client import ApiException  # noqa: TID253 - only where pods run
 from urllib3.exceptions import HTTPError
 
-from rempart.errors import PlacementDenied, PoolUnavailable, SparkError, SparkInterrupted
+from rempart.errors import PlacementDenied, PoolUnavailable, RempartError, SparkError, SparkInterrupted
 from rempart.flows.distributed.job import stored_result
-from rempart.flows.distributed.pods import PoolPlace, SparkPods
+from rempart.flows.distributed.pods import PoolPlace, SparkPods, allowed_places
 from rempart.orchestration.clusters.api_answers import retried, status_and_message
 from rempart.orchestration.spark.attempt import JUDGE_AGAIN, Attempt
 from rempart.sites.port import Site
@@ -61,9 +61,10 @@ class SparkInPods:
         """
         job = self.job(order)
         if (result := stored_result(self.site, order)) is not None:
+            self._settle(job)
             return result
         places, at = job.places(), job.store()
-        tried, drivers = self._look(order, places)
+        tried, drivers = self._look(job, places, at)
         last: Sequence[str] = ()
         while True:
             step = next_attempt([place.pool for place in places], drivers, tried, job.recorded())
@@ -75,6 +76,23 @@ class SparkInPods:
             if (result := stored_result(self.site, order)) is not None:
                 return result
             self._go_on(order, ended, last)
+
+    def _settle(self, job: SparkPods) -> None:
+        """Put on record, and delete, the drivers of a job whose result is there: their task ended before it could."""
+        today = job.clock().date()
+        places, _ = allowed_places(job.config, job.order.classification, job.order.site.name, today)
+        try:
+            at = job.store()
+            _, drivers = self._look(job, places, at)
+            for driver in drivers:
+                if not driver.goes_on or driver.number in job.recorded():
+                    continue
+                place = next(place for place in places if place.pool == driver.pool)
+                self._attempt(job, place, at, Adopt(driver.pool, driver.number))
+        except SparkInterrupted:  # the task is ended
+            raise
+        except RempartError as fault:  # the result is there, and the janitor of the pools finds what is left
+            logger.warning("job %s is done, but its pods could not be followed: %s", job.order.order_id, fault.what)
 
     def _go_on(self, order: SparkOrder, ended: TriedAttempt, last: Sequence[str]) -> None:
         """Return if another attempt may help. Raises SparkError."""
@@ -141,11 +159,15 @@ class SparkInPods:
             attempt.delete()
             raise
 
-    def _look(self, order: SparkOrder, places: Sequence[PoolPlace]) -> tuple[list[TriedAttempt], list[DriverSeen]]:
-        """Return the job's drivers in all pools, and the pools that do not answer."""
+    def _look(
+        self, job: SparkPods, places: Sequence[PoolPlace], at: OrderedAt
+    ) -> tuple[list[TriedAttempt], list[DriverSeen]]:
+        """Return the job's drivers in all pools, and the pools that do not answer. One that the platform would not make
+        so now is deleted: its settings are others, or somebody else made it.
+        """
         tried, drivers = [], []
         for place in places:
-            selector = f"{labels.JOB}={order.order_id},{labels.ROLE}={labels.DRIVER}"
+            selector = f"{labels.JOB}={job.order.order_id},{labels.ROLE}={labels.DRIVER}"
             try:
                 client = self._client(place)
                 found = retried(client.list_namespaced_pod)(place.namespace, label_selector=selector).items
@@ -154,8 +176,16 @@ class SparkInPods:
                 tried.append(TriedAttempt(place.pool, 0, "capacity", why))
                 continue
             for pod in found:
-                number = int(pod.metadata.labels[labels.ATTEMPT])
-                drivers.append(DriverSeen(place.pool, number, pod.metadata.deletion_timestamp is None))
+                told = str(pod.metadata.labels.get(labels.ATTEMPT))
+                number = int(told) if told.isdecimal() and len(told) < 6 else 0
+                goes_on = pod.metadata.deletion_timestamp is None
+                plain = client.api_client.sanitize_for_serialization(pod)
+                if goes_on and (why := job.unlike(place, number, at, plain)):
+                    logger.warning("driver %s in pool %s is deleted: %s", pod.metadata.name, place.pool, why)
+                    goes_on = False
+                    with suppress(ApiException, HTTPError):
+                        client.delete_namespaced_pod(pod.metadata.name, place.namespace, _request_timeout=4)
+                drivers.append(DriverSeen(place.pool, number, goes_on))
         return tried, drivers
 
     def _client(self, place: PoolPlace) -> Any:

@@ -93,7 +93,11 @@ def _spark_drivers(hook: Any, settings: config.Config, pool: str) -> Iterator[tu
     selector = ",".join(f"{key}={value}" for key, value in {**labels.MANAGED_BY, labels.ROLE: labels.DRIVER}.items())
     for pod in client.list_namespaced_pod(settings.gpu_pools[pool].namespace, label_selector=selector).items:
         metadata = client.api_client.sanitize_for_serialization(pod.metadata)
-        driver, _ = _seen(pool, metadata, train_job=False)
+        try:
+            driver, _ = _seen(pool, metadata, train_job=False)
+        except (KeyError, ValueError):  # a driver may make pods: one that is labelled oddly must not hide the others
+            logger.warning("pool %s: %s has labels that no driver has, and is not checked", pool, metadata["name"])
+            continue
         yield driver, (metadata.get("annotations") or {}).get(STARTED_BY, "")
 
 

@@ -130,21 +130,59 @@ def beyond_template(executor: Mapping[str, Any], secret: str) -> str:
     as another account.
     """
     spec = executor["spec"]
+    if foreign := sorted(secrets_of(spec) - {secret}):
+        return f"it asks for Secret {', '.join(foreign)}, which is not of its attempt"
+    account = spec.get("serviceAccountName") or "default"
     sources = [source for volume in spec.get("volumes") or () for source in _sources(volume)]
-    asked = {
-        str((source.get("secret") or {}).get("secretName") or (source.get("secret") or {}).get("name") or "")
-        for source in sources
-    }
+    if account != "default" or any("serviceAccountToken" in source for source in sources):
+        return f"it asks for the token of an account ({account})"
+    return ""
+
+
+def secrets_of(spec: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the Secrets that a pod's spec (of an API object) mounts or takes variables from."""
+    mounted = [source.get("secret") or {} for volume in spec.get("volumes") or () for source in _sources(volume)]
+    asked = {str(secret.get("secretName") or secret.get("name") or "") for secret in mounted}
     for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
         asked |= {(source.get("secretRef") or {}).get("name", "") for source in container.get("envFrom") or ()}
         values = [each.get("valueFrom") or {} for each in container.get("env") or ()]
         asked |= {(value.get("secretKeyRef") or {}).get("name", "") for value in values}
-    if foreign := sorted(asked - {"", secret}):
+    return frozenset(asked - {""})
+
+
+def unlike(driver: Mapping[str, Any], made: Mapping[str, Any], free: str) -> str:
+    """Return in what a driver (an API object) is not the one that the platform makes, or an empty text.
+
+    `made`: that one. `free`: a variable that is compared by the caller. Whoever makes pods in a namespace could else
+    make a driver that runs other code and is given the Secret.
+    """
+    spec, wanted = driver["spec"], made["spec"]
+    if driver["metadata"]["name"] != made["metadata"]["name"]:
+        return f"it says that it is the driver, which is {made['metadata']['name']}"
+    containers = list(spec.get("containers") or ())
+    if len(containers) != 1 or spec.get("initContainers"):
+        return "it has containers that a driver does not have"
+    own, ours = containers[0], wanted["containers"][0]
+    for what in ("command", *_RUNS):
+        if (own.get(what) or None) != (ours.get(what) or None):
+            return f"its {what} is not that of a driver"
+    found, expected = (
+        {each["name"]: (each.get("value") or "", each.get("valueFrom") or {}) for each in container.get("env") or ()}
+        for container in (own, ours)
+    )
+    names = sorted(
+        name for name in found.keys() | expected.keys() if name != free and found.get(name) != expected.get(name)
+    )
+    if names or (free in found) != (free in expected):
+        return f"its variables are not those of a driver: {', '.join(names) or free}"
+    if foreign := sorted(secrets_of(spec) - secrets_of(wanted)):
         return f"it asks for Secret {', '.join(foreign)}, which is not of its attempt"
     account = spec.get("serviceAccountName") or "default"
-    if account != "default" or any("serviceAccountToken" in source for source in sources):
-        return f"it asks for the token of an account ({account})"
-    return ""
+    return "" if account == wanted["serviceAccountName"] else f"it asks for the token of an account ({account})"
+
+
+_RUNS = ("args", "envFrom", "workingDir", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe")
+"""Fields of a container by which it would run, or be told, something else."""
 
 
 def _sources(volume: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -69,7 +69,7 @@ def test_an_object_that_was_read_back_can_be_kept_so_that_nobody_reads_it_again(
     [
         ({"rows": 4}, "has 3 rows instead of 4"),
         ({"sha256": "0" * 64}, "differs from what the job says"),
-        ({"bytes": 1}, "differs from what the job says"),
+        ({"bytes": 1}, "has more bytes than the 1 that the job says"),
         ({"key": "snapshots/stays_test/x.parquet"}, "is not in the job's own place"),
     ],
 )

@@ -110,6 +110,25 @@ def test_the_record_of_an_attempt_has_nodes_seconds_and_cost_and_is_written_once
     }
 
 
+def test_a_driver_is_known_by_its_order_and_a_stranger_by_the_secret_that_it_asks_for(job: SparkPods) -> None:
+    place, at = job.places()[0], job.store()
+    ours = job.driver(place, 1, at)
+    ours["metadata"]["uid"] = "d"
+    stranger = {"metadata": {"name": "x", "namespace": place.namespace, "uid": "x"}, "spec": {"volumes": []}}
+    stranger["spec"]["volumes"] = [{"name": "v", "secret": {"secretName": labels.name(job.order.order_id, 1)}}]
+    unrelated = {"metadata": {"name": "y", "uid": "y"}, "spec": {}}
+    of_next = {"metadata": {"name": "z", "labels": ours["metadata"]["labels"] | {labels.ATTEMPT: "2"}}, "spec": {}}
+    found = job.own(1, [ours, stranger, unrelated, of_next])
+    assert found == [ours, stranger]
+    driver, other = job.seen(place, 1, at, found, ())
+    assert driver.refusal == "" and driver.role == "driver"
+    assert "to which it does not belong" in other.refusal
+    tomorrow = at.model_copy(update={"permission": at.permission.model_copy(update={"decision": "e" * 64})})
+    assert job.unlike(place, 1, tomorrow, ours) == ""  # a task that is repeated on another day goes on with it
+    foreign = at.model_copy(update={"key": "spark/other/order.json"})
+    assert job.unlike(place, 1, foreign, ours) == "it names another order"
+
+
 def test_a_node_is_judged_by_what_its_label_says(job: SparkPods) -> None:
     (allowed,), (denied,) = (job.judged(job.places()[0], [node(region)]) for region in ("par", "east"))
     assert allowed.allowed and not denied.allowed and "region is east, but par is declared" in denied.why

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,86 @@ def test_a_driver_whose_task_died_is_followed_and_not_made_again(trial: SparkTri
     assert trial.run().order_id == trial.ordered.order_id
     assert sum("-exec-" not in pod.name for pod in trial.double.history) == 1
     assert [each["attempt"] for each in trial.records("placement")] == [1]
+
+
+def test_a_job_whose_task_died_after_its_result_is_put_on_record_and_leaves_nothing(trial: SparkTrial) -> None:
+    from rempart.flows.distributed.pods import SparkPods
+
+    def dies(*_: object, **__: object) -> None:
+        raise OSError("the task's machine is gone")
+
+    with trial.monkeypatch.context() as lost:
+        lost.setattr(SparkPods, "ended", dies)
+        with pytest.raises(OSError, match="gone"):
+            trial.run()
+    assert trial.pods() and not trial.records("placement")
+    assert trial.run().order_id == trial.ordered.order_id
+    assert [placed["outcome"] for placed in trial.records("placement")] == ["succeeded"]
+    trial.gone()
+
+
+def test_a_task_that_comes_late_lets_executors_pass_before_it_says_that_the_pool_has_no_place(
+    trial: SparkTrial,
+) -> None:
+    from rempart.orchestration.spark.attempt import Attempt
+
+    trial.pace()
+    trial.say("go", "finish")
+    admit = Attempt._admit
+
+    def dies(self: Attempt, driver: dict[str, object], place: dict[str, object]) -> None:
+        admit(self, driver, place)
+        raise ApiException(status=500)
+
+    with trial.monkeypatch.context() as lost:
+        lost.setattr(Attempt, "_admit", dies)
+        with pytest.raises(PoolUnavailable):
+            trial.run()
+    until(lambda: len(trial.pods()) == 3)  # the driver and two executors, for which nobody opens the gate
+    began = next(pod.status.start_time for name, pod in trial.pods().items() if "-exec-" not in name)
+    real, hour = Attempt._alone, timedelta(hours=1)
+
+    def late(self: Attempt, driver: dict[str, object], found: list[object], now: datetime) -> object:
+        aged = {**driver, "status": driver["status"] | {"startTime": (began - hour).isoformat()}}  # type: ignore[operator]
+        return real(self, aged, found, now)  # type: ignore[arg-type]
+
+    trial.monkeypatch.setattr(Attempt, "_alone", late)
+    assert trial.run().order_id == trial.ordered.order_id
+    assert [placed["outcome"] for placed in trial.records("placement")] == ["succeeded"]
+
+
+def test_a_pod_that_takes_the_secret_under_no_label_ends_the_attempt_and_is_deleted(trial: SparkTrial) -> None:
+    trial.pace()
+    name = f"spark-{trial.ordered.order_id}-1"
+
+    def steal() -> None:
+        until(trial.running(1))
+        driver = trial.pods()[name]
+        plain = trial.double.client().api_client.sanitize_for_serialization(driver)
+        template = json.loads(
+            next(each["value"] for each in plain["spec"]["containers"][0]["env"] if each["name"].endswith("TEMPLATE"))
+        )
+        template["metadata"] = {"name": "stranger", "namespace": NAMESPACE}
+        del template["spec"]["schedulingGates"]
+        trial.double.client().create_namespaced_pod(NAMESPACE, template)
+
+    end = meanwhile(steal)
+    with pytest.raises(PlacementDenied, match=r"stranger: .*does not belong"):
+        trial.run()
+    end()
+    trial.gone()
+
+
+def test_a_driver_that_somebody_else_made_is_not_adopted_and_gets_no_secret(trial: SparkTrial) -> None:
+    from rempart.orchestration import runtime
+
+    job = runtime.spark_pods(trial.platform, trial.site, trial.pipeline).job(trial.ordered)
+    fake = job.driver(job.places()[0], 4, job.store())
+    fake["spec"]["containers"][0]["command"] = ["python", "-c", "print('its own code')"]
+    trial.double.client().create_namespaced_pod(NAMESPACE, fake)
+    assert trial.run().order_id == trial.ordered.order_id
+    assert [(placed["attempt"], placed["outcome"]) for placed in trial.records("placement")] == [(5, "succeeded")]
+    trial.gone()
 
 
 def test_a_quota_that_refuses_executors_costs_time_and_not_the_job(trial: SparkTrial, told: Callable[[], str]) -> None:

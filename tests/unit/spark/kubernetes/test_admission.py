@@ -28,6 +28,8 @@ from rempart.spark.kubernetes.admission import (
     next_attempt,
     next_steps,
     release_patch,
+    secrets_of,
+    unlike,
 )
 from tests.kubernetes_double.patches import apply_json
 
@@ -177,6 +179,41 @@ def test_an_executor_as_its_template_asks_for_nothing_more() -> None:
 )
 def test_an_executor_that_asks_for_more_than_its_template_is_refused(spec: dict[str, Any], why: str) -> None:
     assert why in beyond_template(executor(**spec), "spark-1-1")
+
+
+def driver(**own: Any) -> dict[str, Any]:
+    env = [{"name": "REMPART_SPARK_ORDER", "value": "x"}, {"name": "TMPDIR", "value": "/work"}]
+    container = {"name": "base", "command": ["python", "-m", "job"], "env": env, **own}
+    spec = {"containers": [container], "serviceAccountName": "rempart-spark", "volumes": executor()["spec"]["volumes"]}
+    return {"metadata": {"name": "spark-1-1"}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (driver(command=["sh", "-c", "cat /run/secrets/rempart/*"]), "command"),
+        (driver(args=["x"]), "args"),
+        (driver(lifecycle={"postStart": {"exec": {"command": ["cat"]}}}), "lifecycle"),
+        (driver(env=[*driver()["spec"]["containers"][0]["env"], {"name": "PYTHONPATH", "value": "/x"}]), "PYTHONPATH"),
+        (driver(env=[{"name": "TMPDIR", "value": "/work"}]), "REMPART_SPARK_ORDER"),
+        (driver() | {"metadata": {"name": "a"}}, "which is spark-1-1"),
+        ({**driver(), "spec": driver()["spec"] | {"initContainers": [{"name": "x"}]}}, "containers"),
+        ({**driver(), "spec": driver()["spec"] | {"serviceAccountName": "airflow"}}, "airflow"),
+        (
+            {
+                **driver(),
+                "spec": driver()["spec"] | {"volumes": [{"name": "x", "secret": {"secretName": "train-2-1"}}]},
+            },
+            "Secret train-2-1",
+        ),
+    ],
+)
+def test_a_driver_that_the_platform_would_not_make_is_told_apart(found: dict[str, Any], why: str) -> None:
+    assert why in unlike(found, driver(), "REMPART_SPARK_ORDER")
+    moved = driver()
+    moved["spec"]["containers"][0]["env"][0]["value"] = "y"  # compared by whoever knows what it means
+    assert unlike(moved, driver(), "REMPART_SPARK_ORDER") == ""
+    assert secrets_of(driver()["spec"]) == {"spark-1-1"}
 
 
 # --- attempts ---------------------------------------------------------------------------------------------------------
