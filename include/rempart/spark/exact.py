@@ -120,6 +120,8 @@ def _typed(node: Any) -> Any:
     """Write the type of DuckDB beside an expression to which sqlglot would give another one."""
     if isinstance(node, exp.Anonymous) and str(node.this).lower() == "count_star" and not node.expressions:
         return exp.Count(this=exp.Star())  # as DuckDB prints `count(*)`
+    if isinstance(node, exp.Count) and node.this is None and not node.expressions:
+        node.set("this", exp.Star())  # as it prints that of a window
     if isinstance(node, exp.Div):
         return exp.cast(exp.paren(node.copy()), "double")
     if isinstance(node, (exp.TimestampTrunc, exp.DateTrunc)):

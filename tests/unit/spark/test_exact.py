@@ -52,6 +52,7 @@ SAME = [
     "SELECT trip, price * 3 AS p, DATE '2026-01-01' AS d, greatest(trip, 3) AS g, nullif(trip, 0) AS n FROM trips",
     """WITH x AS (SELECT day, price * 1.5 AS y FROM trips)
     SELECT day, CAST(sum(y) AS DECIMAL(20, 3)) AS s, max(y) + 1 AS m FROM x GROUP BY day""",
+    "SELECT trip, count(*) OVER (PARTITION BY day) AS n FROM trips",
 ]
 """Queries whose rows are the same on both engines: tests/spark runs them."""
 
