@@ -24,7 +24,7 @@ COLUMN = r"^[a-z][a-z0-9_]{0,49}$"
 SQL_FILE = r"^include/sql/[a-z][a-z0-9_]*\.sql$"
 _ENCODINGS = {"utf-8": "utf-8", "iso8859-1": "latin-1", "cp1252": "cp1252"}
 """Names of encodings in a pipeline, by Python's own."""
-_UNIT = r"^[^\s\d.,;|'\"+-]{1,12}$"
+UNIT = r"^[^\s\d.,;|'\"+-]{1,12}$"
 """A unit: no text that could be a part of a number or of a line."""
 Kind = Literal["files", "sql", "http", "site", "derived"]
 KINDS: tuple[Kind, ...] = ("files", "sql", "http", "site", "derived")
@@ -78,7 +78,7 @@ class Dialect(Strict):
             '`{"Order ID": order_id}`. Files are stored as they came.'
         ),
     )
-    units: dict[str, Annotated[str, Field(pattern=_UNIT)]] = Field(
+    units: dict[str, Annotated[str, Field(pattern=UNIT)]] = Field(
         default_factory=dict,
         description=(
             'Unit that stands before or behind each number of a column, as in `{price: EUR, discount: "%"}`. The '

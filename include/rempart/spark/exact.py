@@ -120,6 +120,8 @@ def _typed(node: Any) -> Any:
     """Write the type of DuckDB beside an expression to which sqlglot would give another one."""
     if isinstance(node, exp.Anonymous) and str(node.this).lower() == "count_star" and not node.expressions:
         return exp.Count(this=exp.Star())  # as DuckDB prints `count(*)`
+    if isinstance(node, exp.Count) and node.this is None and not node.expressions:
+        node.set("this", exp.Star())  # as it prints that of a window
     if isinstance(node, exp.Div):
         return exp.cast(exp.paren(node.copy()), "double")
     if isinstance(node, (exp.TimestampTrunc, exp.DateTrunc)):
@@ -361,6 +363,12 @@ def _judge_distinct(node: Any) -> None:
 def _judge_union(node: Any) -> None:
     if node.args.get("by_name"):
         raise _refused("UNION BY NAME", "it is not listed")
+    sides: list[Any] = [each.unnest() if isinstance(each, exp.Subquery) else each for each in (node.left, node.right)]
+    for columns in zip(*(side.selects for side in sides), strict=True):
+        found = [each.unalias() for each in columns]
+        classes = [class_of(each) for each in found]
+        if len(set(classes)) > 1 or (classes[0] == "decimal" and len(set(map(digits, found))) > 1):
+            raise _refused("UNION of columns of two types", "the type of both is not the same there; CAST one of them")
 
 
 _JUDGES: dict[str, Callable[[Any], None]] = {

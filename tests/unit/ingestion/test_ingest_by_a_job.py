@@ -17,6 +17,7 @@ import yaml
 from rempart.backup.points.erasures import pseudonym
 from rempart.errors import IntegrityError, SparkError
 from rempart.flows.distributed.ingest import Parameters
+from rempart.flows.ingestion.engines import read_back
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared import erasures
 from rempart.flows.shared.erasures import Erased
@@ -55,6 +56,32 @@ def test_a_job_and_this_machine_go_on_from_each_others_snapshots(
         assert ours == theirs
     assert work.jobs == 2
     assert lake(platform) == lake(other)
+
+
+def test_deliveries_that_were_refused_alike_have_one_object_which_is_brought_once(
+    platform: Platform,
+    make_platform: Callable[[], Platform],
+    deliver: Callable[..., None],
+    work: Work,
+    readings: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    brought, bring = list[Path](), read_back.brought
+
+    def counted(run: Any, made: Any, folder: Path, file: Path) -> Path:
+        brought.append(file)
+        return bring(run, made, folder, file)
+
+    monkeypatch.setattr(read_back, "brought", counted)
+    other = make_platform()
+    for each in (platform, other):
+        each.sites["primary"].clock = lambda: NOW  # type: ignore[attr-defined]  # a site in memory
+        for i, row in enumerate((A, B, C)):
+            deliver(f"{i}.csv", BAD, row, to=each)
+    assert ingest(other, readings) == ingest(platform, on_spark(), run_job=work)
+    assert lake(platform) == lake(other)
+    refused = [file for file in brought if file.name.startswith("refused-")]
+    assert len(refused) == 1
 
 
 def changed(result: SparkResult, **more: Any) -> SparkResult:

@@ -52,6 +52,7 @@ SAME = [
     "SELECT trip, price * 3 AS p, DATE '2026-01-01' AS d, greatest(trip, 3) AS g, nullif(trip, 0) AS n FROM trips",
     """WITH x AS (SELECT day, price * 1.5 AS y FROM trips)
     SELECT day, CAST(sum(y) AS DECIMAL(20, 3)) AS s, max(y) + 1 AS m FROM x GROUP BY day""",
+    "SELECT trip, count(*) OVER (PARTITION BY day) AS n FROM trips",
 ]
 """Queries whose rows are the same on both engines: tests/spark runs them."""
 
@@ -102,6 +103,14 @@ def test_a_query_whose_rows_are_the_same_is_written_for_spark(query: str) -> Non
             "SUM of floats",
         ),
         ("SELECT trip, price * price * price * price AS p FROM trips", "more than 38 digits|Mul"),
+        ("SELECT trip, rider AS v FROM trips UNION ALL SELECT trip, price AS v FROM trips", "UNION of columns"),
+        ("SELECT day AS d FROM trips UNION SELECT started AS d FROM trips", "UNION of columns"),
+        ("SELECT price AS p FROM trips UNION ALL (SELECT price * 1.5 AS p FROM trips)", "UNION of columns"),
+        (
+            """WITH u AS (SELECT day, price AS v FROM trips UNION ALL SELECT day, km AS v FROM trips)
+            SELECT day, sum(v) AS s FROM u GROUP BY day""",
+            "UNION of columns",
+        ),
         ("SELECT trip, km + 1 AS km, km * 2 AS twice FROM trips", "the name km"),
         ("SELECT trip, day - DATE '2026-01-01' AS d FROM trips", "Sub"),
         ("SELECT trip FROM trips WHERE day > '1 January 2026'", "GT"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from rempart.ingestion.parsing.units import Unit
 from rempart.ingestion.sampling.facts import column_facts
 from rempart.ingestion.sampling.sample import Sample
 from rempart.settings.columns import NUMERIC
+from rempart.settings.sources import UNIT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +38,9 @@ def written_by(sample: Sample) -> Written:
     table = sample.table
     cells = {name: _counted(table[name]) for name in table.column_names}
     free = [name for name in cells if sample.text and name not in sample.declared]
-    found = {name: unit for name in free if (unit := units.likely(_present(cells[name])))}
+    likely = {name: units.likely(_present(cells[name])) for name in free}
+    # a digit in it would be ambiguous: `m2`, or the exponent in `1.5E7`
+    found = {name: unit for name, unit in likely.items() if unit and re.fullmatch(UNIT, unit.text)}
     texts = {**cells, **{name: units.without(cells[name], unit.text) for name, unit in found.items()}}
     tokens = [token for token in NULL_TOKENS if any(_is_null_token(token, values) for values in texts.values())]
     nulls = ["", *(tokens if sample.text else ())]

@@ -70,6 +70,16 @@ def test_numbers_in_two_currencies_stay_text_and_the_draft_counts_both(tmp_path:
     assert "#numbers-with-a-unit" in amount
 
 
+def test_an_exponent_and_a_unit_with_a_digit_are_not_taken_off(tmp_path: Path) -> None:
+    rows = [f"{n},2026-01-{n % 28 + 1:02d},{n + 10}.5E7,{n + 20} m2,{n + 30} EUR" for n in range(200)]
+    text = draft_pipeline(write(tmp_path / "flats.csv", "\n".join(["flat,day,energy,area,price", *rows]) + "\n"))
+    pipeline = load(text)
+    assert pipeline.source.units == {"price": "EUR"}
+    assert pipeline.columns["energy"].type == "number" and "max_value: 2100000000" in text
+    (area,) = (line for line in text.splitlines() if line.startswith("  area:"))
+    assert "type: string" in area and 'numbers with "m2"' in area
+
+
 def test_a_target_that_comes_later_is_told_and_leaves_rows_to_learn_from_and_to_measure(tmp_path: Path) -> None:
     text = draft_pipeline(write(tmp_path / "renewals.csv", contracts()), target="Gekündigt")
     assert "no row of the newest 60 days has it: it comes later than the row" in text

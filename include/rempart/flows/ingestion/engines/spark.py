@@ -165,21 +165,23 @@ def _refused(ended: _EndedJob, count: int) -> list[Refused]:
     import pyarrow.parquet as pq
 
     found: list[Refused] = [()] * count
+    made = ended.result.of_role(job.MADE_REFUSED)
 
-    def bring(made: MadeObject) -> tuple[int, _RefusedFile]:
-        position = facts.of_object(RefusedFacts, ended.result, made).delivery
-        if position >= count:
-            raise facts.malformed(ended.result, "facts", "an object of refused rows is of no delivery")
-        file = read_back.brought(ended.run, made, ended.folder, ended.folder / f"refused-{made.sha256}")
+    def bring(each: MadeObject) -> tuple[str, _RefusedFile]:
+        file = read_back.brought(ended.run, each, ended.folder, ended.folder / f"refused-{each.sha256}")
         if not pq.read_schema(file).equals(schema()):
             raise untrue(ended.run, "an object of refused rows has other columns")
-        rows, erased = _counted(file)
-        if rows != made.rows:
-            raise untrue(ended.run, "an object of refused rows has another number of rows")
-        return position, _RefusedFile(file, rows, erased)
+        return each.sha256, _RefusedFile(file, *_counted(file))
 
-    for i, rows in bounded_map(ended.result.of_role(job.MADE_REFUSED), bring, WORKERS):
-        found[i] = rows
+    once = {each.sha256: each for each in made}  # deliveries that were refused alike have one object
+    files = dict(bounded_map(once.values(), bring, WORKERS))
+    for each in made:
+        position = facts.of_object(RefusedFacts, ended.result, each).delivery
+        if position >= count:
+            raise facts.malformed(ended.result, "facts", "an object of refused rows is of no delivery")
+        if files[each.sha256].rows != each.rows:
+            raise untrue(ended.run, "an object of refused rows has another number of rows")
+        found[position] = files[each.sha256]
     return found
 
 
