@@ -29,6 +29,8 @@ from rempart.settings.pipelines import pipelines_dir
 
 _FEW_ROWS = 20_000
 """Rows up to which a draft proposes small trees."""
+_SAME_QUESTIONS = 3
+"""Columns up to which a draft asks in the line of each whether its negative numbers are right, and not once for all."""
 
 
 def draft_pipeline(source: Path | Sample, name: str | None = None, *, target: str | None = None) -> str:
@@ -228,14 +230,18 @@ def _column(column: ColumnFacts, s: Survey) -> str:
 def _expectations(s: Survey) -> Iterator[str]:
     told = "ranges, rounded outwards, and orders are those of these rows"
     possible = "Set the limits of what is possible: rows outside go to quarantine"
-    yield f"expectations:                   # CHECK: {told}. {possible}"
+    ranges = [c.range for c in s.columns if c.range is not None and c.name not in s.key.columns]
+    negative = sum(1 for range_ in ranges if range_.negative)
+    once = negative > _SAME_QUESTIONS
+    below = f". {negative} columns have a few negative numbers: is that right?" if once else ""
+    yield f"expectations:                   # CHECK: {told}. {possible}{below}"
     between = "expect: expect_column_values_to_be_between"
     for column in s.columns:
         if (range_ := column.range) is None or column.name in s.key.columns:
             continue
         limits = f"min_value: {_number(range_.low)}, max_value: {_number(range_.high)}"
         rule = f"{between}, column: {yaml_word(column.name)}, {limits}, reason: {column.name} is out of range"
-        yield f"  - {{{rule}}}{_unlikely(range_)}"
+        yield f"  - {{{rule}}}{_unlikely(range_, ask_negative=not once)}"
     first, last = LIKELY_YEARS
     for column in s.columns:
         if column.unlikely and column.name not in (s.time, *s.key.columns):
@@ -260,21 +266,21 @@ def _order(order: Order) -> str:
     return f"{line}    # CHECK: {order.broken:,} of {order.rows:,} {breaks} it; such rows go to quarantine"
 
 
-def _unlikely(found: Range) -> str:
-    """Return what in the rows contradicts a range, or may."""
-    told = []
+def _unlikely(found: Range, *, ask_negative: bool) -> str:
+    """Return what in the rows contradicts a range, or may; without `ask_negative`, negative numbers are no question."""
+    told: list[str] = []
+    notes: list[str] = []
     if found.outside:
         outside = f"{found.outside:,} of {found.cells:,} {'is' if found.outside == 1 else 'are'} outside"
         span = f"{_number(found.low)} to {_number(found.high)}"
         told.append(f"{outside} {span}, the farthest at about {_number(found.far)}; such rows go to quarantine")
     if found.negative:
-        told.append(
-            f"{found.negative:,} of {found.cells:,} {'is' if found.negative == 1 else 'are'} negative: is that right?"
-        )
-    largest = f"{_number(found.high)} is the largest here: raise it if larger ones are right" if found.reached else ""
-    if told:
-        return f"    # CHECK: {'; '.join([*told, *filter(None, [largest])])}"
-    return f"    # {largest}" if largest else ""
+        below = f"{found.negative:,} of {found.cells:,} {'is' if found.negative == 1 else 'are'} negative"
+        (told if ask_negative else notes).append(f"{below}: is that right?" if ask_negative else below)
+    if found.reached:
+        notes.append(f"{_number(found.high)} is the largest here: raise it if larger ones are right")
+    mark = "CHECK: " if told else ""
+    return f"    # {mark}{'; '.join([*told, *notes])}" if told or notes else ""
 
 
 def _learning(s: Survey) -> Iterator[str]:

@@ -151,8 +151,9 @@ def test_a_spreadsheet_is_told_how_it_becomes_a_delivery(tmp_path: Path) -> None
 
 
 def test_a_missing_file_and_a_bad_name_say_so(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match="No such file"):
+    with pytest.raises(PipelineError, match="there is no such file") as refused:
         draft_pipeline(tmp_path / "none.csv")
+    assert refused.value.hint.startswith("Correct the path")
     with pytest.raises(PipelineError, match="name a pipeline after"):
         draft_pipeline(write(tmp_path / "x.csv", ENERGY_HEADER + ENERGY), "../x")
 

@@ -30,6 +30,7 @@ _BATCH = 64
 """Rows of a Parquet file that are unpacked at once."""
 CSV, JSONL, PARQUET = (tuple(formats.ENDINGS[kind]) for kind in ("csv", "jsonl", "parquet"))
 ENDINGS = "Pass a .csv, .tsv, .txt, .jsonl, .ndjson (plain, .gz or .zst) or .parquet file."
+_NO_FILE = "Correct the path. A relative one begins at the folder in which you run the command."
 _OTHERS = {
     "cp1252": ". cp1252 is latin-1 (ISO-8859-1) with the euro sign and curly quotes. If unsure, keep cp1252",
     "latin-1": ", and has bytes that cp1252 lacks. latin-1 is ISO-8859-1",
@@ -58,6 +59,8 @@ def of_file(file: Path) -> Sample:
                 return read(file)
     except Unreadable as fault:
         raise _refused(file, str(fault)) from None
+    except FileNotFoundError as cause:
+        raise PipelineError(f"read {shown(file)}: there is no such file", _NO_FILE) from cause
     except OSError as cause:
         raise PipelineError(f"read {shown(file)}: {cause.strerror or 'it is damaged'}", ENDINGS) from cause
     if name.endswith(formats.SPREADSHEETS):

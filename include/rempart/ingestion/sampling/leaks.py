@@ -20,13 +20,16 @@ _FEWEST = 20
 """Rows without which nothing is told: chance would do."""
 _EACH = 5
 """Rows that a value or a class has on average, at least."""
+_LISTS = ("category", "boolean", "integer")
+"""Types whose values may each stand for a class."""
 
 
 def leaks(columns: Sequence[ColumnFacts], target: ColumnFacts, table: pa.Table, dialect: Dialect) -> frozenset[str]:
     """Return the names of columns that alone almost determine the target in the rows of a sample. Pure.
 
-    A number does by its rank correlation (Spearman). Of a class, each value of a column has almost one, or an empty
-    cell tells it, or a number divides two classes.
+    A number does by its rank correlation (Spearman), and two values if almost each number of one is larger than each
+    of the other. Of a class, each value of a column has almost one, or an empty cell tells it, or a number divides two
+    classes.
     """
     import pyarrow.compute as pc
 
@@ -35,10 +38,20 @@ def leaks(columns: Sequence[ColumnFacts], target: ColumnFacts, table: pa.Table, 
         return frozenset()
     if target.type in NUMERIC:
         wanted = _numbers(rows[target.name], dialect)
-        found = (c.name for c in columns if c.type in NUMERIC and _follows(_numbers(rows[c.name], dialect), wanted))
-        return frozenset(found)
+        return frozenset(c.name for c in columns if _orders(c, rows[c.name], wanted, dialect))
     classes = _codes(rows[target.name])
     return frozenset(c.name for c in columns if any(_tells(c, rows[c.name], classes, dialect)))
+
+
+def _orders(column: ColumnFacts, cells: pa.ChunkedArray, wanted: np.ndarray, dialect: Dialect) -> bool:
+    """Return whether the column has almost the target's order, or two values for its small and its large numbers."""
+    import numpy as np
+
+    if column.type in NUMERIC and _follows(_numbers(cells, dialect), wanted):
+        return True
+    known = cells.is_valid().to_numpy()
+    codes = _codes(cells)[known]
+    return column.type in _LISTS and len(np.unique(codes)) == 2 and _separates(wanted[known], codes)
 
 
 def _tells(column: ColumnFacts, cells: pa.ChunkedArray, classes: np.ndarray, dialect: Dialect) -> Iterator[bool]:
@@ -46,7 +59,7 @@ def _tells(column: ColumnFacts, cells: pa.ChunkedArray, classes: np.ndarray, dia
     import numpy as np
 
     yield _divides(cells.is_null().to_numpy().astype(np.int64), classes)
-    if column.type in ("category", "boolean", "integer"):
+    if column.type in _LISTS:
         yield _divides(_codes(cells), classes)
     if column.type in NUMERIC and len(np.unique(classes)) == 2:
         yield _separates(_numbers(cells, dialect), classes)

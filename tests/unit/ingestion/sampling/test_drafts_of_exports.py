@@ -132,3 +132,20 @@ def test_a_column_of_one_value_is_told_and_no_input(tmp_path: Path) -> None:
     assert "the same value in all these rows" in client and text.count("the same value") == 1
     pipeline = load(text)
     assert "mandant" not in pipeline.features["own"].columns and "mandant" not in pipeline.gate.baseline_by
+
+
+@pytest.mark.parametrize(("columns", "in_each"), [(3, 3), (4, 0)])
+def test_the_same_question_of_many_columns_is_asked_once(tmp_path: Path, columns: int, in_each: int) -> None:
+    names = [f"Sensor {n}" for n in range(columns)]
+    rows = [
+        f"M{n:04};{date(2025, 1, 1) + timedelta(days=n)};"
+        + ";".join([f"{-n % 90 if n > 8 else -3 if n > 6 else 9}"] * columns)
+        for n in range(400)
+    ]
+    file = tmp_path / "readings.csv"
+    file.write_text("\n".join([";".join(["Meldung", "Tag", *names]), *rows, ""]))
+    text = draft_pipeline(file)
+    lines = [line for line in text.splitlines() if "is out of range" in line and "2 of 400 are negative" in line]
+    assert len(lines) == columns
+    assert sum("# CHECK: 2 of 400 are negative: is that right?" in line for line in lines) == in_each
+    assert (f"{columns} columns have a few negative numbers: is that right?" in text) is (not in_each)

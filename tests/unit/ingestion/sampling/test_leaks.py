@@ -49,6 +49,14 @@ def test_a_number_in_the_order_of_the_target_is_asked_about(tmp_path: Path) -> N
     assert asked(tmp_path, columns | {"rooms": opposite, "reserve": empty}, "paid") == {"rooms", "reserve"}
 
 
+def test_two_values_that_tell_small_numbers_from_large_ones_are_asked_about(tmp_path: Path) -> None:
+    columns = claims()
+    flag = ["ja" if float(cell.replace(",", ".")) > 1000 else "nein" for cell in columns["paid"]]
+    some = ["nein" if n % 5 == 0 else cell for n, cell in enumerate(flag)]
+    found = asked(tmp_path, columns | {"is_dear": flag, "region": some}, "paid")
+    assert found == {"reserve", "is_dear"}, "one that is wrong in some rows tells something, and not almost all"
+
+
 def test_values_numbers_and_empty_cells_that_tell_the_class_are_asked_about(tmp_path: Path) -> None:
     assert asked(tmp_path, claims(), "is_late") == {"delay", "state", "called"}
 
