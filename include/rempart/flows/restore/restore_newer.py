@@ -12,18 +12,20 @@ from rempart.ledger.port import Evidence, Kind, Ledger
 
 MOST = 1_000
 """Records of a kind that are read at first, the newest."""
-_KINDS: tuple[Kind, ...] = ("deliveries", "snapshot", "candidate")
+_KINDS: tuple[Kind, ...] = ("deliveries", "snapshot", "candidate", "model-card")
 
 
 @dataclass(frozen=True)
 class NewerData:
     """What came to a pipeline after a restore point. `rows`: accepted of its `deliveries`. `snapshot_rows`: of its
-    newest snapshot; None if it has no newer one. `versions`: of its model, oldest first."""
+    newest snapshot; None if it has no newer one. `versions`: of its model, oldest first. `cards`: older versions that
+    were judged since, whose model cards are newer."""
 
     deliveries: int = 0
     rows: int = 0
     snapshot_rows: int | None = None
     versions: tuple[str, ...] = ()
+    cards: tuple[str, ...] = ()
 
     def told(self) -> str:
         """Return it in words."""
@@ -31,6 +33,9 @@ class NewerData:
             self.deliveries and f"{_counted(self.deliveries, 'delivery', 'deliveries')} ({self.rows:,} rows accepted)",
             self.snapshot_rows is not None and f"a snapshot of {self.snapshot_rows:,} rows",
             self.versions and f"model version{'' if len(self.versions) == 1 else 's'} {', '.join(self.versions)}",
+            self.cards
+            and f"the card{'' if len(self.cards) == 1 else 's'} of model version"
+            f"{'' if len(self.cards) == 1 else 's'} {', '.join(self.cards)}",
         ]
         return ", ".join(part for part in some if part)
 
@@ -56,8 +61,8 @@ def newer(records: Sequence[Evidence]) -> dict[str, NewerData]:
     came again, its accepted rows are added. Pure."""
     found: dict[str, NewerData] = {}
     in_order = sorted(records, key=lambda record: record.seq)
-    for name in sorted({record.subject for record in records}):
-        mine = [record for record in in_order if record.subject == name]
+    for name in sorted({_pipeline(record) for record in records}):
+        mine = [record for record in in_order if _pipeline(record) == name]
         outcomes = dict[str, int]()
         for delivery in (each for record in mine if record.kind == "deliveries" for each in record.body["deliveries"]):
             sha256 = str(delivery["sha256"])
@@ -65,8 +70,16 @@ def newer(records: Sequence[Evidence]) -> dict[str, NewerData]:
             outcomes[sha256] = earlier + int(delivery["accepted"])
         rows = [int(record.body["rows"]) for record in mine if record.kind == "snapshot"]
         versions = dict.fromkeys(str(record.body["version"]) for record in mine if record.kind == "candidate")
-        found[name] = NewerData(len(outcomes), sum(outcomes.values()), rows[-1] if rows else None, tuple(versions))
+        judged = dict.fromkeys(str(record.body["version"]) for record in mine if record.kind == "model-card")
+        cards = tuple(version for version in judged if version not in versions)
+        some_rows = rows[-1] if rows else None
+        found[name] = NewerData(len(outcomes), sum(outcomes.values()), some_rows, tuple(versions), cards)
     return found
+
+
+def _pipeline(record: Evidence) -> str:
+    """Return the pipeline that a record is about. The subject of a card names its version as well."""
+    return record.subject.rpartition("/")[0] if record.kind == "model-card" else record.subject
 
 
 def concerning(found: Mapping[str, NewerData], parts: Sequence[Part]) -> dict[str, NewerData]:
@@ -78,7 +91,8 @@ def concerning(found: Mapping[str, NewerData], parts: Sequence[Part]) -> dict[st
         rows = not {Part("bucket", "lake"), Part("dataset", name)}.isdisjoint(parts)
         models = not {Part("bucket", "artifacts"), Part("model", name)}.isdisjoint(parts)
         of_rows = newer_data if rows else NewerData()
-        left = NewerData(of_rows.deliveries, of_rows.rows, of_rows.snapshot_rows, newer_data.versions if models else ())
+        of_models = newer_data if models else NewerData()
+        left = NewerData(of_rows.deliveries, of_rows.rows, of_rows.snapshot_rows, of_models.versions, of_models.cards)
         if left != NewerData():
             kept[name] = left
     return kept

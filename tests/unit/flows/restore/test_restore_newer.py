@@ -40,24 +40,28 @@ def ledger() -> MemoryLedger:
     made.append("snapshot", "bikes", {"rows": 50})
     made.append("snapshot", "bikes", {"rows": 52})
     made.append("candidate", "bikes", {"version": "2"})
+    for version in ("1", "2", "1"):
+        made.append("model-card", f"bikes/{version}", {"version": version})
     return made
 
 
 def test_only_what_is_newer_is_told_and_a_delivery_counts_once(ledger: MemoryLedger) -> None:
     found = restore_newer.look(ledger, NOW)
-    assert found == {"bikes": NewerData(1, 12, 52, ("2",))}
-    assert found["bikes"].told() == "1 delivery (12 rows accepted), a snapshot of 52 rows, model version 2"
+    assert found == {"bikes": NewerData(1, 12, 52, ("2",), ("1",))}
+    assert found["bikes"].told() == (
+        "1 delivery (12 rows accepted), a snapshot of 52 rows, model version 2, the card of model version 1"
+    )
     assert set(restore_newer.look(ledger, NOW - timedelta(hours=2))) == {"bikes", "trips"}
 
 
 @pytest.mark.parametrize(
     ("part", "told"),
     [
-        ("database:ledger", NewerData(1, 12, 52, ("2",))),
+        ("database:ledger", NewerData(1, 12, 52, ("2",), ("1",))),
         ("bucket:lake", NewerData(1, 12, 52)),
         ("dataset:bikes", NewerData(1, 12, 52)),
-        ("bucket:artifacts", NewerData(versions=("2",))),
-        ("model:bikes", NewerData(versions=("2",))),
+        ("bucket:artifacts", NewerData(versions=("2",), cards=("1",))),
+        ("model:bikes", NewerData(versions=("2",), cards=("1",))),
         ("dataset:trips", None),
         ("model:trips", None),
     ],
@@ -85,7 +89,11 @@ def test_a_current_snapshot_that_becomes_older_is_named() -> None:
 
 
 RECORDS = st.lists(
-    st.tuples(st.sampled_from(["deliveries", "snapshot", "candidate"]), st.sampled_from(["a", "b"]), st.integers(0, 3)),
+    st.tuples(
+        st.sampled_from(["deliveries", "snapshot", "candidate", "model-card"]),
+        st.sampled_from(["a", "b"]),
+        st.integers(0, 3),
+    ),
     max_size=12,
 )
 
@@ -96,8 +104,12 @@ def test_every_pipeline_with_a_newer_record_is_named_and_no_other(drawn: list[tu
         "deliveries": lambda number: delivery(str(number), number),
         "snapshot": lambda number: {"rows": number},
         "candidate": lambda number: {"version": str(number)},
+        "model-card": lambda number: {"version": str(number)},
     }
-    records = [Evidence(i, NOW, kind, name, bodies[kind](number)) for i, (kind, name, number) in enumerate(drawn)]
+    records = [
+        Evidence(i, NOW, kind, f"{name}/{number}" if kind == "model-card" else name, bodies[kind](number))
+        for i, (kind, name, number) in enumerate(drawn)
+    ]
     found = restore_newer.newer(records[::-1])
     assert found == restore_newer.newer(records) and set(found) == {name for _, name, _ in drawn}
     assert all(newer.told() for newer in found.values())
