@@ -1,7 +1,7 @@
 """Program for .venv: ingest bookings with Spark in pods, of which one executor is killed half way; print what was left.
 
-Pods run on a double of Kubernetes, whose image is `.venv-spark`, or on the cluster of `make test-k8s`. This program is
-the platform's side, as small as it can be: it makes the driver and its Secret, and lets executors pass their gate.
+Pods run on a double of Kubernetes, whose image is `.venv-spark`, or on the cluster of `make test-k8s`. The platform's
+side is that of a task: it makes the driver and its Secret, judges nodes, and lets executors pass their gate.
 
 python -m tests.spark.in_pods FOLDER
 """
@@ -9,13 +9,11 @@ python -m tests.spark.in_pods FOLDER
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import logging
 import os
-import secrets
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -23,33 +21,35 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from kubernetes import client
 
 from rempart.flows.distributed import orders
-from rempart.flows.distributed.job import RESULT, stored_result
+from rempart.flows.distributed.job import RESULT
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
+from rempart.orchestration import runtime
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config as configuration
-from rempart.settings.config import Connection
-from rempart.settings.pipeline import ModelPipeline
+from rempart.settings.config import Config, Connection, Connections
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import named
-from rempart.settings.sections import Pool
 from rempart.sites.port import Site
 from rempart.sites.s3.site import S3Site
-from rempart.spark import credentials
 from rempart.spark.kubernetes import labels, pods
-from rempart.spark.order import OrderedAt, SparkOrder, SparkResult
+from rempart.spark.order import SparkOrder, SparkResult
 from tests import clusters
-from tests.clusters import GPU, POOLS, REGION, Cluster, DoubleCluster, patience, until
+from tests import pods as declared_pools
+from tests.clusters import GPU, POOLS, REGION, Cluster, DoubleCluster
 from tests.integration.own_servers import ROOT, own_servers
 from tests.memory_site import MemorySite
 from tests.unit.ingestion.conftest import no_connection
 
 FILES, ROWS = 4, 12_000
 POOL, NAMESPACE = "gpu-a", "training-gpu-a"
-IMAGE = f"registry.trial/rempart/spark@sha256:{'cd' * 32}"
+OUTSIDE = "oregon-1"
+"""A node of the double where the law does not hold."""
 RIGHTS = [
     {
         "apiGroups": [""],
@@ -58,23 +58,39 @@ RIGHTS = [
     }
 ]
 """Of a driver's account, in its namespace."""
-SECONDS = 900.0
-"""After which a job counts as hanging."""
+
+
+def image() -> str:
+    """The image of drivers and executors."""
+    return os.environ["REMPART_TEST_K8S_SPARK_IMAGE"] if clusters.real() else declared_pools.IMAGE
+
+
+def project(home: Path) -> Config:
+    """The configuration of a platform whose Spark jobs run in the pool."""
+    file = declared_pools.project(home) / "rempart.yaml"
+    data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    data["sites"]["primary"]["job_credentials"] = {"kind": "platform"}
+    data["spark"] = {"backend": "kubernetes", "image": image(), "gpu_pools": [POOL], "disk": 2}
+    data["gpu_pools"][POOL] |= {"max_pending": clusters.scaled(120), "price_per_executor_hour": 0.36}
+    file.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    return configuration.load(file)
 
 
 @contextmanager
 def cluster() -> Iterator[Cluster]:
-    """The cluster of a pool: a double with two nodes, or the chosen one."""
+    """The cluster of a pool: a double with two nodes and one outside of the law, or the chosen one."""
     if real := clusters.real():
         with real.fresh({}) as found:
             yield found[POOL]
         return
     with DoubleCluster(POOL, NAMESPACE) as double:
-        for node in ("a", "b"):
-            double.add_node(f"{POOL}-{node}", {REGION: POOLS[POOL][1]}, taints=[{"key": GPU, "effect": "NoSchedule"}])
+        operator, region = POOLS[POOL]
+        for name, place in ((f"{POOL}-a", region), (f"{POOL}-b", region), (OUTSIDE, "east")):
+            taints = [{"key": GPU, "effect": "NoSchedule"}]
+            double.add_node(name, {REGION: place}, taints=taints, provider_id=f"{operator}://{place}/{name}")
         double.add_image(
-            IMAGE,
-            digest=IMAGE.partition("@")[2],
+            declared_pools.IMAGE,
+            digest=declared_pools.IMAGE.partition("@")[2],
             env={
                 "PATH": os.pathsep.join([str(ROOT / ".venv-spark" / "bin"), "/usr/bin", "/bin"]),
                 "PYTHONPATH": f"{ROOT / 'include'}",
@@ -98,173 +114,138 @@ def grant(api: Any, namespace: str) -> None:
 
 
 @dataclass
-class InPods:
-    """Runs a job in pods, and kills an executor when the deliveries are judged."""
+class Watcher:
+    """Looks at the pods of a job, and kills an executor when the deliveries are judged."""
 
     cluster: Cluster
-    site: Site
-    connection: Connection
-    seen: dict[str, Any] = field(default_factory=dict)
-    executors: dict[str, str] = field(default_factory=dict)
-    """Each executor that passed its gate, with the node on which it was bound."""
+    pods: dict[str, Any] = field(default_factory=dict)
+    killed: str = ""
+    over: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, order: SparkOrder) -> SparkResult:
-        real = clusters.real()
-        assert order.permission is not None
-        permission, connection, image = order.permission, self.connection, IMAGE
-        if real:
-            image = os.environ["REMPART_TEST_K8S_SPARK_IMAGE"]
-            endpoint = str(connection.extra["endpoint_url"]).replace("//127.0.0.1:", f"//{real.settings.host}:")
-            connection = replace(connection, extra={**connection.extra, "endpoint_url": endpoint})
-            hosts = {name: (*some, real.settings.host) for name, some in permission.hosts.items()}
-            permission = permission.model_copy(update={"hosts": hosts})
-        body, key = order.to_json(), order.key("order.json")
-        self.site.write(order.output.bucket, key, body)
-        at = OrderedAt(
-            site=order.site,
-            classification=order.classification,
-            bucket=order.output.bucket,
-            key=key,
-            sha256=hashlib.sha256(body).hexdigest(),
-            permission=permission,
-        )
-        operator, region = POOLS[POOL]
-        pool = Pool(
-            operator=operator,
-            region=region,
-            kubernetes_connection="k8s",
-            namespace=self.cluster.namespace,
-            tolerations=[{"key": GPU}],
-        )
-        api, name = self.cluster.client(), labels.name(order.order_id, 1)
-        template = pods.executor_template(order, 1, pool, image, seconds=600)
-        made = restricted(pods.driver(order, 1, pool, image, at, template, seconds=600))
-        driver = api.create_namespaced_pod(pool.namespace, made)
-        until(lambda: api.read_namespaced_pod(name, pool.namespace).spec.node_name, 30 * patience())
-        assert not self._log(api, name)
-        proven = secrets.token_hex(32)
-        held = credentials.text(proven, {order.site.connection: connection})
-        owner = api.api_client.sanitize_for_serialization(driver)
-        api.create_namespaced_secret(pool.namespace, pods.secret(owner, proven, held))
-        found = self._follow(api, order, name)
-        told = json.dumps([api.api_client.sanitize_for_serialization(pod) for pod in self.seen["pods"].values()])
-        self.seen["shown"] = [what for what in (proven, connection.password) if str(what) in told]
-        self.seen["phase"] = found.status.phase
-        self.seen["log"] = self._log(api, name)
-        api.delete_namespaced_pod(name, pool.namespace)
-        until(lambda: not api.list_namespaced_pod(pool.namespace).items, 60 * patience())
-        result = stored_result(self.site, order)
-        assert result is not None, f"{found.status.container_statuses}\n{self.seen['log']}"
-        return result
+    def watch(self) -> None:
+        api = self.cluster.client()
+        while not self.over.wait(0.2):
+            for pod in api.list_namespaced_pod(self.cluster.namespace, label_selector=labels.ROLE).items:
+                self.pods[pod.metadata.name] = pod
+            running = [name for name, pod in self.pods.items() if "-exec-" in name and pod.status.phase == "Running"]
+            if running and not self.killed and '"judged"' in self._log(api):
+                self.killed = running[0]
+                with suppress(client.ApiException):  # it has just ended
+                    api.delete_namespaced_pod(self.killed, self.cluster.namespace, grace_period_seconds=0)
 
-    def _follow(self, api: Any, order: SparkOrder, name: str) -> Any:
-        """Let executors pass until the driver has ended; kill one of them once. Return the driver's last state."""
-        namespace = self.cluster.namespace
-        selector = labels.selector(order.order_id, 1, labels.EXECUTOR)
-        everything, gated, deadline = self.seen.setdefault("pods", {}), 0, time.monotonic() + SECONDS * patience()
-        while True:
-            found = api.read_namespaced_pod(name, namespace)
-            everything[name] = found
-            if found.status.phase in ("Succeeded", "Failed"):
-                self.seen["gated"] = gated
-                return found
-            assert time.monotonic() < deadline, self._log(api, name)
-            for pod in api.list_namespaced_pod(namespace, label_selector=selector).items:
-                everything[pod.metadata.name] = pod
-                if pod.spec.scheduling_gates:
-                    assert not pod.spec.node_name
-                    gated += 1
-                    self._pass(api, pod.metadata.name)
-                elif pod.spec.node_name:
-                    self.executors[pod.metadata.name] = pod.spec.node_name
-            running = [each.metadata.name for each in everything.values() if each.status.phase == "Running"]
-            victims = [each for each in running if each in self.executors]
-            if "killed" not in self.seen and victims and '"judged"' in self._log(api, name):
-                self.seen["killed"] = victims[0]
-                api.delete_namespaced_pod(victims[0], namespace, grace_period_seconds=0)
-            time.sleep(0.2)
-
-    def _pass(self, api: Any, name: str) -> None:
-        """Pin an executor to the pool's nodes, and let it pass its gate."""
-        namespace, nodes = self.cluster.namespace, [node.metadata.name for node in api.list_node().items]
-        term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": nodes[:1]}]}
-        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
-        api.patch_namespaced_pod(name, namespace, {"spec": {"affinity": {"nodeAffinity": required}}})
-        gate = {"op": "test", "path": "/spec/schedulingGates/0/name", "value": labels.GATE}
-        api.patch_namespaced_pod(name, namespace, [gate, {"op": "remove", "path": "/spec/schedulingGates/0"}])
-
-    def _log(self, api: Any, name: str) -> str:
-        try:
-            answer = api.read_namespaced_pod_log(name, self.cluster.namespace, _preload_content=False)
-            return str(answer.data.decode())
-        except client.ApiException:  # it has not begun
-            return ""
+    def _log(self, api: Any) -> str:
+        for name in (name for name in self.pods if "-exec-" not in name):
+            try:
+                answer = api.read_namespaced_pod_log(name, self.cluster.namespace, _preload_content=False)
+                return str(answer.data.decode())
+            except client.ApiException:  # it has not begun
+                return ""
+        return ""
 
 
-def restricted(pod: dict[str, Any]) -> dict[str, Any]:
-    """The pod as the policy lets it be made."""
-    spec = pod["spec"]
-    spec["securityContext"] |= {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    for container in spec["containers"]:
-        own = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-        container["securityContext"] |= own
-    return pod
+@contextmanager
+def watched(made: Cluster) -> Iterator[Watcher]:
+    """Watch a cluster while a job runs."""
+    watcher = Watcher(made)
+    thread = threading.Thread(target=watcher.watch, daemon=True)
+    thread.start()
+    try:
+        yield watcher
+    finally:
+        watcher.over.set()
+        thread.join()
 
 
-def taken_in(site: Site, pipeline: ModelPipeline, backend: InPods | None, connections: Any) -> dict[str, Any]:
+def taken_in(platform: Platform, site: Site, pipeline: ModelPipeline) -> dict[str, Any]:
     """Deliver bookings, ingest them, and return what the run says."""
     header, *lines = gzip.decompress((ROOT / "data" / "hotel_bookings.csv.gz").read_bytes()).splitlines(keepends=True)
     for i in range(FILES):
         rows = lines[:ROWS][i :: FILES - 1]  # the last file repeats rows of the first one
         site.write("landing", f"{pipeline.source.prefix}{i}.csv", header + b"".join(rows))
-    config = configuration.load(ROOT / "rempart.yaml")
-    now, sites = datetime.now(UTC), {config.active_site: site}
-    platform = Platform(config, connections, lambda: now, sites, MemoryLedger(), MemoryContinuity())
-    declared = pipeline.model_copy(update={"engine": "spark" if backend else "duckdb", "max_quarantined": 1.0})
 
     def run_job(order: SparkOrder) -> SparkResult:
         resources = order.resources.model_copy(update={"executors": 2, "memory": 512, "driver_memory": 512})
-        return orders.run(platform, declared, order.model_copy(update={"resources": resources}), backend)
+        return orders.run(platform, pipeline, order.model_copy(update={"resources": resources}))
 
-    result = ingest(platform, declared, run_job=run_job)
+    result = ingest(platform, pipeline, run_job=run_job)
     found = {name: value for name, value in vars(result).items() if name != "seconds"}
     return json.loads(json.dumps(found, default=str))
 
 
+def reachable(connections: Connections) -> Connections:
+    """The connections as pods reach them: on a real cluster at this machine's address."""
+    real = clusters.real()
+
+    def found(name: str) -> Connection:
+        held = connections(name)
+        if not real:
+            return held
+        endpoint = str(held.extra["endpoint_url"]).replace("//127.0.0.1:", f"//{real.settings.host}:")
+        return replace(held, extra={**held.extra, "endpoint_url": endpoint})
+
+    return found
+
+
+def in_pods(made: Cluster) -> Any:
+    """What runs a task's Spark jobs, with the API of this cluster."""
+
+    def backend(platform: Platform, site: Site, pipeline: Pipeline) -> Any:
+        return replace(runtime.spark_pods(platform, site, pipeline), clients=lambda _: made.client(), every=0.5)
+
+    return backend
+
+
 def main(folder: Path) -> None:
-    logging.getLogger("rempart").setLevel(logging.WARNING)
+    told_lines: list[str] = []
+    keep = logging.Handler()
+    keep.emit = lambda record: told_lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("rempart")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(keep)
     pipeline, memory = named("hotel_bookings"), MemorySite("primary")
     assert isinstance(pipeline, ModelPipeline)
+    pipeline = pipeline.model_copy(update={"max_quarantined": 1.0})
     for bucket in ("landing", "lake"):
         memory.ensure_bucket(bucket, versioned=True)
-    here = taken_in(memory, pipeline, None, no_connection)  # type: ignore[arg-type]  # a site in memory is one
+    now, settings = datetime.now(UTC), configuration.load(ROOT / "rempart.yaml")
+    here: Any = Platform(
+        settings, no_connection, lambda: now, {settings.active_site: memory}, MemoryLedger(), MemoryContinuity()
+    )
+    on_duckdb = taken_in(here, memory, pipeline)  # type: ignore[arg-type]  # a site in memory is one
     with own_servers(folder / "var", ("site-primary",)) as servers:
-        connection = servers.connections("s3_primary")
-        port = int(str(connection.extra["endpoint_url"]).rpartition(":")[2])
-        with clusters.chosen([port], port), cluster() as made:
+        port = int(str(servers.connections("s3_primary").extra["endpoint_url"]).rpartition(":")[2])
+        with clusters.chosen([port], port), cluster() as made, watched(made) as watcher:
             grant(made.client(), made.namespace)
-            site: Site = made_site(servers)
-            backend = InPods(made, site, connection)
-            there = taken_in(site, pipeline, backend, servers.connections)
+            site, ledger = made_site(servers), MemoryLedger()
+            there = Platform(
+                project(folder / "project"),
+                reachable(servers.connections),
+                lambda: now,
+                {"primary": site},
+                ledger,
+                MemoryContinuity(),
+                spark_pods=in_pods(made),
+            )
+            on_spark = taken_in(there, site, pipeline.model_copy(update={"engine": "spark"}))
             versions = [info.key for info in site.versions("lake", "") if not info.key.endswith(RESULT)]
             requests = [
                 f"{request.method} {request.path.partition('?')[0]} {request.status}"
                 for request in made.requests
                 if request.user.endswith(f":{pods.ACCOUNT}")
             ]
-    seen = backend.seen
+            bound = {record.name: record.node for record in made.history}
+            (job,) = (record.body for record in ledger.find("spark-job"))
+    shown = json.dumps([client.ApiClient().sanitize_for_serialization(pod) for pod in watcher.pods.values()])
     told = {
-        "duckdb": here,
-        "spark": there,
-        "executors": backend.executors,
-        "killed": seen.get("killed"),
-        "gated": seen["gated"],
-        "phase": seen["phase"],
-        "shown": seen["shown"],
+        "duckdb": on_duckdb,
+        "spark": on_spark,
+        "pods": bound,
+        "killed": watcher.killed,
+        "where": job["where"],
+        "shown": str(servers.connections("s3_primary").password) in shown + "".join(told_lines),
         "twice": sorted({key for key in versions if "/parts/" in key and versions.count(key) > 1}),
         "requests": sorted(set(requests)),
-        "stages": [json.loads(line)["stage"] for line in seen["log"].splitlines() if line.startswith("{")],
-        "log": seen["log"],
+        "log": told_lines,
     }
     sys.stdout.write(json.dumps(told) + "\n")
 

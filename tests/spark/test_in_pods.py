@@ -23,9 +23,13 @@ def test_a_killed_executor_pod_changes_nothing(tmp_path: Path) -> None:
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["spark"] == told["duckdb"]
     assert told["spark"]["accepted"] > 5_000
-    assert told["phase"] == "Succeeded" and told["stages"][-1] == "done"
-    # two executors and the one that replaced the killed one, each judged before it had a node
-    assert told["killed"] in told["executors"] and len(told["executors"]) >= 3
-    assert told["gated"] == len(told["executors"]) and len(set(told["executors"].values())) == 1
-    assert told["twice"] == [] and told["shown"] == []
+    # a driver, two executors, and the one that replaced the killed one, all on nodes where the law holds
+    executors = {name: node for name, node in told["pods"].items() if "-exec-" in name}
+    assert told["killed"] in executors and len(executors) >= 3 and len(told["pods"]) == len(executors) + 1
+    assert all(executors[pod] for pod in executors if pod != told["killed"]) and "oregon-1" not in told["pods"].values()
+    (attempt,) = told["where"]["attempts"]
+    assert attempt["outcome"] == "succeeded" and attempt["pool"] == "gpu-a" and attempt["cost"]["euros"] > 0
+    assert {pod["role"] for pod in attempt["pods"]} == {"driver", "executor"}
+    assert any(line.startswith("done: job_id") for line in told["log"])  # the driver's own
+    assert told["twice"] == [] and told["shown"] is False
     assert [request for request in told["requests"] if not ALLOWED.match(request)] == []
