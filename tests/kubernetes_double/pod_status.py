@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from .cluster import set_condition, stamp
 from .kinds import Obj
 from .quota import finished
@@ -15,7 +17,8 @@ def begin(pod: Obj, number: int) -> None:
     status = pod["status"]
     status.setdefault("startTime", stamp())
     status |= {"hostIP": "10.0.0.1", "hostIPs": [{"ip": "10.0.0.1"}]}
-    status |= {"podIP": f"127.244.{number // 250}.{number % 250 + 2}"}  # of this machine
+    # of this machine, and seldom that of a pod of another process
+    status |= {"podIP": f"127.{os.getpid() % 250 + 1}.{number // 250}.{number % 250 + 2}"}
     status["podIPs"] = [{"ip": status["podIP"]}]
     inits = pod["spec"].get("initContainers") or []
     waiting = {"reason": "PodInitializing" if inits else "ContainerCreating"}
