@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BLANKS = "[ \u00a0\u202f]*"
-_WITH_UNIT = re.compile(r"(?P<before>EUR|USD|CHF|GBP|[€$£¥])?\s*[+-]?\d[\d.,]*\s*(?P<behind>[€$£¥%‰]|[^\W\d_]{1,6})?")
+_WITH_UNIT = re.compile(
+    r"(?P<before>EUR|USD|CHF|GBP|[€$£¥])?\s*[+-]?\d[\d.,]*\s*(?P<behind>[€$£¥%‰]|(?![eE]\d)[^\W\d_][^\W_]{0,5})?"
+)
+"""`E7` is an exponent, and `m2` a unit."""
 _ATTACHED = re.compile(r"\d[^\W\d_]\Z")
 """A letter right behind a digit, such as `12b`: rather a part of a name than a unit."""
 
