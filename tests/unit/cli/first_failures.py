@@ -168,7 +168,7 @@ def drafted(project: Place, name: str, body: bytes) -> str:
     return error_of(lambda: draft.save_draft(Path(project.folder / name)))
 
 
-@mistake(DATA, "The file for a new pipeline is not there", "your.csv", ".csv, .tsv, .txt, .jsonl")
+@mistake(DATA, "The file for a new pipeline is not there", "your.csv", "Correct the path")
 def no_csv(project: Place) -> str:
     from rempart.ingestion import draft
 

@@ -96,7 +96,7 @@ INPUTS = [
     Wrong("stack init --certificate chain.pem", 1, "Pass both: --certificate FILE --key FILE"),
     Wrong("stack init --certificate a.pem --key b.pem", 1, "Pass two PEM files that you may read"),
     Wrong("stack init --profiles nosuch", 1, "Choose among: celery, monitoring"),
-    Wrong("pipeline new nosuch.csv", 1, "Pass a .csv, .tsv, .txt, .jsonl, .ndjson"),
+    Wrong("pipeline new nosuch.csv", 1, "Correct the path"),
     Wrong("pipeline new folder", 1, "Pass a .csv, .tsv, .txt, .jsonl, .ndjson"),
     Wrong("pipeline new empty.csv", 1, "the file is empty"),
     Wrong("pipeline new header.csv", 1, "a header but no rows"),

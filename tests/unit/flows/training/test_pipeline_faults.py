@@ -22,7 +22,7 @@ def test_a_pipeline_is_judged_once_and_again_when_its_file_the_configuration_or_
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(check_pipeline, "_judgements", {})
-    monkeypatch.setattr(check_pipeline, "check", lambda pipeline, thorough: asked.append(pipeline.owner))
+    monkeypatch.setattr(check_pipeline, "check", lambda pipeline, thorough, settings: asked.append(pipeline.owner))
     pipeline, current = pipelines.named("hotel_bookings"), config.load()
     for _ in range(3):
         assert check_pipeline.fault_of(pipeline, current, DAY) is None
