@@ -19,7 +19,7 @@ def test_rows_that_do_not_fit_in_memory_are_seen_on_disk(tmp_path: Path) -> None
         deadline = time.monotonic() + 60
         while not spilled.bytes and time.monotonic() < deadline:
             time.sleep(0.05)
-    assert spilled.bytes > 1 << 20
+    assert spilled.bytes > 0
     assert engine_spill.size(resources.spill) == 0, "DuckDB deletes what it spilled"
 
 
