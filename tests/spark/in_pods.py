@@ -71,7 +71,7 @@ def project(home: Path) -> Config:
     data = yaml.safe_load(file.read_text(encoding="utf-8"))
     data["sites"]["primary"]["job_credentials"] = {"kind": "platform"}
     data["spark"] = {"backend": "kubernetes", "image": image(), "gpu_pools": [POOL], "disk": 2}
-    data["gpu_pools"][POOL] |= {"max_pending": clusters.scaled(120), "price_per_executor_hour": 0.36}
+    data["gpu_pools"][POOL] |= {"max_pending": clusters.scaled(900), "price_per_executor_hour": 0.36}
     file.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     return configuration.load(file)
 
