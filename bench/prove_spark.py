@@ -26,6 +26,7 @@ import yaml
 
 from bench import sink
 from bench.prove_egress import Proof, by_destination, control, processes_left, rempart, stop, table, write
+from rempart.errors import SparkError
 from rempart.ledger import files
 from rempart.settings import config
 from rempart.spark import environment
@@ -121,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
         return sealed(arguments)
     root = config.var_dir().absolute() / FOLDER
     result = config.var_dir().absolute() / "proof" / f"{NAME}.json"
-    if reason := sink.why_not():
+    if reason := sink.why_not() or _missing():
         proof = Proof()
         proof.check("no attempt to reach another machine", None, reason)
         write(result, proof.report())
@@ -136,6 +137,14 @@ def main(argv: list[str] | None = None) -> int:
     print(f"The demo runs twice, sealed off and cold, with its state in {root}. It takes about 20 minutes.", flush=True)
     code = sink.Namespace().run("bench.prove_spark", ["--root", str(root), "--result", str(inner)])
     return finish(inner, result, root, code, began)
+
+
+def _missing() -> str:
+    try:
+        environment.python()
+    except SparkError as error:
+        return error.what
+    return ""
 
 
 def finish(inner: Path, result: Path, root: Path, code: int, began: float) -> int:

@@ -187,7 +187,7 @@ def reachable(connections: Connections) -> Connections:
 
 
 def in_pods(made: Cluster) -> Any:
-    """What runs a task's Spark jobs, with the API of this cluster."""
+    """The backend of a task's Spark jobs, with the API of this cluster."""
 
     def backend(platform: Platform, site: Site, pipeline: Pipeline) -> Any:
         return replace(runtime.spark_pods(platform, site, pipeline), clients=lambda _: made.client(), every=0.5)

@@ -1,7 +1,8 @@
-"""What all pods of jobs in a pool have, as Kubernetes API objects: no token, no root, no shell for others. Pure."""
+"""Build the parts that all pods of jobs in a pool share, as Kubernetes API objects. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rempart.settings.sections import Pool, Toleration
@@ -65,3 +66,30 @@ def _tolerations(pool: Pool) -> list[Toleration]:
 def queue_label(pool: Pool) -> dict[str, str]:
     """Return the label with the queue's name, which makes Kueue admit an object."""
     return {QUEUE: pool.queue} if pool.queue else {}
+
+
+def secret(owner: Mapping[str, Any], kept: Collection[str], content: Mapping[str, str]) -> dict[str, Any]:
+    """Return a Secret with the name of an existing object, owned by it, so that both are deleted together.
+
+    `kept`: labels of the owner that the Secret has, too.
+    """
+    metadata = owner["metadata"]
+    reference = {
+        "apiVersion": owner.get("apiVersion") or "v1",
+        "kind": owner.get("kind") or "Pod",
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "immutable": True,
+        "metadata": {
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "labels": {key: value for key, value in metadata["labels"].items() if key in kept},
+            "ownerReferences": [reference],
+        },
+        "stringData": dict(content),
+    }

@@ -13,7 +13,7 @@ OVERLAP_SECONDS = 10
 
 @dataclass
 class DriverLog:
-    """What was read of a log: the time of the last line, the lines of that time, and when it was read."""
+    """The state of reading a log: the time of its last line, the lines of that time, and the time of the last read."""
 
     read: Read
     clock: Callable[[], float]

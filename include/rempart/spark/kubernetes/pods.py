@@ -15,6 +15,7 @@ from rempart.settings.pipeline_sections import SparkResources
 from rempart.settings.sections import Pool
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sovereignty.pool_pods import USER, bare, queue_label
+from rempart.sovereignty.pool_pods import secret as owned_secret
 from rempart.spark import credentials
 from rempart.spark.kubernetes import labels
 from rempart.spark.order import OrderedAt, SparkOrder
@@ -135,24 +136,8 @@ def secret(owner: Mapping[str, Any], proven: str, credentials_file: str) -> dict
 
     `proven`: what driver and executors prove to each other. `credentials_file`: as `credentials.text` returns it.
     """
-    metadata = owner["metadata"]
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "Opaque",
-        "immutable": True,
-        "metadata": {
-            "name": metadata["name"],
-            "namespace": metadata["namespace"],
-            "labels": {
-                key: value
-                for key, value in metadata["labels"].items()
-                if key in (*labels.MANAGED_BY, labels.JOB, labels.ATTEMPT)
-            },
-            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}],
-        },
-        "stringData": {SECRET_KEY: proven, CREDENTIALS_KEY: credentials_file},
-    }
+    kept = (*labels.MANAGED_BY, labels.JOB, labels.ATTEMPT)
+    return owned_secret(owner, kept, {SECRET_KEY: proven, CREDENTIALS_KEY: credentials_file})
 
 
 def _pod(pool: Pool, secret_name: str, disk: int, seconds: int) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class SparkFacts:
-    """What drivers of Spark jobs find: whether their account exists, its rights, and the addresses of the API."""
+    """Facts for drivers of Spark jobs: whether their account exists, its rights, and the addresses of the API."""
 
     account: bool | Unknown = NOT_ASKED
     may: Mapping[Right, bool] | Unknown = field(default=NOT_ASKED)

@@ -13,6 +13,7 @@ from rempart.settings.config import Config
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sovereignty.pods import LABEL
 from rempart.sovereignty.pool_pods import bare, queue_label
+from rempart.sovereignty.pool_pods import secret as owned_secret
 from rempart.training.job import JobSpec
 from rempart.training.placement import Option
 
@@ -82,23 +83,4 @@ def environment(spec: JobSpec) -> list[dict[str, str]]:
 
 def secret(owner: Mapping[str, Any], credentials: Mapping[str, str]) -> dict[str, Any]:
     """Return the Secret of an existing pod (or TrainJob), owned by it, so that both are deleted together."""
-    metadata = owner["metadata"]
-    reference = {
-        "apiVersion": owner.get("apiVersion") or "v1",
-        "kind": owner.get("kind") or "Pod",
-        "name": metadata["name"],
-        "uid": metadata["uid"],
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "Opaque",
-        "immutable": True,
-        "metadata": {
-            "name": metadata["name"],
-            "namespace": metadata["namespace"],
-            "labels": {key: value for key, value in metadata["labels"].items() if key in (*MANAGED_BY, JOB, ATTEMPT)},
-            "ownerReferences": [reference],
-        },
-        "stringData": dict(credentials),
-    }
+    return owned_secret(owner, (*MANAGED_BY, JOB, ATTEMPT), credentials)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Need = Literal["jobs", "doctor", "train jobs", "spark jobs"]
-"""What needs a right: all jobs, the doctor only, jobs of several nodes if a pool names its `runtime`, or drivers of
+"""The user of a right: all jobs, the doctor only, jobs of several nodes if a pool names its `runtime`, or drivers of
 Spark jobs, whose rights are not those of Airflow.
 """
 Where = Literal["pool", "cluster", "elsewhere"]
