@@ -51,8 +51,8 @@ def world(feature_databases: FeatureDatabases, tmp_path: Path, monkeypatch: pyte
 
 
 def ordered(platform: Platform, pipeline: ModelPipeline) -> JobSpec:
-    table, snapshot, labels, _ = train.training_set(platform, pipeline)
-    return train.order(platform, pipeline, table, snapshot, labels=labels)
+    found = train.training_set(platform, pipeline)
+    return train.order(platform, pipeline, found.table, found.snapshot, labels=found.labels)
 
 
 def test_labels_join_late_ones_start_again_and_both_erasures_reach_the_training_sets(
@@ -176,9 +176,9 @@ def test_labels_train_a_champion_whose_evidence_names_both_snapshots_and_counts_
     paid = [payment(n, 35 if n == 5 else n * 40 / 300 + 0.01, paid=amounts[n] < 50) for n in numbers if n % 10]
     world.deliver("payments", "one", csv(paid))
     materialize(platform, pipeline)
-    table, snapshot, labels, _ = train.training_set(platform, pipeline)
+    found = train.training_set(platform, pipeline)
     backend = InProcess(platform.active_site("personal"), platform.connections)
-    trained = train.train_on(platform, pipeline, table, snapshot, labels=labels, backend=backend)
+    trained = train.train_on(platform, pipeline, found.table, found.snapshot, labels=found.labels, backend=backend)
     assert trained.labels is not None
     assert trained.labels["rows"] == {"labelled": 270, "missing": 30, "not_yet": 0, "too_early": 0, "late": 1}
     site = platform.active_site("personal")
