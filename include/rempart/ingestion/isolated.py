@@ -87,10 +87,7 @@ def _facts(pipeline: Pipeline) -> dict[str, Any]:
         "columns": {name: column.model_dump(mode="json") for name, column in pipeline.columns.items()},
         "key": list(pipeline.key),
         "partition_by": pipeline.partition_by,
-        "moments": {
-            name: {**moment.model_dump(mode="json"), "minus": moment.minus and moment.minus.total_seconds()}
-            for name, moment in pipeline.moments.items()
-        },
+        "moments": {name: moment.model_dump(mode="json") for name, moment in pipeline.moments.items()},
         "source": pipeline.source.model_dump(mode="json", include=set(Source.model_fields)),
     }
 

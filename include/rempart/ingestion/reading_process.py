@@ -11,7 +11,6 @@ import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +102,9 @@ def _pipeline(facts: Mapping[str, Any]) -> Pipeline:
         schema_={name: Column.model_validate(column) for name, column in facts["columns"].items()},
         key=facts["key"],
         partition_by=facts["partition_by"],
-        moments={name: _moment(moment) for name, moment in facts["moments"].items()},
+        moments={name: Moment.model_validate(moment) for name, moment in facts["moments"].items()},
         source=Source.model_validate(facts["source"]),
     )
-
-
-def _moment(facts: Mapping[str, Any]) -> Moment:
-    minus = facts["minus"]
-    return Moment.model_validate({**facts, "minus": None if minus is None else timedelta(seconds=minus)})
 
 
 class _WithoutPandas:

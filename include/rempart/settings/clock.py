@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
 Uncertain = Literal["missing", "ambiguous", "out of range"]
 """Why a local time is no instant: clocks skipped it, clocks showed it twice, or its year is not 1 to 9999 in UTC."""
@@ -48,10 +48,22 @@ def parse_offset(value: object) -> timedelta:
     raise ValueError("write an offset as days, hours and minutes in this order, such as `2 days 3 hours`")
 
 
+def written_offset(offset: timedelta) -> str:
+    """Return an offset as `parse_offset` reads it, such as `2 days 3 hours`. What is less than a minute is left out."""
+    rest, parts = int(offset.total_seconds()), list[str]()
+    for unit, size in _UNITS.items():
+        number = min(rest // size, 99_999)
+        rest -= number * size
+        if number:
+            parts.append(f"{number} {unit}")
+    return " ".join(parts) or "0 minutes"
+
+
 TimeZone = Annotated[str, AfterValidator(zone_name)]
 Offset = Annotated[
     timedelta,
     BeforeValidator(parse_offset),
+    PlainSerializer(written_offset, return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^\d+ (day|hour|minute)s?( \d+ (hour|minute)s?){0,2}$"}),
 ]
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from rempart.settings.clock import parse_offset, uncertain_day, zone_name
+from rempart.settings.clock import parse_offset, uncertain_day, written_offset, zone_name
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline
 

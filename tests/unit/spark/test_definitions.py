@@ -5,11 +5,17 @@ import json
 import pytest
 
 from rempart.errors import SparkError
+from rempart.settings import plain_yaml
+from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline, Pipeline
-from rempart.settings.pipelines import load_all
+from rempart.settings.pipelines import load_all, parsed
 from rempart.spark.definitions import _ASIDE, defined, definition
 
 SHIPPED = {name: found for name, found in load_all().items() if isinstance(found, Pipeline)}
+SHIPPED |= {
+    file.stem: parsed(plain_yaml.load(file.read_text(encoding="utf-8")))
+    for file in sorted((project_root() / "data" / "flights").glob("*.yaml"))
+}
 
 
 def _known(pipeline: Pipeline) -> dict[str, str]:
