@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -33,6 +34,8 @@ appender.none.name = none
 """log4j2: Spark's messages and stack traces may quote values of rows."""
 _QUOTING = ("DataFrameQueryContextLogger", "SQLQueryContextLogger")
 """Loggers of PySpark that write an error's message to standard error."""
+HOSTS = "hosts"
+"""Name of the file, beside the configuration, with each name that a session on this machine may look up."""
 JAVA = "-Duser.timezone=UTC -Djava.net.preferIPv4Stack=true -XX:+ExitOnOutOfMemoryError"
 
 
@@ -90,9 +93,11 @@ def configuration(
     secret: write it to a file that only its owner reads, and never log it.
     """
     executors, cores, memory = resources.executors, resources.cores, resources.memory
+    settings = {**fixed(work), **bounded(resources)}
+    for part in ("driver", "executor"):  # Java asks for the machine's own name: no name server is asked
+        settings[f"spark.{part}.extraJavaOptions"] += f" -Djdk.net.hosts.file={work / 'conf' / HOSTS}"
     return {
-        **fixed(work),
-        **bounded(resources),
+        **settings,
         "spark.master": master or f"local-cluster[{executors},{cores},{memory}]",
         "spark.app.name": name,
         "spark.authenticate.secret": secret,
@@ -213,6 +218,8 @@ def prepare(settings: Mapping[str, str], work: Path, home: Path) -> None:
     for folder in ("conf", "home", "spill", "tmp"):
         (work / folder).mkdir(mode=0o700, exist_ok=True)
     (work / "conf" / "log4j2.properties").write_text(QUIET, encoding="utf-8")
+    own = dict.fromkeys(("localhost", socket.gethostname()))
+    (work / "conf" / HOSTS).write_text("".join(f"{LOOPBACK} {name}\n" for name in own), encoding="utf-8")
     defaults = work / "conf" / "spark-defaults.conf"
     with os.fdopen(os.open(defaults, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(properties(settings))

@@ -162,3 +162,10 @@ def test_offsets_and_zones() -> None:
     assert uncertain_day(time(15), "Europe/Berlin") is None
     assert uncertain_day(time(0), "America/Sao_Paulo") is not None  # clocks were set forward at midnight
     assert uncertain_day(time(2, 30), "UTC") is None
+
+
+@pytest.mark.parametrize(
+    "text", ["1 day", "2 days 3 hours 4 minutes", "99999 days 99999 hours 99999 minutes", "0 days"]
+)
+def test_an_offset_is_written_as_a_file_may_have_it(text: str) -> None:
+    assert parse_offset(written_offset(parse_offset(text))) == parse_offset(text)

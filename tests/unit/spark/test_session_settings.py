@@ -1,5 +1,6 @@
 """What a session is opened with: no page, no log of values, nothing unauthenticated, no secret where others read."""
 
+import socket
 import stat
 from pathlib import Path
 
@@ -46,3 +47,12 @@ def test_what_spark_reads_is_for_its_owner_alone_and_its_log_says_nothing(tmp_pa
 def test_no_value_can_add_a_setting() -> None:
     with pytest.raises(SparkError, match=r"spark\.local\.dir has a line end"):
         session.properties({"spark.local.dir": "/x\nspark.authenticate false"})
+
+
+def test_java_asks_no_name_server_for_the_name_of_its_machine(tmp_path: Path) -> None:
+    settings = session.configuration(RESOURCES, tmp_path / "work", "s")
+    session.prepare(settings, tmp_path / "work", tmp_path)
+    names = tmp_path / "work" / "conf" / "hosts"
+    assert names.read_text().splitlines() == [f"127.0.0.1 {name}" for name in ("localhost", socket.gethostname())]
+    for part in ("driver", "executor"):
+        assert f"-Djdk.net.hosts.file={names}" in settings[f"spark.{part}.extraJavaOptions"]
