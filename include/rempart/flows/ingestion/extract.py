@@ -128,7 +128,11 @@ def extract(
             around = Surroundings(run.config, platform.connections, run.now, platform.record, lake, derive)
             source = opener(pipeline, around)
         assert source is not None  # noqa: S101 - one of both is there
-        return _extract(committing, run, before, stand, source)
+        result = _extract(committing, run, before, stand, source)
+        if is_derived(pipeline):  # under this lease nobody needs what a job left that was killed
+            with committing():
+                orders.clear(run.site, run.lake, pipeline.name, "derive")
+        return result
 
 
 @contextmanager
