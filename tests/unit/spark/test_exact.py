@@ -7,8 +7,8 @@ import pytest
 from rempart.errors import IngestError
 from rempart.ingestion.derived.binding import bind, sql_type
 from rempart.ingestion.parsing.schema import SnapshotColumn
-from rempart.spark.exact import queries
 from rempart.spark.dialect import statement
+from rempart.spark.exact import queries
 
 COLUMNS = {
     "trips": {

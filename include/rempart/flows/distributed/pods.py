@@ -31,7 +31,6 @@ from rempart.spark.kubernetes.admission import NodeJudged, Outcome, PodSeen, bey
 from rempart.spark.order import OrderedAt, SparkOrder, parse_place
 from rempart.training.kubernetes import verdict
 
-
 LEFT = 0
 """Number in the record of a pool that was left before an attempt: attempts count from 1."""
 
@@ -308,11 +307,11 @@ def subject(order: SparkOrder) -> str:
 
 
 def where(backend: str, ledger: Ledger, order: SparkOrder, by: Writer | None) -> dict[str, Any]:
-    """Return where a job ran, by its records: each attempt's pool, nodes, pod seconds and cost, their sum, and the pools
-    that could not be asked.
+    """Return where a job ran, by its records: each attempt's pool, nodes, pod seconds and cost, their sum, and the
+    pools that could not be asked.
 
-    `by`: the task that ordered the job now. Only records of its run count: an earlier run of the same order paid for its
-    own attempts.
+    `by`: the task that ordered the job now. Only records of its run count: an earlier run of the same order has paid
+    for its own attempts.
     """
     if backend == "local":
         return {"backend": "local"}

@@ -123,7 +123,7 @@ def _training(
 def _spark(
     config: Config, pool: Pool, classification: Classification, addresses: Sequence[str], on: date
 ) -> dict[str, Any]:
-    """Return what a container of Spark's image runs: the program of a driver, without an order. Raises PlacementDenied."""
+    """Return what a container of Spark's image runs: a driver's program, without an order. Raises PlacementDenied."""
     permitted(config, classification, [config.active_site], on=on)
     return {
         "image": image_at(pool, config.spark.image),

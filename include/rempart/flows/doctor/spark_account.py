@@ -55,7 +55,7 @@ def _may(cluster: Cluster, pool: Pool) -> dict[Right, bool] | Unknown:
 
 
 def addresses(policies: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return the addresses of Kubernetes' API that drivers may reach, each with its TCP ports: `10.0.0.1/32 port 6443`."""
+    """Return the addresses of Kubernetes' API that drivers may reach, each with a TCP port: `10.0.0.1/32 port 6443`."""
     return tuple(
         f"{peer['ipBlock']['cidr']} port {port}"
         for rule in _rules(policies, doctor_spark.API_POLICY, "egress")

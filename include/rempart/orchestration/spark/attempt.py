@@ -159,7 +159,9 @@ class Attempt:
         if now < max(self._waits_since(begun), self._worked or self._since) + wait:
             return None
         beside = f"; driver {first}, which came before it, waits for one, too" if first else ""
-        lost = " after the last one was lost" if any(ran.role == labels.EXECUTOR for ran in self._times.values()) else ""
+        lost = (
+            " after the last one was lost" if any(ran.role == labels.EXECUTOR for ran in self._times.values()) else ""
+        )
         if not executors:
             why = f"no executor was made in {wait}{lost}: the driver's log tells what refused it"
         else:

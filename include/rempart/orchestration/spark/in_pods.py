@@ -25,8 +25,8 @@ from rempart.errors import (
 )
 from rempart.flows.distributed.job import stored_result
 from rempart.flows.distributed.pods import PoolPlace, SparkPods, allowed_places
-from rempart.orchestration import runtime
 from rempart.orchestration.clusters.api_answers import retried, status_and_message
+from rempart.orchestration.clusters.connections import cluster_of
 from rempart.orchestration.spark.attempt import JUDGE_AGAIN, Attempt
 from rempart.sites.port import Site
 from rempart.spark.kubernetes import labels
@@ -40,22 +40,6 @@ class TaskEnded(BaseException):
     """Raised when the task is asked to end. Not an Exception, so that no handler takes it for a failure."""
 
 
-def airflow_client(connection: str) -> Any:
-    """Return the API of the cluster of an Airflow connection. Raises ConnectionMissing if it names none."""
-    from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
-    from airflow.sdk.exceptions import AirflowException
-    from kubernetes.config import ConfigException
-
-    runtime.airflow_connection(connection)
-    try:
-        return KubernetesHook(conn_id=connection).core_v1_client
-    except (AirflowException, ConfigException, ValueError) as cause:  # it may quote the connection
-        raise ConnectionMissing(
-            f"connection '{connection}' names no cluster ({type(cause).__name__})",
-            "Put the pool's kubeconfig into it: docs/how-to/gpu-pools.md.",
-        ) from None
-
-
 @dataclass(frozen=True)
 class SparkInPods:
     """Runs jobs in the pools that the policy allows, one driver with its executors at a time.
@@ -66,7 +50,7 @@ class SparkInPods:
 
     site: Site
     job: Callable[[SparkOrder], SparkPods]
-    clients: Callable[[str], Any] = airflow_client
+    clients: Callable[[str], Any] = cluster_of
     every: float = 2.0
     judge_again: float = JUDGE_AGAIN
 

@@ -1,7 +1,7 @@
 """Judge the conditions of a query, and queries behind IN. Pure.
 
-DuckDB takes a number for a condition, which Spark refuses when the job runs. A query behind IN is a join there, of which
-nothing but true comes out, so it may only stand where false and unknown do the same.
+DuckDB takes a number for a condition, which Spark refuses when the job runs. A query behind IN is a join there, of
+which nothing but true comes out, so it may only stand where false and unknown do the same.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ _PLACES = {
     exp.Not: "NOT",
 }
 
+
 def check(node: Any) -> None:
     """Raise IngestError unless the conditions of a node are true or false, and a query behind IN may stand there."""
     if isinstance(node, exp.EQ | exp.NEQ | exp.LT | exp.LTE | exp.GT | exp.GTE) and isinstance(
         node.expression, exp.Any | exp.All
     ):
-        raise refused(f"{name_of(node)} with {name_of(node.expression).upper()}", "it is not listed; write EXISTS (...)")
+        raise refused(
+            f"{name_of(node)} with {name_of(node.expression).upper()}", "it is not listed; write EXISTS (...)"
+        )
     for each in _conditions(node):
         if (of := class_of(each)) not in ("boolean", "null"):
             named, remedy = ("a number", "write x <> 0") if of in NUMBERS else (f"a value ({of})", "write a comparison")

@@ -17,7 +17,7 @@ from sqlglot import exp
 from rempart.errors import SparkError
 from rempart.spark import (
     dialect,
-    functions,  # noqa: F401 - it adds its rewrites to the dialect
+    functions,
 )
 from rempart.spark.dialect import function
 from rempart.spark.exact import conditions, doubtful_names
@@ -231,7 +231,7 @@ def _judge_numbers(node: Any) -> None:
 def _judge_zero(node: Any, classes: list[str]) -> None:
     """Raise IngestError if a divisor may be zero, and both engines would not give the same then.
 
-    A division by zero is infinite, with the sign of the zero, or not a number. Whole numbers and decimals have one zero.
+    A division by zero is infinite, with the sign of the zero, or no number. Whole numbers and decimals have one zero.
     """
     if isinstance(node, exp.Mod):
         if "float" in classes:

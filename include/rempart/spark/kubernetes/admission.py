@@ -223,7 +223,7 @@ def is_at_work(pod: Mapping[str, Any]) -> bool:
 
 
 def came_before(driver: Mapping[str, Any], beside: Iterable[Mapping[str, Any]]) -> str:
-    """Return the name of the oldest driver that runs beside one in its namespace without an executor; or an empty text.
+    """Return the name of the oldest driver that waits without an executor in the namespace of another, or an empty text.
 
     Drivers that take a whole quota leave none for executors. All but the oldest of them go, so it is never all of them.
     """

@@ -13,7 +13,16 @@ from rempart.settings.sections import Pool
 from rempart.sovereignty.places import decide_pool
 from rempart.training.kubernetes import doctor_images, doctor_nodes, doctor_spark, rights
 from rempart.training.kubernetes.doctor_images import remedies
-from rempart.training.kubernetes.facts import ENTRY_POINT, KUBERNETES_API, Outcome, PoolFacts, PoolFinding, Unknown, left_of, unseen
+from rempart.training.kubernetes.facts import (
+    ENTRY_POINT,
+    KUBERNETES_API,
+    Outcome,
+    PoolFacts,
+    PoolFinding,
+    Unknown,
+    left_of,
+    unseen,
+)
 from rempart.training.kubernetes.rights import DANGEROUS, Need, Right, Rule, Where, excess, needed
 
 MANIFESTS = "deploy/kubernetes"

@@ -9,8 +9,8 @@ from rempart.training.kubernetes.facts import PoolFinding, SparkFacts, Unknown, 
 from rempart.training.kubernetes.rights import DANGEROUS, SPARK, Right
 
 OPEN_API = (
-    "Put its address and port there by the overlay: `kubectl get endpoints kubernetes -n default` shows them. With Cilium "
-    "allow the entity kube-apiserver instead."
+    "Put its address and port there by the overlay: `kubectl get endpoints kubernetes -n default` shows them. With "
+    "Cilium allow the entity kube-apiserver instead."
 )
 """Remedy for a driver that may not reach Kubernetes' API."""
 ACCOUNT = "rempart-spark"
@@ -59,7 +59,9 @@ def _ports(seen: SparkFacts, apply: str) -> PoolFinding:
     if seen.ports >= PORTS:
         return PoolFinding(check, "ok", "driver and executors reach each other")
     closed = " and ".join(map(str, sorted(PORTS - seen.ports)))
-    fact = f"NetworkPolicy {POLICY} does not open TCP {closed} in both directions, so executors may not reach their driver"
+    fact = (
+        f"NetworkPolicy {POLICY} does not open TCP {closed} in both directions, so executors may not reach their driver"
+    )
     return PoolFinding(check, "warn", fact, f"{apply} With Cilium's policies this cannot be seen here.")
 
 

@@ -320,12 +320,12 @@ def test_a_pool_whose_connection_is_missing_is_left_for_the_next_one_and_that_is
 
 
 def test_a_connection_without_a_cluster_is_said_without_its_content(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rempart.orchestration.spark.in_pods import airflow_client
+    from rempart.orchestration.clusters.connections import cluster_of
 
     held = {"conn_type": "kubernetes", "extra": {"kube_config": '{"clusters": "SECRET-7"}'}}
     monkeypatch.setenv("AIRFLOW_CONN_K8S_ODD", json.dumps(held))
     with pytest.raises(ConnectionMissing, match="'k8s_odd' names no cluster") as missing:
-        airflow_client("k8s_odd")
+        cluster_of("k8s_odd")
     assert "SECRET-7" not in f"{missing.value} {missing.value.__cause__}"
 
 

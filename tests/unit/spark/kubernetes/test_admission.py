@@ -275,9 +275,7 @@ def test_of_drivers_without_executors_the_oldest_stays_and_the_others_name_it(
     ]
     executors = [in_pool(number, labels.EXECUTOR) for number, (_, served, _) in enumerate(jobs) if served]
     gated = [in_pool(number, labels.EXECUTOR, node="") for number in range(len(jobs))]
-    alone = [
-        (second, number) for number, (second, served, over) in enumerate(jobs) if not served and not over
-    ]
+    alone = [(second, number) for number, (second, served, over) in enumerate(jobs) if not served and not over]
     stranger = {"metadata": {"name": "x"}, "spec": {"nodeName": "n1"}, "status": {}}
     for second, number in alone:
         found = came_before(drivers[number], [*drivers, *executors, *gated, stranger])

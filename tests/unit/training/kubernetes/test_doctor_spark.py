@@ -57,7 +57,7 @@ def test_a_driver_that_may_not_reach_the_api_is_a_warning(api: tuple[str, ...]) 
 def test_the_port_of_the_api_is_told_and_the_ports_between_pods_are_checked() -> None:
     found = findings(replace(HEALTHY, spark=WELL), ON_SPARK)
     assert "10.0.0.1/32 port 6443" in found["spark api"].found and found["spark ports"].outcome == "ok"
-    assert doctor_spark.PORTS == {DRIVER_PORT, BLOCK_PORT}
+    assert {DRIVER_PORT, BLOCK_PORT} == doctor_spark.PORTS
     closed = findings(replace(HEALTHY, spark=replace(WELL, ports=frozenset({7078}))), ON_SPARK)["spark ports"]
     assert closed.outcome == "warn" and "TCP 7079" in closed.found
 
