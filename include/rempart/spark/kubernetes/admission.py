@@ -223,7 +223,7 @@ def is_at_work(pod: Mapping[str, Any]) -> bool:
 
 
 def came_before(driver: Mapping[str, Any], beside: Iterable[Mapping[str, Any]]) -> str:
-    """Return the name of the oldest driver that waits without an executor in the namespace of another, or an empty text.
+    """Return the oldest driver without an executor in a driver's namespace, if it came before it; or an empty text.
 
     Drivers that take a whole quota leave none for executors. All but the oldest of them go, so it is never all of them.
     """
@@ -244,7 +244,7 @@ def _job(pod: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _age(pod: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what orders drivers by age. The API's moments have one form and whole seconds, so names decide the rest."""
+    """Return what orders drivers by age. The API's moments are whole seconds in one form, and names decide the rest."""
     return str(pod["metadata"].get("creationTimestamp")), str(pod["metadata"]["name"])
 
 
