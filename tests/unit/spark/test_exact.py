@@ -60,6 +60,7 @@ SAME = [
     "SELECT trip, km FROM trips WHERE km IN (SELECT rain FROM weather) OR NOT paid",
     "SELECT trip, km / km AS one, trip / km AS a, km / trip AS b, 1 / (trip * 0) AS c, km / 3 / price AS d FROM trips",
     "SELECT day, count(trip) / count(rider) AS r, sum(trip) / nullif(max(km), 0) AS k FROM trips GROUP BY day",
+    "SELECT trip, 1 / km AS x FROM trips UNION ALL SELECT trip, 0.5 / km AS x FROM trips",
     "SELECT trip, km % 3 AS k, km % nullif(km, 0) AS n FROM trips WHERE NOT (trip <> 0 AND paid)",
 ]
 """Queries whose rows are the same on both engines: tests/spark runs them."""
@@ -142,6 +143,7 @@ def test_a_query_whose_rows_are_the_same_is_written_for_spark(query: str) -> Non
         ("SELECT trip FROM trips WHERE price IN (SELECT rain FROM weather)", "of another type.*CAST"),
         ("SELECT trip FROM trips WHERE km > ANY (SELECT rain FROM weather)", "GT with ANY.*EXISTS"),
         ("SELECT km, 1 / km AS x FROM trips GROUP BY km", r"a division by a float that may be zero.*nullif\(y, 0\)"),
+        ("SELECT trip, 1 / km AS x FROM trips UNION SELECT trip, km AS x FROM trips", "Union keeps 0 or -0"),
         ("SELECT trip, km % price AS x FROM trips", r"% of floats.*nullif\(y, 0\)"),
     ],
 )

@@ -236,9 +236,11 @@ def _judge_zero(node: Any, classes: list[str]) -> None:
     if isinstance(node, exp.Mod):
         if "float" in classes:
             raise refused("% of floats", "a rest of a division by zero is no number; write x % nullif(y, 0)")
-    elif classes[1] == "float" and (found := node.root().find(*_EITHER_ZERO)) is not None:
-        why = f"{name_of(found)} keeps 0 or -0, and x / -0 is negative; write x / nullif(y, 0)"
-        raise refused("a division by a float that may be zero", why)
+    elif classes[1] == "float":
+        for found in node.root().find_all(*_EITHER_ZERO):
+            if not isinstance(found, exp.Union) or found.args.get("distinct"):
+                why = f"{name_of(found)} keeps 0 or -0, and x / -0 is negative; write x / nullif(y, 0)"
+                raise refused("a division by a float that may be zero", why)
 
 
 def _check_as_float(node: Any) -> None:
