@@ -104,7 +104,7 @@ def test_what_a_killed_derivation_left_is_gone_after_the_next_run(make: Callable
     world = make()
     pipeline, work = world.pipeline("wet_trips"), Work(world)
     killed, training = (f"spark/wet_trips/{do}/0123456789abcdef/rows.parquet" for do in ("derive", "training_set"))
-    for expected in (1, 0):  # one run derives rows, and one finds nothing new
+    for expected in (1, 0):  # one run derives rows, and one finds that they wait
         for key in (killed, training):
             world.home.write("lake", key, b"rows")
         assert extract(world.platform, pipeline, run_job=work).deliveries == expected

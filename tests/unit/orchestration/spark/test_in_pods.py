@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,9 +15,9 @@ import pytest
 from kubernetes.client import ApiException
 
 from rempart.errors import ConnectionMissing, PlacementDenied, PoolUnavailable, SparkError, SparkInterrupted
-from rempart.spark.kubernetes import labels
 from tests.clusters import REGION, until
 from tests.spark_pods import KEY, NAMESPACE, SparkTrial, spark_trial
+from tests.unit.spark.orders import order
 
 pytestmark = pytest.mark.airflow
 
@@ -277,17 +278,18 @@ def test_of_two_drivers_that_leave_no_quota_for_executors_the_later_one_goes(tri
     trial.double.client().create_namespaced_resource_quota(NAMESPACE, body)
     from rempart.orchestration import runtime
 
-    job = runtime.spark_pods(trial.platform, trial.site, trial.pipeline).job(trial.ordered)
+    first = order(output=trial.ordered.output, resources=trial.ordered.resources, parameters={"n": 1})
+    job = runtime.spark_pods(trial.platform, trial.site, trial.pipeline).job(first)
     other = job.driver(job.places()[0], 1, job.store())
-    other["metadata"] |= {"name": f"spark-{'0' * 16}-1", "labels": other["metadata"]["labels"] | {labels.JOB: "0" * 16}}
     trial.double.client().create_namespaced_pod(NAMESPACE, other)
     until(lambda: bool(trial.pods()[other["metadata"]["name"]].spec.node_name))
+    time.sleep(1)  # the API's moments are whole seconds
     trial.pace()
     trial.say("go")
     trial.shorten("2s")
     with pytest.raises(PoolUnavailable, match=rf"in 0:00:01.*driver {other['metadata']['name']}, which came before"):
         trial.run()
-    assert list(trial.pods()) == [other["metadata"]["name"]]
+    until(lambda: list(trial.pods()) == [other["metadata"]["name"]])
 
 
 def test_a_driver_whose_executors_were_lost_for_good_does_not_hold_the_pool(trial: SparkTrial) -> None:
