@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rempart.errors import IntegrityError
+from rempart.flows.distributed import job
 from rempart.settings.pipeline_sections import SparkResources
 from rempart.spark import failures, watch
+from rempart.spark.order import code_version
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,6 +46,11 @@ def test_the_session_listens_to_this_machine_alone_and_shows_no_page(spark: Spar
     assert addresses and addresses <= loopback
     assert spark.sparkContext.uiWebUrl is None
     assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
+
+
+def test_the_doctor_s_probe_finds_spark_and_java_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert job.main(["--probe", code_version()]) == 0
+    assert '"stage": "ready"' in capsys.readouterr().out
 
 
 def test_the_job_s_secret_is_on_no_command_line(spark: SparkSession) -> None:

@@ -200,9 +200,40 @@ def _log10(node: exp.Log) -> exp.Expr:
 
 @rewrite("Div")
 def _divided(node: exp.Div) -> exp.Expr:
-    """Write a division, which is one of floats in DuckDB."""
+    """Write a division, which is one of floats in DuckDB. By zero it is infinite or no number there, an error here.
+
+    A product with infinity gives the same: its sign is that of both, and 0 and NaN make NaN.
+    """
     first, second = (exp.cast(exp.Paren(this=each), "double") for each in (node.this, node.expression))
-    return exp.Div(this=first, expression=second, typed=False, safe=False)
+    if is_never_zero(node.expression):
+        return exp.Div(this=first, expression=second, typed=False, safe=False)
+    zeros = {"0.0": "Infinity", "-0.0": "-Infinity"}
+    infinite = exp.Case(
+        this=exp.cast(second.copy(), "text"),
+        ifs=[
+            exp.If(this=exp.Literal.string(zero), true=exp.cast(exp.Literal.string(made), "double"))
+            for zero, made in zeros.items()
+        ],
+    )
+    by_zero = exp.Mul(this=first.copy(), expression=infinite)
+    return call("coalesce", call("try_divide", first, second), by_zero)
+
+
+def is_never_zero(divisor: Any) -> bool:
+    """Return whether an expression is a number that is not zero, or `nullif(..., 0)`. Types beside it do not count."""
+    while isinstance(divisor, (exp.Paren, exp.Cast, exp.Neg)):
+        divisor = divisor.this
+    if isinstance(divisor, exp.Nullif):
+        return _is_number(divisor.expression, zero=True)
+    return _is_number(divisor, zero=False)
+
+
+def _is_number(made: Any, *, zero: bool) -> bool:
+    while isinstance(made, (exp.Paren, exp.Cast)):
+        made = made.this
+    if not isinstance(made, exp.Literal) or made.is_string:
+        return False
+    return (float(made.this) == 0) is zero
 
 
 @rewrite("GenerateSeries")

@@ -37,6 +37,16 @@ def test_an_expression_has_its_meaning(text: str, spark: str) -> None:
     assert written(text) == spark
 
 
+@pytest.mark.parametrize("divisor", ["60", "(2.5)", "CAST(60 AS DOUBLE)", "nullif(b, 0)", "nullif(b, 0.0)"])
+def test_a_division_by_what_is_never_zero_stays_one(divisor: str) -> None:
+    assert "TRY_DIVIDE" not in written(f"a / {divisor}")
+
+
+@pytest.mark.parametrize("divisor", ["b", "0", "b * 2", "nullif(b, 1)", "count(*)"])
+def test_a_division_by_zero_is_no_error(divisor: str) -> None:
+    assert written(f"a / {divisor}").startswith("COALESCE(TRY_DIVIDE(CAST((`a`) AS DOUBLE)")
+
+
 @pytest.mark.parametrize(
     "text", ["EXTRACT(CENTURY FROM a)", "a COLLATE de", "interval '1 month'", "log(2, a)", "age(a)", "hash(a)"]
 )

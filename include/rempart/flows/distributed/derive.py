@@ -22,9 +22,10 @@ from rempart.ingestion.snapshots import PART_TYPE
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.once import keep_file
 from rempart.sites.spool import spool_folder
-from rempart.spark import credentials, exact
+from rempart.spark import credentials
 from rempart.spark.connection import SparkConnection
 from rempart.spark.definitions import defined
+from rempart.spark.exact import queries
 from rempart.spark.order import Made, MadeObject, SparkOrder
 from rempart.spark.sites import OpenSite
 
@@ -65,7 +66,7 @@ class Parameters:
             ) from None
 
 
-def types(pipelines: Mapping[str, Pipeline]) -> exact.Tables:
+def types(pipelines: Mapping[str, Pipeline]) -> queries.Tables:
     """Return the SQL type of each column of some pipelines' snapshots."""
     return {name: sql_types(snapshot_columns(pipeline)) for name, pipeline in pipelines.items()}
 
@@ -82,7 +83,7 @@ def check(pipeline: Pipeline) -> None:
     """
     if files.is_derived(pipeline):
         found = files.bound(pipeline, files.declared_inputs(pipeline))
-        exact.query(found.query.text, types(found.inputs), sql_types(found.query.columns))
+        queries.query(found.query.text, types(found.inputs), sql_types(found.query.columns))
 
 
 def run(order: SparkOrder, session: SparkSession, world: World, open_site: OpenSite | None = None) -> Made:
@@ -95,7 +96,7 @@ def run(order: SparkOrder, session: SparkSession, world: World, open_site: OpenS
     opened = open_site or partial(credentials.site_of, order)
     inputs = {name: defined(order.pipelines, name) for name in given.forms}
     columns = {name: SnapshotColumn(type_, True) for name, type_ in given.columns.items()}
-    query = exact.query(given.query, types(inputs), sql_types(columns))
+    query = queries.query(given.query, types(inputs), sql_types(columns))
     place = JobFolder(order.output.bucket, order.key(""))
     with SparkConnection(session) as connection:
         for name, form in given.forms.items():

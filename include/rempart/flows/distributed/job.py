@@ -9,7 +9,8 @@ anything else.
 
 `--order env:NAME`: the variable says where at the site the order is, and its SHA-256. A driver's pod starts so, and its
 executors are pods, too (`rempart.spark.kubernetes`). `--attached`: end when standard input ends, which whoever started
-this process keeps open.
+this process keeps open. `--probe CODE URL...`, instead of an order: say whether Spark is here and the code is the
+expected one, and whether each address and Kubernetes' API answers (`rempart pool doctor --probe`).
 """
 
 from __future__ import annotations
@@ -36,8 +37,19 @@ from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.port import Site
 from rempart.spark import credentials, failures, session, watch
 from rempart.spark.kubernetes import settings
-from rempart.spark.order import Made, SparkOrder, SparkResult, code_version, parse_order, parse_place, parse_result
+from rempart.spark.order import (
+    VERSION,
+    Made,
+    SparkOrder,
+    SparkResult,
+    code_version,
+    parse_order,
+    parse_place,
+    parse_result,
+)
+from rempart.training.addresses import reach
 from rempart.training.attempts.interruption import INTERRUPTED, SESSION_OVER, TRY_AGAIN, Interrupted, Interruption
+from rempart.training.kubernetes.facts import KUBERNETES_API
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -55,10 +67,14 @@ WORK: Mapping[str, str] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one job. Return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m rempart.flows.distributed.job", description=__doc__)
-    parser.add_argument("--order", required=True, help="file of the order (JSON), - for standard input, env:NAME")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--order", help="file of the order (JSON), - for standard input, env:NAME")
+    what.add_argument("--probe", nargs="+", metavar="CODE URL", help="expected code, and addresses to try; no order")
     parser.add_argument("--attached", action="store_true", help="end when standard input ends")
     given = parser.parse_args(arguments)
     os.environ.update(TELEMETRY_OFF)  # before a library is loaded that looks
+    if given.probe:
+        return _probed(*given.probe)
     interruption = Interruption()
     try:
         with interruption.listening(lambda: tell("interrupted", in_time=False)):
@@ -66,6 +82,28 @@ def main(arguments: list[str] | None = None) -> int:
     except Interrupted:
         tell("interrupted", in_time=True)
         return INTERRUPTED
+
+
+def _probed(code: str, *targets: str) -> int:
+    """Do what a driver does before it reads its order, and try the addresses. Return the exit status."""
+    try:
+        if (own := code_version()) != code:
+            raise SparkError(f"the image has code {own}, and the platform {code}", "Build the image again.")
+        session.spark_home()
+        session.java_home()
+        import_module("pyspark.sql")
+    except Exception as error:
+        return _failed(error)
+    tell("ready", version=VERSION, code=own)
+    named = {target: target for target in targets}
+    if host := os.environ.get("KUBERNETES_SERVICE_HOST"):
+        address = f"[{host}]" if ":" in host else host
+        api = f"{address}:{os.environ.get('KUBERNETES_SERVICE_PORT', '443')}"
+        named[f"{KUBERNETES_API} at {api}"] = f"tcp://{api}"
+    answers = {name: reach(target) for name, target in named.items()}
+    for name, (ok, detail) in answers.items():
+        tell("reached", target=name, ok=ok, detail=detail)
+    return 0 if all(ok for ok, _ in answers.values()) else 1
 
 
 def _run(file: str, *, attached: bool) -> int:

@@ -108,7 +108,7 @@ def run(
     except (SparkError, ObjectMissing):
         forget(site, ordered)
         raise
-    ran = {"where": where(platform.config.spark.backend, platform.ledger, ordered)}
+    ran = {"where": where(platform.config.spark.backend, platform.ledger, ordered, platform.writer)}
     platform.ledger.append("spark-job", pipeline.name, evidence(ordered, result) | ran)
     logger.info("%s", told(result))
     return result

@@ -14,7 +14,8 @@ from typing import Any
 
 from rempart.errors import PlacementDenied, SparkError
 from rempart.flows.distributed import pod_credentials
-from rempart.ledger.port import Ledger
+from rempart.ledger.attributed import Writer, writer
+from rempart.ledger.port import Evidence, Ledger
 from rempart.settings.config import Config, Connections
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sections import Classification
@@ -29,6 +30,9 @@ from rempart.spark.kubernetes import pods as shape
 from rempart.spark.kubernetes.admission import NodeJudged, Outcome, PodSeen, beyond_template, secrets_of, unlike
 from rempart.spark.order import OrderedAt, SparkOrder, parse_place
 from rempart.training.kubernetes import verdict
+
+LEFT = 0
+"""Number in the record of a pool that was left before an attempt: attempts count from 1."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +258,21 @@ class SparkPods:
 
     def recorded(self) -> list[int]:
         """Return the numbers of the job's attempts in the ledger."""
-        return [int(record.body["attempt"]) for record in self.ledger.find("placement", self.subject)]
+        numbers = [int(record.body["attempt"]) for record in self.ledger.find("placement", self.subject)]
+        return [number for number in numbers if number != LEFT]
+
+    def left(self, place: PoolPlace, why: str) -> None:
+        """Record that a pool was left before an attempt, since it could not be asked."""
+        body = {
+            "job_id": self.order.order_id,
+            "attempt": LEFT,
+            "outcome": "unreachable",
+            "cause": why[:500],
+            "pipeline": self.pipeline.name,
+            "do": self.order.do,
+            "ran": {"pool": place.pool},
+        }
+        self.ledger.append("placement", self.subject, body)
 
     def ended(
         self,
@@ -288,10 +306,17 @@ def subject(order: SparkOrder) -> str:
     return f"{order.pipeline} {order.order_id}"
 
 
-def where(backend: str, ledger: Ledger, order: SparkOrder) -> dict[str, Any]:
-    """Return where a job ran, by its records: each attempt's pool, nodes and pod seconds, and what it cost."""
+def where(backend: str, ledger: Ledger, order: SparkOrder, by: Writer | None) -> dict[str, Any]:
+    """Return where a job ran, by its records: each attempt's pool, nodes, pod seconds and cost, their sum, and the
+    pools that could not be asked.
+
+    `by`: the task that ordered the job now. Only records of its run count: an earlier run of the same order has paid
+    for its own attempts.
+    """
     if backend == "local":
         return {"backend": "local"}
+    records = [record for record in reversed(ledger.find("placement", subject(order))) if _is_of_run(record, by)]
+    ran = [record for record in records if record.body["attempt"] != LEFT]
     attempts = [
         {
             "attempt": record.body["attempt"],
@@ -301,9 +326,20 @@ def where(backend: str, ledger: Ledger, order: SparkOrder) -> dict[str, Any]:
                 for name in ("pool", "operator", "region", "node", "pods", "pod_seconds", "cost")
             },
         }
-        for record in reversed(ledger.find("placement", subject(order)))
+        for record in ran
     ]
-    return {"backend": "kubernetes", "attempts": attempts}
+    left = [
+        {"pool": record.body["ran"]["pool"], "cause": record.body["cause"]}
+        for record in records
+        if record.body["attempt"] == LEFT
+    ]
+    return {"backend": "kubernetes", "attempts": attempts, "left": left, **usage.total(attempts)}
+
+
+def _is_of_run(record: Evidence, by: Writer | None) -> bool:
+    """Return whether a record was written by a task of the same run."""
+    wrote = writer(record)
+    return (wrote and (wrote.dag, wrote.run)) == (by and (by.dag, by.run))
 
 
 def ending(pod: Mapping[str, Any] | None) -> tuple[Outcome, str]:

@@ -119,7 +119,9 @@ def look(config: Config, name: str, connections: Connections, *, on: date, secon
         seen = replace(seen, spark=spark_account.look(cluster, pool, image_at(pool, config.spark.image)))
     if seconds is None:
         return seen
-    return replace(seen, probe=run_probe(cluster, config, name, targets(config, connections), on=on, seconds=seconds))
+    return replace(
+        seen, probe=run_probe(cluster, config, name, targets(config, connections, name), on=on, seconds=seconds)
+    )
 
 
 def _there(cluster: Cluster, path: str) -> bool | Unknown:

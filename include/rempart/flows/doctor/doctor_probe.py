@@ -22,13 +22,18 @@ from rempart.errors import ConfigError, PlacementDenied
 from rempart.flows.doctor.pool_cluster import Cluster
 from rempart.settings.config import Config, Connections
 from rempart.settings.pipeline import Trainer
-from rempart.settings.sections import Classification
+from rempart.settings.sections import Classification, Pool
+from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.egress import endpoint_of, parse_endpoint
-from rempart.sovereignty.job_permission import JobSite
+from rempart.sovereignty.job_permission import JobSite, permitted
 from rempart.sovereignty.pods import plan
-from rempart.sovereignty.pool_pods import bare, queue_label
+from rempart.sovereignty.pool_pods import bare, image_at, queue_label
+from rempart.spark.kubernetes.labels import DRIVER, ROLE
+from rempart.spark.kubernetes.pods import PROGRAM as SPARK_COMMAND
+from rempart.spark.order import code_version as spark_code
 from rempart.training.job import Dataset, FeatureSpec, JobSpec, Output, Tracking, TrainerSpec
+from rempart.training.kubernetes.doctor_images import is_for_spark
 from rempart.training.kubernetes.facts import ENTRY_POINT, Probe, Reached, Unknown
 from rempart.training.kubernetes.pod import COMMAND, CONTAINER, MANAGED_BY, environment
 from rempart.training.permission import permit
@@ -36,6 +41,8 @@ from rempart.training.placement import image_for
 from rempart.training.trainers import trainers
 
 LABELS = MANAGED_BY | {"app.kubernetes.io/component": "doctor"}
+_SPARK_LABELS = LABELS | {ROLE: DRIVER}
+"""So that the network's policies for drivers hold for it."""
 SECONDS = 180
 """Seconds within which the pod must start and answer."""
 _NOT_STARTED = frozenset(
@@ -47,15 +54,16 @@ _NOT_STARTED = frozenset(
 """Kubelet reasons for containers that will never start as specified."""
 
 
-def targets(config: Config, connections: Connections) -> tuple[str | Reached, ...]:
-    """Return the addresses that a job's pod must reach: the site, its standby site, and the tracking server.
+def targets(config: Config, connections: Connections, pool: str) -> tuple[str | Reached, ...]:
+    """Return the addresses that a job's pod must reach: the site, its standby site, and the tracking server, which no
+    job of Spark needs.
 
     They are URLs without credentials. A connection without a known host is a finding at once.
     """
     addresses: list[str | Reached] = []
     standby = other_site(config, config.active_site)
     sites = [config.sites[name].connection for name in (config.active_site, standby) if name]
-    for name in (*sites, "mlflow"):
+    for name in sites if is_for_spark(config, pool) else (*sites, "mlflow"):
         try:
             connection = connections(name)
             endpoint = endpoint_of(connection) or ""
@@ -76,25 +84,21 @@ def probe_pod(config: Config, name: str, addresses: Sequence[str], *, on: date) 
     """Return the doctor's pod as the policy allows it, with the lowest classification of the pool; else None."""
     pool = config.gpu_pools[name]
     small = {"cpu": "500m", "memory": "1Gi"}
+    runs, labels = (_spark, _SPARK_LABELS) if is_for_spark(config, name) else (_training, LABELS)
     for classification in ORDER:
         try:
-            spec = permit(config, _job(config, classification), on=on)
+            container = runs(config, pool, classification, addresses, on)
         except PlacementDenied:
             continue
         inside = bare(pool, CONTAINER) | {"terminationGracePeriodSeconds": 0}
-        inside["containers"][0] |= {
-            "image": image_for(config, pool),
-            "command": [*COMMAND, "--probe", *addresses],
-            "env": environment(spec),
-            "resources": {"requests": small, "limits": small},
-        }
+        inside["containers"][0] |= container | {"resources": {"requests": small, "limits": small}}
         pod: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
                 "name": f"doctor-{secrets.token_hex(5)}",
                 "namespace": pool.namespace,
-                "labels": LABELS | queue_label(pool),
+                "labels": labels | queue_label(pool),
             },
             "spec": inside,
         }
@@ -102,6 +106,30 @@ def probe_pod(config: Config, name: str, addresses: Sequence[str], *, on: date) 
         if planned.pod:
             return planned.pod
     return None
+
+
+def _training(
+    config: Config, pool: Pool, classification: Classification, addresses: Sequence[str], on: date
+) -> dict[str, Any]:
+    """Return what a container of a training job's image runs. Raises PlacementDenied."""
+    spec = permit(config, _job(config, classification), on=on)
+    return {
+        "image": image_for(config, pool),
+        "command": [*COMMAND, "--probe", *addresses],
+        "env": environment(spec),
+    }
+
+
+def _spark(
+    config: Config, pool: Pool, classification: Classification, addresses: Sequence[str], on: date
+) -> dict[str, Any]:
+    """Return what a container of Spark's image runs: a driver's program, without an order. Raises PlacementDenied."""
+    permitted(config, classification, [config.active_site], on=on)
+    return {
+        "image": image_at(pool, config.spark.image),
+        "command": [*SPARK_COMMAND, "--probe", spark_code(), *addresses],
+        "env": [{"name": name, "value": value} for name, value in TELEMETRY_OFF.items()],
+    }
 
 
 def _job(config: Config, classification: Classification) -> JobSpec:

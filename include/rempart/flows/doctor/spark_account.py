@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rempart.flows.doctor.pool_cluster import Cluster, read
@@ -17,7 +18,7 @@ def look(cluster: Cluster, pool: Pool, image: str) -> SparkFacts:
     """Return what a driver finds in the pool: its account, the account's rights, and the way to the API."""
     account = _account(cluster, pool, image)
     policies = cluster.items(f"/apis/networking.k8s.io/v1/namespaces/{pool.namespace}/networkpolicies")
-    return SparkFacts(account, _may(cluster, pool), read(policies, _addresses))
+    return SparkFacts(account, _may(cluster, pool), read(policies, addresses), read(policies, ports_between))
 
 
 def _account(cluster: Cluster, pool: Pool, image: str) -> bool | Unknown:
@@ -53,12 +54,34 @@ def _may(cluster: Cluster, pool: Pool) -> dict[Right, bool] | Unknown:
     return found
 
 
-def _addresses(policies: list[dict[str, Any]]) -> tuple[str, ...]:
+def addresses(policies: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the addresses of Kubernetes' API that drivers may reach, each with a TCP port: `10.0.0.1/32 port 6443`."""
     return tuple(
-        str(peer["ipBlock"]["cidr"])
-        for policy in policies
-        if policy["metadata"]["name"] == doctor_spark.API_POLICY
-        for rule in policy["spec"].get("egress") or ()
+        f"{peer['ipBlock']['cidr']} port {port}"
+        for rule in _rules(policies, doctor_spark.API_POLICY, "egress")
         for peer in rule.get("to") or ()
         if "ipBlock" in peer
+        for port in _ports(rule)
     )
+
+
+def ports_between(policies: Sequence[Mapping[str, Any]]) -> frozenset[int]:
+    """Return the TCP ports that pods of Spark may both open to each other and reach."""
+    into, out = (
+        {port for rule in _rules(policies, doctor_spark.POLICY, way) for port in _ports(rule)}
+        for way in ("ingress", "egress")
+    )
+    return frozenset(int(port) for port in into & out if port.isdecimal())
+
+
+def _rules(policies: Sequence[Mapping[str, Any]], name: str, way: str) -> Iterator[Mapping[str, Any]]:
+    return (rule for policy in policies if policy["metadata"]["name"] == name for rule in policy["spec"].get(way) or ())
+
+
+def _ports(rule: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the TCP ports of a rule, as it writes them. Without ports it is for all of them."""
+    if not rule.get("ports"):
+        yield "of any number"
+    for each in rule.get("ports") or ():
+        if each.get("protocol", "TCP") == "TCP":
+            yield str(each.get("port", "of any number"))

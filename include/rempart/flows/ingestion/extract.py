@@ -110,6 +110,7 @@ def extract(
             _tell(run, pending)
             unfinished = _unfinished(run, pending)
             if unfinished and _still_there(run, unfinished) and not derived_run.is_stale(run, pending):
+                _clear_jobs(committing, run)
                 return ExtractResult(0, 0, waiting=len(unfinished))
             if not unfinished and _holds(run, before, pending):
                 _finish(committing, run, before, pending.after)
@@ -128,7 +129,16 @@ def extract(
             around = Surroundings(run.config, platform.connections, run.now, platform.record, lake, derive)
             source = opener(pipeline, around)
         assert source is not None  # noqa: S101 - one of both is there
-        return _extract(committing, run, before, stand, source)
+        result = _extract(committing, run, before, stand, source)
+        _clear_jobs(committing, run)
+        return result
+
+
+def _clear_jobs(committing: Committing, run: IngestionRun) -> None:
+    """Delete what a derivation left that was killed: under the lease of an extraction nobody else needs it."""
+    if is_derived(run.pipeline):
+        with committing():
+            orders.clear(run.site, run.lake, run.pipeline.name, "derive")
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def execute(
         for table, (columns, files) in inputs.items():
             _define(connection, table, columns, files)
         fields = ", ".join(
-            f"CAST({quote(column)} AS {sql_type(spec.type)}) AS {quote(column)}"
+            f"{_settled(f'CAST({quote(column)} AS {sql_type(spec.type)})', spec.type)} AS {quote(column)}"
             for column, spec in query.columns.items()
         )
         keys = dict.fromkeys([*order, *query.columns])
@@ -65,6 +65,13 @@ def execute(
                 "number (use TRY_CAST), a number out of its type's range, or too little memory.",
             ) from None
     return count
+
+
+def _settled(value: str, declared: str) -> str:
+    """Return a value whose float has one form of zero and one of NaN: which one a query gives depends on the engine."""
+    if declared != "number":
+        return value
+    return f"CASE WHEN isnan({value}) THEN 'NaN'::DOUBLE WHEN {value} = 0 THEN 0::DOUBLE ELSE {value} END"
 
 
 def _define(connection: duckdb.DuckDBPyConnection, table: str, columns: Columns, files: Sequence[Path]) -> None:

@@ -1,1 +1,1 @@
-"""Answers of a cluster's API server, for all that makes pods in pools."""
+"""The way to the clusters of pools, and the answers of their API servers, for all that makes pods there."""

@@ -32,6 +32,8 @@ from rempart.spark.kubernetes.admission import (
     Release,
     Step,
     TriedAttempt,
+    came_before,
+    is_at_work,
     needs_nodes,
     next_steps,
     release_patch,
@@ -69,6 +71,8 @@ class Attempt:
     _nodes: dict[str, Json] = field(default_factory=dict)
     _judged_at: float = float("-inf")
     _since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _worked: datetime | None = None
+    _beside: list[Json] = field(default_factory=list)
     _log: DriverLog | None = None
 
     @property
@@ -141,16 +145,28 @@ class Attempt:
         return None
 
     def _alone(self, driver: Json, found: list[Json], now: datetime) -> tuple[Outcome, str] | None:
-        """Return that the pool has no place for one executor, or None: a driver would wait for it to its timeout."""
+        """Return that the pool has no place for one executor, or None: a driver would wait for it to its timeout.
+
+        Beside a driver that came before and has no executor either, the wait is half as long.
+        """
         begun = (driver.get("status") or {}).get("startTime")
-        if not begun or now < self._waits_since(begun) + self.place.wait:
+        executors = [pod for pod in found if _role(pod) == labels.EXECUTOR]
+        if not begun or any(map(is_at_work, executors)):
+            self._worked = now
             return None
-        if any(ran.role == labels.EXECUTOR for ran in self._times.values()):
+        first = came_before(driver, self._beside)
+        wait = self.place.wait / 2 if first else self.place.wait
+        if now < max(self._waits_since(begun), self._worked or self._since) + wait:
             return None
-        waiting = [pod for pod in found if _role(pod) == labels.EXECUTOR]
-        if not waiting:
-            return "capacity", f"no executor was made in {self.place.wait}: the driver's log tells what refused it"
-        return "capacity", f"no executor got a node in {self.place.wait}: {ending(waiting[0])[1]}"
+        beside = f"; driver {first}, which came before it, waits for one, too" if first else ""
+        lost = (
+            " after the last one was lost" if any(ran.role == labels.EXECUTOR for ran in self._times.values()) else ""
+        )
+        if not executors:
+            why = f"no executor was made in {wait}{lost}: the driver's log tells what refused it"
+        else:
+            why = f"no executor got a node in {wait}{lost}: {ending(executors[0])[1]}"
+        return "capacity", f"{why}{beside}"
 
     def _waits_since(self, moment: str) -> datetime:
         """Return since when a pool has failed to give a place: nobody opened gates before this task looked, and the
@@ -243,7 +259,8 @@ class Attempt:
 
     def _pods(self) -> list[Json]:
         answer = retried(self.client.list_namespaced_pod)(self.place.namespace)  # whoever asks for the Secret counts
-        return [dict(pod) for pod in self.job.own(self.number, map(self._plain, answer.items))]
+        self._beside = list(map(self._plain, answer.items))
+        return [dict(pod) for pod in self.job.own(self.number, self._beside)]
 
     def _tell(self, driver: Json) -> None:
         """Write the driver's new lines into the task's log."""

@@ -15,10 +15,18 @@ from typing import Any, NoReturn
 from kubernetes.client import ApiException  # noqa: TID253 - only where pods run
 from urllib3.exceptions import HTTPError
 
-from rempart.errors import PlacementDenied, PoolUnavailable, RempartError, SparkError, SparkInterrupted
+from rempart.errors import (
+    ConnectionMissing,
+    PlacementDenied,
+    PoolUnavailable,
+    RempartError,
+    SparkError,
+    SparkInterrupted,
+)
 from rempart.flows.distributed.job import stored_result
 from rempart.flows.distributed.pods import PoolPlace, SparkPods, allowed_places
 from rempart.orchestration.clusters.api_answers import retried, status_and_message
+from rempart.orchestration.clusters.connections import cluster_of
 from rempart.orchestration.spark.attempt import JUDGE_AGAIN, Attempt
 from rempart.sites.port import Site
 from rempart.spark.kubernetes import labels
@@ -32,13 +40,6 @@ class TaskEnded(BaseException):
     """Raised when the task is asked to end. Not an Exception, so that no handler takes it for a failure."""
 
 
-def airflow_client(connection: str) -> Any:
-    """Return the API of the cluster of an Airflow connection."""
-    from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
-
-    return KubernetesHook(conn_id=connection).core_v1_client
-
-
 @dataclass(frozen=True)
 class SparkInPods:
     """Runs jobs in the pools that the policy allows, one driver with its executors at a time.
@@ -49,7 +50,7 @@ class SparkInPods:
 
     site: Site
     job: Callable[[SparkOrder], SparkPods]
-    clients: Callable[[str], Any] = airflow_client
+    clients: Callable[[str], Any] = cluster_of
     every: float = 2.0
     judge_again: float = JUDGE_AGAIN
 
@@ -162,8 +163,8 @@ class SparkInPods:
     def _look(
         self, job: SparkPods, places: Sequence[PoolPlace], at: OrderedAt
     ) -> tuple[list[TriedAttempt], list[DriverSeen]]:
-        """Return the job's drivers in all pools, and the pools that do not answer. One that the platform would not make
-        so now is deleted: its settings are others, or somebody else made it.
+        """Return the job's drivers in all pools, and the pools that do not answer, which are put on record. A driver
+        that the platform would not make so now is deleted: its settings are others, or somebody else made it.
         """
         tried, drivers = [], []
         for place in places:
@@ -171,8 +172,11 @@ class SparkInPods:
             try:
                 client = self._client(place)
                 found = retried(client.list_namespaced_pod)(place.namespace, label_selector=selector).items
-            except (ApiException, HTTPError) as cause:
-                why = f"the cluster did not answer: {status_and_message(cause)[1]}"
+            except (ApiException, HTTPError, ConnectionMissing) as cause:
+                is_missing = isinstance(cause, ConnectionMissing)
+                why = cause.what if is_missing else f"the cluster did not answer: {status_and_message(cause)[1]}"
+                logger.warning("pool %s is left for the next one: %s", place.pool, why)
+                job.left(place, why)
                 tried.append(TriedAttempt(place.pool, 0, "capacity", why))
                 continue
             for pod in found:

@@ -23,6 +23,7 @@ from urllib3.exceptions import HTTPError
 from rempart.errors import PlacementDenied, PoolUnavailable, TrainingError
 from rempart.orchestration import runtime
 from rempart.orchestration.clusters.api_answers import is_there, retried, status_and_message
+from rempart.orchestration.clusters.connections import why_missing
 from rempart.orchestration.policies.enforcement import today
 from rempart.orchestration.training.pod_triggers import PauseTrigger
 from rempart.orchestration.training.pool_queue import local_queue, workload_events
@@ -166,7 +167,7 @@ class TrainingOperatorBase(BaseOperator):
         self._aim(step.option, step.number)
         self.log.info("Attempt %d: pool %s (%s)", step.number, step.option.pool, step.option.operator)
         try:
-            self._ask_queue()
+            self._check_pool()
             self._ask(context)
         except Denied:
             return
@@ -186,8 +187,10 @@ class TrainingOperatorBase(BaseOperator):
                 ) from cause
             self.log.warning("Attempt %d: %s (%s)", step.number, ending.outcome, ending.cause)
 
-    def _ask_queue(self) -> None:
-        """Check that the pool's queue exists before making an object that would wait in it. Raises NameTaken."""
+    def _check_pool(self) -> None:
+        """Check that the connection names a cluster, and the pool's queue exists in it. Raises NameTaken."""
+        if why := why_missing(self.kubernetes_conn_id):
+            raise NameTaken(verdict.Ending("unreachable", why))
         if (name := self._queue) is None:
             return
         try:

@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rempart.spark.kubernetes import labels
+
 Role = Literal["driver", "executor"]
 Outcome = Literal["succeeded", "capacity", "interrupted", "unreachable", "denied", "failed", "ended"]
 """How an attempt ended, as for training jobs (`rempart.training.placement`)."""
@@ -181,6 +183,7 @@ def unlike(driver: Mapping[str, Any], made: Mapping[str, Any], free: str) -> str
     return "" if account == wanted["serviceAccountName"] else f"it asks for the token of an account ({account})"
 
 
+_ENDED = ("Succeeded", "Failed")
 _RUNS = ("args", "envFrom", "workingDir", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe")
 """Fields of a container by which it would run, or be told, something else."""
 
@@ -211,6 +214,38 @@ def release_patch(pod: Mapping[str, Any], nodes: Sequence[str], gate: str) -> li
         {"op": "add", "path": "/spec/affinity", "value": affinity},
         {"op": "remove", "path": f"/spec/schedulingGates/{index}"},
     ]
+
+
+def is_at_work(pod: Mapping[str, Any]) -> bool:
+    """Return whether a pod (an API object) has a node, and neither ended nor is being deleted."""
+    is_over = pod["metadata"].get("deletionTimestamp") or (pod.get("status") or {}).get("phase") in _ENDED
+    return bool(pod["spec"].get("nodeName")) and not is_over
+
+
+def came_before(driver: Mapping[str, Any], beside: Iterable[Mapping[str, Any]]) -> str:
+    """Return the oldest driver without an executor in a driver's namespace, if it came before it; or an empty text.
+
+    Drivers that take a whole quota leave none for executors. All but the oldest of them go, so it is never all of them.
+    """
+    pods = [pod for pod in beside if is_at_work(pod)]
+    served = {_job(pod) for pod in pods if _role(pod) == labels.EXECUTOR}
+    drivers = [pod for pod in pods if _role(pod) == labels.DRIVER and labels.JOB in pod["metadata"]["labels"]]
+    oldest = min((_age(pod) for pod in drivers if _job(pod) not in served | {_job(driver)}), default=None)
+    return oldest[1] if oldest and oldest < _age(driver) else ""
+
+
+def _role(pod: Mapping[str, Any]) -> str:
+    return str((pod["metadata"].get("labels") or {}).get(labels.ROLE))
+
+
+def _job(pod: Mapping[str, Any]) -> tuple[str, str]:
+    told = pod["metadata"].get("labels") or {}
+    return str(told.get(labels.JOB)), str(told.get(labels.ATTEMPT))
+
+
+def _age(pod: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what orders drivers by age. The API's moments are whole seconds in one form, and names decide the rest."""
+    return str(pod["metadata"].get("creationTimestamp")), str(pod["metadata"]["name"])
 
 
 # --- attempts, from pool to pool --------------------------------------------------------------------------------------

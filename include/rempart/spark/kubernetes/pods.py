@@ -31,7 +31,8 @@ POD, NAMESPACE, ADDRESS = "REMPART_SPARK_POD", "REMPART_SPARK_NAMESPACE", "REMPA
 """Variables of a driver: the name, namespace and address of its pod."""
 SECRET_FILE = "REMPART_SPARK_SECRET_FILE"  # noqa: S105 - a name
 """Variable of driver and executors: the file of the secret that they prove to each other."""
-COMMAND = ("python", "-m", "rempart.flows.distributed.job", "--order", f"env:{ORDER}")
+PROGRAM = ("python", "-m", "rempart.flows.distributed.job")
+COMMAND = (*PROGRAM, "--order", f"env:{ORDER}")
 EXECUTOR_COMMAND = ("python", "-m", "rempart.spark.kubernetes.executor")
 CREDENTIALS_KEY, SECRET_KEY = "credentials.json", "secret"
 """Files of the Secret."""

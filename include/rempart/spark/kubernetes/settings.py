@@ -85,6 +85,9 @@ def configuration(resources: SparkResources, work: Path, pod: DriverPod, *, name
         # what the namespace's quota refuses is asked for again, and the job goes on with what it has
         "spark.dynamicAllocation.enabled": "true",
         "spark.dynamicAllocation.shuffleTracking.enabled": "true",
+        # an executor without work goes after a minute, and in half an hour also one with rows that can be made again
+        "spark.dynamicAllocation.shuffleTracking.timeout": "30m",
+        "spark.dynamicAllocation.cachedExecutorIdleTimeout": "30m",
         "spark.dynamicAllocation.minExecutors": "1",
         "spark.dynamicAllocation.initialExecutors": str(resources.executors),
         "spark.dynamicAllocation.maxExecutors": str(resources.executors),

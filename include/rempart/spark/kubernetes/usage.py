@@ -5,7 +5,7 @@ The times are the cluster's. Executors that came and went between two looks of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -56,3 +56,14 @@ def cost(price_per_hour: float | None, seconds: float) -> dict[str, Any]:
     if price_per_hour is None:
         return {"euros": None, "why": "no price declared (gpu_pools: price_per_executor_hour)"}
     return {"euros": round(seconds / SECONDS_PER_HOUR * price_per_hour, 6), "price_per_executor_hour": price_per_hour}
+
+
+def total(attempts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what attempts took and cost together. `euros` is None if the price of one of them is not known."""
+    counted = list(attempts)
+    euros = [(attempt.get("cost") or {}).get("euros") for attempt in counted]
+    known = [float(each) for each in euros if each is not None]
+    return {
+        "pod_seconds": round(sum(attempt.get("pod_seconds") or 0 for attempt in counted), 3),
+        "euros": round(sum(known), 6) if len(known) == len(euros) else None,
+    }

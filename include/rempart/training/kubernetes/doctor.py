@@ -13,7 +13,16 @@ from rempart.settings.sections import Pool
 from rempart.sovereignty.places import decide_pool
 from rempart.training.kubernetes import doctor_images, doctor_nodes, doctor_spark, rights
 from rempart.training.kubernetes.doctor_images import remedies
-from rempart.training.kubernetes.facts import ENTRY_POINT, Outcome, PoolFacts, PoolFinding, Unknown, left_of, unseen
+from rempart.training.kubernetes.facts import (
+    ENTRY_POINT,
+    KUBERNETES_API,
+    Outcome,
+    PoolFacts,
+    PoolFinding,
+    Unknown,
+    left_of,
+    unseen,
+)
 from rempart.training.kubernetes.rights import DANGEROUS, Need, Right, Rule, Where, excess, needed
 
 MANIFESTS = "deploy/kubernetes"
@@ -41,7 +50,7 @@ def judge(config: Config, name: str, facts: PoolFacts, *, on: date) -> tuple[Poo
         _runtime(name, pool, facts),
         *doctor_spark.judge(pool, facts.spark),
         *_network(pool, facts),
-        *_probe(config, pool, facts),
+        *_probe(config, name, facts),
     )
 
 
@@ -321,7 +330,8 @@ def _network(pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding]:
     yield PoolFinding("network", "ok", f"denied by default; {EGRESS_POLICY} lists what is allowed")
 
 
-def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding]:
+def _probe(config: Config, name: str, facts: PoolFacts) -> Iterator[PoolFinding]:
+    pool = config.gpu_pools[name]
     if (probe := facts.probe) is None:
         for check in ("image pull", ENTRY_POINT, "reach"):
             yield PoolFinding(check, "not run", "this check needs a pod: add --probe")
@@ -346,6 +356,8 @@ def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding
     answers = [reached for reached in probe.reached or () if reached.target != ENTRY_POINT]
     entry = next((reached for reached in probe.reached or () if reached.target == ENTRY_POINT), None)
     rebuild = "Build the image from this version of Rempart (`make images`) and set it in training.image."
+    if doctor_images.is_for_spark(config, name):
+        rebuild = "Build the image from this version of Rempart (`docker build --target spark .`): spark.image."
     if entry is None:
         yield PoolFinding(
             ENTRY_POINT, "FAIL", f"the output of the job's command cannot be read: {probe.detail}", rebuild
@@ -359,6 +371,7 @@ def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding
             ""
             if answer.ok
             else answer.remedy
+            or (doctor_spark.OPEN_API if answer.target.startswith(KUBERNETES_API) else "")
             or (
                 "Check the address. If it is right, allow it on the network: `rempart policy render kubernetes "
                 "--out policies/`, then `kubectl apply -f` the pool's file "

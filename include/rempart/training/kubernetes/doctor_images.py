@@ -17,12 +17,16 @@ def runs_spark(config: Config, name: str) -> bool:
     return config.spark.backend == "kubernetes" and name in (config.spark.gpu_pools or config.gpu_pools)
 
 
+def is_for_spark(config: Config, name: str) -> bool:
+    """Return whether Spark jobs are the only jobs that may be sent to a pool."""
+    return runs_spark(config, name) and config.training.backend != "kubernetes"
+
+
 def judge(config: Config, name: str, on: date) -> Iterator[PoolFinding]:
     """Yield the findings about the image of each kind of job that the pool is declared for."""
-    spark = runs_spark(config, name)
-    if not spark or config.training.backend == "kubernetes":
+    if not is_for_spark(config, name):
         yield from _image(config, name, "image", "training.image", config.training.image, on)
-    if spark:
+    if runs_spark(config, name):
         yield from _image(config, name, "spark image", "spark.image", config.spark.image, on)
 
 

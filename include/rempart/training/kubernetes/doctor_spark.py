@@ -8,11 +8,18 @@ from rempart.settings.sections import Pool
 from rempart.training.kubernetes.facts import PoolFinding, SparkFacts, Unknown, unseen
 from rempart.training.kubernetes.rights import DANGEROUS, SPARK, Right
 
+OPEN_API = (
+    "Put its address and port there by the overlay: `kubectl get endpoints kubernetes -n default` shows them. With "
+    "Cilium allow the entity kube-apiserver instead."
+)
+"""Remedy for a driver that may not reach Kubernetes' API."""
 ACCOUNT = "rempart-spark"
 """ServiceAccount of drivers."""
 API_POLICY, NOWHERE = "rempart-spark-api", "192.0.2.1/32"
 """The NetworkPolicy by which a driver reaches Kubernetes' API, and the address in it that stands for none."""
-CHECKS = ("spark account", "spark api")
+POLICY, PORTS = "rempart-spark", frozenset({7078, 7079})
+"""The NetworkPolicy by which driver and executors reach each other, and the ports on which they listen."""
+CHECKS = ("spark account", "spark api", "spark ports")
 
 
 def needed() -> tuple[Right, ...]:
@@ -35,17 +42,27 @@ def judge(pool: Pool, seen: SparkFacts | None) -> Iterator[PoolFinding]:
     yield _account(pool, seen, apply)
     if isinstance(seen.api, Unknown):
         yield unseen("spark api", seen.api, apply)
-    elif not seen.api or NOWHERE in seen.api:
+    elif not seen.api or any(address.startswith(NOWHERE) for address in seen.api):
         fact = f"NetworkPolicy {API_POLICY} " + (
-            "names no address of Kubernetes' API" if seen.api else "does not exist"
+            "names no address of Kubernetes' API" if seen.api else "does not exist, or opens no TCP port"
         )
-        remedy = (
-            "Put the address there by the overlay: `kubectl get endpoints kubernetes -n default` shows it. With Cilium "
-            "allow the entity kube-apiserver instead."
-        )
-        yield PoolFinding("spark api", "warn", f"{fact}, so a driver may not reach it", remedy)
+        yield PoolFinding("spark api", "warn", f"{fact}, so a driver may not reach it", OPEN_API)
     else:
-        yield PoolFinding("spark api", "ok", f"drivers reach {', '.join(seen.api)}")
+        yield PoolFinding("spark api", "ok", f"drivers may reach {', '.join(seen.api)}; --probe tries the API")
+    yield _ports(seen, apply)
+
+
+def _ports(seen: SparkFacts, apply: str) -> PoolFinding:
+    check = "spark ports"
+    if isinstance(seen.ports, Unknown):
+        return unseen(check, seen.ports, apply)
+    if seen.ports >= PORTS:
+        return PoolFinding(check, "ok", "driver and executors reach each other")
+    closed = " and ".join(map(str, sorted(PORTS - seen.ports)))
+    fact = (
+        f"NetworkPolicy {POLICY} does not open TCP {closed} in both directions, so executors may not reach their driver"
+    )
+    return PoolFinding(check, "warn", fact, f"{apply} With Cilium's policies this cannot be seen here.")
 
 
 def _account(pool: Pool, seen: SparkFacts, apply: str) -> PoolFinding:

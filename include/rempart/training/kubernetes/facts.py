@@ -100,6 +100,8 @@ class Reached:
     remedy: str = ""
 
 
+KUBERNETES_API = "Kubernetes' API"
+"""Begin of the address under which the doctor's pod of Spark reports about the API that a driver uses."""
 ENTRY_POINT = "entry point"
 """Address under which the doctor's pod reports about the image itself."""
 
@@ -119,11 +121,14 @@ class Probe:
 
 @dataclass(frozen=True)
 class SparkFacts:
-    """Facts for drivers of Spark jobs: whether their account exists, its rights, and the addresses of the API."""
+    """Facts for drivers of Spark jobs: whether their account exists, its rights, the addresses of the API with the port
+    that a policy opens to them, and the ports on which pods of Spark reach each other.
+    """
 
     account: bool | Unknown = NOT_ASKED
     may: Mapping[Right, bool] | Unknown = field(default=NOT_ASKED)
     api: tuple[str, ...] | Unknown = NOT_ASKED
+    ports: frozenset[int] | Unknown = NOT_ASKED
 
 
 @dataclass(frozen=True)

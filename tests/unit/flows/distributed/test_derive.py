@@ -100,6 +100,17 @@ def test_derived_rows_are_the_delivery_of_this_machine_to_the_byte(make: Callabl
     assert extract(there.platform, pipeline, run_job=work).deliveries == 0 and len(work.orders) == 1
 
 
+def test_what_a_killed_derivation_left_is_gone_after_the_next_run(make: Callable[[], World]) -> None:
+    world = make()
+    pipeline, work = world.pipeline("wet_trips"), Work(world)
+    killed, training = (f"spark/wet_trips/{do}/0123456789abcdef/rows.parquet" for do in ("derive", "training_set"))
+    for expected in (1, 0):  # one run derives rows, and one finds that they wait
+        for key in (killed, training):
+            world.home.write("lake", key, b"rows")
+        assert extract(world.platform, pipeline, run_job=work).deliveries == expected
+        assert {info.key for info in world.home.versions("lake", "spark/")} == {training}
+
+
 def test_rows_of_erased_people_are_left_out_by_their_positions(
     make: Callable[[], World], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,8 @@ import pytest
 from rempart.errors import SiteUnavailable, SparkError
 from rempart.flows.distributed import job
 from rempart.settings.config import Connection
-from rempart.spark import credentials
-from rempart.spark.order import OrderedAt, SparkOrder, SparkResult
+from rempart.spark import credentials, session
+from rempart.spark.order import OrderedAt, SparkOrder, SparkResult, code_version
 from tests.memory_site import MemorySite
 from tests.unit.spark.orders import PERMISSION, PLACE, order
 
@@ -45,6 +46,25 @@ def test_a_job_with_a_result_is_adopted_without_a_session(
 def test_an_order_for_other_code_is_refused_before_anything_is_read(site: MemorySite, tmp_path: Path) -> None:
     with pytest.raises(SparkError, match="ordered for code other"):
         job.run_job(order(code_version="other"), site, tmp_path)
+
+
+def test_a_probe_says_whether_the_image_can_run_a_driver_and_reaches_the_api(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job.main(["--probe", "another", "tcp://127.0.0.1:9"]) == 1
+    (failed,) = _lines(capsys)
+    assert failed["stage"] == "failed" and "platform another" in str(failed["what"])
+    for name in ("spark_home", "java_home"):
+        monkeypatch.setattr(session, name, lambda: Path("/"))
+    monkeypatch.setattr(job, "import_module", lambda name: None)  # this environment has no Spark
+    with socket.create_server(("127.0.0.1", 0)) as api:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(api.getsockname()[1]))
+        assert job.main(["--probe", code_version()]) == 0
+        ready, reached = _lines(capsys)
+        assert ready["stage"] == "ready" and reached["target"] == f"Kubernetes' API at 127.0.0.1:{api.getsockname()[1]}"
+        assert job.main(["--probe", code_version(), "tcp://127.0.0.1:9"]) == 1
+        assert [line.get("ok") for line in _lines(capsys)] == [None, False, True]
 
 
 def _started(file: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, object]]:

@@ -162,7 +162,11 @@ def test_a_training_that_begins_leaves_the_objects_of_one_that_runs(
     site.write("lake", old.key("rows.parquet"), b"rows")
     pipeline: Any = SimpleNamespace(name="stays_test", spark=SimpleNamespace(timeout=timedelta(hours=4)))
     platform: Any = SimpleNamespace(
-        site=lambda *_: site, config=LOCAL, clock=lambda: NOW, ledger=SimpleNamespace(append=lambda *_: None)
+        site=lambda *_: site,
+        config=LOCAL,
+        clock=lambda: NOW,
+        ledger=SimpleNamespace(append=lambda *_: None),
+        writer=None,
     )
     monkeypatch.setattr(orders, "permitted", lambda *_, on: PERMISSION)
     orders.run(platform, pipeline, ours, _Backend(site, changed(_result(), made=())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from rempart.errors import ConfigError, PlacementDenied, SparkError
 from rempart.flows.distributed import orders, pod_credentials
 from rempart.flows.distributed.pods import PoolPlace, SparkPods, allowed_places, ending, where
 from rempart.flows.training import check_pipeline
+from rempart.ledger.attributed import AttributedLedger, Writer
 from rempart.settings.config import Config, Connection, load
 from rempart.spark.credentials import order_of
 from rempart.spark.kubernetes import labels, usage
@@ -101,13 +103,29 @@ def test_the_record_of_an_attempt_has_nodes_seconds_and_cost_and_is_written_once
     assert record.body["ran"]["pod_seconds"] == 90.0 and record.body["ran"]["region"] == "par"
     assert "no price declared" in record.body["ran"]["cost"]["why"]
     assert job.recorded() == [1]
-    (attempt,) = where("kubernetes", job.ledger, job.order)["attempts"]
+    (attempt,) = where("kubernetes", job.ledger, job.order, None)["attempts"]
     assert attempt["pool"] == "gpu-a" and attempt["pods"][1] == {
         "pod": "exec-1",
         "role": "executor",
         "node": "n1",
         "seconds": 30.0,
     }
+
+
+def test_a_run_pays_for_its_own_attempts_and_names_the_pools_that_it_left(job: SparkPods) -> None:
+    pool = job.config.gpu_pools["gpu-a"]
+    object.__setattr__(pool, "price_per_executor_hour", 0.36)
+    place, first, second = job.places()[0], Writer("d", "monday", "t"), Writer("d", "tuesday", "t")
+    for number, by in ((1, first), (2, second), (3, second)):
+        of_run = dataclasses.replace(job, ledger=AttributedLedger(job.ledger, by))
+        of_run.left(place, f"Airflow has no connection on {by.run}")
+        times = [usage.Ran("driver", "driver", "n1", NOON, NOON + timedelta(seconds=100 * number))]
+        of_run.ended(number, "interrupted", "its node is gone", job.note(place, node()), times)
+    assert job.recorded() == [3, 2, 1]
+    told = where("kubernetes", job.ledger, job.order, second)
+    assert [each["attempt"] for each in told["attempts"]] == [2, 3]
+    assert (told["pod_seconds"], told["euros"]) == (500.0, 0.05)
+    assert told["left"][0] == {"pool": "gpu-a", "cause": "Airflow has no connection on tuesday"}
 
 
 def test_a_driver_is_known_by_its_order_and_a_stranger_by_the_secret_that_it_asks_for(job: SparkPods) -> None:

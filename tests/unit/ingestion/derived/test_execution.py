@@ -186,3 +186,10 @@ def test_no_rows_are_no_delivery() -> None:
     assert found.extract({}, sink, NOON) == Extraction([], {}) and not sink.stored
     with pytest.raises(IngestError, match="gave some before"):
         found.extract({"query": "x"}, sink, NOON)
+
+
+def test_zero_and_nan_have_one_form_in_the_file_whichever_the_engine_gave(scratch: Path) -> None:
+    given = {"trips": (TRIPS, [stored(scratch, TRIPS, [(1, None, -0.0), (2, None, 0.0)])])}
+    odd = "SELECT id, km, CASE WHEN id = 1 THEN km / km END AS n FROM trips"
+    plain = "SELECT id, 0::DOUBLE AS km, CASE WHEN id = 1 THEN 'NaN'::DOUBLE END AS n FROM trips"
+    assert derived(scratch, odd, given)[1] == derived(scratch, plain, given)[1]

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,9 +14,10 @@ from pathlib import Path
 import pytest
 from kubernetes.client import ApiException
 
-from rempart.errors import PlacementDenied, PoolUnavailable, SparkError, SparkInterrupted
+from rempart.errors import ConnectionMissing, PlacementDenied, PoolUnavailable, SparkError, SparkInterrupted
 from tests.clusters import REGION, until
 from tests.spark_pods import KEY, NAMESPACE, SparkTrial, spark_trial
+from tests.unit.spark.orders import order
 
 pytestmark = pytest.mark.airflow
 
@@ -269,6 +271,64 @@ def test_a_pool_without_a_place_for_one_executor_is_left_before_the_job_s_time_i
         trial.run()
     assert [placed["outcome"] for placed in trial.records("placement")] == ["capacity"]
     trial.gone()
+
+
+def test_of_two_drivers_that_leave_no_quota_for_executors_the_later_one_goes(trial: SparkTrial) -> None:
+    body = {"metadata": {"name": "two"}, "spec": {"hard": {"pods": "2"}}}
+    trial.double.client().create_namespaced_resource_quota(NAMESPACE, body)
+    from rempart.orchestration import runtime
+
+    first = order(output=trial.ordered.output, resources=trial.ordered.resources, parameters={"n": 1})
+    job = runtime.spark_pods(trial.platform, trial.site, trial.pipeline).job(first)
+    other = job.driver(job.places()[0], 1, job.store())
+    trial.double.client().create_namespaced_pod(NAMESPACE, other)
+    until(lambda: bool(trial.pods()[other["metadata"]["name"]].spec.node_name))
+    time.sleep(1)  # the API's moments are whole seconds
+    trial.pace()
+    trial.say("go")
+    trial.shorten("2s")
+    with pytest.raises(PoolUnavailable, match=rf"in 0:00:01.*driver {other['metadata']['name']}, which came before"):
+        trial.run()
+    until(lambda: list(trial.pods()) == [other["metadata"]["name"]])
+
+
+def test_a_driver_whose_executors_were_lost_for_good_does_not_hold_the_pool(trial: SparkTrial) -> None:
+    trial.pace()
+    trial.say("go")
+    trial.shorten("2s")
+
+    def lose() -> None:
+        until(trial.running(3))
+        for name in trial.pods():
+            if "-exec-" in name:
+                trial.double.client().delete_namespaced_pod(name, NAMESPACE, grace_period_seconds=0)
+
+    end = meanwhile(lose)
+    with pytest.raises(PoolUnavailable, match="no executor was made in 0:00:02 after the last one was lost"):
+        trial.run()
+    end()
+    trial.gone()
+
+
+def test_a_pool_whose_connection_is_missing_is_left_for_the_next_one_and_that_is_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with spark_trial(tmp_path, monkeypatch, gpu_pools=["gpu-b", "gpu-a"]) as trial:
+        assert trial.run().order_id == trial.ordered.order_id
+        left, placed = trial.records("placement")
+    assert (left["ran"], left["outcome"]) == ({"pool": "gpu-b"}, "unreachable")
+    assert "Airflow has no connection 'k8s_gpu_b'" in left["cause"]
+    assert (placed["attempt"], placed["ran"]["pool"], placed["outcome"]) == (1, "gpu-a", "succeeded")
+
+
+def test_a_connection_without_a_cluster_is_said_without_its_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rempart.orchestration.clusters.connections import cluster_of
+
+    held = {"conn_type": "kubernetes", "extra": {"kube_config": '{"clusters": "SECRET-7"}'}}
+    monkeypatch.setenv("AIRFLOW_CONN_K8S_ODD", json.dumps(held))
+    with pytest.raises(ConnectionMissing, match="'k8s_odd' names no cluster") as missing:
+        cluster_of("k8s_odd")
+    assert "SECRET-7" not in f"{missing.value} {missing.value.__cause__}"
 
 
 def test_a_quota_that_refuses_the_driver_is_a_pool_without_a_place(trial: SparkTrial) -> None:

@@ -47,6 +47,19 @@ def test_t2_a_job_on_a_node_that_does_not_answer_goes_on_when_its_pool_says(
         assert first.outcome == "interrupted" and at_once(first)
 
 
+def test_a_job_goes_on_in_the_next_pool_if_the_connection_of_one_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with on_trial(tmp_path, monkeypatch, {}, kueue=None) as trial:
+        ordered = dataclasses.replace(trial.order(), free={})
+        monkeypatch.delenv("AIRFLOW_CONN_K8S_GPU_A")
+        muted(trial, SHORT)
+        assert trial.run(ordered, deferred=left_when_it_runs(trial, ordered))["placement"]["pool"] == "gpu-b"
+        first = trial.job(ordered).attempts()[0]
+        assert (first.pool, first.outcome) == ("gpu-a", "unreachable")
+        assert "no connection 'k8s_gpu_a'" in first.cause
+
+
 def test_t9_a_train_job_that_the_namespaces_quota_never_holds_is_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rempart.spark.kubernetes import labels
 from rempart.spark.kubernetes.admission import (
     ATTEMPTS,
     LOST,
@@ -24,6 +25,7 @@ from rempart.spark.kubernetes.admission import (
     Release,
     TriedAttempt,
     beyond_template,
+    came_before,
     needs_nodes,
     next_attempt,
     next_steps,
@@ -251,3 +253,31 @@ def test_a_driver_that_runs_is_adopted_and_one_that_is_on_record_is_not() -> Non
     assert next_attempt(POOLS, drivers, [], [2]) == Begin("a", 3)
     assert next_attempt(["a"], drivers, []) == Begin("a", 3)  # pool b is not allowed any more
     assert next_attempt(POOLS, drivers, [TriedAttempt("b", 2, "interrupted", "evicted")]) == Begin("a", 3)
+
+
+def in_pool(job: int, role: str, second: int = 0, *, node: str = "n1", phase: str = "Running") -> dict[str, Any]:
+    told = {labels.JOB: f"j{job}", labels.ATTEMPT: "1", labels.ROLE: role}
+    moment = f"2026-11-30T12:00:{second:02}Z"
+    return {
+        "metadata": {"name": f"spark-j{job}-{role}", "creationTimestamp": moment, "labels": told},
+        "spec": {"nodeName": node},
+        "status": {"phase": phase},
+    }
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), min_size=1, max_size=5))
+def test_of_drivers_without_executors_the_oldest_stays_and_the_others_name_it(
+    jobs: list[tuple[int, bool, bool]],
+) -> None:
+    drivers = [
+        in_pool(number, labels.DRIVER, second, phase="Failed" if over else "Running")
+        for number, (second, _, over) in enumerate(jobs)
+    ]
+    executors = [in_pool(number, labels.EXECUTOR) for number, (_, served, _) in enumerate(jobs) if served]
+    gated = [in_pool(number, labels.EXECUTOR, node="") for number in range(len(jobs))]
+    alone = [(second, number) for number, (second, served, over) in enumerate(jobs) if not served and not over]
+    stranger = {"metadata": {"name": "x"}, "spec": {"nodeName": "n1"}, "status": {}}
+    for second, number in alone:
+        found = came_before(drivers[number], [*drivers, *executors, *gated, stranger])
+        oldest = min(alone)
+        assert found == ("" if (second, number) == oldest else f"spark-j{oldest[1]}-driver")

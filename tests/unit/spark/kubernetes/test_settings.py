@@ -60,6 +60,11 @@ def test_executors_go_with_their_driver_and_at_most_as_many_as_ordered(tmp_path:
     assert found["spark.driver.host"] == found["spark.driver.bindAddress"] == "10.1.2.3"
 
 
+@pytest.mark.parametrize("held", ["shuffleTracking.timeout", "cachedExecutorIdleTimeout"])
+def test_no_executor_without_work_is_held_for_ever(tmp_path: Path, held: str) -> None:
+    assert configuration(tmp_path)[f"spark.dynamicAllocation.{held}"] == "30m"  # Spark's own default is for ever
+
+
 def test_the_api_is_that_of_the_cluster_in_which_the_driver_runs(tmp_path: Path) -> None:
     assert configuration(tmp_path)["spark.master"] == "k8s://https://10.0.0.1:443"
     other = configuration(tmp_path, KUBERNETES_MASTER="http://127.0.0.1:1")

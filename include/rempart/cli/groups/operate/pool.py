@@ -21,7 +21,7 @@ def pool_doctor(
         str | None, typer.Argument(help="Name of a pool, as under gpu_pools in rempart.yaml; default: all pools.")
     ] = None,
     probe: Annotated[
-        bool, typer.Option(help="Also run a short pod that checks image, site and tracking server.")
+        bool, typer.Option(help="Also run a short pod that checks the image and what jobs must reach.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     wait: Annotated[

@@ -28,7 +28,7 @@ from rempart.ingestion.parsing.schema import arrow_schema
 from rempart.ingestion.sources.port import Input
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.spool import spool_folder
-from rempart.spark import exact
+from rempart.spark.exact import queries
 from rempart.spark.order import InputObject, MadeObject, SparkOrder, SparkResult
 
 _DERIVED = "derived_rows"
@@ -53,7 +53,7 @@ class OnSpark:
         """
         specs = files.declared_inputs(self.run.pipeline)
         types = derive.types({name: specs[name] for name in inputs})
-        exact.query(query.text, types, derive.sql_types(query.columns))
+        queries.query(query.text, types, derive.sql_types(query.columns))
         with spool_folder() as folder:
             ordered = self._order(query, {name: specs[name] for name in inputs}, inputs, folder)
             try:
