@@ -61,6 +61,9 @@ SAME = [
     "SELECT trip, km / km AS one, trip / km AS a, km / trip AS b, 1 / (trip * 0) AS c, km / 3 / price AS d FROM trips",
     "SELECT day, count(trip) / count(rider) AS r, sum(trip) / nullif(max(km), 0) AS k FROM trips GROUP BY day",
     "SELECT trip, 1 / km AS x FROM trips UNION ALL SELECT trip, 0.5 / km AS x FROM trips",
+    "SELECT trip, started + INTERVAL '90 minutes' AS ended, started - INTERVAL 2 DAY - INTERVAL 1 SECOND AS e FROM trips",
+    """SELECT t.trip, w.rain FROM trips t
+    JOIN weather w ON w.hour + INTERVAL 3 HOUR >= date_trunc('hour', t.started) - INTERVAL '1' MINUTE""",
     "SELECT trip, km % 3 AS k, km % nullif(km, 0) AS n FROM trips WHERE NOT (trip <> 0 AND paid)",
 ]
 """Queries whose rows are the same on both engines: tests/spark runs them."""
@@ -87,6 +90,9 @@ def test_a_query_whose_rows_are_the_same_is_written_for_spark(query: str) -> Non
         ("SELECT day, avg(km) AS km FROM trips GROUP BY day", "function avg"),
         ("SELECT trip, row_number() OVER (ORDER BY day) AS n FROM trips", "function row_number"),
         ("SELECT trip FROM trips ORDER BY day LIMIT 3", "Limit"),
+        ("SELECT trip, started + INTERVAL 1 MONTH AS s FROM trips", "to_months"),
+        ("SELECT trip, started + INTERVAL (trip) HOUR AS s FROM trips", "to_hours"),
+        ("SELECT trip, CAST(day + INTERVAL 1 DAY AS DATE) AS d FROM trips", "INTERVAL.*CAST the date"),
         ("SELECT DISTINCT ON (rider) trip, rider FROM trips ORDER BY rider, day", "DISTINCT ON"),
         ("SELECT trip, upper(rider) AS r FROM trips", "function upper"),
         ("SELECT trip, regexp_extract(rider, 'a+') AS r FROM trips", "function regexp_extract"),

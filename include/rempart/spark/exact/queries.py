@@ -20,7 +20,7 @@ from rempart.spark import (
     functions,
 )
 from rempart.spark.dialect import function
-from rempart.spark.exact import conditions, doubtful_names
+from rempart.spark.exact import conditions, doubtful_names, spans
 from rempart.spark.exact.types import (
     ARITHMETIC,
     CHOICES,
@@ -131,7 +131,7 @@ def _typed(node: Any) -> Any:
         return exp.cast(node.copy(), "timestamptz")
     if isinstance(node, exp.Literal) and not node.is_string and (found := digits(node)) and found[1]:
         return exp.cast(node.copy(), f"decimal({found[0]}, {found[1]})")
-    return node
+    return spans.written(node)
 
 
 def _settled(tree: Any) -> bool:
@@ -212,6 +212,8 @@ def _judge_sum(node: Any) -> None:
 
 def _judge_numbers(node: Any) -> None:
     """Raise IngestError unless the operands are numbers, and their result has the same digits in both engines."""
+    if spans.is_moved(node):  # its span is judged
+        return
     operands = [node.this, *([node.expression] if node.expression is not None else [])]
     classes = [class_of(each) for each in operands]
     if not set(classes) <= NUMBERS | {"null"}:
@@ -305,6 +307,7 @@ _JUDGES: dict[str, Callable[[Any], None]] = {
     "Sum": _judge_sum,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs"), _judge_numbers),
     "Cast": _judge_cast,
+    "Interval": spans.check,
     **dict.fromkeys(("TimestampTrunc", "DateTrunc"), _judge_truncated),
     "Extract": _judge_part,
     "DPipe": _judge_text,

@@ -40,6 +40,8 @@ def class_of(node: Any) -> str:
         return class_of(node.this)
     if isinstance(node, exp.Div):
         return "float"
+    if isinstance(node, (exp.Add, exp.Sub)) and isinstance(node.expression, exp.Interval):
+        return class_of(node.this)
     if isinstance(node, (*ARITHMETIC, *CHOICES)):
         found = {class_of(each) for each in operands_of(node)} - {"null"}
         widest = next((of for of in ("float", "decimal", "whole") if of in found), "")

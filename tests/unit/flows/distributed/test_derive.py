@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from rempart.ingestion.parsing.schema import SnapshotColumn, arrow_schema
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config as configuration
+from rempart.settings.config import project_root
+from rempart.settings.pipelines import named
 from rempart.spark.order import MadeObject, SparkOrder, SparkResult
 from tests.derived_project import NOW, TRIPS, WEATHER, WET, World, changed, write_project
 from tests.memory_site import MemorySite
@@ -162,3 +165,13 @@ def test_a_query_that_spark_would_not_do_to_the_last_bit_orders_no_job(
 def test_an_order_with_other_parameters_is_refused(found: dict[str, Any]) -> None:
     with pytest.raises(SparkError, match="not those of a derivation"):
         Parameters.of(found)
+
+
+def test_the_shipped_query_is_one_that_spark_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flights = project_root() / "data" / "flights"
+    for folder, kind in (("pipelines", "*.yaml"), ("sql", "*.sql")):
+        (tmp_path / "include" / folder).mkdir(parents=True)
+        for file in flights.glob(kind):
+            shutil.copy(file, tmp_path / "include" / folder)
+    monkeypatch.setenv("REMPART_HOME", str(tmp_path))
+    derive.check(named("late_departures"))
