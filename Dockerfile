@@ -1,6 +1,6 @@
 # Every image of the platform, out of one Debian image and the hash-locked requirements (docs/adr/0024-one-image.md).
 # Targets: airflow, mlflow, trainer, postgres, object-store, broker, monitoring, gate, egress. `make images` builds them
-# all, and tells their sizes. Target spark, for pools that run Spark jobs, is built by itself: it adds 1.3 GB.
+# all, and tells their sizes. Target spark, for pools that run Spark jobs, is built with `make images SPARK=yes`.
 # Nothing is pulled but BASE_IMAGE, which deploy/images/base.sh makes where no registry can be reached.
 #
 # Every image has a bill of what is in it: /usr/share/rempart/sbom.json. It is made by the command line of the image of
