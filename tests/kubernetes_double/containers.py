@@ -1,5 +1,5 @@
-"""Pods as containers of a Docker Engine, with the user, rights, limits and volumes of their specs. Each has an address of
-its own in a network that leads nowhere.
+"""Pods as containers of a Docker Engine, with the user, rights, limits and volumes of their specs. Each has an address
+of its own in a network that leads nowhere.
 
 Sizes of volumes are not limited. It needs root: a kubelet gives the files of volumes to a group.
 """
