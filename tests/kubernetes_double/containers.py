@@ -196,7 +196,8 @@ class Container(Process):
     def _measure(self) -> None:
         while not self._ended.wait(_LOOKS_APART):
             with suppress(OSError):
-                self._look(self._file.read_text())
+                if container := self._file.read_text():
+                    self._look(container)
 
     def _look(self, container: str) -> None:
         for folder in (Path("/sys/fs/cgroup", place.format(container)) for place in _CGROUPS):
