@@ -1,6 +1,6 @@
 # Every image of the platform, out of one Debian image and the hash-locked requirements (docs/adr/0024-one-image.md).
 # Targets: airflow, mlflow, trainer, postgres, object-store, broker, monitoring, gate, egress. `make images` builds them
-# all, and tells their sizes. Target spark, for pools that run Spark jobs, is built by itself: it adds 1.3 GB.
+# all, and tells their sizes. Target spark, for pools that run Spark jobs, is built with `make images SPARK=yes`.
 # Nothing is pulled but BASE_IMAGE, which deploy/images/base.sh makes where no registry can be reached.
 #
 # Every image has a bill of what is in it: /usr/share/rempart/sbom.json. It is made by the command line of the image of
@@ -53,9 +53,11 @@ ARG TRAINER=job
 RUN --mount=type=secret,id=ca --mount=type=secret,id=pip --mount=type=cache,target=/root/.cache \
     install.sh environment ${TRAINER}
 
-# Java is the distribution's: the environment links to it, here as in the image
+# Java is the distribution's: the environment links to it, here as in the image. Its package is not
+# configured without the folder of manual pages, which packages.sh takes away
 FROM builder AS spark-environment
-RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /run/packages.sh openjdk-21-jre-headless
+RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh \
+    mkdir -p /usr/share/man/man1 && /run/packages.sh openjdk-21-jre-headless
 RUN --mount=type=secret,id=ca --mount=type=secret,id=pip --mount=type=cache,target=/root/.cache \
     install.sh environment spark
 
@@ -142,7 +144,8 @@ LABEL org.opencontainers.image.title="Rempart: training jobs" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
 
 FROM python AS spark-files
-RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /run/packages.sh openjdk-21-jre-headless
+RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh \
+    mkdir -p /usr/share/man/man1 && /run/packages.sh openjdk-21-jre-headless
 COPY --from=spark-environment /opt/rempart/.venv-spark /opt/rempart/.venv-spark
 WORKDIR /opt/rempart
 COPY include include

@@ -66,9 +66,9 @@ logs: setup ## show the services' logs (SERVICE=mlflow for one, ARGS=-f to follo
 base-image: ## make the images' base out of Debian packages (root), where debian:trixie-slim cannot be pulled
 	@deploy/images/base.sh
 
-images: setup ## build every image, and tell their sizes (docs/how-to/compose.md; CLUSTER=yes: they run in a cluster)
+images: setup ## build every image, and tell their sizes (docs/how-to/compose.md; CLUSTER=yes: for a cluster; SPARK=yes: that of Spark, too)
 	@$(BIN)/rempart stack init $(if $(CLUSTER),--images)
-	@docker compose --profile '*' build
+	@docker compose $(if $(SPARK),--file docker-compose.yml --file deploy/images/spark.yaml) --profile '*' build
 	@docker images --filter reference='rempart/*' --format 'table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.Size}}'
 
 bundle: setup ## write one signed folder that installs without a network (ARGS=--no-images: without Docker)

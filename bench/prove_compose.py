@@ -55,7 +55,7 @@ def why_not() -> str:
     for words in (["docker", "info"], ["docker", "compose", "version"], ["docker", "buildx", "version"]):
         if subprocess.run(words, capture_output=True, check=False).returncode:
             return f"`{' '.join(words)}` is refused: no Engine runs, or this user may not use it"
-    if base_image() == BASE and os.geteuid() != 0 and not _has(BASE):
+    if base_image() == BASE and os.geteuid() != 0 and not has(BASE):
         return "the base image is made by debootstrap, which needs root (or set BASE_IMAGE)"
     return ""
 
@@ -65,7 +65,8 @@ def base_image() -> str:
     return os.environ.get("BASE_IMAGE") or BASE
 
 
-def _has(image: str) -> bool:
+def has(image: str) -> bool:
+    """Return whether this machine's Engine has an image."""
     return subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode == 0
 
 
@@ -197,7 +198,7 @@ def prove(compose: Compose, var: Path, checks: list[Check], figures: dict[str, A
     subprocess.run(command, env=environment, cwd=root, check=True)
     compose.files.append(database_tls.override(root, var))
     step("init")
-    if base_image() == BASE and not _has(BASE):
+    if base_image() == BASE and not has(BASE):
         subprocess.run([root / "deploy" / "images" / "base.sh", BASE], check=True)
         step("base image")
     compose.must("build")

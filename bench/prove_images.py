@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import re
 import stat
 import subprocess
@@ -36,6 +37,8 @@ TWICE = {"gate": "gate", "airflow": "airflow-init"}
 """Targets that are built twice: the smallest, and one with Python, locked packages and compiled modules; with their
 builders.
 """
+ALONE = (f"rempart/spark:{os.environ.get('REMPART_TAG') or 'local'}",)
+"""Images that are built by themselves: looked at where they are."""
 LABELS = ("title", "description", "licenses", "version", "revision", "created", "base.name")
 CACHES = re.compile(
     r"var/(cache/(apt|debconf|ldconfig)|lib/apt/lists|log)/.+[^/]$|(root|home/[^/]+)/\.cache/|"
@@ -237,7 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
             subprocess.run(command, env=variables, cwd=root, check=True)
             twice(compose, checks, figures)
             compose.must("build")
-        references = images.references(root)
+        references = [*images.references(root), *(image for image in ALONE if prove_compose.has(image))]
         figures["MB"] = sizes(references)
         seen = Seen()
         for reference in references:

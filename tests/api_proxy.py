@@ -234,10 +234,12 @@ def _url(text: str) -> Any:
 
 
 class Forwarder:
-    """Takes TCP connections at an address of this machine to the same port of 127.0.0.1, as they are."""
+    """Takes TCP connections at an address of this machine to the same port of 127.0.0.1, as they are; with `tls` it
+    ends TLS.
+    """
 
-    def __init__(self, loop: Loop, host: str, port: int) -> None:
-        self._loop, self._host, self._port = loop, host, port
+    def __init__(self, loop: Loop, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        self._loop, self._host, self._port, self._tls = loop, host, port, tls
         self._server: asyncio.Server | None = None
         self._running: set[asyncio.Task[None]] = set()
 
@@ -249,7 +251,7 @@ class Forwarder:
         self._loop.run(self._end())
 
     async def _serve(self) -> None:
-        self._server = await asyncio.start_server(self._connected, self._host, self._port)
+        self._server = await asyncio.start_server(self._connected, self._host, self._port, ssl=self._tls)
 
     async def _end(self) -> None:
         if self._server is not None:
@@ -284,4 +286,4 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         pass
     finally:
         with suppress(OSError, RuntimeError):
-            writer.write_eof()
+            writer.write_eof() if writer.can_write_eof() else writer.close()

@@ -18,6 +18,7 @@ from tests.kubernetes_double import KubernetesDouble, PodRecord, Request
 
 if TYPE_CHECKING:
     from tests.api_cluster import RealCluster
+    from tests.kubernetes_double.containers import Engine
 
 REGION = "topology.kubernetes.io/region"
 PRODUCT = "nvidia.com/gpu.product"
@@ -127,8 +128,8 @@ class ByApi:
 class DoubleCluster(ByApi, KubernetesDouble):
     """The double of one pool's cluster: a namespace and a node."""
 
-    def __init__(self, pool: str, namespace: str) -> None:
-        super().__init__()
+    def __init__(self, pool: str, namespace: str, engine: Engine | None = None) -> None:
+        super().__init__(engine=engine)
         self.namespace, self.node = namespace, f"{pool}-1"
         self.token = ""
 

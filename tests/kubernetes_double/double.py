@@ -19,6 +19,7 @@ from . import rbac
 from .access import ALL, Rule, Tokens
 from .api import Api, Request
 from .cluster import Cluster, set_condition
+from .containers import Engine
 from .controllers import Controllers
 from .faults import Fault, Faults
 from .history import History, PodRecord
@@ -26,6 +27,7 @@ from .images import Image, Registry
 from .kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, NAMESPACE, POD, SERVICE_ACCOUNT, Kind, Obj
 from .kubelet import Kubelet, PodWorker
 from .kueue import Kueue
+from .local import Local
 from .nodes import Nodes
 from .processes import ProcessWatchdog
 from .trainer import Trainer
@@ -34,9 +36,13 @@ T = TypeVar("T")
 
 
 class KubernetesDouble:
-    """A cluster: API server, scheduler, kubelets and controllers. A context manager; safe to use from any thread."""
+    """A cluster: API server, scheduler, kubelets and controllers. A context manager; safe to use from any thread.
 
-    def __init__(self, *, namespaces: Iterable[str] = ("default",)) -> None:
+    `engine`: runs containers; without it they are processes.
+    """
+
+    def __init__(self, *, namespaces: Iterable[str] = ("default",), engine: Engine | None = None) -> None:
+        self._engine = engine
         self._owner = os.getpid()
         self._root = Path(tempfile.mkdtemp(prefix="kubernetes-double-"))
         self._loop = asyncio.new_event_loop()
@@ -58,7 +64,9 @@ class KubernetesDouble:
     def _assemble(self, namespaces: Sequence[str]) -> None:
         self._cluster = Cluster()
         self._cluster.store.listeners.append(self._history.notice)
-        self._kubelet = Kubelet(self._cluster, self._images, self._root, self._watchdog, self._tokens.issue)
+        self._kubelet = Kubelet(
+            self._cluster, self._images, self._root, self._watchdog, self._tokens.issue, self._engine or Local()
+        )
         self._controllers = Controllers(self._cluster, self._kubelet)
         self._nodes = Nodes(self._cluster, self._kubelet, self._controllers)
         self._api = Api(self._cluster, self._kubelet, self._tokens, self._faults)

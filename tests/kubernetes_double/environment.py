@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from . import mounts, quantity
@@ -38,8 +39,13 @@ def command_line(container: Obj, image: Image, env: Mapping[str, str]) -> list[s
 
 def resolve(store: Store, pod: Obj, container: Obj, image: Image, home: Path) -> dict[str, str]:
     """The environment: the image's, HOME and HOSTNAME, envFrom, then env. Raises Unresolved."""
-    namespace = pod["metadata"]["namespace"]
     base = {"HOSTNAME": pod["metadata"]["name"], "HOME": str(home)} | dict(image.env) | {"HOME": str(home)}
+    return base | given_to(store, pod, container, partial(mounts.local, container, home))
+
+
+def given_to(store: Store, pod: Obj, container: Obj, place: Callable[[str], str]) -> dict[str, str]:
+    """What a spec gives to a container: envFrom, then env, whose values `place` may change. Raises Unresolved."""
+    namespace = pod["metadata"]["namespace"]
     given: dict[str, str] = {}
     for source in container.get("envFrom") or []:
         for kind, reference in ((SECRET, source.get("secretRef")), (CONFIG_MAP, source.get("configMapRef"))):
@@ -49,12 +55,12 @@ def resolve(store: Store, pod: Obj, container: Obj, image: Image, home: Path) ->
                 given |= {f"{prefix}{name}": value for name, value in (values or {}).items()}
     for variable in container.get("env") or []:
         if not variable.get("valueFrom"):
-            given[variable["name"]] = mounts.local(container, home, expand(variable.get("value") or "", given))
+            given[variable["name"]] = place(expand(variable.get("value") or "", given))
             continue
         value = _value_from(store, pod, container, variable["valueFrom"])
         if value is not None:
             given[variable["name"]] = value
-    return base | given
+    return given
 
 
 def _values(store: Store, kind: Kind, namespace: str, name: str, optional: bool) -> dict[str, str] | None:

@@ -14,9 +14,11 @@ from typing import Any
 
 from . import environment, mounts, pod_status
 from .cluster import Cluster, stamp
+from .containers import Engine
 from .errors import Refusal
 from .images import Image, Registry
 from .kinds import NODE, POD, Obj
+from .local import Local
 from .pod_status import INIT, MAIN
 from .processes import Log, Process, ProcessWatchdog, kill_orphans
 from .quota import finished
@@ -70,8 +72,8 @@ class PodWorker:
     # its life
 
     async def _run(self) -> None:
-        number = self.kubelet.number(self.uid)
-        self.report(lambda pod: pod_status.begin(pod, number))
+        address = self.kubelet.address(self.uid)
+        self.report(lambda pod: pod_status.begin(pod, address))
         watchers: list[asyncio.Task[Any]] = [asyncio.create_task(self._deadline())]
         try:
             ready = True
@@ -185,7 +187,7 @@ class PodWorker:
             if not await self._mounted():
                 return None
             try:
-                return environment.resolve(self.cluster.store, self.pod, spec, image, self.home)
+                return self.kubelet.runtime.environment(self.cluster.store, self.pod, spec, image, self.home)
             except environment.Unresolved as problem:
                 message = str(problem)
             state = {"waiting": {"reason": "CreateContainerConfigError", "message": message}}
@@ -203,7 +205,8 @@ class PodWorker:
         wait = 0.5
         while not self._stopping.is_set():
             try:
-                mounts.set_up(self.cluster.store, self.pod, self.home, self.kubelet.issue)
+                certificate = self.kubelet.runtime.certificate
+                mounts.set_up(self.cluster.store, self.pod, self.home, self.kubelet.issue, certificate)
                 return True
             except mounts.NotMounted as problem:
                 self.event("FailedMount", str(problem), warning=True)
@@ -239,7 +242,7 @@ class PodWorker:
             argv = environment.command_line(spec, image, env)
             if not argv:
                 raise FileNotFoundError("no command specified")
-            process = Process(argv, env, self.home, log, self.kubelet.watchdog)
+            process = self.kubelet.runtime.start(self.pod, spec, argv, env, self.home, log, self.kubelet.watchdog)
         except OSError as problem:
             log.close()
             message = f"failed to create containerd task: failed to start container: {problem}"
@@ -308,21 +311,28 @@ class Kubelet:
     """The workers of all pods that are bound to a node."""
 
     def __init__(
-        self, cluster: Cluster, images: Registry, root: Path, watchdog: ProcessWatchdog, issue: mounts.Issue
+        self,
+        cluster: Cluster,
+        images: Registry,
+        root: Path,
+        watchdog: ProcessWatchdog,
+        issue: mounts.Issue,
+        runtime: Local | Engine,
     ) -> None:
         self.cluster = cluster
         self.images = images
         self.root = root
         self.watchdog = watchdog
         self.issue = issue
+        self.runtime = runtime
         self.workers: dict[str, PodWorker] = {}
         self.lost_nodes: set[str] = set()
         self._numbers: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def number(self, uid: str) -> int:
-        """A small number of a pod's own, for its address."""
-        return self._numbers.setdefault(uid, len(self._numbers))
+    def address(self, uid: str) -> str:
+        """A pod's own address."""
+        return self.runtime.address(self._numbers.setdefault(uid, len(self._numbers)))
 
     def spawn(self, work: Awaitable[None]) -> None:
         """Runs something beside the workers."""

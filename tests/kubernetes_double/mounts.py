@@ -28,18 +28,21 @@ def folder(home: Path, volume: str) -> Path:
     return home / "volumes" / volume
 
 
-def set_up(store: Store, pod: Obj, home: Path, issue: Issue) -> None:
-    """Makes the folders of a pod's volumes, with what a Secret, a ConfigMap or a projection has. Raises NotMounted."""
+def set_up(store: Store, pod: Obj, home: Path, issue: Issue, certificate: bytes = b"") -> None:
+    """Makes the folders of a pod's volumes, with what a Secret, a ConfigMap or a projection has. Raises NotMounted.
+
+    `certificate`: what pods find in CERTIFICATES.
+    """
     for volume in pod["spec"].get("volumes") or []:
         made, name = folder(home, volume["name"]), volume["name"]
         made.mkdir(parents=True, exist_ok=True)
         sources = (volume.get("projected") or {}).get("sources") or [volume]
         for source in sources:
-            for file, content in _files(store, pod, name, source, issue).items():
+            for file, content in _files(store, pod, name, source, issue, certificate).items():
                 (made / file).write_bytes(content)
 
 
-def _files(store: Store, pod: Obj, volume: str, source: Obj, issue: Issue) -> Mapping[str, bytes]:
+def _files(store: Store, pod: Obj, volume: str, source: Obj, issue: Issue, certificate: bytes) -> Mapping[str, bytes]:
     namespace = pod["metadata"]["namespace"]
     if secret := source.get("secret"):
         name = secret.get("secretName") or secret.get("name")
@@ -47,7 +50,7 @@ def _files(store: Store, pod: Obj, volume: str, source: Obj, issue: Issue) -> Ma
         return _chosen({key: base64.b64decode(value) for key, value in found.items()}, secret)
     if config := source.get("configMap"):
         if config["name"] == CERTIFICATES:
-            return _chosen({"ca.crt": b""}, config)
+            return _chosen({"ca.crt": certificate}, config)
         found = _data(store, CONFIG_MAP, namespace, config["name"], volume, optional=bool(config.get("optional")))
         return _chosen({key: value.encode() for key, value in found.items()}, config)
     if token := source.get("serviceAccountToken"):

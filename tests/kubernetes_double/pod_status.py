@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from .cluster import set_condition, stamp
 from .kinds import Obj
 from .quota import finished
@@ -12,14 +10,12 @@ INIT, MAIN = "initContainerStatuses", "containerStatuses"
 _LOCATED = "The container could not be located when the pod was terminated"
 
 
-def begin(pod: Obj, number: int) -> None:
-    """The node has taken the pod; the number, its own, makes its address."""
+def begin(pod: Obj, address: str) -> None:
+    """The node has taken the pod, and gives it an address of its own."""
     status = pod["status"]
     status.setdefault("startTime", stamp())
     status |= {"hostIP": "10.0.0.1", "hostIPs": [{"ip": "10.0.0.1"}]}
-    # of this machine, and seldom that of a pod of another process
-    status |= {"podIP": f"127.{os.getpid() % 250 + 1}.{number // 250}.{number % 250 + 2}"}
-    status["podIPs"] = [{"ip": status["podIP"]}]
+    status |= {"podIP": address, "podIPs": [{"ip": address}]}
     inits = pod["spec"].get("initContainers") or []
     waiting = {"reason": "PodInitializing" if inits else "ContainerCreating"}
     for field, specs in ((INIT, inits), (MAIN, pod["spec"]["containers"])):

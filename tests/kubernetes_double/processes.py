@@ -146,8 +146,12 @@ class Process:
             os.killpg(self._popen.pid, signal.SIGKILL)
         code = self._popen.wait()
         self._reader.join(timeout=2)
+        self._over_with(code)
         self._watchdog.release(self._popen.pid)
         self._post(self._over, code if code >= 0 else 128 - code)
+
+    def _over_with(self, code: int) -> None:
+        """Called when it is over and before anybody is told, in a thread of its own."""
 
     def _over(self, code: int) -> None:
         self.code = code

@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -65,12 +65,17 @@ def image() -> str:
     return os.environ["REMPART_TEST_K8S_SPARK_IMAGE"] if clusters.real() else declared_pools.IMAGE
 
 
-def project(home: Path) -> Config:
-    """The configuration of a platform whose Spark jobs run in the pool."""
+def project(home: Path, spark_image: str = "", endpoints: Sequence[str] = ()) -> Config:
+    """The configuration of a platform whose Spark jobs run in the pool, with this image or that of the run.
+
+    `endpoints`: more addresses of the site, as pods reach it.
+    """
     file = declared_pools.project(home) / "rempart.yaml"
     data = yaml.safe_load(file.read_text(encoding="utf-8"))
     data["sites"]["primary"]["job_credentials"] = {"kind": "platform"}
-    data["spark"] = {"backend": "kubernetes", "image": image(), "gpu_pools": [POOL], "disk": 2}
+    data["spark"] = {"backend": "kubernetes", "image": spark_image or image(), "gpu_pools": [POOL], "disk": 2}
+    storage = data["operators"]["trial-one"]["services"]["object-storage"]
+    storage["endpoints"] = [*storage["endpoints"], *endpoints]
     data["gpu_pools"][POOL] |= {"max_pending": clusters.scaled(900), "price_per_executor_hour": 0.36}
     file.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     return configuration.load(file)
@@ -84,10 +89,7 @@ def cluster() -> Iterator[Cluster]:
             yield found[POOL]
         return
     with DoubleCluster(POOL, NAMESPACE) as double:
-        operator, region = POOLS[POOL]
-        for name, place in ((f"{POOL}-a", region), (f"{POOL}-b", region), (OUTSIDE, "east")):
-            taints = [{"key": GPU, "effect": "NoSchedule"}]
-            double.add_node(name, {REGION: place}, taints=taints, provider_id=f"{operator}://{place}/{name}")
+        furnish(double)
         double.add_image(
             declared_pools.IMAGE,
             digest=declared_pools.IMAGE.partition("@")[2],
@@ -100,6 +102,14 @@ def cluster() -> Iterator[Cluster]:
             },
         )
         yield double
+
+
+def furnish(double: DoubleCluster) -> None:
+    """Give a double two nodes, and one outside of the law."""
+    operator, region = POOLS[POOL]
+    for name, place in ((f"{POOL}-a", region), (f"{POOL}-b", region), (OUTSIDE, "east")):
+        taints = [{"key": GPU, "effect": "NoSchedule"}]
+        double.add_node(name, {REGION: place}, taints=taints, provider_id=f"{operator}://{place}/{name}")
 
 
 def grant(api: Any, namespace: str) -> None:
@@ -115,9 +125,10 @@ def grant(api: Any, namespace: str) -> None:
 
 @dataclass
 class Watcher:
-    """Looks at the pods of a job, and kills an executor when the deliveries are judged."""
+    """Looks at the pods of a job. If it `kills`, then an executor when the deliveries are judged."""
 
     cluster: Cluster
+    kills: bool = True
     pods: dict[str, Any] = field(default_factory=dict)
     killed: str = ""
     over: threading.Event = field(default_factory=threading.Event)
@@ -128,10 +139,14 @@ class Watcher:
             for pod in api.list_namespaced_pod(self.cluster.namespace, label_selector=labels.ROLE).items:
                 self.pods[pod.metadata.name] = pod
             running = [name for name, pod in self.pods.items() if "-exec-" in name and pod.status.phase == "Running"]
-            if running and not self.killed and '"judged"' in self._log(api):
+            if self.kills and running and not self.killed and '"judged"' in self._log(api):
                 self.killed = running[0]
                 with suppress(client.ApiException):  # it has just ended
                     api.delete_namespaced_pod(self.killed, self.cluster.namespace, grace_period_seconds=0)
+
+    def seen(self) -> dict[str, Any]:
+        """The pods, as API objects, by name."""
+        return {name: client.ApiClient().sanitize_for_serialization(pod) for name, pod in self.pods.items()}
 
     def _log(self, api: Any) -> str:
         for name in (name for name in self.pods if "-exec-" not in name):
@@ -144,9 +159,9 @@ class Watcher:
 
 
 @contextmanager
-def watched(made: Cluster) -> Iterator[Watcher]:
+def watched(made: Cluster, *, kills: bool = True) -> Iterator[Watcher]:
     """Watch a cluster while a job runs."""
-    watcher = Watcher(made)
+    watcher = Watcher(made, kills)
     thread = threading.Thread(target=watcher.watch, daemon=True)
     thread.start()
     try:
@@ -172,15 +187,14 @@ def taken_in(platform: Platform, site: Site, pipeline: ModelPipeline) -> dict[st
     return json.loads(json.dumps(found, default=str))
 
 
-def reachable(connections: Connections) -> Connections:
-    """The connections as pods reach them: on a real cluster at this machine's address."""
-    real = clusters.real()
+def reachable(connections: Connections, host: str = "127.0.0.1") -> Connections:
+    """The connections as pods reach them: at `host`, and those of a real cluster at this machine's address."""
+    if real := clusters.real():
+        host = real.settings.host
 
     def found(name: str) -> Connection:
         held = connections(name)
-        if not real:
-            return held
-        endpoint = str(held.extra["endpoint_url"]).replace("//127.0.0.1:", f"//{real.settings.host}:")
+        endpoint = str(held.extra["endpoint_url"]).replace("//127.0.0.1:", f"//{host}:")
         return replace(held, extra={**held.extra, "endpoint_url": endpoint})
 
     return found
@@ -235,7 +249,7 @@ def main(folder: Path) -> None:
             ]
             bound = {record.name: record.node for record in made.history}
             (job,) = (record.body for record in ledger.find("spark-job"))
-    shown = json.dumps([client.ApiClient().sanitize_for_serialization(pod) for pod in watcher.pods.values()])
+    shown = json.dumps(watcher.seen())
     told = {
         "duckdb": on_duckdb,
         "spark": on_spark,

@@ -305,6 +305,16 @@ def test_every_image_holds_a_bill_of_what_is_in_it(target: str) -> None:
     assert f"--mount=type=bind,from={parent[target]},target=/scan rempart audit sbom --image /scan" in stages[copied[0]]
 
 
+def test_the_image_of_spark_is_built_as_the_others_and_by_itself() -> None:
+    (service,) = yaml.safe_load((IMAGES / "spark.yaml").read_text("utf-8"))["services"].values()
+    trainer = SERVICES["trainer"]
+    others = {name: value for name, value in trainer["build"]["args"].items() if name != "TRAINER"}
+    assert service["build"] == trainer["build"] | {"target": "spark", "args": others}
+    alike = ("user", "read_only", "cap_drop", "security_opt", "profiles", "pull_policy", "network_mode")
+    assert {name: service[name] for name in alike} == {name: trainer[name] for name in alike}
+    assert "spark" not in SERVICES, "most platforms need none of its 1.3 GB"
+
+
 @pytest.mark.parametrize("stage", ["base", "python", "platform", "spark-files", "gate-files"])
 def test_what_apt_leaves_is_taken_away_where_an_image_would_have_it(stage: str) -> None:
     stages = dict(re.findall(r"(?ms)^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE))
