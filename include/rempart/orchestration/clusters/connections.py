@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from rempart.errors import ConnectionMissing
-from rempart.orchestration import runtime
 
 
 def cluster_of(connection: str) -> Any:
@@ -14,10 +13,14 @@ def cluster_of(connection: str) -> Any:
     Raises ConnectionMissing if there is no such connection, or it names no cluster.
     """
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
 
-    runtime.airflow_connection(connection)
     try:
         return KubernetesHook(conn_id=connection).core_v1_client
+    except AirflowNotFoundException:
+        raise ConnectionMissing(
+            f"Airflow has no connection '{connection}'", "Add it as docs/how-to/gpu-pools.md says."
+        ) from None
     except Exception as cause:  # of a kubeconfig it is of any kind, and may quote it
         raise ConnectionMissing(
             f"connection '{connection}' names no cluster ({type(cause).__name__})",

@@ -72,7 +72,7 @@ class Attempt:
     _judged_at: float = float("-inf")
     _since: datetime = field(default_factory=lambda: datetime.now(UTC))
     _worked: datetime | None = None
-    _beside: list[Json] = field(default_factory=list)
+    _in_namespace: list[Json] = field(default_factory=list)
     _log: DriverLog | None = None
 
     @property
@@ -154,11 +154,11 @@ class Attempt:
         if not begun or any(map(is_at_work, executors)):
             self._worked = now
             return None
-        first = came_before(driver, self._beside)
+        first = came_before(driver, self._in_namespace)
         wait = self.place.wait / 2 if first else self.place.wait
         if now < max(self._waits_since(begun), self._worked or self._since) + wait:
             return None
-        beside = f"; driver {first}, which came before it, waits for one, too" if first else ""
+        rival = f"; driver {first}, which came before it, waits for one, too" if first else ""
         lost = (
             " after the last one was lost" if any(ran.role == labels.EXECUTOR for ran in self._times.values()) else ""
         )
@@ -166,7 +166,7 @@ class Attempt:
             why = f"no executor was made in {wait}{lost}: the driver's log tells what refused it"
         else:
             why = f"no executor got a node in {wait}{lost}: {ending(executors[0])[1]}"
-        return "capacity", f"{why}{beside}"
+        return "capacity", f"{why}{rival}"
 
     def _waits_since(self, moment: str) -> datetime:
         """Return since when a pool has failed to give a place: nobody opened gates before this task looked, and the
@@ -259,8 +259,8 @@ class Attempt:
 
     def _pods(self) -> list[Json]:
         answer = retried(self.client.list_namespaced_pod)(self.place.namespace)  # whoever asks for the Secret counts
-        self._beside = list(map(self._plain, answer.items))
-        return [dict(pod) for pod in self.job.own(self.number, self._beside)]
+        self._in_namespace = list(map(self._plain, answer.items))
+        return [dict(pod) for pod in self.job.own(self.number, self._in_namespace)]
 
     def _tell(self, driver: Json) -> None:
         """Write the driver's new lines into the task's log."""

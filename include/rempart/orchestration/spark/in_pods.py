@@ -173,8 +173,10 @@ class SparkInPods:
                 client = self._client(place)
                 found = retried(client.list_namespaced_pod)(place.namespace, label_selector=selector).items
             except (ApiException, HTTPError, ConnectionMissing) as cause:
-                is_missing = isinstance(cause, ConnectionMissing)
-                why = cause.what if is_missing else f"the cluster did not answer: {status_and_message(cause)[1]}"
+                if isinstance(cause, ConnectionMissing):
+                    why = cause.what
+                else:
+                    why = f"the cluster did not answer: {status_and_message(cause)[1]}"
                 logger.warning("pool %s is left for the next one: %s", place.pool, why)
                 job.left(place, why)
                 tried.append(TriedAttempt(place.pool, 0, "capacity", why))

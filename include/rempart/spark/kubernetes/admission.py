@@ -222,12 +222,12 @@ def is_at_work(pod: Mapping[str, Any]) -> bool:
     return bool(pod["spec"].get("nodeName")) and not is_over
 
 
-def came_before(driver: Mapping[str, Any], beside: Iterable[Mapping[str, Any]]) -> str:
+def came_before(driver: Mapping[str, Any], in_namespace: Iterable[Mapping[str, Any]]) -> str:
     """Return the oldest driver without an executor in a driver's namespace, if it came before it; or an empty text.
 
     Drivers that take a whole quota leave none for executors. All but the oldest of them go, so it is never all of them.
     """
-    pods = [pod for pod in beside if is_at_work(pod)]
+    pods = [pod for pod in in_namespace if is_at_work(pod)]
     served = {_job(pod) for pod in pods if _role(pod) == labels.EXECUTOR}
     drivers = [pod for pod in pods if _role(pod) == labels.DRIVER and labels.JOB in pod["metadata"]["labels"]]
     oldest = min((_age(pod) for pod in drivers if _job(pod) not in served | {_job(driver)}), default=None)

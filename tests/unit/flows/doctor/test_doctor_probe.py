@@ -76,6 +76,6 @@ def test_the_way_to_the_api_has_the_ports_that_are_open() -> None:
 
 
 def test_a_port_between_pods_of_spark_is_open_in_both_directions() -> None:
-    both, one = ({"port": number} for number in (7078, 7079))
-    found = [policy("rempart-spark", "ingress", both, one), policy("rempart-spark", "egress", both)]
+    driver, block = ({"port": number} for number in (7078, 7079))
+    found = [policy("rempart-spark", "ingress", driver, block), policy("rempart-spark", "egress", driver)]
     assert ports_between(found) == {7078}

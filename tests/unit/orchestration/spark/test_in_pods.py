@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kubernetes.client import ApiException
@@ -293,12 +294,22 @@ def test_of_two_drivers_that_leave_no_quota_for_executors_the_later_one_goes(tri
 
 
 def test_a_driver_whose_executors_were_lost_for_good_does_not_hold_the_pool(trial: SparkTrial) -> None:
+    from rempart.orchestration.spark.attempt import Attempt
+
     trial.pace()
     trial.say("go")
     trial.shorten("2s")
+    seen, real = threading.Event(), Attempt._alone
+
+    def look(self: Attempt, driver: dict[str, object], found: list[Any], now: datetime) -> object:
+        if sum("startTime" in pod["status"] for pod in found) == 3:
+            seen.set()
+        return real(self, driver, found, now)  # type: ignore[arg-type]
+
+    trial.monkeypatch.setattr(Attempt, "_alone", look)
 
     def lose() -> None:
-        until(trial.running(3))
+        assert seen.wait(30)
         for name in trial.pods():
             if "-exec-" in name:
                 trial.double.client().delete_namespaced_pod(name, NAMESPACE, grace_period_seconds=0)
