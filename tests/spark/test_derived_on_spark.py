@@ -80,9 +80,11 @@ def test_each_listed_query_gives_the_rows_of_duckdb(spark: SparkSession) -> None
             on_spark.register(name, frame(spark, table))
         for query in SAME:
             batches = list(on_spark.sql(judged(query)).to_arrow_reader(1000))
-            assert batches, query
-            wanted = connection.sql(query).to_arrow_table().cast(batches[0].schema)
-            assert shown(pa.Table.from_batches(batches)) == shown(wanted), query
+            wanted = connection.sql(query).to_arrow_table()
+            assert sum(batch.num_rows for batch in batches) == wanted.num_rows, query
+            if batches:  # a NOT IN of a list with a null has no row
+                wanted = wanted.cast(batches[0].schema)
+                assert shown(pa.Table.from_batches(batches)) == shown(wanted), query
 
 
 def shown(table: pa.Table) -> list[str]:
