@@ -166,9 +166,8 @@ def _run(platform: Platform, api: AirflowApi, folder: Path) -> Chain:
     trained = by_asset(f"train_{PIPELINE}", "train")
     gate = api.await_run(f"validate_model_{PIPELINE}", since)
     judged = finish(f"validate_model_{PIPELINE}", "validate", gate)
-    finish("backup_platform", "back_up", api.await_run("backup_platform", since, source_run=gate))
+    point = finish("backup_platform", "back_up", api.await_run("backup_platform", since, source_run=gate))
     copied = api.run("replicate_primary_to_haven", "conclude")
-    point = api.run("backup_platform", "back_up")
     asked = {"delivery": first_delivery(platform), "recipient": LOOKER.recipient}
     looked = api.run(f"preview_quarantine_{PIPELINE}", "preview", asked)
     again = api.run(ingest, "ingest", {"again": asked["delivery"]})
