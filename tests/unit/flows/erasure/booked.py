@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.erasable import HEADER, ROWS, Lake, id_of, in_two_memories
 
 VICTIM, OTHER = ROWS[3], ROWS[4]
 WHO = id_of(VICTIM)
+Content = TypeVar("Content")
 
 
 def without_features(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,8 +41,8 @@ def new_lake() -> Lake:
     return made
 
 
-def copied(made: Lake) -> Lake:
-    """Return a lake of its own with the same content, since ingestions take seconds."""
+def copied(made: Content) -> Content:
+    """Return a lake, or a world, of its own with the same content, since ingestions take seconds."""
     with pytest.MonkeyPatch.context() as patched:
         for kind in (threading.Lock, threading.RLock):
             patched.setitem(copyreg.dispatch_table, type(kind()), partial(_new_lock, kind))
