@@ -282,15 +282,11 @@ def overhead(many: Many) -> dict[str, list[float]]:
     from rempart.orchestration.training.pod_triggers import MINIMUM_SECONDS
 
     found: dict[str, list[float]] = {"ours": [], "bare": []}
-
-    def leave(job: Job, _: object, trigger: Any) -> None:
-        if not trigger.await_node:
-            many._leave_result(job)
-
     for number in range(ROUNDS + 1):
         job = many.order("alone", number)
         began = time.monotonic()
-        pods.drive(partial(many.operator, job), pods.context(), partial(leave, job), MINIMUM_SECONDS)
+        leave = lambda _, trigger: None if trigger.await_node else many._leave_result(job)  # noqa: B023, E731
+        pods.drive(partial(many.operator, job), pods.context(), leave, MINIMUM_SECONDS)
         found["ours"].append(time.monotonic() - began)
         began = time.monotonic()
         pods.drive(partial(_bare, many, number), pods.context())
@@ -347,16 +343,12 @@ def _set_up(folder: Path, *, real: bool) -> Iterator[Many]:
             many.end()
 
 
-def _is_empty(cluster: Cluster) -> bool:
-    return not cluster.client().list_namespaced_pod(cluster.namespace).items
-
-
 def _cleared(many: Many) -> None:
     """Wait until no job waits or runs, and start a triggerer that has no work yet."""
     many.end()
     for each in many.clusters.values():
         each.client().delete_collection_namespaced_pod(each.namespace, grace_period_seconds=0)
-        until(partial(_is_empty, each), 120)
+        until(lambda: not each.client().list_namespaced_pod(each.namespace).items, 120)  # noqa: B023 - called at once
     many.begin()
 
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pytest
@@ -258,10 +257,7 @@ class RealCluster:
         while self._disturbed:
             node = self._disturbed.pop()
             self._call("mend", node)
-            until(partial(self._takes_pods, node), 300)
-
-    def _takes_pods(self, node: str) -> bool:
-        return _works(self.api.read_node(node), but=GPU)
+            until(lambda: _works(self.api.read_node(node), but=GPU), 300)  # noqa: B023 - called before the next one
 
     def _call(self, what: str, node: str) -> None:
         subprocess.run([self.settings.node_command, what, node], check=True, timeout=300)
