@@ -147,7 +147,7 @@ def quantiles(read: Callable[[list[dict[str, int]]], object], entities: int, ask
     took = []
     for number in range(ENTITIES_READ[asked] + 20):
         keys = [{"stay": dice.randrange(entities)} for _ in range(asked)]
-        one_read = seconds(lambda keys=keys: read(keys))  # type: ignore[misc] # mypy infers no lambda with a default
+        one_read = seconds(partial(read, keys))
         if number >= 20:
             took.append(1000 * one_read)
     return statistics.median(took), statistics.quantiles(took, n=100)[98]

@@ -33,6 +33,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -284,11 +285,11 @@ def overhead(many: Many) -> dict[str, list[float]]:
     for number in range(ROUNDS + 1):
         job = many.order("alone", number)
         began = time.monotonic()
-        leave = lambda _, trigger, job=job: None if trigger.await_node else many._leave_result(job)  # noqa: E731
-        pods.drive(lambda job=job: many.operator(job), pods.context(), leave, MINIMUM_SECONDS)
+        leave = lambda _, trigger: None if trigger.await_node else many._leave_result(job)  # noqa: B023, E731
+        pods.drive(partial(many.operator, job), pods.context(), leave, MINIMUM_SECONDS)
         found["ours"].append(time.monotonic() - began)
         began = time.monotonic()
-        pods.drive(lambda number=number: _bare(many, number), pods.context())
+        pods.drive(partial(_bare, many, number), pods.context())
         found["bare"].append(time.monotonic() - began)
     return {name: seconds[1:] for name, seconds in found.items()}
 
@@ -347,7 +348,7 @@ def _cleared(many: Many) -> None:
     many.end()
     for each in many.clusters.values():
         each.client().delete_collection_namespaced_pod(each.namespace, grace_period_seconds=0)
-        until(lambda each=each: not each.client().list_namespaced_pod(each.namespace).items, 120)
+        until(lambda: not each.client().list_namespaced_pod(each.namespace).items, 120)  # noqa: B023 - called at once
     many.begin()
 
 

@@ -240,9 +240,23 @@ def work(wanted: Sequence[Wanted], tell: Callable[[Outcome], None]) -> None:
             tell(outcome)
 
 
+def shares_of(wanted: Sequence[Wanted], workers: int) -> list[list[Wanted]]:
+    """Return the cells of each process, none of them empty. Pure.
+
+    All cells of an operation are in one process, which then makes its honest run once.
+    """
+    operations: dict[str, list[Wanted]] = {}
+    for cell in wanted:
+        operations.setdefault(cell[1], []).append(cell)
+    shares: list[list[Wanted]] = [[] for _ in range(workers)]
+    for cells_of_one in sorted(operations.values(), key=len, reverse=True):
+        min(shares, key=len).extend(cells_of_one)
+    return [share for share in shares if share]
+
+
 def shared_out(wanted: Sequence[Wanted], workers: int) -> Iterator[Outcome]:
     """Yield the outcomes of all cells from several processes; a process that ends without its outcomes is red."""
-    shares = [share for number in range(workers) if (share := wanted[number::workers])]
+    shares = shares_of(wanted, workers)
     outcomes = FORK.Queue()
     processes = [FORK.Process(target=work, args=(share, outcomes.put)) for share in shares]
     for process in processes:

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from bench.prove_failover import Check, check
@@ -48,8 +49,12 @@ def prove(stack: paths.Stack, clusters: dict[str, DoubleCluster]) -> tuple[list[
     since, began = platform.clock(), time.monotonic()
     run = api.trigger(f"search_{PIPELINE}")
     killed = []
+
+    def started(more_than: int) -> bool:
+        return len(_started(clusters)) > more_than
+
     for service, before in (("airflow-scheduler", 0), ("airflow-triggerer", AT_ONCE)):
-        until(lambda before=before: len(_started(clusters)) > before, f"more than {before} pods started")
+        until(partial(started, before), f"more than {before} pods started")
         killed.append(kill(stack, service))
         print(f"    killed {service} while {len(_running(clusters))} pods ran", flush=True)
     ended = "the run ended well"

@@ -257,7 +257,7 @@ class RealCluster:
         while self._disturbed:
             node = self._disturbed.pop()
             self._call("mend", node)
-            until(lambda node=node: _works(self.api.read_node(node), but=GPU), 300)
+            until(lambda: _works(self.api.read_node(node), but=GPU), 300)  # noqa: B023 - called before the next one
 
     def _call(self, what: str, node: str) -> None:
         subprocess.run([self.settings.node_command, what, node], check=True, timeout=300)

@@ -36,7 +36,7 @@ with DAG(
 
         return [attempt(**asked) for asked in params["attempts"]]
 
-    attempt_all()  # type: ignore[call-arg] # Airflow passes the context
+    attempt_all()  # type: ignore[call-arg,misc] # Airflow passes the context
 
 with DAG(
     "egress_in_trigger",

@@ -1,4 +1,4 @@
-"""A project of its own with a running stack, for the tests that change its pipeline files."""
+"""The results of the chain, and a project of its own with a running stack for tests that change pipeline files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from rempart.flows.shared.platform import Platform
+from tests.e2e import chains
 from tests.e2e.projects import Project
 from tests.integration.own_servers import free_stack
+
+
+@pytest.fixture(scope="session")
+def chain(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> chains.Chain:
+    """The chain on the test stack, which runs for the first test that asks for it. Afterwards its DAGs are paused."""
+    return chains.run(platform, tmp_path_factory.mktemp("deliveries"))
 
 
 @pytest.fixture(scope="package")

@@ -1,8 +1,4 @@
-"""The whole chain through Airflow on real servers, once, and the results that each user looks at.
-
-The first delivery has rows whose free-text columns hold canary values. They stand for personal data, and the tests
-search for them everywhere.
-"""
+"""The whole chain through Airflow on real servers, and the results that each user looks at."""
 
 from __future__ import annotations
 
@@ -14,8 +10,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,67 +19,21 @@ import pytest
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.backup.databases import postgresql
 from rempart.backup.keys import age
-from rempart.cli.demo.demo_run import BAD_PARAMS
 from rempart.flows.ingestion import delta_log, profile
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
-from rempart.ingestion.sample import deliveries
 from rempart.settings import config, pipelines
+from tests.e2e.chains import BAD, CANARY, DAGS, DELIVERED, GOOD, LOOKER, PIPELINE, Chain
 from tests.e2e.readme_commands import asked_as_the_readme_says
 from tests.levels import unpaused
 
 pytestmark = pytest.mark.stack
-
-PIPELINE = "hotel_bookings"
-OF_PIPELINE = ("ingest", "materialize_features", "train", "validate_model", "preview_quarantine", "roll_back_model")
-DAGS = (
-    *(f"{kind}_{PIPELINE}" for kind in OF_PIPELINE),
-    f"profile_data_{PIPELINE}",
-    "replicate_primary_to_haven",
-    "backup_platform",
-    "restore_drill",
-    "restore_to_sandbox",
-)
-CANARY = "canary_q7x2v9"
-LOOKER = age.new_identity()
-GOOD, BAD = 5, 3
-"""Canary rows that are accepted, and that are quarantined (no adult)."""
-
-
-@dataclass
-class Chain:
-    """What the stages returned."""
-
-    ingested: dict[str, Any]
-    profiled: dict[str, Any]
-    features: dict[str, Any]
-    trained: dict[str, Any]
-    judged: dict[str, Any]
-    refused: dict[str, Any]
-    copied: dict[str, Any]
-    point: dict[str, Any]
-    drilled: dict[str, Any]
-    restored_aside: dict[str, Any]
-    removed: dict[str, Any]
-    looked: dict[str, Any]
-    again: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[AirflowApi]:
     with unpaused(AirflowApi(config.environment_connections("airflow_api")), *DAGS) as made:
         yield made
-
-
-def with_canaries(body: bytes) -> bytes:
-    """A delivery with canary values in the agent and company of rows appended to it."""
-    lines = body.decode().splitlines()
-    names, template = lines[0].split(","), lines[1].split(",")
-    for i in range(GOOD + BAD):
-        row = dict(zip(names, template, strict=True))
-        row |= {"booking_id": str(900001 + i), "agent": CANARY, "company": CANARY, "adults": "2" if i < GOOD else "0"}
-        lines.append(",".join(row[name] for name in names))
-    return ("\n".join(lines) + "\n").encode()
 
 
 def logs_of_the_stack() -> Iterator[tuple[Path, str]]:
@@ -95,62 +43,9 @@ def logs_of_the_stack() -> Iterator[tuple[Path, str]]:
             yield file, file.read_text(encoding="utf-8", errors="replace")
 
 
-def first_delivery(platform: Platform) -> str:
-    """The SHA-256 of the delivery with the canaries, as the cockpit's page has it."""
-    told = [
-        delivery for record in platform.ledger.find("deliveries", PIPELINE) for delivery in record.body["deliveries"]
-    ]
-    return str(max(told, key=lambda delivery: delivery["quarantined"])["sha256"])
-
-
-@pytest.fixture(scope="module")
-def chain(platform: Platform, api: AirflowApi) -> Chain:
-    """Deliver, trigger the first stage by REST, follow the assets; then replicate, back up, drill, and a bad model."""
-    spec = pipelines.named(PIPELINE)
-    ingest, since = f"ingest_{PIPELINE}", datetime.now(UTC)
-    site = platform.active_site(spec.classification)
-    for i, (name, body) in enumerate(deliveries(config.project_root() / "data" / "hotel_bookings.csv.gz")):
-        site.write(platform.config.buckets.landing, spec.source.prefix + name, with_canaries(body) if i == 0 else body)
-
-    def finish(dag_id: str, task: str, run_id: str) -> dict[str, Any]:
-        api.follow(dag_id, run_id, lambda line: None)
-        return api.result(dag_id, run_id, task)
-
-    def by_asset(dag_id: str, task: str) -> dict[str, Any]:
-        return finish(dag_id, task, api.await_run(dag_id, since))
-
-    ingested = api.run(ingest, "ingest")
-    if not ingested["deliveries"]:  # the run that Airflow starts at its hour was faster
-        runs = api.get(f"/api/v2/dags/{ingest}/dagRuns?order_by=-run_after&limit=10")["dag_runs"]
-        ingested = next(result for run in runs if (result := finish(ingest, "ingest", run["dag_run_id"]))["deliveries"])
-    features = by_asset(f"materialize_features_{PIPELINE}", "materialize")
-    profiled = by_asset(f"profile_data_{PIPELINE}", "profile")
-    trained = by_asset(f"train_{PIPELINE}", "train")
-    gate = api.await_run(f"validate_model_{PIPELINE}", since)
-    judged = finish(f"validate_model_{PIPELINE}", "validate", gate)
-    finish("backup_platform", "back_up", api.await_run("backup_platform", since, source_run=gate))
-    copied = api.run("replicate_primary_to_haven", "conclude")
-    point = api.run("backup_platform", "back_up")
-    asked = {"delivery": first_delivery(platform), "recipient": LOOKER.recipient}
-    looked = api.run(f"preview_quarantine_{PIPELINE}", "preview", asked)
-    again = api.run(ingest, "ingest", {"again": asked["delivery"]})
-    bad_since, validate = datetime.now(UTC), f"validate_model_{PIPELINE}"
-    bad = api.trigger(f"train_{PIPELINE}", {"trainer_params": BAD_PARAMS})  # trains beside the drill and the restore
-    drilled = api.run("restore_drill", "report", {"point": point["id"]})
-    message = {"aside": "e2e", "parts": ["database:feast_registry", f"dataset:{PIPELINE}"], "dry_run": False}
-    restored_aside = api.run("restore_to_sandbox", "restore_to_sandbox", message)
-    removed = api.run("restore_to_sandbox", "restore_to_sandbox", message | {"remove": True})
-    api.follow(f"train_{PIPELINE}", bad, lambda line: None)
-    refused = finish(validate, "validate", api.await_run(validate, bad_since))
-    return Chain(
-        ingested, profiled, features, trained, judged, refused, copied,
-        point, drilled, restored_aside, removed, looked, again,
-    )  # fmt: skip
-
-
 def test_every_delivered_row_is_accepted_or_quarantined(chain: Chain) -> None:
     rows = chain.ingested
-    assert rows["delivered"] == 15402 + GOOD + BAD == rows["accepted"] + rows["quarantined"]
+    assert rows["delivered"] == DELIVERED == rows["accepted"] + rows["quarantined"]
     assert rows["total_rows"] == rows["accepted"]
     assert rows["quarantined"] >= BAD
 

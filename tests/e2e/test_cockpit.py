@@ -189,7 +189,7 @@ def test_it_is_one_click_away_and_follows_airflows_theme(page: Page, point: str)
 
 
 def test_every_page_opens_in_both_languages_without_a_finding_of_axe(
-    page: Page, point: str, delivery: str, rolled: str, tmp_path: Path
+    page: Page, point: str, delivery: str, rolled: str
 ) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
@@ -213,8 +213,6 @@ def test_every_page_opens_in_both_languages_without_a_finding_of_axe(
             answer = page.goto(f"/rempart/{name}{'&' if '?' in name else '?'}lang={language}")
             assert answer and answer.ok, name
             assert page.locator("html").get_attribute("lang") == language
-            file = re.sub(r"\W+", "-", name)
-            page.screenshot(path=tmp_path / f"{file}-{scheme}.png", full_page=True)
             found = Axe().run(page).response["violations"]
             assert not [(violation["id"], violation["nodes"][0]["html"]) for violation in found], name
     assert not refused

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def clusters(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, KubernetesDouble]]:
+def clusters(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, KubernetesDouble]]:
     with pods.clusters(home) as made, pods.connected(monkeypatch, made):
         yield made
 
 
 @pytest.fixture
-def trial(platform: Platform, home: Path, clusters: dict[str, KubernetesDouble]) -> Iterator[pods.Trial]:
+def trial(platform: Platform, home: Path, clusters: Mapping[str, KubernetesDouble]) -> Iterator[pods.Trial]:
     with pods.trial(platform, home, clusters) as made:
         yield made
 

@@ -9,6 +9,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -103,10 +104,10 @@ def test_i8_no_reader_takes_an_error_for_a_body(pair: Platform, fault: str) -> N
         site = bad.sites["primary"]
         for key in (KEYS[0], "foreign"):
             for read in (
-                lambda key=key: site.read(bucket, key),
-                lambda key=key: site.fetch(bucket, key),
-                lambda key=key: transfer.stored_sha256(site, bucket, key),
-                lambda key=key: site.read_part(bucket, key, 0, 10),
+                partial(site.read, bucket, key),
+                partial(site.fetch, bucket, key),
+                partial(transfer.stored_sha256, site, bucket, key),
+                partial(site.read_part, bucket, key, 0, 10),
             ):
                 with pytest.raises(RempartError, match=f"{bucket}/{key}"):
                     read()

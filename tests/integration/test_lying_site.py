@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -84,8 +85,9 @@ def told_body(stream: Any) -> str:
 def small(client: Any, bucket: str, prefix: str) -> list[Any]:
     found = []
     for number in range(2):
-        found.append(told(lambda n=number: client.put_object(**at(bucket, f"{prefix}/{n}"), Body=b"%d" % n)))
-        found.append(told(lambda n=number: client.get_object(**at(bucket, f"{prefix}/{n}"))))
+        where = at(bucket, f"{prefix}/{number}")
+        found.append(told(partial(client.put_object, **where, Body=b"%d" % number)))
+        found.append(told(partial(client.get_object, **where)))
     for _ in range(2):
         found.append(told(lambda: client.put_object(**at(bucket, f"{prefix}/new"), IfNoneMatch="*", Body=b"once")))
     found.append(told(lambda: client.put_object(**at(bucket, f"{prefix}/altered"), Body=b"x", ChecksumSHA256=WRONG)))
@@ -99,9 +101,9 @@ def locked(client: Any, bucket: str, prefix: str) -> list[Any]:
     found = []
     for key in ("chain/1.json", "checkpoints/1.json", "ledger/1.jsonl", "points/1/manifest.json"):
         where = at(bucket, f"{prefix}/{key}")
-        found.append(told(lambda where=where: client.put_object(**where, Body=b"evidence", **lock)))
-        found.append(told(lambda where=where: client.get_object(**where)))
-        found.append(isinstance(told_or(lambda where=where: client.get_object_retention(**where)), str))
+        found.append(told(partial(client.put_object, **where, Body=b"evidence", **lock)))
+        found.append(told(partial(client.get_object, **where)))
+        found.append(isinstance(told_or(partial(client.get_object_retention, **where)), str))
     retention = {"Mode": "COMPLIANCE", "RetainUntilDate": until + timedelta(minutes=1)}
     found.append(told(lambda: client.put_object_retention(**at(bucket, f"{prefix}/chain/1.json"), Retention=retention)))
     found.append(str(retained(client, bucket, f"{prefix}/chain/1.json", until)))
@@ -111,7 +113,7 @@ def locked(client: Any, bucket: str, prefix: str) -> list[Any]:
 def deletes(client: Any, bucket: str, prefix: str) -> list[Any]:
     many = {"Objects": [{"Key": f"{prefix}/2"}, {"Key": f"{prefix}/3"}]}
     for number in range(5):
-        told(lambda n=number: client.put_object(**at(bucket, f"{prefix}/{n}"), Body=b"%d" % n))
+        told(partial(client.put_object, **at(bucket, f"{prefix}/{number}"), Body=b"%d" % number))
     return [
         told(lambda: client.delete_object(**at(bucket, f"{prefix}/1"))),
         told(lambda: client.delete_objects(Bucket=bucket, Delete=many)),
@@ -168,7 +170,7 @@ def multipart(client: Any, bucket: str, key: str) -> list[Any]:
     parts = []
     for number, body in ((1, b"a" * PART), (1001, b"b")):
         checksum = {"ChecksumSHA256": base64.b64encode(hashlib.sha256(body).digest()).decode()}
-        made = told_or(lambda n=number, b=body, c=checksum: client.upload_part(**upload, PartNumber=n, Body=b, **c))
+        made = told_or(partial(client.upload_part, **upload, PartNumber=number, Body=body, **checksum))
         found.append(made if isinstance(made, str) else "ETag" in made)
         if isinstance(made, dict) and "ETag" in made:
             parts.append({"PartNumber": number, "ETag": made["ETag"], **checksum})
@@ -194,8 +196,8 @@ def pages(ask: Callable[..., Any], follows: dict[str, str], bucket: str, prefix:
     found: list[Any] = []
     where: dict[str, str] = {}
     for _ in range(12):
-        page = told_or(lambda where=where: ask(Bucket=bucket, Prefix=prefix, MaxKeys=size, **where))
-        found.append(told(lambda page=page: page) if isinstance(page, dict) else page)
+        page = told_or(partial(ask, Bucket=bucket, Prefix=prefix, MaxKeys=size, **where))
+        found.append(told(partial(dict, page)) if isinstance(page, dict) else page)
         if isinstance(page, str) or not page.get("IsTruncated"):
             break
         where = {name: page[told] for name, told in follows.items() if page.get(told)}

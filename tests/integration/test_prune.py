@@ -47,10 +47,11 @@ def standing(
 
 def test_a_pruned_point_leaves_the_repositories_and_the_others_come_out_whole(standing: Platform) -> None:
     now = datetime.now(UTC)
-    made = [
-        back_up(dataclasses.replace(standing, clock=lambda days=days: now - timedelta(days=days))).id
-        for days in (9, 6, 3, 0)
-    ]
+
+    def before(days: int) -> Platform:
+        return dataclasses.replace(standing, clock=lambda: now - timedelta(days=days))
+
+    made = [back_up(before(days)).id for days in (9, 6, 3, 0)]
     site, bucket = standing.site("haven", "personal"), standing.config.buckets.backups
     assert points.list(site, bucket) == tuple(reversed(made))
     done = prune(standing, dry_run=False)

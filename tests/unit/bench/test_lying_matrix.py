@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.lying_matrix import NOT_REACHABLE, Outcome, page, read, summary, table, write
 from bench.lying_operations import OPERATIONS
-from bench.prove_lying_sites import QUICK
+from bench.prove_lying_sites import QUICK, Wanted, shares_of
 from tests.lying import FAULTS
 
 RED = Outcome("I8-get", "replicate", "primary", "RED false green", "lake/a | b", 3, 1.0)
@@ -37,3 +39,15 @@ def test_outcomes_are_kept_for_a_run_that_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("fault", "operation"), QUICK)
 def test_the_quick_cells_exist(fault: str, operation: str) -> None:
     assert fault in FAULTS and operation in OPERATIONS
+
+
+CELLS = st.tuples(st.sampled_from(sorted(FAULTS)), st.sampled_from(sorted(OPERATIONS)), st.sampled_from(["a", "b"]))
+
+
+@given(st.lists(CELLS), st.integers(1, 4))
+def test_each_cell_is_in_one_share_and_each_operation_too(wanted: list[Wanted], workers: int) -> None:
+    shares = shares_of(wanted, workers)
+    assert sorted(cell for share in shares for cell in share) == sorted(wanted)
+    assert all(shares) and len(shares) <= workers
+    operations = [{operation for _, operation, _ in share} for share in shares]
+    assert sum(map(len, operations)) == len({operation for _, operation, _ in wanted})

@@ -106,7 +106,7 @@ def test_airflows_rights_are_these_and_nobody_else_has_one() -> None:
 @pytest.mark.airflow  # to find a module of a package imports the package
 def test_the_rights_are_those_that_the_executor_of_the_lock_uses() -> None:
     """Read off its source: a call that a new version adds would be answered 403 on a cluster, and nowhere before."""
-    (place,) = find_spec("airflow.providers.cncf.kubernetes.executors").submodule_search_locations or ()
+    (place,) = list(find_spec("airflow.providers.cncf.kubernetes.executors").submodule_search_locations)
     text = "".join(file.read_text("utf-8") for file in sorted(Path(place).glob("kubernetes_executor*.py")))
     verbs = {"read": "get", "create": "create", "list": "list", "patch": "patch", "delete": "delete"}
     kinds = {"pod": "pods", "pod_log": "pods/log"}

@@ -48,7 +48,7 @@ class Table:
     def _all(self) -> list[tuple[int, str, str]]:
         return [(microseconds(at), meter, text) for meter, (at, text) in self.rows.items()]
 
-    def rows_from(self, since: int | None) -> Iterator[Row]:
+    def rows_from(self, since: int | None = None) -> Iterator[Row]:
         for micros, _, text in sorted(self._all()):
             if since is None or micros >= since:
                 yield micros, text.encode()
@@ -70,7 +70,7 @@ def source_of(table: Table, pipeline: ModelPipeline) -> SqlExtraction:
         def reading(self, relation: Relation) -> Any:
             class One:
                 def __enter__(self) -> Any:
-                    self.rows = lambda since=None: table.rows_from(since)
+                    self.rows = table.rows_from
                     self.keys, self.chosen = table.keys, table.chosen
                     return self
 

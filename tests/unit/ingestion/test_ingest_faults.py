@@ -118,9 +118,12 @@ def test_cut_off_at_every_change_and_run_again_ends_as_if_never_cut(
 def test_runs_that_refuse_all_rows_keep_their_order_where_the_second_ones_clock_is_behind(
     platform: Platform, readings: Pipeline, deliver: Callable[..., None]
 ) -> None:
+    def later(minutes: int) -> Platform:
+        return replace(platform, clock=lambda: NOW + timedelta(minutes=minutes))
+
     for minutes, line in ((10, BAD), (0, f"{BAD}later")):
         deliver("one.csv", line)
-        found = ingest(replace(platform, clock=lambda minutes=minutes: NOW + timedelta(minutes=minutes)), readings)
+        found = ingest(later(minutes), readings)
         assert (found.snapshot, found.quarantined) == (None, 1)
     told = deliveries.outcomes(platform.sites["primary"], "lake", "readings")
     first, second = sorted(told, key=deliveries.in_order)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -227,9 +228,12 @@ def test_a_deleted_pod_has_its_grace(double: KubernetesDouble, api: client.CoreV
 
 
 def test_an_evicted_pod_fails_and_the_eviction_api_deletes(double: KubernetesDouble, api: client.CoreV1Api) -> None:
+    def started(name: str) -> object:
+        return reaches(api, name, "Running") and log(api, name)
+
     for name in ("a", "b"):
         api.create_namespaced_pod("training", pod(name, SLEEP))
-        until(lambda name=name: reaches(api, name, "Running") and log(api, name))
+        until(partial(started, name))
     double.evict("a", "training", grace=2)
     evicted = reaches(api, "a", "Failed")
     assert evicted.status.reason == "Evicted" and "low on resource" in evicted.status.message

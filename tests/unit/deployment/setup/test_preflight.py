@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,11 @@ SCRIPT = Path(preflight.__file__)
 
 
 @pytest.fixture
-def taken() -> socket.socket:
+def taken() -> Iterator[socket.socket]:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
-        yield server  # type: ignore[misc]
+        yield server
 
 
 def test_a_taken_port_names_the_port_its_holder_and_the_way_out(taken: socket.socket) -> None:

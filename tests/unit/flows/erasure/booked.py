@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import copyreg
 import gzip
 import json
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import pytest
 
@@ -13,6 +19,7 @@ from tests.erasable import HEADER, ROWS, Lake, id_of, in_two_memories
 
 VICTIM, OTHER = ROWS[3], ROWS[4]
 WHO = id_of(VICTIM)
+Content = TypeVar("Content")
 
 
 def without_features(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,6 +39,19 @@ def new_lake() -> Lake:
     assert made.site("primary").read(made.bucket, f"quarantine/hotel_bookings/{second(made)}.parquet")
     made.replicate()
     return made
+
+
+def copied(made: Content) -> Content:
+    """Return a lake, or a world, of its own with the same content, since ingestions take seconds."""
+    with pytest.MonkeyPatch.context() as patched:
+        for kind in (threading.Lock, threading.RLock):
+            patched.setitem(copyreg.dispatch_table, type(kind()), partial(_new_lock, kind))
+        return copy.deepcopy(made)
+
+
+def _new_lock(kind: Callable[[], object], lock: object) -> tuple[Callable[[], object], tuple[()]]:
+    """How a lock is copied: as a new one that nobody holds."""
+    return kind, ()
 
 
 def second(made: Lake) -> str:

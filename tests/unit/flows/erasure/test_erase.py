@@ -30,7 +30,7 @@ from rempart.ingestion.content.growth import KnownRows
 from rempart.settings.pipeline import Pipeline
 from rempart.training import datasets
 from tests.erasable import HEADER, ROWS, Lake, id_of
-from tests.unit.flows.erasure.booked import OTHER, VICTIM, WHO, erase, new_lake, without_features
+from tests.unit.flows.erasure.booked import OTHER, VICTIM, WHO, copied, erase, without_features
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +39,8 @@ def no_features(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def lake() -> Lake:
-    return new_lake()
+def lake(first: Lake) -> Lake:
+    return copied(first)
 
 
 def freeze(made: Lake) -> dict[str, str]:

@@ -27,44 +27,21 @@ from rempart.flows.prediction.scorings import Scoring, ScoringQuestion
 from rempart.flows.shared import deletion, erasures
 from rempart.ingestion import snapshots
 from tests.derived_project import (
-    DAILY,
-    DAILY_SQL,
     SQL,
-    TRIPS,
-    WEATHER,
     WET,
     World,
     changed,
     trip,
-    weather,
     write_project,
 )
-from tests.erasable import in_two_memories
-from tests.unit.flows.erasure.booked import without_features
-
-KM = 777.0
-"""Kilometres of the erased trip; each sum that holds it is above 700, and one goes to quarantine."""
-PIPELINES = ("trips", "wet_trips", "daily")
+from tests.unit.flows.erasure.booked import copied
+from tests.unit.flows.erasure.derived_trips import KM, PIPELINES, own_project
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    without_features(monkeypatch)
-    monkeypatch.setattr(erase_derived.offline, "find_snapshot", lambda *given: None)
-    lake = in_two_memories()
-    write_project(tmp_path, TRIPS, WEATHER, WET, DAILY, sql={"daily": DAILY_SQL})
-    write_project(tmp_path, TRIPS)
-    monkeypatch.setenv("REMPART_HOME", str(tmp_path))
-    found = World(lake.platform)
-    found.deliver("weather", "one", weather(0.5, 0))
-    found.deliver("trips", "one", [trip(1, 0, KM, "Erika"), trip(2, 1, 3)])
-    for name in PIPELINES[1:]:
-        found.derive(name)
-    found.deliver("trips", "two", [trip(3, 0, 305)])
-    for name in PIPELINES[1:]:
-        found.derive(name)
-    assert holders(found)
-    return found
+def world(derived: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    own_project(tmp_path, monkeypatch)
+    return copied(derived)
 
 
 def holders(world: World) -> list[str]:

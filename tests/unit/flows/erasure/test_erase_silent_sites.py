@@ -13,7 +13,7 @@ from rempart.flows.shared.leases import pair_lease
 from rempart.replication.plan import Replica
 from rempart.sites.port import ObjectInfo, Site
 from tests.erasable import NOW, ROWS, Lake
-from tests.unit.flows.erasure.booked import WHO, erase, new_lake, second, without_features
+from tests.unit.flows.erasure.booked import WHO, copied, erase, second, without_features
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +22,8 @@ def no_features(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def lake() -> Lake:
-    return new_lake()
+def lake(first: Lake) -> Lake:
+    return copied(first)
 
 
 def test_a_site_that_is_away_is_pending_and_is_cleaned_when_it_is_back(lake: Lake) -> None:

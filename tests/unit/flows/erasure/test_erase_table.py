@@ -15,7 +15,7 @@ from rempart.flows.ingestion import delta_log, profile
 from rempart.ingestion import erasing, snapshots
 from rempart.ingestion.delta import log
 from tests.erasable import ROWS, Lake
-from tests.unit.flows.erasure.booked import WHO, erase, new_lake, without_features
+from tests.unit.flows.erasure.booked import WHO, copied, erase, without_features
 
 NAME = "hotel_bookings"
 LOG = log.folder(NAME)
@@ -28,9 +28,9 @@ def no_features(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def lake() -> Lake:
+def lake(first: Lake) -> Lake:
     """A log of two versions and a profile at both sites; old versions of objects, and a copy of a conflict."""
-    made = new_lake()
+    made = copied(first)
     home = made.site("primary")
     now = snapshots.current(home, made.bucket, NAME)
     assert now

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import copyreg
-import threading
 from typing import Any
 
 import pytest
@@ -17,7 +14,7 @@ from rempart.ingestion import landing, snapshots
 from rempart.replication.catalogue import MemoryCatalogue
 from rempart.replication.plan import Replica
 from tests.erasable import HEADER, NOW, ROWS, Lake, holds, id_of
-from tests.unit.flows.erasure.booked import OTHER, VICTIM, WHO, erase, new_lake, without_features
+from tests.unit.flows.erasure.booked import OTHER, VICTIM, WHO, copied, erase, without_features
 
 NAME = "hotel_bookings"
 SOURCE = {"prefix": "hotel_bookings/", "kind": "sql", "connection": "shop", "table": "orders"}
@@ -28,18 +25,9 @@ def no_features(monkeypatch: pytest.MonkeyPatch) -> None:
     without_features(monkeypatch)
 
 
-@pytest.fixture(scope="module")
-def first() -> Lake:
-    with pytest.MonkeyPatch.context() as patched:
-        without_features(patched)
-        return new_lake()
-
-
 @pytest.fixture
-def lake(first: Lake, monkeypatch: pytest.MonkeyPatch) -> Lake:
-    for kind in (threading.Lock, threading.RLock):
-        monkeypatch.setitem(copyreg.dispatch_table, type(kind()), lambda _lock, kind=kind: (kind, ()))
-    return copy.deepcopy(first)
+def lake(first: Lake) -> Lake:
+    return copied(first)
 
 
 def waiting(lake: Lake, booking: int = WHO) -> list[str]:

@@ -24,6 +24,11 @@ def platform() -> Platform:
     return new_platform()
 
 
+def after(platform: Platform, exports: int) -> Platform:
+    """The same platform after the time of so many exports."""
+    return dataclasses.replace(platform, clock=lambda: NOW + exports * platform.config.evidence.every)
+
+
 @pytest.mark.parametrize(("name", "bucket", "prefix"), PLACES)
 @pytest.mark.parametrize("how", ["altered", "lost"])
 @pytest.mark.parametrize("which", [0, -1])
@@ -168,10 +173,8 @@ def test_i11_an_old_object_comes_to_its_turn(platform: Platform, monkeypatch: py
     exported(platform, 12)
     oldest = keys(platform, "haven", "checkpoints")[0]
     flip(site(platform, "haven"), "checkpoints", oldest)
-    every = platform.config.evidence.every
     for number in range(12):
-        later = dataclasses.replace(platform, clock=lambda number=number: NOW + number * every)  # type: ignore[misc]
-        export(later)
+        export(after(platform, number))
         if platform.ledger.find("repair"):
             return
     pytest.fail("it was never read back")
@@ -193,8 +196,7 @@ def test_i11_what_is_older_than_the_recent_exports_comes_to_its_turn_within_a_ro
         how(site(platform, name), bucket, key)
     read = []
     for number in range(9):
-        later = dataclasses.replace(platform, clock=lambda number=number: NOW + number * every)  # type: ignore[misc]
-        exports, _ = evidence.open_exports(later)
+        exports, _ = evidence.open_exports(after(platform, number))
         read.append(locked_evidence.check(exports).read)
     told = [obj for record in platform.ledger.find("repair", "evidence") for obj in record.body["objects"]]
     assert len(told) == 3 and all(any(key in line for line in told) for key in damaged), told

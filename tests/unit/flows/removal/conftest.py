@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import copyreg
 import io
-import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +13,7 @@ from rempart.flows.removal import facts
 from rempart.flows.shared.platform import Platform
 from rempart.settings import pipelines
 from tests.erasable import Lake
-from tests.unit.flows.erasure.booked import new_lake, without_features
+from tests.unit.flows.erasure.booked import copied, new_lake, without_features
 from tests.unit.flows.removal.stores import Stores
 
 NAME = "hotel_bookings"
@@ -42,11 +39,8 @@ def first() -> Lake:
 
 
 @pytest.fixture
-def lake(stores: Stores, first: Lake, monkeypatch: pytest.MonkeyPatch) -> Lake:
-    """A copy of the first lake, since its ingestions take seconds."""
-    for kind in (threading.Lock, threading.RLock):
-        monkeypatch.setitem(copyreg.dispatch_table, type(kind()), lambda _lock, kind=kind: (kind, ()))
-    made = copy.deepcopy(first)
+def lake(stores: Stores, first: Lake) -> Lake:
+    made = copied(first)
     table = io.BytesIO()
     pq.write_table(pa.table({"booking_id": [1]}), table)
     for name in ("primary", "haven"):

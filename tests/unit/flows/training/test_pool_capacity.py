@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def clusters(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, KubernetesDouble]]:
+def clusters(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, KubernetesDouble]]:
     with pods.clusters(home, {"gpu-a": 1, "gpu-b": 4}) as made, pods.connected(monkeypatch, made):
         yield made
 
@@ -34,13 +34,13 @@ def config(home: Path) -> Config:
 
 
 def test_free_gpus_are_known_by_pool(
-    clusters: dict[str, KubernetesDouble], config: Config, caplog: pytest.LogCaptureFixture
+    clusters: Mapping[str, KubernetesDouble], config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert known_free(config, environment_connections, NAMES, 2) == {"gpu-a": 0, "gpu-b": 4, "gpu-us": 2}
     assert not caplog.messages
 
 
-def test_nobody_is_asked_for_a_job_without_gpus(clusters: dict[str, KubernetesDouble], config: Config) -> None:
+def test_nobody_is_asked_for_a_job_without_gpus(clusters: Mapping[str, KubernetesDouble], config: Config) -> None:
     before = {name: len(double.requests) for name, double in clusters.items()}  # those that gave the rights
     assert known_free(config, environment_connections, NAMES, 0) == {}
     assert {name: len(double.requests) for name, double in clusters.items()} == before
@@ -48,7 +48,7 @@ def test_nobody_is_asked_for_a_job_without_gpus(clusters: dict[str, KubernetesDo
 
 @pytest.mark.full
 def test_a_pool_that_does_not_answer_is_not_known_and_holds_up_nobody(
-    clusters: dict[str, KubernetesDouble],
+    clusters: Mapping[str, KubernetesDouble],
     config: Config,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -64,7 +64,7 @@ def test_a_pool_that_does_not_answer_is_not_known_and_holds_up_nobody(
 
 
 def test_a_pool_that_refuses_to_show_its_nodes_is_not_known(
-    clusters: dict[str, KubernetesDouble], config: Config, caplog: pytest.LogCaptureFixture
+    clusters: Mapping[str, KubernetesDouble], config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
     clusters["gpu-b"].fail(403, times=10, path_contains="/nodes")
     assert "gpu-b" not in known_free(config, environment_connections, ["gpu-b"], 1)

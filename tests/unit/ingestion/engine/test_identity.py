@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 import struct
@@ -60,9 +61,15 @@ def months(parts: Sequence[pa.Table]) -> dict[str, list[pa.Table]]:
     return found
 
 
+@functools.cache
+def database() -> duckdb.DuckDBPyConnection:
+    """One for all examples, in sessions of their own: to open one takes longer than an example."""
+    return duckdb.connect()
+
+
 def by_duckdb(parts: Sequence[pa.Table], key: Sequence[str] = ("integer",)) -> str:
     contents = []
-    with duckdb.connect() as connection:
+    with database().cursor() as connection:
         for month, rows in months(parts).items():
             connection.register("rows", pa.concat_tables(rows))
             contents.append(identity.by_duckdb(connection, "rows", COLUMNS, key).content(month))
@@ -156,7 +163,7 @@ def test_both_engines_agree_on_sized_types_times_and_arrays(rows: list[Row]) -> 
         [pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), schema, strict=True)],
         schema=schema,
     )
-    with duckdb.connect() as connection:
+    with database().cursor() as connection:
         connection.register("rows", found)
         for key in [[name] for name in columns if not name.startswith("array")]:
             whole = identity.by_duckdb(connection, "rows", columns, key).content("x")
@@ -168,7 +175,7 @@ def test_both_engines_agree_on_sized_types_times_and_arrays(rows: list[Row]) -> 
 def test_rows_go_on_where_their_keys_ascend_and_only_there(numbers: list[int], cut: int) -> None:
     columns = {"a": SnapshotColumn("integer", False)}
     some, more = ([*sorted(numbers[:cut])], [*sorted(numbers[cut:])])
-    with duckdb.connect() as connection:
+    with database().cursor() as connection:
         for name, values in (("earlier", some), ("later", more), ("whole", numbers)):
             connection.register(name, pa.table({"a": pa.array(values, pa.int64())}))
         found = identity.by_duckdb(connection, "earlier", columns, ["a"])

@@ -171,7 +171,7 @@ def test_every_row_is_in_exactly_one_subgroup_of_each_set_of_columns(rows, inter
         parts = [group for group in found if group.columns == each]
         assert len({group.values for group in parts}) == len(parts)
         assert sum(group.rows for group in parts) == rows
-        assert sum(group.rows * group.value for group in parts) == pytest.approx(truth.sum())
+        assert math.fsum(group.rows * group.value for group in parts) == pytest.approx(truth.sum())
     names = {name for group in found for name in group.values}
     assert "old" not in names, "a value that no file lists has no name"
 

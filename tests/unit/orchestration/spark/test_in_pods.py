@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +141,13 @@ def test_an_evicted_driver_runs_once_more_and_there_is_one_result(trial: SparkTr
 def test_a_driver_that_is_lost_twice_is_an_error_that_is_worth_a_retry(trial: SparkTrial) -> None:
     trial.pace()
 
+    def runs(name: str) -> bool:
+        return name in trial.pods() and trial.pods()[name].status.phase == "Running"
+
     def evict() -> None:
         for number in (1, 2):
             name = f"spark-{trial.ordered.order_id}-{number}"
-            until(lambda name=name: name in trial.pods() and trial.pods()[name].status.phase == "Running")
+            until(partial(runs, name))
             trial.double.evict(name, NAMESPACE, grace=0)
 
     end = meanwhile(evict)

@@ -49,7 +49,7 @@ class Job:
     """An order for several nodes at a site in a folder, and attempts at it."""
 
     def __init__(
-        self, folder: Path, order: JobSpec, dataset: bytes, nodes: int, trainer=None, processes=1, **params
+        self, folder: Path, order: JobSpec, dataset: bytes, *, nodes: int, trainer=None, processes=1, **params
     ) -> None:
         made = {"epochs": 5, "batch_size": 40, "hidden": "16,8", "device": "cpu"} | params
         trainer = trainer or {"use": "tabular_network", "params": made, "seed": 7}
@@ -232,6 +232,7 @@ def test_the_guides_example_shares_its_work(order, tmp_path, monkeypatch):
         trainer = {"use": "include/trainers/mine.py:fit", "params": {}, "seed": 1}
         version = trainers.code_version(trainer["use"])
         made = order[0].model_dump() | {"trainer": trainer, "code_version": version}
-        job = Job(tmp_path / str(nodes), JobSpec.model_validate(made | {"job_id": ""}), order[1], nodes, trainer)
+        spec = JobSpec.model_validate(made | {"job_id": ""})
+        job = Job(tmp_path / str(nodes), spec, order[1], nodes=nodes, trainer=trainer)
         maes.append(job.train().metrics["train_mae"])
     assert maes[0] < 5 and maes[1] == pytest.approx(maes[0], rel=1e-4)
