@@ -61,7 +61,7 @@ SAME = [
     "SELECT trip, km / km AS one, trip / km AS a, km / trip AS b, 1 / (trip * 0) AS c, km / 3 / price AS d FROM trips",
     "SELECT day, count(trip) / count(rider) AS r, sum(trip) / nullif(max(km), 0) AS k FROM trips GROUP BY day",
     "SELECT trip, 1 / km AS x FROM trips UNION ALL SELECT trip, 0.5 / km AS x FROM trips",
-    "SELECT trip, started + INTERVAL '90 minutes' AS ended, started - INTERVAL 2 DAY - INTERVAL 1 SECOND AS e FROM trips",
+    "SELECT trip, started + INTERVAL '90 minutes' AS e, started - INTERVAL 2 DAY - INTERVAL 1 SECOND AS b FROM trips",
     """SELECT t.trip, w.rain FROM trips t
     JOIN weather w ON w.hour + INTERVAL 3 HOUR >= date_trunc('hour', t.started) - INTERVAL '1' MINUTE""",
     "SELECT trip, km % 3 AS k, km % nullif(km, 0) AS n FROM trips WHERE NOT (trip <> 0 AND paid)",

@@ -30,7 +30,7 @@ def is_moved(node: Any) -> bool:
     return isinstance(node, (exp.Add, exp.Sub)) and isinstance(node.expression, exp.Interval)
 
 
-def check(node: exp.Interval) -> None:
+def check(node: Any) -> None:
     """Raise IngestError unless a span is constant, and moves an instant."""
     if not is_moved(node.parent) or node.arg_key != "expression" or _span(node) is None:
         raise refused("INTERVAL", "only an instant plus or minus days, hours, minutes or seconds is listed")
@@ -58,7 +58,7 @@ def _span(node: Any) -> exp.Interval | None:
 
 
 def _whole(node: Any) -> str | None:
-    """Return the digits of a number, or its text, which DuckDB prints within casts and `trunc`; None for anything else."""
+    """Return the digits of a number, which DuckDB prints within casts and `trunc`; None for anything else."""
     while isinstance(node, (exp.Cast, exp.Trunc, exp.Paren)):
         node = node.this
     return node.name if isinstance(node, exp.Literal) else None
