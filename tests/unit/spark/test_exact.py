@@ -55,8 +55,8 @@ SAME = [
     "SELECT trip, count(*) OVER (PARTITION BY day) AS n FROM trips",
     "SELECT trip, CASE WHEN paid THEN price END AS p, CASE rider WHEN 'a' THEN 1 WHEN 'b' THEN 2 END AS r FROM trips",
     """SELECT trip FROM trips WHERE rider NOT IN ('a', 'b')
-    AND started NOT IN (SELECT hour FROM weather WHERE rain > 1 AND hour IS NOT NULL)""",
-    "SELECT trip FROM trips WHERE started NOT IN (SELECT hour FROM weather)",
+    AND km NOT IN (SELECT rain FROM weather WHERE rain > 1 AND rain IS NOT NULL)""",
+    "SELECT trip FROM trips WHERE km NOT IN (SELECT rain FROM weather) OR paid",
     "SELECT trip, km FROM trips WHERE km IN (SELECT rain FROM weather) OR NOT paid",
     "SELECT trip, km / km AS one, trip / km AS a, km / trip AS b, 1 / (trip * 0) AS c, km / 3 / price AS d FROM trips",
     "SELECT day, count(trip) / count(rider) AS r, sum(trip) / nullif(max(km), 0) AS k FROM trips GROUP BY day",
