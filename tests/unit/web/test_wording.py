@@ -58,6 +58,12 @@ def test_sizes_and_numbers_as_each_language_writes_them() -> None:
     assert (Texts("en").count(15402), Texts("fr").percent(0.125)) == ("15,402", "12,5 %")
 
 
+def test_a_few_rows_of_many_are_not_shown_as_none() -> None:
+    shares = (0.0, 10 / 29_622, 0.0005, None)
+    assert [Texts("en").percent(share) for share in shares] == ["0.0 %", "< 0.1 %", "0.1 %", "not known"]
+    assert Texts("fr").percent(1e-9) == "< 0,1 %"
+
+
 @pytest.mark.parametrize(
     ("asked", "kept", "accepted", "expected"),
     [
