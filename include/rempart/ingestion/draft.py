@@ -375,4 +375,5 @@ def _left_out(s: Survey) -> str:
     if groups:
         return f"{names}. Add {groups[0]} if the model shall tell its values apart, as with stations or shops"
     nothing = "A number that differs in each row, such as an invoice number, teaches a model nothing"
-    return f"{names}. {nothing}. One that names a thing, such as a vehicle, is no quantity: use it in `by` of a trailing view"
+    thing = "One that names a thing, such as a vehicle, is no quantity: use it in `by` of a trailing view"
+    return f"{names}. {nothing}. {thing}"

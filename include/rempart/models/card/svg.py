@@ -133,7 +133,7 @@ def _levels(title: str, found: Dependence, output: int, none: str) -> str:
 
 
 def _bar(label: str, start: float, end: float, y: float, value: str, behind: float = 0.0) -> str:
-    """Draw a bar with its label and value. The value stands behind the bar's end, and behind what is drawn up to `behind`.
+    """Draw a bar with its label and value. The value stands behind the bar's end, and behind `behind`.
 
     A label that is too long is cut in its middle: names of features differ at their ends, such as `_28d` and `_12w`.
     """
