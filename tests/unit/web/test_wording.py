@@ -75,3 +75,9 @@ def test_a_few_rows_of_many_are_not_shown_as_none() -> None:
 )
 def test_the_language_of_a_request(asked: str | None, kept: str | None, accepted: str | None, expected: str) -> None:
     assert choose(asked, kept, accepted) == expected
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_a_fact_of_the_policy_stands_within_a_sentence(language: str) -> None:
+    told = Texts(language)("loss.shared", target="haven", fact="site 'a' and site 'b' both run on c")
+    assert told.endswith(" (site 'a' and site 'b' both run on c).")
