@@ -374,4 +374,6 @@ def _left_out(s: Survey) -> str:
     groups = [c.name for c in s.columns if c.name in s.key.columns and c.type == "category"]
     if groups:
         return f"{names}. Add {groups[0]} if the model shall tell its values apart, as with stations or shops"
-    return f"{names}. A number that differs in each row, such as an invoice number, teaches a model nothing"
+    nothing = "A number that differs in each row, such as an invoice number, teaches a model nothing"
+    thing = "One that names a thing, such as a vehicle, is no quantity: use it in `by` of a trailing view"
+    return f"{names}. {nothing}. {thing}"

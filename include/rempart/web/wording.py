@@ -98,8 +98,10 @@ class Texts:
         return self.count(int(value))
 
     def percent(self, share: float | None) -> str:
-        """Return a share, such as 0.12, in percent."""
-        return self("unknown") if share is None else self.decimal(f"{share * 100:.1f} %")
+        """Return a share, such as 0.12, in percent. A few rows of many are not shown as none."""
+        if share is None:
+            return self("unknown")
+        return self.decimal("< 0.1 %" if 0 < share < 0.0005 else f"{share * 100:.1f} %")
 
     def count(self, value: int | None) -> str:
         """Return a whole number with separated thousands."""

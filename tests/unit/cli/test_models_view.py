@@ -113,6 +113,9 @@ def test_show_tells_what_was_measured_before_the_hold_out_and_how_often_it_was_o
     assert "backtest_mae" not in told.splitlines()[1]
     page = model_page(watched.facts(), watched.facts().at)
     assert page.states[0].versions[0].opened == 2
+    candidate(watched, "6", metrics=figures, validation=validation | {"begins": "2026-03-09T03:00:00+01:00"})
+    timed = "\n".join(models.version_lines(state(watched).versions[0], "mae"))
+    assert "on 100 rows from 2026-03-09 02:00 UTC; chose" in timed
 
 
 def test_the_life_of_each_version_is_told_in_a_row(watched: Watched) -> None:

@@ -49,7 +49,7 @@ def test_the_first_lines_of_each_reason_are_those_of_the_file(
 
 def quality(delivery: Delivery) -> Quality:
     moment = Moment(AT, AT, (), ())
-    return Quality(moment, "readings", "personal", True, 1, delivery.quarantined, 0, (delivery,), (), ())
+    return Quality(moment, "readings", "personal", True, 1, delivery.quarantined, 0, (delivery,), (), (), ())
 
 
 def test_a_delivery_whose_quarantine_is_gone_has_no_lines_and_a_silent_site_is_told(
@@ -77,3 +77,17 @@ def test_a_row_with_two_reasons_counts_under_both_and_a_waiting_row_under_none()
     rows = [(2, "a; b"), (3, "b; c"), (4, HELD), (5, "a")]
     assert refused_lines.first(rows, ["a", "b; c", HELD]) == {"a": [2, 5], "b; c": [3]}
     assert text.places([], 3) == "" and text.places([2], 1) == " (line 2)"
+
+
+def test_a_delivery_that_was_refused_as_a_whole_is_named_with_its_fault_and_its_remedy(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+) -> None:
+    deliver("broken.csv", "m1,2026-01-01", header="meter,day\n")
+    delivery = taken_in(platform, readings)
+    assert delivery.refused and not delivery.quarantined
+    moment = Moment(AT, AT, (), ())
+    found = Quality(moment, "readings", "personal", True, 1, 0, 0, (), (delivery,), (), ())
+    told = "\n".join(quarantine.lines(found, "http://cockpit", RefusedLines()))
+    assert "0 rows of 0 deliveries in quarantine\n  1 delivery was refused as a whole" in told
+    assert delivery.sha256 in told and "missing columns: kwh" in told and "If a corrected file was delivered" in told
+    assert f"rempart quarantine again readings {delivery.sha256[:12]}" in told

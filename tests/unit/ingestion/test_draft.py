@@ -92,6 +92,7 @@ def test_the_draft_says_how_strict_the_limit_is_and_which_key_column_may_be_an_i
         "guessing the mean, and a quarter more. Set the mae from which a model is of no use to you"
     )
     assert "# left out: reading_id, kwh, remark. A number that differs in each row" in text
+    assert "One that names a thing, such as a vehicle, is no quantity: use it in `by` of a trailing view" in text
     rows = "".join(f"{station},2025-01-{day:02},{day}.5\n" for station in ("a_b", "c_d") for day in range(1, 29))
     stations = draft_pipeline(write(tmp_path / "stations.csv", "station,day,hours\n" + rows))
     assert "# left out: station, day, hours. Add station if" in stations

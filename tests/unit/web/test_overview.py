@@ -184,8 +184,11 @@ def test_the_margin_of_a_champion_is_positive_exactly_when_the_gate_passes_it(
 
 def test_a_rolled_back_champion_is_the_one_before(watched: Watched) -> None:
     watched.promotion("2", 21.0)
-    watched.record("rollback", "hotel_bookings", {"champion": "1", "replaces": "2"})
-    assert [champion.version for champion in champions(watched.facts())] == ["1"]
+    (before,) = (champion for champion in champions(watched.facts()) if champion.model == "hotel_bookings")
+    watched.record("rollback", "hotel_bookings", {"champion": "1", "replaces": "2"}, -timedelta(minutes=7))
+    (back,) = champions(watched.facts())
+    assert back.version == "1" and back.seq < before.seq
+    assert back.since == NOW + timedelta(minutes=7)
 
 
 def test_d8_a_point_without_the_store_that_a_champion_needs_is_red() -> None:

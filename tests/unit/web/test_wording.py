@@ -58,6 +58,12 @@ def test_sizes_and_numbers_as_each_language_writes_them() -> None:
     assert (Texts("en").count(15402), Texts("fr").percent(0.125)) == ("15,402", "12,5 %")
 
 
+def test_a_few_rows_of_many_are_not_shown_as_none() -> None:
+    shares = (0.0, 10 / 29_622, 0.0005, None)
+    assert [Texts("en").percent(share) for share in shares] == ["0.0 %", "< 0.1 %", "0.1 %", "not known"]
+    assert Texts("fr").percent(1e-9) == "< 0,1 %"
+
+
 @pytest.mark.parametrize(
     ("asked", "kept", "accepted", "expected"),
     [
@@ -69,3 +75,9 @@ def test_sizes_and_numbers_as_each_language_writes_them() -> None:
 )
 def test_the_language_of_a_request(asked: str | None, kept: str | None, accepted: str | None, expected: str) -> None:
     assert choose(asked, kept, accepted) == expected
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_a_fact_of_the_policy_stands_within_a_sentence(language: str) -> None:
+    told = Texts(language)("loss.shared", target="haven", fact="site 'a' and site 'b' both run on c")
+    assert told.endswith(" (site 'a' and site 'b' both run on c).")

@@ -125,7 +125,7 @@ def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
 def _validation(version: ModelVersion, metric: str | None) -> str:
     """Return in words on what a job validated, what it found and what it chose."""
     how: Mapping[str, Any] = version.validation or {}
-    since = f" from {how['begins']}" if how.get("begins") else ""
+    since = f" from {text.day_or_moment(how['begins'])}" if how.get("begins") else ""
     chosen = ", ".join(f"{name}={value}" for name, value in how["chosen"].items())
     point = how.get("operating")
     figures = {n.removeprefix(VALIDATED): value for n, value in version.metrics.items() if n.startswith(VALIDATED)}

@@ -11,7 +11,7 @@ from rempart.cli.views.refused_lines import RefusedLines
 from rempart.ingestion.acceptance import HELD
 from rempart.web.read_models.quarantine import Quality
 
-_OF_THE_LEDGER = ("deliveries", "quarantined", "earlier", "in_quarantine", "taken_again", "expectations")
+_OF_THE_LEDGER = ("deliveries", "quarantined", "earlier", "in_quarantine", "whole", "taken_again", "expectations")
 
 
 def as_json(quality: Quality, places: RefusedLines) -> Mapping[str, Any]:
@@ -27,14 +27,21 @@ def lines(quality: Quality, cockpit: str, places: RefusedLines) -> Iterator[str]
     name = quality.pipeline
     if not quality.known:
         return
-    if not quality.quarantined and not quality.earlier:
+    if not quality.quarantined and not quality.earlier and not quality.whole:
         yield f"{name}: no row is in quarantine ({text.counted(quality.deliveries, 'delivery', 'deliveries')})"
         return
-    found = quality.in_quarantine
-    rows, of = text.counted(quality.quarantined, "row"), text.counted(len(found), "delivery", "deliveries")
+    whole = quality.whole
+    rows, of = (
+        text.counted(quality.quarantined, "row"),
+        text.counted(len(quality.in_quarantine), "delivery", "deliveries"),
+    )
     yield f"{name}: {rows} of {of} in quarantine"
     if quality.earlier:
         yield f"  {quality.earlier:,} more are from before deliveries were recorded: only the site knows them"
+    if whole:
+        were = "delivery was" if len(whole) == 1 else "deliveries were"
+        yield f"  {len(whole):,} {were} refused as a whole: their rows are not counted"
+    found = sorted((*quality.in_quarantine, *whole), key=lambda delivery: delivery.landed_at, reverse=True)
     yield from pipelines.deliveries(found)
     yield "QUARANTINED counts rows as they were refused. A row that a later delivery corrected stays counted."
     for delivery in found:
@@ -51,6 +58,8 @@ def lines(quality: Quality, cockpit: str, places: RefusedLines) -> Iterator[str]
             yield f"    rempart quarantine accept {name} {delivery.sha256[:12]}"
             yield "    If it was the wrong file, leave it: no row of it counts, and nothing waits for it."
         elif delivery.refused:
+            if delivery in whole:
+                yield f"  {delivery.fault}. If a corrected file was delivered since, leave it."
             yield "  No row was accepted. Deliver corrected rows as a new file, or correct the pipeline file and run:"
             yield f"    rempart quarantine again {name} {delivery.sha256[:12]}"
     if places.silent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rempart.deployment.setup.terminal import duration, printable
@@ -37,6 +37,11 @@ def folded(description: str) -> str:
 def moment(at: datetime | None) -> str:
     """Return a time to the minute, UTC."""
     return "never" if at is None else f"{at:%Y-%m-%d %H:%M} UTC"
+
+
+def day_or_moment(iso: str) -> str:
+    """Return a day as it is, and a time of a record as `moment` does."""
+    return moment(datetime.fromisoformat(iso).astimezone(UTC)) if "T" in iso else iso
 
 
 def span(seconds: float | None) -> str:

@@ -13,6 +13,7 @@ from rempart.flows.training.try_training import Baseline
 from rempart.ingestion.acceptance import good
 from rempart.settings.gates.metrics import LOWER_IS_BETTER
 from rempart.settings.pipeline import ModelPipeline, Pipeline
+from rempart.settings.sources import DerivedSource
 
 _WIDEST = 20
 _WITH_LOSS = ("gradient_boosting", "lightgbm", "xgboost")
@@ -70,8 +71,10 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
     elif tried.short and not any(file.fault or file.held_back for file in tried.files):
         yield "Next: try again with more files. These can be delivered as they are."
     elif tried.good:
+        source = pipeline.source
+        inputs = source.inputs if isinstance(source, DerivedSource) else (pipeline.name,)
         yield "Next: deliver the data, unless it was delivered before, and run the pipeline."
-        yield f"  rempart pipeline deliver {pipeline.name} FILE"
+        yield from (f"  rempart pipeline deliver {name} FILE" for name in inputs)
         yield f"  rempart pipeline run {pipeline.name} --follow"
     else:
         yield f"Next: correct include/pipelines/{pipeline.name}.yaml or the data, then try again."

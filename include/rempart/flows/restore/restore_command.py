@@ -93,7 +93,7 @@ class Prepared:
                 " 'After an attack'"
             )
         if not yes and (register := restore_erasures.register_of(self.point, force=self.wish.force)):
-            yield f"erased    {len(register)} erasures are on record; the restore erases their subjects again"
+            yield f"erased    erasures on record: {len(register)}; the restore erases their subjects again"
         if self.wish.active:
             left = f"changes at '{manifest.source}' after the restore point are lost"
             yield f"'{self.wish.active}' would become the active site, after each object is verified there; {left}"

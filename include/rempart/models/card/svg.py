@@ -10,6 +10,8 @@ from rempart.models.explanations.figures import Dependence, ErrorSegment, Import
 WIDTH = 720
 _ROW, _LEFT, _RIGHT = 22, 250, 110
 _FAINT, _FULL = 0.45, 0.9
+_LETTERS, _LETTER = 34, 7.5
+"""Letters of a label that fit beside a bar, and the width of one at most."""
 SHOWN = 15
 """Features of the chart of importance."""
 _LINES = 4
@@ -33,8 +35,9 @@ def importance_chart(title: str, found: Sequence[Importance]) -> str:
     body = ""
     for place, each in enumerate(shown):
         y = place * _ROW + 4
-        body += _bar(each.feature, x(0), x(each.rise), y, number(each.rise))
-        body += _line(x(each.rise - each.spread), y + 7, x(each.rise + each.spread), y + 7)
+        spread = x(each.rise + each.spread)
+        body += _bar(each.feature, x(0), x(each.rise), y, number(each.rise), spread)
+        body += _line(x(each.rise - each.spread), y + 7, spread, y + 7)
     return _svg(title, len(shown) * _ROW + 8, body)
 
 
@@ -45,18 +48,12 @@ def segment_chart(title: str, segment: ErrorSegment, overall: float, others: str
     def x(value: float) -> float:
         return _LEFT + value / top * (WIDTH - _LEFT - _RIGHT)
 
-    height = len(segment.groups) * _ROW + 8
-    body = "".join(
-        _bar(
-            others if group.label is None else group.label,
-            x(0),
-            x(group.error),
-            place * _ROW + 4,
-            f"{number(group.error)} ({group.rows:,})",
-        )
-        for place, group in enumerate(segment.groups)
-    )
-    return _svg(title, height, body + _line(x(overall), 2, x(overall), height - 2, "4 3"))
+    height, mean, body = len(segment.groups) * _ROW + 8, x(overall), ""
+    for place, group in enumerate(segment.groups):
+        label, value = others if group.label is None else group.label, f"{number(group.error)} ({group.rows:,})"
+        crossed = x(group.error) < mean < x(group.error) + 8 + _LETTER * len(value)
+        body += _bar(label, x(0), x(group.error), place * _ROW + 4, value, mean if crossed else 0.0)
+    return _svg(title, height, body + _line(mean, 2, mean, height - 2, "4 3"))
 
 
 def span(found: Sequence[Dependence], classes: Sequence[str]) -> tuple[float, float]:
@@ -135,13 +132,17 @@ def _levels(title: str, found: Dependence, output: int, none: str) -> str:
     return _svg(title, len(means) * _ROW + 8, body)
 
 
-def _bar(label: str, start: float, end: float, y: float, value: str) -> str:
-    shown = label if len(label) <= 34 else f"{label[:33]}…"
+def _bar(label: str, start: float, end: float, y: float, value: str, behind: float = 0.0) -> str:
+    """Draw a bar with its label and value. The value stands behind the bar's end, and behind `behind`.
+
+    A label that is too long is cut in its middle: names of features differ at their ends, such as `_28d` and `_12w`.
+    """
+    shown = label if len(label) <= _LETTERS else f"{label[: _LETTERS // 2 - 1]}…{label[-_LETTERS // 2 :]}"
     return (
         _text(_LEFT - 8, y + 12, shown, "end")
         + f'<rect x="{start:.1f}" y="{y}" width="{max(1.0, end - start):.1f}" height="15" rx="2" '
         + f'fill="currentColor" fill-opacity="{_FAINT}"><title>{escape(label)}: {escape(value)}</title></rect>'
-        + _text(max(start, end) + 8, y + 12, value)
+        + _text(max(start, end, behind) + 8, y + 12, value)
     )
 
 

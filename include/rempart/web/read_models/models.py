@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from rempart.flows.approval.told import reasons
-from rempart.flows.training.champions import ALARM, succession
+from rempart.flows.training.champions import ALARM, champion_times, succession
 from rempart.ledger.port import Evidence, Kind
 from rempart.models.gates.verdict import baseline_bound, champion_bound, is_kept
 from rempart.settings.gates.metrics import LOWER_IS_BETTER
@@ -20,8 +20,9 @@ from rempart.web.read_models.messages import Moment, State, moment
 
 @dataclass(frozen=True)
 class Champion:
-    """The champion by the recorded decisions.
+    """The champion by the recorded decisions, with the figures of its promotion, record `seq`.
 
+    `since`: when a decision made it champion last, which may be a rollback.
     `margin`: its improvement over the strictest bound, as a share of that bound; None if the record lacks a needed
     value.
     """
@@ -135,11 +136,11 @@ def champions(facts: CockpitFacts) -> tuple[Champion, ...]:
             promoted = [
                 record for record in known if record.kind == "promotion" and str(record.body["version"]) == versions[-1]
             ]
-            found.append(_champion(model, promoted[-1]))
+            found.append(_champion(model, promoted[-1], champion_times(known)[-1].since))
     return tuple(found)
 
 
-def _champion(model: str, record: Evidence) -> Champion:
+def _champion(model: str, record: Evidence, since: datetime) -> Champion:
     body = record.body
     gate = body.get("gate") or {}
     metric: str | None = gate.get("metric")
@@ -152,7 +153,7 @@ def _champion(model: str, record: Evidence) -> Champion:
     return Champion(
         model,
         str(body["version"]),
-        record.at,
+        since,
         record.seq,
         metric,
         value,

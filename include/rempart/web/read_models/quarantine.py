@@ -94,6 +94,7 @@ class Quality:
     """The page's content. `known` is false if the ledger did not answer: then no delivery is listed. `features`: the
     views of a pipeline with a model.
 
+    `whole`: deliveries that were refused as a whole, such as files without a column: their rows are not counted.
     `earlier` rows went to quarantine before deliveries were evidence; only the site has details about them.
     """
 
@@ -105,6 +106,7 @@ class Quality:
     quarantined: int
     earlier: int
     in_quarantine: tuple[Delivery, ...]
+    whole: tuple[Delivery, ...]
     taken_again: tuple[Delivery, ...]
     expectations: tuple[Expectation, ...]
     features: tuple[FeatureView, ...] = ()
@@ -127,6 +129,7 @@ def quality(facts: CockpitFacts, pipeline: str, now: datetime) -> Quality | None
         sum(delivery.quarantined for delivery in found),
         _earlier(facts).get(pipeline, 0),
         tuple(delivery for delivery in found if delivery.quarantined),
+        tuple(delivery for delivery in found if delivery.refused and not delivery.quarantined),
         tuple(delivery for delivery in found if delivery.again and not delivery.quarantined),
         expectations(facts, pipeline),
         feature_views(facts, pipeline, now),

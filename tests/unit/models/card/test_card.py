@@ -10,7 +10,7 @@ from rempart.errors import IntegrityError
 from rempart.models.card import facts, svg
 from rempart.models.card.page import page
 from rempart.models.card.wording import LIMITS, told
-from rempart.models.explanations.figures import Dependence, ErrorSegment, Explanations, Point
+from rempart.models.explanations.figures import Dependence, ErrorGroup, ErrorSegment, Explanations, Importance, Point
 from tests.unit.models.card import carded
 
 EMPTY = Explanations("mae", 20, 20, 3, (), (), (), ErrorSegment("month", (), 1), ())
@@ -177,3 +177,24 @@ def test_what_intervals_cover_and_from_which_chance_on_a_class_is_answered_is_to
     never = limits(candidate=carded.candidate(task="classification", target=target, validation=point))
     assert never["never"].startswith("The answer is never yes") and "threshold" not in never
     assert not {"intervals", "threshold", "never"} & set(limits())
+
+
+def drawn(chart: str) -> dict[str, float]:
+    return {text: float(x) for x, text in re.findall(r'<text x="([\d.]+)"[^>]*>([^<]*)</text>', chart)}
+
+
+def lines_of(chart: str) -> list[tuple[float, float]]:
+    return [(float(x1), float(x2)) for x1, x2 in re.findall(r'<line x1="([\d.]+)" y1="[\d.]+" x2="([\d.]+)"', chart)]
+
+
+def test_features_that_differ_at_their_end_keep_it_and_no_line_crosses_a_figure():
+    found = [Importance(f"vehicle_past__bearing_temp_c_mean_{w}", 0.03, 0.01) for w in ("28d", "12w")]
+    chart = svg.importance_chart("What counts?", found)
+    names = [text for text in drawn(chart) if text.startswith("vehicle")]
+    assert [name[-4:] for name in names] == ["_28d", "_12w"] and {len(name) for name in names} == {34}
+    assert "<title>vehicle_past__bearing_temp_c_mean_28d: 0.03</title>" in chart
+    assert lines_of(chart) and all(drawn(chart)["0.03"] > end for _, end in lines_of(chart)), chart
+    groups = [ErrorGroup(name, 600, error, None, None, {}) for name, error in (("NGT6", 0.25), ("T4D", 0.33))]
+    chart = svg.segment_chart("Errors", ErrorSegment("series", tuple(groups), 0), 0.29, "others")
+    ((line, _),) = lines_of(chart)
+    assert drawn(chart)["0.25 (600)"] > line < drawn(chart)["0.33 (600)"]

@@ -364,3 +364,13 @@ def test_rows_that_are_too_much_or_no_rows_are_not_opened() -> None:
     assert sealed_rows.opened(sealed(key.recipient, "x"), key.secret, "hotel_bookings", DELIVERY)
     for answer in (None, {}, {"sealed": "A" * (sealed_rows.LARGEST + 1)}, {"sealed": "%%%"}, {"sealed": "QUJD"}):
         assert sealed_rows.opened(answer, key.secret, "hotel_bookings", DELIVERY) is None
+
+
+def test_a_delivery_that_was_refused_as_a_whole_is_on_the_page(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = "missing columns: bearing"
+    house.watched.delivery(
+        "ef" * 32, outcome="refused", fault=fault, accepted=0, delivered=0, quarantined=0, reasons={}
+    )
+    monkeypatch.setattr(sources, "newest", house.watched.facts)
+    page = house.call("GET", "/data/hotel_bookings", "admin").text
+    assert f"<code>{'ef' * 6}</code>" in page.split('id="refused-as-a-whole"')[1] and fault in page
