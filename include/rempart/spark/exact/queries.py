@@ -65,6 +65,8 @@ _OF_A_FLOAT = 15
 """Digits of a decimal that each float holds exactly."""
 _EITHER_ZERO = (exp.Group, exp.Distinct, exp.Union, exp.Max, exp.Min, exp.Greatest, exp.Least)
 """Kinds of nodes that take 0 and -0 for equal, and keep one of them: which one depends on the engine."""
+_EQUAL = (exp.EQ, exp.NullSafeEQ, exp.In)
+"""Kinds of nodes after which Spark may divide by the one side in place of the other, which may be the other zero."""
 _TRUNCATE = "_truncated_instant"
 
 
@@ -243,6 +245,14 @@ def _judge_zero(node: Any, classes: list[str]) -> None:
             if not isinstance(found, exp.Union) or found.args.get("distinct"):
                 why = f"{name_of(found)} keeps 0 or -0, and x / -0 is negative; write x / nullif(y, 0)"
                 raise refused("a division by a float that may be zero", why)
+        if any(map(_is_of_floats, node.root().find_all(*_EQUAL))):
+            why = "a comparison or a join takes 0 for -0, and x / -0 is negative; write x / nullif(y, 0)"
+            raise refused("a division by a float that may be zero", why)
+
+
+def _is_of_floats(node: Any) -> bool:
+    """Tell whether a node compares a float."""
+    return any(class_of(each) == "float" for each in operands_of(node))
 
 
 def _check_as_float(node: Any) -> None:
