@@ -42,7 +42,7 @@ Tables = Mapping[str, Mapping[str, str]]
 _FREE_WORDS = """
 Alias And Boolean Column Count CTE DataType DataTypeParam EQ Exists Filter From Group GT GTE Having Identifier
 In Is Join Literal LT LTE Max Min NEQ Not Null NullSafeEQ NullSafeNEQ Or Order Ordered Paren Rank Select Star
-Subquery Table TableAlias Tuple Var Where Window With
+Subquery Table TableAlias Tuple Var Where With
 """
 _FREE = frozenset(_FREE_WORDS.split())
 """Kinds of nodes that mean the same in both for all types, or whose operands `_COMPARED` judges."""
@@ -60,7 +60,7 @@ _CASTS = frozenset(
 """Pairs of classes of which each value is the same in both engines; decimals by their digits."""
 _TRUNCATED = frozenset(["SECOND", "MINUTE", "HOUR", "DAY", "WEEK", "MONTH", "QUARTER", "YEAR"])
 _PARTS = frozenset(["YEAR", "MONTH", "WEEK", "DAY", "DOY", "HOUR", "ISODOW"])
-_ISO = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:\d\d)?)?)?")
+_ISO = re.compile(r"\d{4}-\d\d-\d\d([ T]([01]\d|2[0-3]):\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:\d\d)?)?)?")
 _OF_A_FLOAT = 15
 """Digits of a decimal that each float holds exactly."""
 _EITHER_ZERO = (exp.Group, exp.Distinct, exp.Union, exp.Max, exp.Min, exp.Greatest, exp.Least)
@@ -297,6 +297,11 @@ def _judge_text(node: Any) -> None:
         raise refused("||", "|| of other types than text is not listed")
 
 
+def _judge_window(node: Any) -> None:
+    if isinstance(node.this, exp.Filter) or node.this.find(exp.Distinct):
+        raise refused("a window of DISTINCT or FILTER", "Spark refuses it; join the groups to the rows")
+
+
 def _judge_distinct(node: Any) -> None:
     if node.args.get("on"):
         raise refused("DISTINCT ON", "of equal rows, which comes first depends on the order of rows")
@@ -321,6 +326,7 @@ _JUDGES: dict[str, Callable[[Any], None]] = {
     **dict.fromkeys(("TimestampTrunc", "DateTrunc"), _judge_truncated),
     "Extract": _judge_part,
     "DPipe": _judge_text,
+    "Window": _judge_window,
     "Distinct": _judge_distinct,
     "Union": _judge_union,
     "If": lambda node: None,  # of a CASE, which is judged

@@ -61,7 +61,7 @@ def _span(node: Any) -> exp.Interval | None:
 
 
 def _whole(node: Any) -> str | None:
-    """Return the digits of a number, or its text, which DuckDB prints within casts and `trunc`; None for anything else."""
+    """Return the digits of a number, which DuckDB prints within casts and `trunc`; None for anything else."""
     while isinstance(node, (exp.Cast, exp.Trunc, exp.Paren)):
         if isinstance(node, exp.Cast) and node.to.this not in _EXACT:
             return None
