@@ -38,6 +38,8 @@ def check(node: Any) -> None:
             raise refused(f"{named} as a condition ({_PLACES[type(node)]})", f"Spark refuses it; {remedy}")
     if isinstance(node, exp.In) and node.args.get("query") is not None:
         _check_query(node)
+    if isinstance(node, exp.Exists):
+        _check_exists(node)
 
 
 def _conditions(node: Any) -> Iterator[Any]:
@@ -54,16 +56,30 @@ def _check_query(node: exp.In) -> None:
     around = _outside(node.parent, exp.Paren)
     if isinstance(around, exp.Not):  # NOT IN
         around = around.parent
-    if not isinstance(_outside(around, exp.And, exp.Or, exp.Paren), exp.Where):
+    place = _outside(around, exp.And, exp.Or, exp.Paren)
+    if not isinstance(place, exp.Where) or isinstance(place.parent, exp.Filter):
         raise refused("IN (SELECT ...) elsewhere than in WHERE", "join it by AND and OR alone, or write EXISTS (...)")
-    inner = node.args["query"].unnest()
-    own = {each.alias_or_name for each in inner.find_all(exp.Table, exp.Subquery)}
-    if any(column.table not in own for column in inner.find_all(exp.Column)):
+    if _names_outer(node.args["query"].unnest()):
         raise refused("IN (SELECT ...) with columns of the outer query", "write EXISTS (...)")
     first, *others = operands_of(node)
     for each in others:
         if class_of(first) != class_of(each) or (class_of(first) == "decimal" and digits(first) != digits(each)):
             raise refused("IN (SELECT ...) of another type", "CAST one of them")
+
+
+def _check_exists(node: exp.Exists) -> None:
+    place = node.find_ancestor(exp.Where, exp.Select)
+    if isinstance(place, exp.Where) and isinstance(place.parent, exp.Filter):
+        raise refused("EXISTS (...) in FILTER", "it is not listed; write it in WHERE")
+    if not isinstance(place, exp.Where) and _names_outer(node.this):
+        raise refused(
+            "EXISTS (...) with columns of the outer query elsewhere than in WHERE", "Spark refuses it; join it"
+        )
+
+
+def _names_outer(inner: Any) -> bool:
+    own = {each.alias_or_name for each in inner.find_all(exp.Table, exp.Subquery)}
+    return any(column.table not in own for column in inner.find_all(exp.Column))
 
 
 def _outside(around: Any, *kinds: Any) -> Any:

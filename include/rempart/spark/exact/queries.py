@@ -42,7 +42,7 @@ Tables = Mapping[str, Mapping[str, str]]
 _FREE_WORDS = """
 Alias And Boolean Column Count CTE DataType DataTypeParam EQ Exists Filter From Group GT GTE Having Identifier
 In Is Join Literal LT LTE Max Min NEQ Not Null NullSafeEQ NullSafeNEQ Or Order Ordered Paren Rank Select Star
-Subquery Table TableAlias Tuple Var Where Window With
+Subquery Table TableAlias Tuple Var Where With
 """
 _FREE = frozenset(_FREE_WORDS.split())
 """Kinds of nodes that mean the same in both for all types, or whose operands `_COMPARED` judges."""
@@ -60,11 +60,13 @@ _CASTS = frozenset(
 """Pairs of classes of which each value is the same in both engines; decimals by their digits."""
 _TRUNCATED = frozenset(["SECOND", "MINUTE", "HOUR", "DAY", "WEEK", "MONTH", "QUARTER", "YEAR"])
 _PARTS = frozenset(["YEAR", "MONTH", "WEEK", "DAY", "DOY", "HOUR", "ISODOW"])
-_ISO = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:\d\d)?)?)?")
+_ISO = re.compile(r"\d{4}-\d\d-\d\d([ T]([01]\d|2[0-3]):\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:\d\d)?)?)?")
 _OF_A_FLOAT = 15
 """Digits of a decimal that each float holds exactly."""
 _EITHER_ZERO = (exp.Group, exp.Distinct, exp.Union, exp.Max, exp.Min, exp.Greatest, exp.Least)
 """Kinds of nodes that take 0 and -0 for equal, and keep one of them: which one depends on the engine."""
+_EQUAL = (exp.EQ, exp.NullSafeEQ, exp.In)
+"""Kinds of nodes after which Spark may divide by the one side in place of the other, which may be the other zero."""
 _TRUNCATE = "_truncated_instant"
 
 
@@ -243,6 +245,14 @@ def _judge_zero(node: Any, classes: list[str]) -> None:
             if not isinstance(found, exp.Union) or found.args.get("distinct"):
                 why = f"{name_of(found)} keeps 0 or -0, and x / -0 is negative; write x / nullif(y, 0)"
                 raise refused("a division by a float that may be zero", why)
+        if any(map(_is_of_floats, node.root().find_all(*_EQUAL))):
+            why = "a comparison or a join takes 0 for -0, and x / -0 is negative; write x / nullif(y, 0)"
+            raise refused("a division by a float that may be zero", why)
+
+
+def _is_of_floats(node: Any) -> bool:
+    """Tell whether a node compares a float."""
+    return any(class_of(each) == "float" for each in operands_of(node))
 
 
 def _check_as_float(node: Any) -> None:
@@ -287,6 +297,11 @@ def _judge_text(node: Any) -> None:
         raise refused("||", "|| of other types than text is not listed")
 
 
+def _judge_window(node: Any) -> None:
+    if isinstance(node.this, exp.Filter) or node.this.find(exp.Distinct):
+        raise refused("a window of DISTINCT or FILTER", "Spark refuses it; join the groups to the rows")
+
+
 def _judge_distinct(node: Any) -> None:
     if node.args.get("on"):
         raise refused("DISTINCT ON", "of equal rows, which comes first depends on the order of rows")
@@ -311,6 +326,7 @@ _JUDGES: dict[str, Callable[[Any], None]] = {
     **dict.fromkeys(("TimestampTrunc", "DateTrunc"), _judge_truncated),
     "Extract": _judge_part,
     "DPipe": _judge_text,
+    "Window": _judge_window,
     "Distinct": _judge_distinct,
     "Union": _judge_union,
     "If": lambda node: None,  # of a CASE, which is judged

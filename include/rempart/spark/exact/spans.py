@@ -16,6 +16,9 @@ from rempart.spark.exact.types import class_of, refused
 _UNITS = {"DAY": "DAY", "HOUR": "HOUR", "MINUTE": "MINUTE", "SECOND": "SECOND", "HR": "HOUR", "MIN": "MINUTE"}
 _TEXT = re.compile(r"(\d{1,9}) ?([a-z]+?)s?", re.IGNORECASE)
 
+_EXACT = (exp.DType.INT, exp.DType.BIGINT, exp.DType.DOUBLE)
+"""Types to which a number of nine digits is cast without another value: 5 as a boolean is 1."""
+
 
 def written(node: Any) -> Any:
     """Return an instant plus or minus a constant span in the form that `check` judges; any other node as it is."""
@@ -60,5 +63,7 @@ def _span(node: Any) -> exp.Interval | None:
 def _whole(node: Any) -> str | None:
     """Return the digits of a number, which DuckDB prints within casts and `trunc`; None for anything else."""
     while isinstance(node, (exp.Cast, exp.Trunc, exp.Paren)):
+        if isinstance(node, exp.Cast) and node.to.this not in _EXACT:
+            return None
         node = node.this
     return node.name if isinstance(node, exp.Literal) else None
