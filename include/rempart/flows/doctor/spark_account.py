@@ -79,7 +79,8 @@ def _rules(policies: Sequence[Mapping[str, Any]], name: str, way: str) -> Iterat
 
 def _opens(rule: Mapping[str, Any], port: int) -> bool:
     """Return whether a rule is for a TCP port, by its number, in a range, or as one of all."""
-    for each in rule.get("ports") or ({},):
+    every: Mapping[str, Any] = {}
+    for each in rule.get("ports") or (every,):
         first = each.get("port", port)
         is_in = isinstance(first, int) and first <= port <= each.get("endPort", first)
         if is_in and each.get("protocol", "TCP") == "TCP":
