@@ -30,11 +30,11 @@ def pod(role: str, phase: str, job: str = "j1", node: str = "n1", **status: Any)
     }
 
 
-def told(after: timedelta, driver: dict[str, Any], *executors: dict[str, Any], beside: Any = ()) -> Any:
+def told(after: timedelta, driver: dict[str, Any], *executors: dict[str, Any], others: Any = ()) -> Any:
     from rempart.orchestration.spark.attempt import Attempt
 
     made: Any = Attempt(None, SimpleNamespace(wait=WAIT), 1, None, None, _since=BEGAN)  # type: ignore[arg-type]
-    made._in_namespace = [driver, *executors, *beside]
+    made._in_namespace = [driver, *executors, *others]
     return made._alone(driver, list(executors), BEGAN + after)
 
 
@@ -52,6 +52,6 @@ def test_executors_that_their_nodes_cannot_start_do_not_hold_the_pool() -> None:
 def test_the_wait_is_half_as_long_only_for_a_node() -> None:
     driver, rival = pod(labels.DRIVER, "Running", "j2"), pod(labels.DRIVER, "Running", "j1")
     unplaced, pulls = pod(labels.EXECUTOR, "Pending", "j2", node=""), pod(labels.EXECUTOR, "Pending", "j2")
-    outcome, why = told(WAIT / 2, driver, unplaced, beside=[rival])
+    outcome, why = told(WAIT / 2, driver, unplaced, others=[rival])
     assert outcome == "capacity" and "no executor got a node in 0:05:00" in why and "spark-j1-driver" in why
-    assert told(WAIT / 2, driver, pulls, beside=[rival]) is None
+    assert told(WAIT / 2, driver, pulls, others=[rival]) is None
