@@ -33,8 +33,11 @@ _CGROUPS = ("memory/docker/{}", "docker/{}", "system.slice/docker-{}.scope")
 _FILES = (
     ("memory.max_usage_in_bytes", "total_rss", "memory.oom_control"),
     ("memory.peak", "anon", "memory.events"),
+    ("memory.current", "anon", "memory.events"),
 )
-"""Of cgroups 1 and 2: the highest use, the key of memory of no file in memory.stat, and where kills are counted."""
+"""Of cgroups 1, 2, and 2 of kernels before 5.19, which tell no highest use, only that at a moment: the use, the key of
+memory of no file in memory.stat, and where kills are counted.
+"""
 
 
 @dataclass(frozen=True)

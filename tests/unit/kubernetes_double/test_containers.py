@@ -54,6 +54,23 @@ def test_folders_are_mounted_where_the_spec_says_and_secrets_read_only(tmp_path:
     assert bound == {"/tmp", "/work", "/run/secrets/rempart,readonly"}
 
 
+def test_memory_is_measured_where_the_kernel_tells_only_its_use_at_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels before 5.19 have no `memory.peak`."""
+    monkeypatch.setattr(containers, "_CGROUPS", (str(tmp_path / "{}"),))
+    (made := tmp_path / "c1").mkdir()
+    told = {"memory.stat": "anon 60\nfile 40\n", "memory.events": "max 9\noom_kill 1\n"}
+    for name, text in told.items():
+        (made / name).write_text(text)
+    container = object.__new__(containers.Container)
+    container._ran = containers.Ran({})
+    for use in (100, 90):
+        (made / "memory.current").write_text(f"{use}\n")
+        container._look("c1")
+    assert (container._ran.peak, container._ran.own, container._ran.killed) == (100, 60, 1)
+
+
 def test_the_values_of_variables_are_in_no_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
     monkeypatch.setattr(containers, "permit", lambda pod, home: None)

@@ -66,16 +66,26 @@ def addresses(policies: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def ports_between(policies: Sequence[Mapping[str, Any]]) -> frozenset[int]:
-    """Return the TCP ports that pods of Spark may both open to each other and reach."""
-    into, out = (
-        {port for rule in _rules(policies, doctor_spark.POLICY, way) for port in _ports(rule)}
-        for way in ("ingress", "egress")
+    """Return which of the ports of Spark's pods a policy opens to them and for them."""
+    into, out = (list(_rules(policies, doctor_spark.POLICY, way)) for way in ("ingress", "egress"))
+    return frozenset(
+        port for port in doctor_spark.PORTS if all(any(_opens(rule, port) for rule in rules) for rules in (into, out))
     )
-    return frozenset(int(port) for port in into & out if port.isdecimal())
 
 
 def _rules(policies: Sequence[Mapping[str, Any]], name: str, way: str) -> Iterator[Mapping[str, Any]]:
     return (rule for policy in policies if policy["metadata"]["name"] == name for rule in policy["spec"].get(way) or ())
+
+
+def _opens(rule: Mapping[str, Any], port: int) -> bool:
+    """Return whether a rule is for a TCP port, by its number, in a range, or as one of all."""
+    every: Mapping[str, Any] = {}
+    for each in rule.get("ports") or (every,):
+        first = each.get("port", port)
+        is_in = isinstance(first, int) and first <= port <= each.get("endPort", first)
+        if is_in and each.get("protocol", "TCP") == "TCP":
+            return True
+    return False
 
 
 def _ports(rule: Mapping[str, Any]) -> Iterator[str]:
@@ -84,4 +94,5 @@ def _ports(rule: Mapping[str, Any]) -> Iterator[str]:
         yield "of any number"
     for each in rule.get("ports") or ():
         if each.get("protocol", "TCP") == "TCP":
-            yield str(each.get("port", "of any number"))
+            last = f" to {each['endPort']}" if "endPort" in each else ""
+            yield f"{each.get('port', 'of any number')}{last}"

@@ -33,6 +33,7 @@ from rempart.spark.kubernetes.admission import (
     Step,
     TriedAttempt,
     came_before,
+    has_node,
     is_at_work,
     needs_nodes,
     next_steps,
@@ -147,14 +148,16 @@ class Attempt:
     def _alone(self, driver: Json, found: list[Json], now: datetime) -> tuple[Outcome, str] | None:
         """Return that the pool has no place for one executor, or None: a driver would wait for it to its timeout.
 
-        Beside a driver that came before and has no executor either, the wait is half as long.
+        An executor whose node cannot start it is none. Beside a driver that came before and has no executor either, the
+        wait for a node is half as long.
         """
         begun = (driver.get("status") or {}).get("startTime")
         executors = [pod for pod in found if _role(pod) == labels.EXECUTOR]
         if not begun or any(map(is_at_work, executors)):
             self._worked = now
             return None
-        first = came_before(driver, self._in_namespace)
+        placed = [pod for pod in executors if has_node(pod)]
+        first = "" if placed else came_before(driver, self._in_namespace)
         wait = self.place.wait / 2 if first else self.place.wait
         if now < max(self._waits_since(begun), self._worked or self._since) + wait:
             return None
@@ -165,7 +168,8 @@ class Attempt:
         if not executors:
             why = f"no executor was made in {wait}{lost}: the driver's log tells what refused it"
         else:
-            why = f"no executor got a node in {wait}{lost}: {ending(executors[0])[1]}"
+            lacks = "began on its node" if placed else "got a node"
+            why = f"no executor {lacks} in {wait}{lost}: {ending((placed or executors)[0])[1]}"
         return "capacity", f"{why}{rival}"
 
     def _waits_since(self, moment: str) -> datetime:

@@ -217,6 +217,11 @@ def release_patch(pod: Mapping[str, Any], nodes: Sequence[str], gate: str) -> li
 
 
 def is_at_work(pod: Mapping[str, Any]) -> bool:
+    """Return whether a pod (an API object) was started by its node, and goes on."""
+    return has_node(pod) and (pod.get("status") or {}).get("phase") == "Running"
+
+
+def has_node(pod: Mapping[str, Any]) -> bool:
     """Return whether a pod (an API object) has a node, and neither ended nor is being deleted."""
     is_over = pod["metadata"].get("deletionTimestamp") or (pod.get("status") or {}).get("phase") in _ENDED
     return bool(pod["spec"].get("nodeName")) and not is_over
@@ -227,7 +232,7 @@ def came_before(driver: Mapping[str, Any], in_namespace: Iterable[Mapping[str, A
 
     Drivers that take a whole quota leave none for executors. All but the oldest of them go, so it is never all of them.
     """
-    pods = [pod for pod in in_namespace if is_at_work(pod)]
+    pods = [pod for pod in in_namespace if has_node(pod)]
     served = {_job(pod) for pod in pods if _role(pod) == labels.EXECUTOR}
     drivers = [pod for pod in pods if _role(pod) == labels.DRIVER and labels.JOB in pod["metadata"]["labels"]]
     oldest = min((_age(pod) for pod in drivers if _job(pod) not in served | {_job(driver)}), default=None)

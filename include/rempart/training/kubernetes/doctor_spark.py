@@ -48,7 +48,8 @@ def judge(pool: Pool, seen: SparkFacts | None) -> Iterator[PoolFinding]:
         )
         yield PoolFinding("spark api", "warn", f"{fact}, so a driver may not reach it", OPEN_API)
     else:
-        yield PoolFinding("spark api", "ok", f"drivers may reach {', '.join(seen.api)}; --probe tries the API")
+        fact = f"drivers may reach {', '.join(seen.api)}; in a pool for Spark alone, --probe tries the API"
+        yield PoolFinding("spark api", "ok", fact)
     yield _ports(seen, apply)
 
 

@@ -79,3 +79,7 @@ def test_a_port_between_pods_of_spark_is_open_in_both_directions() -> None:
     driver, block = ({"port": number} for number in (7078, 7079))
     found = [policy("rempart-spark", "ingress", driver, block), policy("rempart-spark", "egress", driver)]
     assert ports_between(found) == {7078}
+    every, spans = policy("rempart-spark", "ingress"), {"port": 7000, "endPort": 7078}
+    assert ports_between([every, policy("rempart-spark", "egress", spans)]) == {7078}
+    assert ports_between([every, policy("rempart-spark", "egress", {"protocol": "UDP"}, {"port": "block"})]) == set()
+    assert ports_between([every]) == set()
