@@ -87,7 +87,9 @@ def compare(proof: Proof, found: Mapping[str, Mapping[str, Any]]) -> None:
             held = [(each.get("champion") or {}).get("metrics") for each in (ours, other)]
             proof.check(f"{name}: a champion on both engines", None not in held, f"Spark {held[0]}, DuckDB {held[1]}")
     does = {(job["do"]) for job in spark["jobs"]}
-    proof.check("Spark did the work", does == {"derive", "ingest", "training_set"}, f"{len(spark['jobs'])} jobs: {sorted(does)}")
+    proof.check(
+        "Spark did the work", does == {"derive", "ingest", "training_set"}, f"{len(spark['jobs'])} jobs: {sorted(does)}"
+    )
     proof.check("DuckDB's demo ran no job of Spark", not duckdb["jobs"])
 
 
