@@ -25,6 +25,7 @@ from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.reading import EMPTY
 from rempart.settings import config
 from rempart.settings.config import Connection
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models import quarantine as quarantines
 from rempart.web.read_models.messages import moment
@@ -101,6 +102,20 @@ def test_the_next_step_is_the_first_that_is_not_done() -> None:
             f"rempart quarantine show {MODEL}",
         ),
     ]
+
+
+def test_a_delivery_refused_as_a_whole_is_told_where_no_model_is_trained() -> None:
+    watched = Watched()
+    snapshot(watched)
+    watched.delivery(outcome="refused", accepted=0)
+    facts = watched.facts()
+    assert not isinstance(facts.pipelines, Unknown)
+    learns = facts.pipelines[MODEL]
+    assert isinstance(learns, ModelPipeline)
+    plain = Pipeline.model_construct(**{field: getattr(learns, field) for field in Pipeline.model_fields})
+    found = state(dataclasses.replace(facts, pipelines={MODEL: plain}))
+    assert found.next.sentence == "Delivery abababababab was refused as a whole: look at the reasons."
+    assert found.next.command == f"rempart quarantine show {MODEL}"
 
 
 def test_show_counts_quarantine_by_rule_and_names_the_champions_bounds() -> None:

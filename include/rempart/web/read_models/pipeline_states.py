@@ -160,7 +160,11 @@ def next_step(
         have = "has a newer snapshot" if len(newer) == 1 else "have newer snapshots"
         return NextStep(f"{' and '.join(newer)} {have} than its rows were derived from.", run)
     newest = model.newest if model else None
-    if is_extracted(file.source):
+    refused = bool(told) and told[0].refused
+    if refused:
+        whole = f"Delivery {told[0].sha256[:12]} was refused as a whole: look at the reasons."
+        idle = NextStep(whole, f"rempart quarantine show {name}")
+    elif is_extracted(file.source):
         idle = NextStep("Nothing to do. Its source is read again at the next run.", run)
     else:
         idle = NextStep("Nothing to do. Deliver the next file.", f"rempart pipeline deliver {name} FILE")
@@ -173,7 +177,6 @@ def next_step(
     if newest.standing == "refused":
         then = "Then change features, trainer or gate in the pipeline file, and run the pipeline."
         return NextStep(f"The gate refused version {newest.version}: read why. {then}", f"rempart model show {name}")
-    if told and told[0].refused:
-        refused = f"Delivery {told[0].sha256[:12]} was refused as a whole: look at the reasons."
-        return NextStep(refused, f"rempart quarantine show {name}")
+    if refused:
+        return idle
     return NextStep(f"{idle.sentence} To use the champion: `rempart model predict {name} FILE`.", idle.command)
