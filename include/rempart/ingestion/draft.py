@@ -201,7 +201,8 @@ def _column(column: ColumnFacts, s: Survey) -> str:
         parts.append("nullable: true")
     if column.type == "category":
         parts.append(f"values: {_list(column.values)}")
-        notes.append("is the list complete? is a value personal?")
+        people = "if it names people, write `type: string` without values, and take it out of `columns`"
+        notes.append(f"is the list complete? {people}")
     if column.type == "array":
         notes.append("arrays are stored, and no feature")
     if column.type == "string":
