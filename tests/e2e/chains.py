@@ -45,7 +45,7 @@ DELIVERED = 15402 + GOOD + BAD + ROWS
 
 @dataclass(frozen=True)
 class Chain:
-    """What the commands told, what the stages returned, and the drill's run."""
+    """Results of one chain: output of its commands, values that its stages returned, and the run of its drill."""
 
     delivered: str
     followed: str

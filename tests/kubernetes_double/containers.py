@@ -140,7 +140,7 @@ class Engine:
         return str(self._subnet[_FIRST + number])
 
     def environment(self, store: Store, pod: Obj, spec: Obj, image: Image, home: Path) -> dict[str, str]:
-        """What a container has beside the variables of its image. Raises Unresolved."""
+        """Return the variables of a container beside those of its image. Raises Unresolved."""
         return {**self.variables, **environment.given_to(store, pod, spec, str)}
 
     def start(

@@ -44,7 +44,7 @@ def resolve(store: Store, pod: Obj, container: Obj, image: Image, home: Path) ->
 
 
 def given_to(store: Store, pod: Obj, container: Obj, place: Callable[[str], str]) -> dict[str, str]:
-    """What a spec gives to a container: envFrom, then env, whose values `place` may change. Raises Unresolved."""
+    """Return the variables that a spec gives: envFrom, then env, whose values `place` may change. Raises Unresolved."""
     namespace = pod["metadata"]["namespace"]
     given: dict[str, str] = {}
     for source in container.get("envFrom") or []:

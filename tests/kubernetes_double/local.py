@@ -23,7 +23,7 @@ class Local:
         return f"127.{os.getpid() % 250 + 1}.{number // 250}.{number % 250 + 2}"
 
     def environment(self, store: Store, pod: Obj, spec: Obj, image: Image, home: Path) -> dict[str, str]:
-        """The whole environment of a container. Raises Unresolved."""
+        """Return all variables of a container. Raises Unresolved."""
         return environment.resolve(store, pod, spec, image, home)
 
     def start(

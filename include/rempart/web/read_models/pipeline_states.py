@@ -163,13 +163,13 @@ def next_step(
     refused = bool(told) and told[0].refused
     if refused:
         whole = f"Delivery {told[0].sha256[:12]} was refused as a whole: look at the reasons."
-        idle = NextStep(whole, f"rempart quarantine show {name}")
+        last = NextStep(whole, f"rempart quarantine show {name}")
     elif is_extracted(file.source):
-        idle = NextStep("Nothing to do. Its source is read again at the next run.", run)
+        last = NextStep("Nothing to do. Its source is read again at the next run.", run)
     else:
-        idle = NextStep("Nothing to do. Deliver the next file.", f"rempart pipeline deliver {name} FILE")
+        last = NextStep("Nothing to do. Deliver the next file.", f"rempart pipeline deliver {name} FILE")
     if not isinstance(file, ModelPipeline):
-        return idle
+        return last
     if newest is None or newest.snapshot != snapshot.id:
         return NextStep("No model was trained on the current snapshot.", run)
     if newest.standing == "not judged":
@@ -178,5 +178,5 @@ def next_step(
         then = "Then change features, trainer or gate in the pipeline file, and run the pipeline."
         return NextStep(f"The gate refused version {newest.version}: read why. {then}", f"rempart model show {name}")
     if refused:
-        return idle
-    return NextStep(f"{idle.sentence} To use the champion: `rempart model predict {name} FILE`.", idle.command)
+        return last
+    return NextStep(f"{last.sentence} To use the champion: `rempart model predict {name} FILE`.", last.command)

@@ -1,4 +1,4 @@
-"""What the tests of erasures begin with, made once and never changed: each test copies it."""
+"""Lakes with which tests of erasures begin. They are made once and never changed: each test copies its own."""
 
 from __future__ import annotations
 
