@@ -22,7 +22,7 @@ from rempart.settings import config
 from rempart.settings.pipeline import ModelPipeline
 
 pytestmark = [pytest.mark.tracking, pytest.mark.full]
-PAGE = (config.project_root() / "docs" / "how-to" / "add-a-pipeline.md").read_text(encoding="utf-8")
+PAGE = (config.project_root() / "docs" / "how-to" / "pipeline-by-example.md").read_text(encoding="utf-8")
 
 
 def block(language: str) -> str:
@@ -43,7 +43,7 @@ def house(platform: Platform) -> Iterator[Platform]:
 
 def test_one_yaml_file_is_enough(house: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(block("python"), "add-a-pipeline.md", "exec"), {"__name__": "page"})  # noqa: S102 - our own page
+    exec(compile(block("python"), "pipeline-by-example.md", "exec"), {"__name__": "page"})  # noqa: S102 - our own page
     pipeline = ModelPipeline.model_validate(yaml.safe_load(block("yaml")))
     site = house.active_site(pipeline.classification)
     delivery = (tmp_path / "energy_use.csv").read_bytes()

@@ -112,7 +112,7 @@ def test_the_files_of_the_page_run(project: Path, make_platform: Callable[[], Pl
 def test_an_outcome_that_is_known_a_fixed_time_after_its_row_is_not_learned_from_too_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    how_to = (project_root() / "docs/how-to/add-a-pipeline.md").read_text(encoding="utf-8")
+    how_to = (project_root() / "docs/how-to/target-comes-later.md").read_text(encoding="utf-8")
     (query,) = re.findall(r"`(SELECT \*, read_at [^`]*)`", how_to)
     schema = "".join(
         f"  {name}: {{type: {kind}, known: read}}\n"

@@ -222,7 +222,7 @@ def _column(column: ColumnFacts, s: Survey) -> str:
     if column is s.target:
         later = f"set `known:` of {column.name} under `schema` to that moment"
         if s.open_days:
-            page = "docs/how-to/add-a-pipeline.md#your-target-comes-later-than-the-row"
+            page = "docs/how-to/target-comes-later.md"
             notes.append(f"no row of the newest {s.open_days} days has it: it comes later than the row ({page})")
         notes.append(f"the target. If it is known later than `prediction.at`, {later}")
     return "{" + ", ".join(parts) + "}" + (f"    # CHECK: {'; '.join(notes)}" if notes else "")

@@ -288,7 +288,7 @@ def test_a_parquet_file_that_unpacks_to_much_more_is_sampled(tmp_path: Path, mon
 
 
 def test_open_rows_wait_and_rows_that_were_closed_too_late_are_told(tmp_path: Path) -> None:
-    """As docs/how-to/add-a-pipeline.md says of a target that comes later than its row."""
+    """As docs/how-to/target-comes-later.md says."""
     first = date(2026, 1, 1)
     rows = ["claim,declared_on,rooms,closed_on,paid"]
     for n in range(200):
