@@ -21,10 +21,7 @@ def answers(questions: Mapping[str, Callable[[], Answer]], seconds: float) -> di
 
     A question without an answer goes on in a daemon thread (`goes_on`).
     """
-    asked: dict[str, Future[Answer]] = {}
-    for name, question in questions.items():
-        asked[name] = Future()
-        threading.Thread(target=_answer, args=(question, asked[name]), name=f"ask-{name}", daemon=True).start()
+    asked = {name: asking(name, question) for name, question in questions.items()}
     until, found = time.monotonic() + seconds, dict[str, Answer | BaseException]()
     for name, future in asked.items():
         try:
@@ -33,6 +30,13 @@ def answers(questions: Mapping[str, Callable[[], Answer]], seconds: float) -> di
             found[name] = TimeoutError(f"no answer within {seconds:.0f} s")
             _open.append(future)  # type: ignore[arg-type] # only asked whether it is done
     return found
+
+
+def asking(name: str, question: Callable[[], Answer]) -> Future[Answer]:
+    """Return the answer to come of a question that a daemon thread asks."""
+    future: Future[Answer] = Future()
+    threading.Thread(target=_answer, args=(question, future), name=f"ask-{name}", daemon=True).start()
+    return future
 
 
 def goes_on() -> bool:
