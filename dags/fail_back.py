@@ -18,7 +18,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, task
 
 from rempart.orchestration import dag_test, runtime
-from rempart.orchestration.dags import highest_classification, task_defaults
+from rempart.orchestration.dags import BEFORE_ALL, highest_classification, task_defaults
 from rempart.settings import config
 from rempart.sovereignty.dag_rules import tag_of
 
@@ -33,7 +33,8 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     tags=["rempart", "failover", tag_of(highest_classification())],
-    default_args=task_defaults(defaults, owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
+    default_args=BEFORE_ALL
+    | task_defaults(defaults, owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
 ) as dag:
 
     @task

@@ -82,6 +82,7 @@ print(json.dumps({
         "assets": sorted(str(asset.uri) for asset in d.timetable.asset_condition.objects)
                   if hasattr(getattr(d.timetable, "asset_condition", None), "objects") else [],
         "tasks": [{"id": t.task_id, "owner": t.owner, "retries": t.retries, "policy": t.retry_policy is not None,
+                   "weight": [t.priority_weight, str(getattr(t.weight_rule, "value", t.weight_rule))],
                    "timeout": t.execution_timeout.total_seconds() if t.execution_timeout else None} for t in d.tasks],
     } for d in bag.dags.values()}}))
 """
@@ -164,6 +165,16 @@ def parsed(tmp_path_factory: pytest.TempPathFactory, project: Path) -> dict:
 def test_every_dag_of_the_catalogue_is_there_and_nothing_fails_to_import(parsed: dict) -> None:
     assert parsed["errors"] == {}
     assert set(parsed["dags"]) >= EXPECTED
+
+
+def test_a_switch_to_another_site_gets_the_next_free_slot(parsed: dict) -> None:
+    """While a site is silent, tasks that wait for it hold the slots, and many more wait for one."""
+    weights = {dag: [task["weight"] for task in found["tasks"]] for dag, found in parsed["dags"].items()}
+    absolute = "absolute"
+    assert weights["fail_over"] == weights["fail_back"] == [[1000, absolute]]
+    heaviest = max(len(tasks) for tasks in weights.values())
+    assert all(weight == 1 for dag, tasks in weights.items() if not dag.startswith("fail_") for weight, _ in tasks)
+    assert heaviest < 1000, "a task of weight 1 counts with all tasks after it"
 
 
 def test_a_derived_pipeline_starts_on_a_new_snapshot_of_any_of_its_inputs(parsed: dict) -> None:

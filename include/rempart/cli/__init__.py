@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -36,9 +37,22 @@ def main() -> None:
         app()
     except RempartError as error:
         rendering.show(f"error: {error}".split("\n"), err=True)
-        sys.exit(1)
+        _end(1)
     except OSError as fault:
         if not (told := rendering.of_the_machine(fault)):
             raise
         rendering.show(told.split("\n"), err=True)
-        sys.exit(1)
+        _end(1)
+    except SystemExit as ended:
+        _end(ended.code)
+
+
+def _end(code: int | str | None) -> NoReturn:
+    """End the process, also while a server has not answered a question that was given up (`time_limit`)."""
+    from rempart.flows.shared import time_limit
+
+    if time_limit.goes_on() and not isinstance(code, str):
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code or 0)
+    sys.exit(code)

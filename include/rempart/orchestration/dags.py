@@ -74,6 +74,10 @@ def parameter(default: Any, *, description: str, **schema: Any) -> Param:
     return Param(default, description, **{**DIALECT, **schema})
 
 
+BEFORE_ALL = {"priority_weight": 1000, "weight_rule": "absolute"}
+"""`default_args` of a DAG that a person starts in need: its tasks get the next free slot, before all that wait."""
+
+
 def task_defaults(defaults: DagDefaults, *, owner: str, retries: int, timeout: timedelta) -> dict[str, Any]:
     """Return the `default_args` of a DAG: owner of its tasks, number of retries, and time limit.
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from rempart.cli.views import model_files, text, time_limit
+from rempart.cli.views import model_files, text
 from rempart.flows.monitoring.champion_objects import ChampionObjects
+from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform
 from rempart.web.read_models.pipeline_states import PipelineState
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rempart.cli.views import time_limit
+from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Ledger
 from rempart.settings.config import Connection

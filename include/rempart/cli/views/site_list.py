@@ -13,7 +13,7 @@ import typer
 
 from rempart.cli import json_documents, rendering
 from rempart.cli.json_documents import AsJson
-from rempart.cli.views import time_limit
+from rempart.flows.shared import time_limit
 
 if TYPE_CHECKING:
     from rempart.settings.config import Config, Connections
@@ -89,6 +89,16 @@ def lines(found: Sequence[SiteEntry], now: datetime) -> Iterator[str]:
     for entry in found:
         if entry.silent:
             yield f"{entry.name} does not answer: {entry.silent}. Check it with `rempart site doctor {entry.name}`."
+
+
+def silent_lines(silent: Mapping[str, str | None]) -> Iterator[str]:
+    """Yield for each site that does not answer why, and what a person does about it. Pure."""
+    for name, why in silent.items():
+        if why:
+            yield (
+                f"DOES NOT ANSWER: site '{name}': {why}. Check it: rempart site doctor {name}. If it stays so: "
+                "docs/runbooks/primary-is-gone.md for the active site, docs/runbooks/replica.md for a replica"
+            )
 
 
 def _row(entry: SiteEntry, now: datetime) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rempart.cli.views import text, time_limit
+from rempart.cli.views import text
 from rempart.deployment.setup.terminal import printable, size
+from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform
 from rempart.settings.pipeline import Pipeline
 from rempart.web.read_models.pipeline_states import NextStep

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from rempart import canonical_json
 from rempart.coordination.active import Active, ActiveSites
 from rempart.errors import DatabaseUnavailable, ObjectMissing, RempartError
+from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
@@ -17,6 +19,8 @@ from rempart.sites.port import Site
 logger = logging.getLogger(__name__)
 
 KEY = "continuity/active.json"
+ANSWER_SECONDS = 20.0
+"""Seconds within which a site answers a question of a person in need. Its client's own patience is minutes."""
 
 
 def body(active: Active) -> bytes:
@@ -29,16 +33,28 @@ def body(active: Active) -> bytes:
 def write(active: Active, sites: Mapping[str, Callable[[], Site]], bucket: str) -> dict[str, str]:
     """Update the published state at every site that answers. Return the outcome for each; a silent site is no error."""
     wanted, found = body(active), {}
-    for name, open_site in sites.items():
+    for name, there in _at_all(sites, bucket).items():
         try:
-            site = open_site()
-            if _there(site, bucket) != wanted:
-                site.write(bucket, KEY, wanted, content_type="application/json")
+            if isinstance(there, BaseException):
+                raise there
+            if there != wanted:
+                sites[name]().write(bucket, KEY, wanted, content_type="application/json")
             found[name] = f"generation {active.generation}"
-        except RempartError as error:
-            found[name] = f"behind: {error.what}"
+        except (RempartError, TimeoutError) as error:
+            found[name] = f"behind: {error.what if isinstance(error, RempartError) else error}"
             logger.warning("published state at site '%s': %s", name, found[name])
     return found
+
+
+def _at_all(sites: Mapping[str, Callable[[], Site]], bucket: str) -> Mapping[str, bytes | BaseException | None]:
+    """Return the published state of each site, None where there is none, or why it is not known."""
+    return time_limit.answers(
+        {name: partial(_at, open_site, bucket) for name, open_site in sites.items()}, ANSWER_SECONDS
+    )
+
+
+def _at(open_site: Callable[[], Site], bucket: str) -> bytes | None:
+    return _there(open_site(), bucket)
 
 
 def _there(site: Site, bucket: str) -> bytes | None:
@@ -103,10 +119,13 @@ def facts(sites: ActiveSites, configured: str, published: Callable[[], Mapping[s
 def read(platform: Platform) -> dict[str, dict[str, Any] | str]:
     """Return the published state of each site, or why it cannot be read."""
     found: dict[str, dict[str, Any] | str] = {}
-    for name, open_site in platform.openers(classification_of(load_all())).items():
+    openers = platform.openers(classification_of(load_all()))
+    for name, there in _at_all(openers, platform.config.buckets.backups).items():
+        if isinstance(there, BaseException):
+            found[name] = time_limit.reason(there)
+            continue
         try:
-            text = _there(open_site(), platform.config.buckets.backups)
-            found[name] = json.loads(text) if text else "no published state: the platform was never switched"
-        except (RempartError, ValueError) as error:
-            found[name] = error.what if isinstance(error, RempartError) else "not JSON"
+            found[name] = json.loads(there) if there else "no published state: the platform was never switched"
+        except ValueError:
+            found[name] = "not JSON"
     return found

@@ -34,6 +34,7 @@ from rempart.flows.failover import published_state
 from rempart.flows.replication import target_readiness
 from rempart.flows.replication.reconcile import Reconciled, carry, reconcile
 from rempart.flows.replication.replicate import bring
+from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.replication_pairs import BUCKETS, physical_bucket
 from rempart.ledger.port import Ledger
@@ -118,18 +119,25 @@ class Steps:
         return self.sites[name]()
 
     def answers(self, name: str) -> bool:
-        """Return whether a site lists the shared buckets.
+        """Return whether a site lists the shared buckets, each within `published_state.ANSWER_SECONDS`.
 
-        A site that refuses (closed account, revoked key) does not.
+        A site that refuses (closed account, revoked key), or takes the question and is silent, does not.
         """
         with telling(f"asking site '{name}'"):
-            try:
-                for logical in BUCKETS:
-                    next(iter(self.site(name).list(physical_bucket(self.config, logical))), None)
-            except SiteError as error:
-                logger.warning("%s", error.what)
-                return False
+            for logical in BUCKETS:
+                bucket = physical_bucket(self.config, logical)
+                ask = partial(self._first, name, bucket)
+                found = time_limit.answers({name: ask}, published_state.ANSWER_SECONDS)[name]
+                if isinstance(found, TimeoutError | SiteError):
+                    why = found.what if isinstance(found, SiteError) else str(found)
+                    logger.warning("list bucket '%s' at site '%s': %s", bucket, name, why)
+                    return False
+                if isinstance(found, BaseException):
+                    raise found
         return True
+
+    def _first(self, name: str, bucket: str) -> None:
+        next(iter(self.site(name).list(bucket)), None)
 
     def fence(self, switchover: Switchover, facts: SwitchoverFacts) -> StepOutcome:
         """Wait for tasks that were committing when the fence was set. Wait only briefly at a lost site."""

@@ -14,9 +14,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from rempart.backup.databases import processes
@@ -28,6 +30,7 @@ from rempart.backup.watch.heartbeat import WAL
 from rempart.errors import BackupError, RempartError, SiteUnavailable
 from rempart.flows.pitr import point_in_time
 from rempart.flows.pitr.point_in_time import ArchiveTarget
+from rempart.flows.shared import time_limit
 from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.keys import open_keyring, warn_of_escrow
 from rempart.flows.shared.platform import Platform
@@ -40,6 +43,8 @@ LOOK_SECONDS = 1.0
 """Seconds between two checks for closed segments."""
 AGAIN_SECONDS = 5.0
 """Seconds to wait after an error."""
+PRESENT_SECONDS = 5.0
+"""Seconds for which segments wait for the answer where they go now, once they have a destination."""
 STOP_SECONDS = 10.0
 """Seconds to wait at the end for a running base backup. An interrupted one leaves nothing valid."""
 BEAT = timedelta(minutes=5)
@@ -60,6 +65,7 @@ class Archiver:
     _system: str = ""
     _bases: list[Base] = field(default_factory=list)
     _base: threading.Thread | None = None
+    _asked: Future[ArchiveTarget] | None = None
     _told: str = ""
     _next: dict[str, float] = field(default_factory=dict)
 
@@ -122,16 +128,23 @@ class Archiver:
     def _open(self, server: Server) -> None:
         """Open the destination and list its base backups, again whenever either changed.
 
-        If the site does not answer nothing changes: segments wait here.
+        While a site does not answer nothing changes: segments go to the known destination, or wait here.
         """
         before = self._target if self._system == server.system else None
+        if self._asked is None:
+            self._asked = time_limit.asking("archive", partial(point_in_time.open_target, self.platform))
         try:
-            target = point_in_time.open_target(self.platform)
+            target = self._asked.result(PRESENT_SECONDS if before else None)
+        except TimeoutError:  # asked on beside the archiver: another site, which holds the keys too, may be silent
+            return
         except SiteUnavailable as error:
             if before is None:
                 raise
             self._tell(error)
             return
+        finally:
+            if self._asked.done():
+                self._asked = None
         if before and (before.site.name, before.key.serial) == (target.site.name, target.key.serial):
             return
         if before is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from rempart.errors import (
 )
 from rempart.flows.failover import published_state
 from rempart.flows.failover.fail_over import abandon, fail_back, fail_over, lines
+from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config
@@ -51,6 +53,13 @@ class ClosedSite(UnreachableSite):
 
     def __getattr__(self, name: str) -> object:
         raise SiteError(f"{name} at site '{self.name}': refused (AccessDenied)", "Check the rights.")
+
+
+class SilentSite(UnreachableSite):
+    """A site that takes each question and never answers: its process stands still."""
+
+    def __getattr__(self, name: str) -> object:
+        return lambda *_, **__: threading.Event().wait()
 
 
 def gone(platform: Platform, name: str, how: type[UnreachableSite] = UnreachableSite) -> Platform:
@@ -87,6 +96,22 @@ def test_a_dry_run_tells_the_plan_and_changes_nothing(platform: Platform) -> Non
     assert platform.active().generation == 0 and not platform.ledger.find("failover")
     assert not switchovers.content(platform, "haven")
     assert list(lines(result))[: len(result.plan)] == list(result.plan)
+
+
+def test_a_site_that_takes_questions_and_is_silent_is_left_within_a_bounded_time(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switchovers.fill(platform)
+    switchovers.over(platform)
+    switchovers.back(platform)
+    monkeypatch.setattr(published_state, "ANSWER_SECONDS", 4.0)
+    silent = gone(platform, "primary", SilentSite)
+    plan = "\n".join(fail_over(silent, "haven").plan)
+    assert "from 'primary' (generation 4, active): does NOT answer" in plan and "to 'haven': answers" in plan
+    assert published_state.read(silent)["primary"] == "no answer within 4 s"
+    assert switchovers.over(silent, accept_loss=True).active == "haven"
+    assert "'haven' is active" in "\n".join(published_state.lines(platform))
+    assert time_limit.goes_on(), "the command ends although Python would wait for the threads of a pool"
 
 
 def test_again_changes_nothing(platform: Platform) -> None:

@@ -14,6 +14,7 @@ from rempart.backup.keys import age
 from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.pitr import receiver, wal, wal_store
 from rempart.errors import BackupError, ConfigError
+from rempart.flows.pitr import point_in_time, wal_archive
 from rempart.flows.pitr.point_in_time import ArchiveTarget
 from rempart.flows.pitr.wal_archive import Archiver
 from rempart.flows.shared.platform import Platform
@@ -105,6 +106,32 @@ def test_a_site_that_refuses_loses_nothing_and_is_told_once(
     archiver._next.clear()
     archiver._ship()
     assert not list(folder.iterdir())
+
+
+def test_a_silent_site_that_holds_the_keys_too_keeps_no_segment_back(
+    archiver: Archiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys are read at both sites. While one takes the question and is silent, the archive's own site gets all."""
+    target, answers, asked = archiver._target, threading.Event(), list[str]()
+    assert target is not None
+
+    def open_target(platform: Platform) -> ArchiveTarget:
+        asked.append("asked")
+        answers.wait()
+        return target
+
+    monkeypatch.setattr(point_in_time, "open_target", open_target)
+    monkeypatch.setattr(wal_archive, "PRESENT_SECONDS", 0.0)
+    server = receiver.Server(SYSTEM, 1, 16 << 20, "17", COMMIT, "reserved", 0, True)
+    folder = received(archiver, *SEGMENTS)
+    archiver._open(server)
+    archiver._open(server)
+    archiver._ship()
+    assert asked == ["asked"] and not list(folder.iterdir())
+    answers.set()
+    assert archiver._asked is not None and archiver._asked.result(60) is target
+    archiver._open(server)
+    assert archiver._asked is None and archiver._target is target
 
 
 def test_two_archivers_do_not_work_in_one_folder(archiver: Archiver) -> None:

@@ -12,23 +12,39 @@ from rempart.errors import RempartError
 
 Answer = TypeVar("Answer")
 
+_open: list[Future[object]] = []
+"""Questions of this process that nobody waits for any more."""
+
 
 def answers(questions: Mapping[str, Callable[[], Answer]], seconds: float) -> dict[str, Answer | BaseException]:
     """Return for each question its answer, its exception, or a TimeoutError after `seconds` for all together.
 
-    A question without an answer goes on in a daemon thread, which does not delay the end of the command.
+    A question without an answer goes on in a daemon thread (`goes_on`).
     """
-    asked: dict[str, Future[Answer]] = {}
-    for name, question in questions.items():
-        asked[name] = Future()
-        threading.Thread(target=_answer, args=(question, asked[name]), name=f"ask-{name}", daemon=True).start()
+    asked = {name: asking(name, question) for name, question in questions.items()}
     until, found = time.monotonic() + seconds, dict[str, Answer | BaseException]()
     for name, future in asked.items():
         try:
             found[name] = future.exception(max(0.0, until - time.monotonic())) or future.result()
         except TimeoutError:
             found[name] = TimeoutError(f"no answer within {seconds:.0f} s")
+            _open.append(future)  # type: ignore[arg-type] # only asked whether it is done
     return found
+
+
+def asking(name: str, question: Callable[[], Answer]) -> Future[Answer]:
+    """Return the answer to come of a question that a daemon thread asks."""
+    future: Future[Answer] = Future()
+    threading.Thread(target=_answer, args=(question, future), name=f"ask-{name}", daemon=True).start()
+    return future
+
+
+def goes_on() -> bool:
+    """Return whether a question still waits for its server.
+
+    Such a process does not end by itself: Python waits for the threads that the question may have started in a pool.
+    """
+    return not all(future.done() for future in _open)
 
 
 def reason(found: BaseException) -> str:
