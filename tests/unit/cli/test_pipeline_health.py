@@ -15,11 +15,14 @@ import pytest
 from rempart.airflow_api import AirflowApi
 from rempart.cli.monitoring import pipeline_health
 from rempart.cli.monitoring.pipeline_health import NewestRun, PipelineHealth
-from rempart.errors import TrackingUnavailable
-from rempart.flows.monitoring import champion_objects
-from rempart.flows.monitoring.champion_objects import ChampionObjects
+from rempart.cli.views import model_files
+from rempart.deployment.servers import scorer_server
+from rempart.errors import ModelRefused, TrackingRefused, TrackingUnavailable
+from rempart.flows.prediction.champion import version_of
 from rempart.flows.shared.platform import Platform
-from rempart.models import removal
+from rempart.flows.training.candidates import stored_objects
+from rempart.flows.training.candidates.stored_objects import ChampionObjects
+from rempart.models import loading, removal
 from rempart.settings.config import Connection
 from rempart.settings.pipelines import named
 from rempart.web import facts
@@ -47,7 +50,7 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
 
 
 def look(platform: Platform, version: str = "1") -> ChampionObjects:
-    return champion_objects.look(platform, {"rentals": version})["rentals"]
+    return stored_objects.look(platform, {"rentals": version})["rentals"]
 
 
 def test_the_objects_of_a_champion_are_looked_for_without_evidence(
@@ -150,6 +153,48 @@ def test_status_names_the_command_for_what_is_wrong() -> None:
     assert "rempart pipeline new" in next(pipeline_health.lines([]))
 
 
+def test_status_ends_with_what_is_lost_and_the_one_command() -> None:
+    good, lost = PipelineHealth(state(), ALL, None), PipelineHealth(state(), replace(ALL, missing=(OUTPUT,)), None)
+    answers = "scorer: the champion of 1 pipeline answers"
+    assert not list(pipeline_health.ending([good])) and pipeline_health.of_scorer(answers, [good]) == answers
+    last = list(pipeline_health.ending([good, lost]))[-1]
+    assert last.startswith(f"LOST: objects of champions at site 'primary': 1 of 2 of {MODEL}.")
+    assert last.endswith("rempart restore --only bucket:artifacts")
+    told = pipeline_health.of_scorer(answers, [good, lost])
+    assert "from memory only" in told and told.endswith(f"{MODEL})")
+    away = f"{scorer_server.NOT_READY}: no answer"
+    assert pipeline_health.of_scorer(away, [lost]) == away
+    altered = replace(lost, objects=replace(ALL, different=(OUTPUT, IN_MLFLOW)))
+    assert "ALTERED" in list(pipeline_health.ending([altered]))[-1]
+    silent = replace(lost, objects=ChampionObjects(silent="no answer"))
+    assert list(pipeline_health.ending([silent]))[-1].startswith(
+        f"UNKNOWN: whether the champion can be loaded of: {MODEL}"
+    )
+
+
+@pytest.mark.parametrize("error", [TrackingRefused("read: refused (404)", "x"), TrackingUnavailable("no answer", "x")])
+def test_one_cause_is_named_why_mlflow_gives_no_file(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, error: TrackingRefused | TrackingUnavailable
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("rempart.flows.prediction.champion.load", refuse)
+    with pytest.raises(type(error), match="all 2 objects of the version are at site 'primary'"):
+        version_of(platform, "rentals", "1")
+    platform.sites["primary"].delete("artifacts", IN_MLFLOW)
+    lost = "1 of its 2 objects are missing at site 'primary', such as mlflow/1/"
+    with pytest.raises(ModelRefused, match=lost) as refused:
+        version_of(platform, "rentals", "1")
+    assert "rempart restore --only bucket:artifacts" in refused.value.hint
+    monkeypatch.setattr(loading, "verify", refuse)
+    assert lost in str(model_files.look(lambda: platform, "rentals", "1").fault)
+    monkeypatch.setattr(removal, "folders", refuse)  # nobody knows: MLflow's own error stands
+    with pytest.raises(type(error)) as unknown:
+        version_of(platform, "rentals", "1")
+    assert unknown.value is error
+
+
 def test_a_champion_is_known_however_many_models_were_promoted_since(platform: Platform) -> None:
     platform.ledger.append("promotion", MODEL, {"version": "1", "previous": None})
     for number in range(facts.NEWEST["promotion"]):
@@ -175,7 +220,7 @@ def test_champions_that_were_looked_at_in_time_stay_known_beside_a_silent_one(
         platform.ledger.append("promotion", name, {"version": "1", "previous": None})
     end = threading.Event()
     monkeypatch.setattr(
-        champion_objects, "_objects_of", lambda at, name, version: ALL if name == known or end.wait(30) else None
+        stored_objects, "_objects_of", lambda at, name, version: ALL if name == known or end.wait(30) else None
     )
     found, _ = pipeline_health.look(platform, 0.0)
     end.set()

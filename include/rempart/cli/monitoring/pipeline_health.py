@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rempart.cli.views import model_files, text, time_limit
-from rempart.flows.monitoring.champion_objects import ChampionObjects
+from rempart.deployment.servers import scorer_server
 from rempart.flows.shared.platform import Platform
+from rempart.flows.training.candidates.stored_objects import ChampionObjects
 from rempart.web.read_models.pipeline_states import PipelineState
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class PipelineHealth:
 def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[PipelineHealth], dict[str, str]]:
     """Return each pipeline that has a file, by name, and the sources that did not answer, with the reason."""
     from rempart.airflow_api import AirflowApi
-    from rempart.flows.monitoring import champion_objects
+    from rempart.flows.training.candidates import stored_objects
     from rempart.settings import config
     from rempart.web import facts
     from rempart.web.read_models.pipeline_states import pipeline_states
@@ -74,7 +75,7 @@ def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[Pipelin
     by_now: dict[str, ChampionObjects] = {}
     asked: dict[str, Any] = time_limit.answers(
         {
-            "site": lambda: champion_objects.look(platform, champions, by_now),
+            "site": lambda: stored_objects.look(platform, champions, by_now),
             "Airflow": lambda: newest_runs(
                 AirflowApi(config.environment_connections("airflow_api")), [state.name for state in states]
             ),
@@ -179,7 +180,7 @@ def _wrong(health: PipelineHealth) -> Iterator[str]:
         yield f"{state.name}: {state.error[0]} See: rempart pipeline check {state.name}".replace("\n", " ")
     if objects and objects.silent:
         yield f"UNKNOWN whether the champion of {state.name} can be loaded: {objects.silent}"
-    if objects and (lost := objects.missing + objects.different):
+    if objects and (lost := _lost(objects)):
         more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
         word = "MISSING" if objects.missing else "DIFFERENT from its record"
         yield (
@@ -192,6 +193,34 @@ def _wrong(health: PipelineHealth) -> Iterator[str]:
         yield f"UNKNOWN: the newest run of {state.name}: {run}"
     if state.held_back:
         yield f"A delivery of {state.name} is held back. Look: rempart quarantine show {state.name}"
+
+
+def ending(found: Sequence[PipelineHealth]) -> Iterator[str]:
+    """Yield the last lines of the status: what is lost, with the one command, and what nobody knows. Pure."""
+    lost = [(health.state.name, health.objects) for health in found if health.objects and _lost(health.objects)]
+    silent = [health.state.name for health in found if health.objects and health.objects.silent]
+    if silent:
+        yield f"UNKNOWN: whether the champion can be loaded of: {', '.join(silent)}. Look again: rempart status"
+    if lost:
+        each = "; ".join(f"{len(_lost(objects))} of {objects.needed} of {name}" for name, objects in lost)
+        word = "LOST" if any(objects.missing for _, objects in lost) else "ALTERED"
+        yield (
+            f"{word}: objects of champions at site '{lost[0][1].site}': {each}. "
+            f"Bring them back: {model_files.STEP.command}"
+        )
+
+
+def of_scorer(line: str, found: Sequence[PipelineHealth]) -> str:
+    """Return the scorer's line; it tells that a champion whose objects are lost answers from memory only. Pure."""
+    if not line or line.startswith(scorer_server.NOT_READY):
+        return line
+    lost = [health.state.name for health in found if health.objects and _lost(health.objects)]
+    memory = f"from memory only; a restart of the scorer loses what it cannot load again: {', '.join(lost)}"
+    return f"{line} ({memory})" if lost else line
+
+
+def _lost(objects: ChampionObjects) -> Sequence[str]:
+    return objects.missing + objects.different
 
 
 def as_json(found: Sequence[PipelineHealth]) -> list[Mapping[str, Any]]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rempart.errors import ChampionMissing, ModelRefused, PredictionError
+from rempart.errors import ChampionMissing, ModelRefused, PredictionError, TrackingRefused, TrackingUnavailable
 from rempart.features.prediction.plan import FeaturePlan, StoredView, inputs_of, plan
 from rempart.flows.shared.platform import Platform
+from rempart.flows.training.candidates import stored_objects
 from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.champions import decisions_on, intended
 from rempart.flows.training.materialize import feature_databases
@@ -104,7 +105,10 @@ def version_of(platform: Platform, name: str, version: str) -> LoadedModel:
             f"The ledger has no evidence that model {name} version {version} was trained here",
             f"Run train_{name}, and validate the version that it registers. Other versions are not opened.",
         )
-    return load(platform.tracking(), record)
+    try:
+        return load(platform.tracking(), record)
+    except (TrackingRefused, TrackingUnavailable) as error:
+        raise stored_objects.cause(platform, name, version, error) from error
 
 
 def check_definitions(pipeline: ModelPipeline, model: LoadedModel) -> None:

@@ -194,6 +194,7 @@ def status(as_json: AsJson = False) -> None:
     absent, moved = stores_not_held.lines(platform), list(restore_active.lines(platform))
     aliases, scorer = champions.lines(platform), scorer_server.line(stack)
     pipelines, unknown = pipeline_health.look(platform)
+    scorer = pipeline_health.of_scorer(scorer, pipelines)
     red = scorer.startswith(scorer_server.NOT_READY) or bool(unknown) or any(found.is_red for found in pipelines)
     red = red or any(line.startswith(stores_not_held.RED) for line in absent)
     red = red or any(alias.startswith(champions.MOVED) for alias in aliases)
@@ -208,6 +209,7 @@ def status(as_json: AsJson = False) -> None:
         rendering.show(("", *pipeline_health.lines(pipelines, unknown), "", *about))
         if not all_run(lines):
             rendering.tell("Some services are stopped: `rempart up` starts them, and ends what an earlier run left.")
+        rendering.show(pipeline_health.ending(pipelines))
     if red:
         raise typer.Exit(1)
 
