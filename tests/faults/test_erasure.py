@@ -106,7 +106,7 @@ def test_k5_beside_the_platform_erased_rows_are_refused_unless_that_is_said(capl
     point = made.open()
     entries = restore_erasures.register_of(point, force=False)
     wish = Wish("haven", parts=(Part("dataset", "bookings"),), aside="replica_of")
-    with pytest.raises(BackupError, match="1 erasures are newer than the point"):
+    with pytest.raises(BackupError, match="1 erasure is newer than the point"):
         restore_erasures.refuse_side_by_side(point, entries, plan(point, wish), MemoryLedger(), force=False)
     restore_erasures.refuse_side_by_side(point, entries, plan(point, wish), MemoryLedger(), force=True)
     assert "holds those rows again" in caplog.text

@@ -63,7 +63,7 @@ def test_it_lists_explains_and_says_that_nothing_was_changed(made: House, run: R
     assert second in told[0] and told[-1] == "Nothing was changed. Pass --yes to restore."
     assert "Nothing was changed" not in run("--explain")[-1]
     dataset = run("--only", "dataset:bookings")
-    assert "1 objects" in dataset[-3] and dataset[-2].startswith("undone    nothing: missing and damaged objects")
+    assert "1 object" in dataset[-3] and dataset[-2].startswith("undone    nothing: missing and damaged objects")
     assert told[-2].startswith("undone    changes of all databases")
     assert "undone" not in "\n".join(run("--only", "dataset:bookings", "--aside", "trial"))
 

@@ -72,7 +72,7 @@ def test_what_a_lock_holds_at_the_restored_site_keeps_the_service_closed(
     home._locking.add(lake.bucket)  # type: ignore[attr-defined] # a bucket with locks
     home.retain(lake.bucket, key, version.version_id or "", lake.platform.clock())
     ((ok, told),) = applied(lake.platform, point, entries)
-    assert ok is False and "1 rows or objects are still found" in told and key in told
+    assert ok is False and "rows or objects still found: 1" in told and key in told
 
 
 def test_a_pipeline_that_is_gone_is_a_failed_check(came_back: tuple[Lake, list[Erasure], Any]) -> None:
