@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from rempart.backup.points import points
 from rempart.backup.points.chain import Link
 from rempart.backup.points.points import HeldObject, Manifest
-from rempart.counts import counted
 
 SHARE = 0.2
 """Share of the objects that may change or vanish between two points.
@@ -66,10 +65,10 @@ def _objects(clean: Manifest, manifest: Manifest, erased: Collection[tuple[str, 
         yield f"{len(changed)} of {len(common)} objects were replaced, although objects are written once"
     encrypted = [key for key in changed if _compresses(before[key]) and _is_noise(after[key])]
     if len(encrypted) >= ENCRYPTED:
-        yield f"{counted(len(encrypted), 'object looks', 'objects look')} encrypted, and compressed before"
+        yield f"{len(encrypted)} objects that compressed before look encrypted"
     gone = before.keys() - after.keys()
     if len(gone) >= LEAST and len(gone) > SHARE * len(before):
-        yield f"{len(gone)} of {counted(len(before), 'object')} vanished"
+        yield f"{len(gone)} of {len(before)} objects vanished"
 
 
 def _compresses(held_object: HeldObject) -> bool:

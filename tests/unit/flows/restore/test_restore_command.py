@@ -72,7 +72,7 @@ def test_the_plan_of_a_part_says_what_is_restored_and_what_stays(made: House, ru
     made.point({**BODIES, ("lake", "raw/trips/1/a.csv"): b"two"})
     dataset = run("--only", "dataset:bookings")
     (restored,) = [line.split() for line in dataset if line.startswith("restore   ")]
-    assert restored == ["restore", "dataset:bookings", "1", "objects", "1.5", "KiB"]
+    assert restored == ["restore", "dataset:bookings", "1", "object", "1.5", "KiB"]
     assert "untouched bucket:artifacts, bucket:lake except dataset:bookings" in dataset
     assert not [line for line in dataset if line.startswith("part  ")] and "part      bucket:lake" in "\n".join(run())
     assert "untouched bucket:lake" in run("--only", "bucket:artifacts")
