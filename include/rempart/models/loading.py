@@ -34,7 +34,7 @@ _SHOWN = 5
 _BATCH = 32 << 20
 """Bytes of a matrix that are predicted at once."""
 _HINT = "Do not use this version. Validate another candidate, or roll back. Then find out who changed the artifacts."
-_GONE = "Bring the files back: `rempart restore --only bucket:artifacts`. Then find out who deleted them."
+GONE = "Bring the files back: `rempart restore --only bucket:artifacts`. Then find out who deleted them."
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def _verified_model(
         raise ModelRefused(f"{where}: the registry points at {str(source)[:80]}, not at the recorded model", _HINT)
     found = _list(client, model_id, files)
     if names := files.keys() - found:
-        raise ModelRefused(f"{where}: file '{sorted(names)[0][:200]}' is missing", _GONE)
+        raise ModelRefused(f"{where}: file '{sorted(names)[0][:200]}' is missing", GONE)
     if onnx_format.MODEL_FILE not in files:
         raise ModelRefused(f"{where}: {onnx_format.MODEL_FILE} is missing, and no other format is opened", _HINT)
     location = client.get_logged_model(model_id).artifact_location.rstrip("/")

@@ -113,11 +113,17 @@ def translated(url: str, doing: str) -> Iterator[None]:
 
 def _error(url: str, doing: str, status: int, code: str) -> TrackingRefused | TrackingUnavailable:
     if 400 <= status < 500 and status not in (408, 425, 429):
-        return TrackingRefused(
-            f"{doing} at MLflow ({url}): refused ({status} {code})",
-            "Check the rights of the connection 'mlflow', and that the named object exists there.",
-        )
+        return TrackingRefused(f"{doing} at MLflow ({url}): refused ({status} {code})", _remedy(status))
     return TrackingUnavailable(
         f"{doing} at MLflow ({url}): no usable answer ({code or status})",
         "Check that MLflow runs (`rempart status`), then run again. Finished training is not lost.",
     )
+
+
+def _remedy(status: int) -> str:
+    """Return what to do about a refusal with this status."""
+    if status in (401, 403):
+        return "Check the user, the password and the rights of the connection 'mlflow'."
+    if status == 404:
+        return "MLflow does not have this object: check its name, and whether somebody deleted it there."
+    return "Read what MLflow wrote about it: `rempart stack logs mlflow`."

@@ -15,11 +15,16 @@ import pytest
 from rempart.airflow_api import AirflowApi
 from rempart.cli.monitoring import pipeline_health
 from rempart.cli.monitoring.pipeline_health import NewestRun, PipelineHealth
-from rempart.errors import TrackingUnavailable
-from rempart.flows.monitoring import champion_objects
-from rempart.flows.monitoring.champion_objects import ChampionObjects
+from rempart.cli.views import model_files, snapshot_objects
+from rempart.cli.views.snapshot_objects import SnapshotObjects
+from rempart.deployment.servers import scorer_server
+from rempart.errors import ModelRefused, SiteError, TrackingRefused, TrackingUnavailable
+from rempart.flows.prediction.champion import version_of
 from rempart.flows.shared.platform import Platform
-from rempart.models import removal
+from rempart.flows.training.candidates import stored_objects
+from rempart.flows.training.candidates.stored_objects import ChampionObjects
+from rempart.models import loading, removal
+from rempart.settings import pipelines
 from rempart.settings.config import Connection
 from rempart.settings.pipelines import named
 from rempart.web import facts
@@ -47,7 +52,7 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
 
 
 def look(platform: Platform, version: str = "1") -> ChampionObjects:
-    return champion_objects.look(platform, {"rentals": version})["rentals"]
+    return stored_objects.look(platform, {"rentals": version})["rentals"]
 
 
 def test_the_objects_of_a_champion_are_looked_for_without_evidence(
@@ -133,6 +138,35 @@ def test_status_tells_champion_objects_newest_run_and_quarantine() -> None:
     assert not good.is_red and pipeline_health.as_json([good])[0]["objects"] == ALL
 
 
+def test_a_snapshot_whose_objects_are_lost_is_red_and_the_last_line_has_the_command() -> None:
+    good = PipelineHealth(state(), ALL, NewestRun("validate", "success", NOW), SnapshotObjects("primary", 4))
+    assert not good.is_red and not list(pipeline_health.ending([good]))
+    lost = replace(good, snapshot=SnapshotObjects("primary", 4, ("snapshots/x/current.json",)))
+    assert lost.is_red and pipeline_health.as_json([lost])[0]["snapshot"]["missing"] == ("snapshots/x/current.json",)
+    assert any(
+        "MISSING at site 'primary': 1 of the snapshot's objects" in line for line in pipeline_health.lines([lost])
+    )
+    assert list(pipeline_health.ending([lost])) == [
+        f"LOST: objects of the snapshot of {MODEL}. Bring them back: rempart restore --only dataset:{MODEL}"
+    ]
+    unknown = replace(good, snapshot=SnapshotObjects(silent="no answer within 9 s"))
+    assert unknown.is_red and any("UNKNOWN: whether the snapshot" in line for line in pipeline_health.lines([unknown]))
+
+
+def test_snapshots_are_looked_at_one_by_one_and_one_that_is_silent_hides_no_other(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def objects_of(platform: Platform, pipeline: Any, snapshot: str) -> SnapshotObjects:
+        if snapshot == "s1":
+            raise SiteError("list lake: refused", "Look.")
+        return SnapshotObjects("primary", 4)
+
+    monkeypatch.setattr(snapshot_objects, "objects_of", objects_of)
+    monkeypatch.setattr(pipelines, "named", lambda name: name)
+    found = pipeline_health._snapshots(platform, {"a": "s1", "b": "s2"}, {})
+    assert found == {"a": SnapshotObjects(silent="list lake: refused"), "b": SnapshotObjects("primary", 4)}
+
+
 def test_status_names_the_command_for_what_is_wrong() -> None:
     found = state()
     lost = PipelineHealth(found, replace(ALL, missing=(OUTPUT,)), NewestRun("train", "failed", NOW))
@@ -148,6 +182,48 @@ def test_status_names_the_command_for_what_is_wrong() -> None:
     ]
     assert told[4].endswith(f"rempart quarantine show {MODEL}")
     assert "rempart pipeline new" in next(pipeline_health.lines([]))
+
+
+def test_status_ends_with_what_is_lost_and_the_one_command() -> None:
+    good, lost = PipelineHealth(state(), ALL, None), PipelineHealth(state(), replace(ALL, missing=(OUTPUT,)), None)
+    answers = "scorer: the champion of 1 pipeline answers"
+    assert not list(pipeline_health.ending([good])) and pipeline_health.of_scorer(answers, [good]) == answers
+    last = list(pipeline_health.ending([good, lost]))[-1]
+    assert last.startswith(f"LOST: objects of champions at site 'primary': 1 of 2 of {MODEL}.")
+    assert last.endswith("rempart restore --only bucket:artifacts")
+    told = pipeline_health.of_scorer(answers, [good, lost])
+    assert "from memory only" in told and told.endswith(f"{MODEL})")
+    away = f"{scorer_server.NOT_READY}: no answer"
+    assert pipeline_health.of_scorer(away, [lost]) == away
+    altered = replace(lost, objects=replace(ALL, different=(OUTPUT, IN_MLFLOW)))
+    assert "ALTERED" in list(pipeline_health.ending([altered]))[-1]
+    silent = replace(lost, objects=ChampionObjects(silent="no answer"))
+    assert list(pipeline_health.ending([silent]))[-1].startswith(
+        f"UNKNOWN: whether the champion can be loaded of: {MODEL}"
+    )
+
+
+@pytest.mark.parametrize("error", [TrackingRefused("read: refused (404)", "x"), TrackingUnavailable("no answer", "x")])
+def test_one_cause_is_named_why_mlflow_gives_no_file(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, error: TrackingRefused | TrackingUnavailable
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("rempart.flows.prediction.champion.load", refuse)
+    with pytest.raises(type(error), match="all 2 objects of the version are at site 'primary'"):
+        version_of(platform, "rentals", "1")
+    platform.sites["primary"].delete("artifacts", IN_MLFLOW)
+    lost = "1 of its 2 objects are missing at site 'primary', such as mlflow/1/"
+    with pytest.raises(ModelRefused, match=lost) as refused:
+        version_of(platform, "rentals", "1")
+    assert "rempart restore --only bucket:artifacts" in refused.value.hint
+    monkeypatch.setattr(loading, "verify", refuse)
+    assert lost in str(model_files.look(lambda: platform, "rentals", "1").fault)
+    monkeypatch.setattr(removal, "folders", refuse)  # nobody knows: MLflow's own error stands
+    with pytest.raises(type(error)) as unknown:
+        version_of(platform, "rentals", "1")
+    assert unknown.value is error
 
 
 def test_a_champion_is_known_however_many_models_were_promoted_since(platform: Platform) -> None:
@@ -175,7 +251,7 @@ def test_champions_that_were_looked_at_in_time_stay_known_beside_a_silent_one(
         platform.ledger.append("promotion", name, {"version": "1", "previous": None})
     end = threading.Event()
     monkeypatch.setattr(
-        champion_objects, "_objects_of", lambda at, name, version: ALL if name == known or end.wait(30) else None
+        stored_objects, "_objects_of", lambda at, name, version: ALL if name == known or end.wait(30) else None
     )
     found, _ = pipeline_health.look(platform, 0.0)
     end.set()

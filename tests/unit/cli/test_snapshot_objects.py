@@ -56,6 +56,8 @@ def test_everything_that_is_lost_is_counted(platform: Platform, readings: Pipeli
         site.delete("lake", info.key)
     found = look(platform, readings, snapshot)
     assert found.missing == ("snapshots/readings/current.json", f"snapshots/readings/{snapshot}.json")
+    (line,) = snapshot_objects.lines(found, "readings")
+    assert "nobody knows how many are there" in line and not found.is_whole
     assert snapshot_objects.as_json(found) == {"site": "primary", "missing": found.missing, "unknown": None}
 
 

@@ -1,4 +1,4 @@
-"""Look how each pipeline stands, for `rempart status`: champion and its objects, newest run, quarantine."""
+"""Look how each pipeline stands, for `rempart status`: champion, its objects and the snapshot's, run, quarantine."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from rempart.cli.views import model_files, text
-from rempart.flows.monitoring.champion_objects import ChampionObjects
+from rempart.cli.views import model_files, snapshot_objects, text
+from rempart.cli.views.snapshot_objects import SnapshotObjects
+from rempart.deployment.servers import scorer_server
+from rempart.errors import RempartError
 from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform
+from rempart.flows.training.candidates.stored_objects import ChampionObjects
 from rempart.web.read_models.pipeline_states import PipelineState
 
 if TYPE_CHECKING:
@@ -48,22 +51,28 @@ class NewestRun:
 
 @dataclass(frozen=True)
 class PipelineHealth:
-    """How a pipeline stands. `objects`: None without a champion. `run`: None without a run, or why it is not known."""
+    """How a pipeline stands.
+
+    `objects`: those of the champion, None without one. `run`: None without a run, or why it is not known. `snapshot`:
+    the objects of the current snapshot, None without one.
+    """
 
     state: PipelineState
     objects: ChampionObjects | None
     run: NewestRun | str | None
+    snapshot: SnapshotObjects | None = None
 
     @property
     def is_red(self) -> bool:
-        """Return whether the champion's objects are not there, or nobody knows."""
-        return self.objects is not None and not self.objects.is_whole
+        """Return whether objects of the champion or of the snapshot are not there, or nobody knows."""
+        champion = self.objects is not None and not self.objects.is_whole
+        return champion or (self.snapshot is not None and not self.snapshot.is_whole)
 
 
 def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[PipelineHealth], dict[str, str]]:
     """Return each pipeline that has a file, by name, and the sources that did not answer, with the reason."""
     from rempart.airflow_api import AirflowApi
-    from rempart.flows.monitoring import champion_objects
+    from rempart.flows.training.candidates import stored_objects
     from rempart.settings import config
     from rempart.web import facts
     from rempart.web.read_models.pipeline_states import pipeline_states
@@ -72,22 +81,43 @@ def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[Pipelin
     found = facts.gather(lambda: platform, platform.clock, kinds=kinds)
     states = pipeline_states(found, found.at)
     champions = {state.name: state.champion.version for state in states if state.champion}
+    snapshots = {state.name: state.snapshot.id for state in states if state.snapshot and not state.error}
     by_now: dict[str, ChampionObjects] = {}
+    seen: dict[str, SnapshotObjects] = {}
     asked: dict[str, Any] = time_limit.answers(
         {
-            "site": lambda: champion_objects.look(platform, champions, by_now),
+            "site": lambda: stored_objects.look(platform, champions, by_now),
+            "lake": lambda: _snapshots(platform, snapshots, seen),
             "Airflow": lambda: newest_runs(
                 AirflowApi(config.environment_connections("airflow_api")), [state.name for state in states]
             ),
         },
-        seconds + len(champions),
+        seconds + len(champions) + len(snapshots),
     )
-    objects, runs = asked["site"], asked["Airflow"]
+    objects, parts, runs = asked["site"], asked["lake"], asked["Airflow"]
     if isinstance(objects, BaseException):
         objects = dict.fromkeys(champions, ChampionObjects(silent=time_limit.reason(objects))) | by_now
+    if isinstance(parts, BaseException):
+        parts = dict.fromkeys(snapshots, SnapshotObjects(silent=time_limit.reason(parts))) | seen
     if isinstance(runs, BaseException):
         runs = {state.name: time_limit.reason(runs) for state in states}
-    return [PipelineHealth(state, objects.get(state.name), runs.get(state.name)) for state in states], found.unknown()
+    return [
+        PipelineHealth(state, objects.get(state.name), runs.get(state.name), parts.get(state.name)) for state in states
+    ], found.unknown()
+
+
+def _snapshots(
+    platform: Platform, snapshots: Mapping[str, str], seen: dict[str, SnapshotObjects]
+) -> dict[str, SnapshotObjects]:
+    """Look at each pipeline's current snapshot, and enter what was found in `seen` at once."""
+    from rempart.settings import pipelines
+
+    for name, snapshot in snapshots.items():
+        try:
+            seen[name] = snapshot_objects.objects_of(platform, pipelines.named(name), snapshot)
+        except RempartError as error:
+            seen[name] = SnapshotObjects(silent=error.what)
+    return seen
 
 
 def newest_runs(api: AirflowApi, pipelines: Sequence[str]) -> dict[str, NewestRun]:
@@ -180,19 +210,55 @@ def _wrong(health: PipelineHealth) -> Iterator[str]:
         yield f"{state.name}: {state.error[0]} See: rempart pipeline check {state.name}".replace("\n", " ")
     if objects and objects.silent:
         yield f"UNKNOWN whether the champion of {state.name} can be loaded: {objects.silent}"
-    if objects and (lost := objects.missing + objects.different):
+    if objects and (lost := _lost(objects)):
         more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
         word = "MISSING" if objects.missing else "DIFFERENT from its record"
         yield (
             f"{word} at site '{objects.site}': of the champion of {state.name}: {', '.join(lost[:_NAMED])}{more}. "
             f"Bring them back: {model_files.STEP.command}"
         )
+    if health.snapshot:
+        yield from (f"{state.name}: {line}" for line in snapshot_objects.lines(health.snapshot, state.name))
     if isinstance(run, NewestRun) and run.state == "failed":
         yield f"The newest {run.stage} of {state.name} failed. Run it again: rempart pipeline run {state.name} --follow"
     elif isinstance(run, str):
         yield f"UNKNOWN: the newest run of {state.name}: {run}"
     if state.held_back:
         yield f"A delivery of {state.name} is held back. Look: rempart quarantine show {state.name}"
+
+
+def ending(found: Sequence[PipelineHealth]) -> Iterator[str]:
+    """Yield the last lines of the status: what is lost, with the one command, and what nobody knows. Pure."""
+    lost = [(health.state.name, health.objects) for health in found if health.objects and _lost(health.objects)]
+    silent = [health.state.name for health in found if health.objects and health.objects.silent]
+    if silent:
+        yield f"UNKNOWN: whether the champion can be loaded of: {', '.join(silent)}. Look again: rempart status"
+    if lost:
+        each = "; ".join(f"{len(_lost(objects))} of {objects.needed} of {name}" for name, objects in lost)
+        word = "LOST" if any(objects.missing for _, objects in lost) else "ALTERED"
+        yield (
+            f"{word}: objects of champions at site '{lost[0][1].site}': {each}. "
+            f"Bring them back: {model_files.STEP.command}"
+        )
+    for health in found:
+        if health.snapshot and health.snapshot.missing:
+            yield (
+                f"LOST: objects of the snapshot of {health.state.name}. "
+                f"Bring them back: {snapshot_objects.step(health.state.name).command}"
+            )
+
+
+def of_scorer(line: str, found: Sequence[PipelineHealth]) -> str:
+    """Return the scorer's line; it tells that a champion whose objects are lost answers from memory only. Pure."""
+    if not line or line.startswith(scorer_server.NOT_READY):
+        return line
+    lost = [health.state.name for health in found if health.objects and _lost(health.objects)]
+    memory = f"from memory only; a restart of the scorer loses what it cannot load again: {', '.join(lost)}"
+    return f"{line} ({memory})" if lost else line
+
+
+def _lost(objects: ChampionObjects) -> Sequence[str]:
+    return objects.missing + objects.different
 
 
 def as_json(found: Sequence[PipelineHealth]) -> list[Mapping[str, Any]]:
@@ -204,6 +270,7 @@ def as_json(found: Sequence[PipelineHealth]) -> list[Mapping[str, Any]]:
             "champion": state.champion.version if state.champion else None,
             "since": state.model.champion_since if state.model and state.champion else None,
             "objects": health.objects,
+            "snapshot": snapshot_objects.as_json(health.snapshot),
             "newest_run": None if isinstance(health.run, str) else health.run,
             "newest_run_unknown": health.run if isinstance(health.run, str) else None,
             "quarantined": state.quarantined if state.known else None,

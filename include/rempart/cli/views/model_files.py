@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform
-from rempart.ledger.port import Ledger
-from rempart.settings.config import Connection
 from rempart.web.read_models.pipeline_states import NextStep
 
 AT_MOST = 60.0
@@ -29,8 +27,7 @@ def look(open_platform: Callable[[], Platform], pipeline: str, version: str, sec
     from rempart.errors import ModelRefused
 
     def verified() -> None:
-        platform = open_platform()
-        _verify(platform.ledger, platform.tracking(), pipeline, version)
+        _verify(open_platform(), pipeline, version)
 
     found = time_limit.answers({"MLflow": verified}, seconds)["MLflow"]
     if not isinstance(found, BaseException):
@@ -40,15 +37,19 @@ def look(open_platform: Callable[[], Platform], pipeline: str, version: str, sec
     return ModelFiles(silent=time_limit.reason(found))
 
 
-def _verify(ledger: Ledger, tracking: Connection, pipeline: str, version: str) -> None:
-    from rempart.errors import ModelRefused
+def _verify(platform: Platform, pipeline: str, version: str) -> None:
+    from rempart.errors import ModelRefused, TrackingRefused, TrackingUnavailable
+    from rempart.flows.training.candidates import stored_objects
     from rempart.flows.training.candidates.record import candidate_record
     from rempart.models import loading
 
-    record = candidate_record(ledger, pipeline, version)
+    record = candidate_record(platform.ledger, pipeline, version)
     if record is None:
         raise ModelRefused(f"Model {pipeline} version {version}: no evidence names its files", STEP.sentence)
-    loading.verify(tracking, record)
+    try:
+        loading.verify(platform.tracking(), record)
+    except (TrackingRefused, TrackingUnavailable) as error:
+        raise stored_objects.cause(platform, pipeline, version, error) from error
 
 
 def lines(found: ModelFiles) -> Iterator[str]:

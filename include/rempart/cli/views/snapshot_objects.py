@@ -18,12 +18,21 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class SnapshotObjects:
-    """Objects of a snapshot. `needed`: their number, as far as it is known. `silent`: why the look has no result."""
+    """Objects of a snapshot. `needed`: their number, as far as it is known. `silent`: why the look has no result.
+
+    `has_manifest`: False if the manifest is missing, which alone names the parts: nobody knows how many of these are.
+    """
 
     site: str = ""
     needed: int = 0
     missing: tuple[str, ...] = ()
     silent: str | None = None
+    has_manifest: bool = True
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether the look found every object."""
+        return not (self.missing or self.silent)
 
 
 def look(
@@ -52,9 +61,9 @@ def objects_of(platform: Platform, pipeline: Pipeline, snapshot: str) -> Snapsho
     try:
         parts = [part.key for part in snapshots.read(site, bucket, pipeline.name, snapshot).parts]
     except ObjectMissing:
-        missing.append(needed[1])  # it alone names the parts
-        parts = []
-    present = {found.key for found in site.list(bucket, f"{folder}parts/")} if parts else set()
+        missing.append(needed[1])
+        return SnapshotObjects(site.name, len(needed), tuple(missing), has_manifest=False)
+    present = {found.key for found in site.list(bucket, f"{folder}parts/")}
     missing += [key for key in parts if key not in present]
     return SnapshotObjects(site.name, len(needed) + len(parts), tuple(missing))
 
@@ -71,8 +80,9 @@ def lines(found: SnapshotObjects, pipeline: str) -> Iterator[str]:
     elif found.missing:
         named = ", ".join(found.missing[:_NAMED])
         more = f" and {len(found.missing) - _NAMED} more" if len(found.missing) > _NAMED else ""
+        parts = "" if found.has_manifest else " (the manifest alone names the parts: nobody knows how many are there)"
         yield (
-            f"MISSING at site '{found.site}': {len(found.missing)} of the snapshot's objects: {named}{more}. "
+            f"MISSING at site '{found.site}': {len(found.missing)} of the snapshot's objects: {named}{more}{parts}. "
             f"Bring them back: {step(pipeline).command}"
         )
 

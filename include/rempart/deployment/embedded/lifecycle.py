@@ -68,9 +68,12 @@ def ports_of(stack: Stack, service: str) -> dict[str, int]:
 
 def _check_ports(stack: Stack, names: Sequence[str]) -> None:
     wanted = {part: port for name in names for part, port in ports_of(stack, name).items()}
-    taken = preflight.failures(preflight.check_ports(wanted, stack.id))
-    if taken:
+    found = preflight.check_ports(wanted, stack.id)
+    if taken := preflight.failures(found):
         raise PreflightFailed("; ".join(f"{finding.what}: {finding.detail}" for finding in taken), taken[0].remedy)
+    for hint in found:
+        if hint.outcome != "ok":
+            logger.warning("%s: %s. %s", hint.what, hint.detail, hint.remedy)
     for name in names:
         if name.startswith("site-"):
             object_sites.clear_sockets(ports_of(stack, name))

@@ -6,7 +6,7 @@ import email.utils
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -69,13 +69,46 @@ def localhost() -> list[str]:
         return []
 
 
-def outgoing_ports(told: Path = Path("/proc/sys/net/ipv4/ip_local_port_range")) -> range:
+_SYSTEM = Path("/proc/sys/net/ipv4")
+
+
+def outgoing_ports(told: Path = _SYSTEM / "ip_local_port_range") -> range:
     """Return the ports from which the system takes those of outgoing connections; an empty range if it is unknown."""
     try:
         first, last = map(int, told.read_text(encoding="ascii").split())
     except (OSError, ValueError):
         return range(0)
     return range(first, last + 1)
+
+
+def given_ports(told: Path = _SYSTEM / "ip_local_reserved_ports") -> frozenset[int]:
+    """Return the ports that the system gives to outgoing connections: those of the range that are not reserved."""
+    try:
+        spans = [span.split("-") for span in told.read_text(encoding="ascii").strip().split(",") if span]
+        reserved = {port for span in spans for port in range(int(span[0]), int(span[-1]) + 1)}
+    except (OSError, ValueError):
+        reserved = set()
+    return frozenset(outgoing_ports()) - reserved
+
+
+def check_lasting(ports: Mapping[str, int], given: Container[int], offset: Callable[[], int]) -> PreflightFinding:
+    """Return the finding on ports that are free or ours: a hint if an outgoing connection may take one at any time.
+
+    `given`: the ports that the system gives to outgoing connections. `offset`: one with which no port is given; else 0.
+    """
+    low, high = min(ports.values(), default=0), max(ports.values(), default=0)
+    detail = f"all {len(ports)} free or ours ({low} to {high})"
+    exposed = sorted(port for port in ports.values() if port in given)
+    if not exposed:
+        return PreflightFinding("ports", "ok", detail)
+    among = f"port {exposed[0]}" if len(exposed) == 1 else f"{len(exposed)} of them, such as {exposed[0]},"
+    detail += f", but any program's outgoing connection may take {among} while the stack is stopped"
+    if smaller := offset():
+        return PreflightFinding("ports", "warning", detail, f"Set a smaller REMPART_PORT_OFFSET, such as {smaller}.")
+    span = f"{exposed[0]}-{exposed[-1]}"
+    return PreflightFinding(
+        "ports", "warning", detail, f"Reserve them: sudo sysctl -w net.ipv4.ip_local_reserved_ports={span}"
+    )
 
 
 def check_loopback(addresses: Iterable[str], *, listens: bool) -> PreflightFinding:
@@ -122,6 +155,17 @@ def check_amount(what: str, gib: float, need: float, comfortable: float, remedy:
     if gib < comfortable:
         return PreflightFinding(what, "warning", f"{detail}, {comfortable:g} advised", remedy)
     return PreflightFinding(what, "ok", detail)
+
+
+def available_memory_gib() -> float:
+    """Return the memory that can still be allocated: the machine's, or the cgroup's lower limit."""
+    meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+    amounts = [int(meminfo["MemAvailable"].split()[0]) / 2**20]
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text(encoding="ascii").strip()).isdecimal():
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+        amounts.append((int(text) - used) / 2**30)
+    return min(amounts)
 
 
 def check_user(uid: int, environment: Mapping[str, str]) -> PreflightFinding:

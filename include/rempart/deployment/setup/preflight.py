@@ -26,14 +26,17 @@ if not __package__:  # run as a script: its siblings need the standard library o
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from rempart.deployment.setup.findings import (
     PreflightFinding,
+    available_memory_gib,
     check_amount,
     check_clock,
     check_folder,
     check_host,
+    check_lasting,
     check_loopback,
     check_open_files,
     check_restic,
     check_user,
+    given_ports,
     localhost,
     outgoing_ports,
 )
@@ -172,16 +175,16 @@ def free_offset(environment: Mapping[str, str]) -> int:
     return next((n for n in lasting if all(map(port_is_free, default_ports(n).values()))), begin + 100)
 
 
+def lasting_offset() -> int:
+    """Return an offset that leaves the shipped stack no port that an outgoing connection may take; 0 if none does."""
+    given, offset = given_ports(), free_offset(os.environ)
+    return 0 if any(port in given for port in default_ports(offset).values()) else offset
+
+
 def check_ports(ports: Mapping[str, int], stack: str) -> list[PreflightFinding]:
-    """Return one ok finding, or one per taken port."""
+    """Return a finding per taken port, or one on all: ok, or the hint that an outgoing connection may take one."""
     taken = [finding for name, port in ports.items() if (finding := check_port(name, port, stack))]
-    return taken or [
-        PreflightFinding(
-            "ports",
-            "ok",
-            f"all {len(ports)} free or ours ({min(ports.values(), default=0)} to {max(ports.values(), default=0)})",
-        )
-    ]
+    return taken or [check_lasting(ports, given_ports(), lasting_offset)]
 
 
 def check_python(version: tuple[int, ...]) -> PreflightFinding:
@@ -211,17 +214,6 @@ def check_venv(ready: bool) -> PreflightFinding:
             "Install its venv package; on Debian and Ubuntu: apt-get install python3-venv",
         )
     return PreflightFinding("environment", "ok", "will be installed into .venv")
-
-
-def available_memory_gib() -> float:
-    """Return the memory that can still be allocated: the machine's, or the cgroup's lower limit."""
-    meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
-    amounts = [int(meminfo["MemAvailable"].split()[0]) / 2**20]
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text(encoding="ascii").strip()).isdecimal():
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-        amounts.append((int(text) - used) / 2**30)
-    return min(amounts)
 
 
 def existing_parent(folder: Path) -> Path:

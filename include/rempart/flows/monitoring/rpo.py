@@ -34,7 +34,7 @@ def line(platform: Platform) -> str:
 
 
 def grades(platform: Platform) -> Iterator[str]:
-    """Yield how the newest replication of each pair was verified, one line each."""
+    """Yield how and when the newest replication of each pair was verified, one line each."""
     try:
         for pair in platform.config.replication:
             last = next(iter(platform.ledger.find("replication", f"{pair.source}->{pair.target}", limit=1)), None)
@@ -42,7 +42,8 @@ def grades(platform: Platform) -> Iterator[str]:
             if last is not None:
                 grade = last.body.get("grade", "grade unknown")
                 verified, objects = last.body["verified"], last.body["objects"]
-                told = f"{verified} of the {objects} objects that {pair.source} holds are verified: {grade}"
+                told = f"{verified} of the {objects} objects that {pair.source} held were verified: {grade}"
+                told = f"at {last.at:%Y-%m-%d %H:%M} UTC, {told}"
             yield f"replica {pair.source} -> {pair.target}: {told}"
     except RempartError as error:
         yield f"replicas unknown: {error.what}"

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rempart.errors import ChampionMissing, ModelRefused, PredictionError
+from rempart.counts import counted
+from rempart.errors import ChampionMissing, ModelRefused, PredictionError, TrackingRefused, TrackingUnavailable
 from rempart.features.prediction.plan import FeaturePlan, StoredView, inputs_of, plan
 from rempart.flows.shared.platform import Platform
+from rempart.flows.training.candidates import stored_objects
 from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.champions import decisions_on, intended
 from rempart.flows.training.materialize import feature_databases
@@ -52,7 +54,8 @@ class Champion:
         given = typed(self.model.inputs, rows)
         if outside := moments.beyond(given, self.plan.pipeline):
             raise PredictionError(
-                f"predict {rows.num_rows} rows: {next(iter(outside.values()))[0]} in {len(outside)} rows",
+                f"predict {counted(rows.num_rows, 'row')}: {next(iter(outside.values()))[0]} in "
+                f"{counted(len(outside), 'row')}",
                 "Correct these rows, or leave them out.",
             )
         return pa.concat_tables(self._predicted(given, self.clock()))
@@ -104,7 +107,10 @@ def version_of(platform: Platform, name: str, version: str) -> LoadedModel:
             f"The ledger has no evidence that model {name} version {version} was trained here",
             f"Run train_{name}, and validate the version that it registers. Other versions are not opened.",
         )
-    return load(platform.tracking(), record)
+    try:
+        return load(platform.tracking(), record)
+    except (TrackingRefused, TrackingUnavailable) as error:
+        raise stored_objects.cause(platform, name, version, error) from error
 
 
 def check_definitions(pipeline: ModelPipeline, model: LoadedModel) -> None:

@@ -66,6 +66,30 @@ def test_the_proposed_offset_keeps_out_of_the_ports_of_outgoing_connections(monk
     assert found and "an outgoing connection: the system gives these the ports 32768 to 60999" in found.detail
 
 
+def test_a_port_that_an_outgoing_connection_may_take_is_a_hint_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(preflight, "outgoing_ports", lambda: range(32768, 61000))
+    monkeypatch.setattr(findings, "outgoing_ports", lambda: range(32768, 61000))
+    monkeypatch.setattr(preflight, "given_ports", lambda: findings.given_ports(tmp_path / "reserved"))
+    monkeypatch.setattr(preflight, "port_is_free", lambda port: True)
+    monkeypatch.setenv("REMPART_PORT_OFFSET", "18000")
+    [low] = preflight.check_ports(preflight.default_ports(100), "abc")
+    assert low.outcome == "ok" and not low.remedy
+    high = preflight.default_ports(18000)
+    [hint] = preflight.check_ports(high, "abc")
+    assert not preflight.failures([hint]) and "such as 33000," in hint.detail
+    assert hint.remedy == "Set a smaller REMPART_PORT_OFFSET, such as 100."
+    [hint] = preflight.check_ports({"airflow": 36080}, "abc")
+    assert "may take port 36080 while the stack is stopped" in hint.detail
+    monkeypatch.setattr(findings, "outgoing_ports", lambda: range(1024, 65000))  # no offset helps
+    [hint] = preflight.check_ports(high, "abc")
+    assert hint.remedy.endswith(f"net.ipv4.ip_local_reserved_ports={min(high.values())}-{max(high.values())}")
+    (tmp_path / "reserved").write_text("8080,33000-37000\n")
+    [done] = preflight.check_ports(high, "abc")
+    assert done.outcome == "ok", "the remedy helps"
+
+
 @pytest.mark.parametrize(("told", "ports"), [("32768\t60999\n", range(32768, 61000)), ("", range(0)), (None, range(0))])
 def test_ports_of_outgoing_connections_are_those_of_the_system(tmp_path: Path, told: str | None, ports: range) -> None:
     if told is not None:

@@ -13,6 +13,7 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering, upgrade
 from rempart.cli.json_documents import AsJson
+from rempart.counts import counted
 from rempart.errors import PreflightFailed
 
 if TYPE_CHECKING:
@@ -166,10 +167,11 @@ def down() -> None:
 def status(as_json: AsJson = False) -> None:
     """Show services, copies, and each pipeline with its champion; of a stopped stack only that, and how to start it.
 
-    Of each champion, the objects at the active site are counted and their checksums compared; they are not read.
+    Of each champion, the objects at the active site are counted and their checksums compared, and those of each current
+    snapshot are counted; none is read.
     Exit code 1 if a service is stopped, a site does not answer, the scorer is not ready, backups have no site, restore
-    points do not cover a store that a champion needs, a champion's objects are not there or nobody knows, or a model's
-    champion alias was moved in MLflow.
+    points do not cover a store that a champion needs, objects of a champion or of a snapshot are not there or nobody
+    knows, or a model's champion alias was moved in MLflow.
 
     Example:
         rempart status
@@ -196,6 +198,7 @@ def status(as_json: AsJson = False) -> None:
     absent, moved = stores_not_held.lines(platform), list(restore_active.lines(platform))
     aliases, scorer = champions.lines(platform), scorer_server.line(stack)
     pipelines, unknown = pipeline_health.look(platform)
+    scorer = pipeline_health.of_scorer(scorer, pipelines)
     red = scorer.startswith(scorer_server.NOT_READY) or bool(unknown) or any(found.is_red for found in pipelines)
     red = red or any(line.startswith(stores_not_held.RED) for line in absent)
     red = red or any(alias.startswith(champions.MOVED) for alias in aliases)
@@ -216,6 +219,7 @@ def status(as_json: AsJson = False) -> None:
         if not all_run(lines):
             rendering.tell("Some services are stopped: `rempart up` starts them, and ends what an earlier run left.")
         rendering.show(site_list.silent_lines(silent))
+        rendering.show(pipeline_health.ending(pipelines))
     if red:
         raise typer.Exit(1)
 
@@ -273,7 +277,7 @@ def check_machine(as_json: AsJson = False) -> None:
         rendering.tell(finding.line())
     if failed := preflight.failures(findings):
         raise PreflightFailed(
-            f"{len(failed)} checks failed: {', '.join(finding.what for finding in failed)}",
+            f"{counted(len(failed), 'check')} failed: {', '.join(finding.what for finding in failed)}",
             "Follow the arrows above, then run `rempart stack preflight` again.",
         )
 

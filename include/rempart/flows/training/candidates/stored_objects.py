@@ -1,4 +1,4 @@
-"""Look whether the objects of champions are at the active site, without reading them."""
+"""Look whether the objects of a model's versions are at the active site, without reading them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from rempart.backup.points.references import BELOW
 from rempart.coordination.active import is_open
-from rempart.errors import ModelRefused, ObjectMissing, RempartError
+from rempart.errors import ModelRefused, ObjectMissing, RempartError, TrackingRefused, TrackingUnavailable
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.candidates.record import candidate_record
-from rempart.models import removal
+from rempart.models import loading, removal
 from rempart.sites.port import Site
 
 _WORKERS = 8
@@ -50,6 +50,26 @@ def look(
         except RempartError as error:
             results[name] = ChampionObjects(silent=error.what)
     return results
+
+
+def cause(
+    platform: Platform, name: str, version: str, error: TrackingRefused | TrackingUnavailable
+) -> ModelRefused | TrackingRefused | TrackingUnavailable:
+    """Return why MLflow does not give a version's files: they are not at the site, or MLflow's own `error`.
+
+    MLflow answers to both with the same error, so the version's objects are looked for at the site.
+    """
+    found = look(platform, {name: version})[name]
+    where = f"Model {name} version {version}"
+    for keys, are in ((found.missing, "missing"), (found.different, "not those of its record")):
+        if keys:
+            many = f"{len(keys)} of its {found.needed} objects are {are} at site '{found.site}', such as {keys[0]}"
+            return ModelRefused(f"{where}: {many}", loading.GONE)
+    if found.silent:
+        return error
+    return type(error)(
+        f"{error.what}; all {found.needed} objects of the version are at site '{found.site}'", error.hint
+    )
 
 
 def _objects_of(platform: Platform, name: str, version: str) -> ChampionObjects:
