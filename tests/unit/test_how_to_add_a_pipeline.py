@@ -85,7 +85,7 @@ def typed(commands: str) -> str:
 
 def permits(file: Path) -> None:
     """1,200 applications for building permits, with the separator, decimals, dates and headers of an office."""
-    draw = random.Random(5)
+    draw = random.Random(5)  # noqa: S311 - made up rows
     rows = ["Permit No;Filed on;District;Kind of work;Floor area (m2);Listed building;Remarks;Days to decision"]
     for number in range(1200):
         filed = date(2024, 1, 1) + timedelta(days=number // 2)
