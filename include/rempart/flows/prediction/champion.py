@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rempart.errors import ChampionMissing, ModelRefused, PredictionError
+from rempart.errors import ChampionMissing, PredictionError
 from rempart.features.prediction.plan import FeaturePlan, StoredView, inputs_of, plan
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training.candidates.record import candidate_record
+from rempart.flows.training.candidates.record import trained_version
 from rempart.flows.training.champions import decisions_on, intended
 from rempart.flows.training.materialize import feature_databases
 from rempart.ingestion.parsing import moments
@@ -99,12 +99,7 @@ def version_of(platform: Platform, name: str, version: str) -> LoadedModel:
 
     Raises ModelRefused, TrackingUnavailable, PlacementDenied, LedgerError, DatabaseUnavailable.
     """
-    if (record := candidate_record(platform.ledger, name, version)) is None:
-        raise ModelRefused(
-            f"The ledger has no evidence that model {name} version {version} was trained here",
-            f"Run train_{name}, and validate the version that it registers. Other versions are not opened.",
-        )
-    return load(platform.tracking(), record)
+    return load(platform.tracking(), trained_version(platform.ledger, name, version).body)
 
 
 def check_definitions(pipeline: ModelPipeline, model: LoadedModel) -> None:

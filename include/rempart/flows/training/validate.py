@@ -17,7 +17,7 @@ from rempart.flows.shared import approvals, authors, erasures, removals, retirem
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import champions
 from rempart.flows.training.candidates import openings
-from rempart.flows.training.candidates.record import candidate_record
+from rempart.flows.training.candidates.record import candidate_record, trained_version
 from rempart.flows.training.champions import decisions_on, return_to, succession
 from rempart.ingestion import draft
 from rempart.ledger.port import Evidence, Ledger
@@ -253,12 +253,7 @@ def _rejected(ledger: Ledger, name: str, version: str) -> str:
 
 def _record(ledger: Ledger, name: str, version: str) -> Mapping[str, Any]:
     retirements.check_kept(ledger, name, version, "open")
-    if (found := candidate_record(ledger, name, version)) is None:
-        raise ModelRefused(
-            f"The ledger has no evidence that model {name} version {version} was trained here",
-            f"Run train_{name}, and validate the version that it registers. Other versions are not opened.",
-        )
-    return found
+    return trained_version(ledger, name, version).body
 
 
 def _also_read(ledger: Ledger, record: Mapping[str, Any], current: str | None) -> str:
