@@ -303,11 +303,6 @@ def register(
     )
 
 
-def _place(config: Config, name: str) -> JobSite:
-    site = config.sites[name]
-    return JobSite(name=name, connection=site.connection, region=site.region)
-
-
 def _store(
     config: Config,
     pipeline: ModelPipeline,
@@ -326,7 +321,7 @@ def _store(
         metadata = {"retain-until": kept_until.date().isoformat(), **made_of}
         site.write_new(bucket, key(pipeline.name, digests[-1]), body, metadata=metadata)
     return Dataset(
-        site=_place(config, site.name),
+        site=JobSite.of(config, site.name),
         bucket=bucket,
         key=datasets.key(pipeline.name, digests[0]),
         sha256=digests[0],
