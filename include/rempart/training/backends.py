@@ -69,6 +69,7 @@ class LocalBackend:
     """By default this Python; for a PyTorch trainer that of the trainer's own environment."""
 
     def run(self, spec: JobSpec) -> JobResult:
+        """Run a job as `TrainingBackend.run` says. Raises PoolUnavailable, too, if it was asked to end: run again."""
         processes, lines = self._started(spec)
         late = threading.Event()
 
@@ -123,8 +124,8 @@ class LocalBackend:
         return stored_result(self.site, spec)
 
     def _started(self, spec: JobSpec) -> tuple[list[subprocess.Popen[bytes]], BinaryIO]:
-        """Start a process for each node and yield the lines of all; each line is written at once, so lines do not
-        mix.
+        """Start a process for each node. Return them, and the stream of their lines: each line is written at once, so
+        lines do not mix.
         """
         reading, writing = os.pipe()
         processes: list[subprocess.Popen[bytes]] = []

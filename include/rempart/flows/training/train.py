@@ -288,18 +288,18 @@ def register(
         record.write(platform.ledger, spec, result, version_measured, ran=ran, spent=spent, verdict=verdict)
     logger.info("registered version %s of model '%s' as a candidate", version, pipeline.name)
     return TrainResult(
-        spec.job_id,
-        result.run_id,
-        version,
-        figures,
-        result.rows,
-        found.rows,
-        spec.dataset.sha256,
-        spec.snapshot,
-        dict(result.seconds),
-        dict(ran) if ran else None,
-        spec.labels.model_dump() if spec.labels else None,
-        spec.used,
+        job_id=spec.job_id,
+        run_id=result.run_id,
+        version=version,
+        metrics=figures,
+        rows_train=result.rows,
+        rows_holdout=found.rows,
+        dataset_sha256=spec.dataset.sha256,
+        snapshot=spec.snapshot,
+        seconds=dict(result.seconds),
+        placement=dict(ran) if ran else None,
+        labels=spec.labels.model_dump() if spec.labels else None,
+        used=spec.used,
     )
 
 
