@@ -84,8 +84,9 @@ def find_program(path: str | None = None, directory: Path | None = None) -> Path
 class Repository:
     """One restic repository at a site. The caller has the policy's permission for the site.
 
-    `site` is its name for messages. Restic's cache is of one call, and removed with it. Errors of every method: SiteUnavailable, SiteError, BackupError, and its subclasses RepositoryMissing,
-    RepositoryRefused (another password) and RepositoryBusy.
+    `site` is its name for messages. Restic's cache is of one call, and removed with it. Errors of every method:
+    SiteUnavailable, SiteError, BackupError, and its subclasses RepositoryMissing, RepositoryRefused (another password)
+    and RepositoryBusy.
     """
 
     site: str
