@@ -34,7 +34,7 @@ from rempart.flows.training import train
 from rempart.settings import config
 from rempart.settings.sections import Buckets
 from rempart.settings.telemetry import TELEMETRY_OFF
-from rempart.training.backends import as_json, stored_result
+from rempart.training.backends import stored_result
 from rempart.training.job import JobSpec
 from rempart.training.kubernetes import pod
 from rempart.training.permission import permit
@@ -70,7 +70,7 @@ def ordered(platform: Platform) -> tuple[Platform, JobSpec]:
 def pod_environment(platform: Platform, spec: JobSpec) -> dict[str, str]:
     """Return the variables of a job's container, its credentials included, and PATH and HOME of an image."""
     names = {spec.dataset.site.connection, spec.output.site.connection, spec.tracking.connection}
-    given = {f"AIRFLOW_CONN_{name.upper()}": as_json(platform.connections(name)) for name in names}
+    given = {f"AIRFLOW_CONN_{name.upper()}": config.connection_text(platform.connections(name)) for name in names}
     image = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": "/tmp"}  # noqa: S108 - private here
     return image | {variable["name"]: variable["value"] for variable in pod.environment(spec)} | given | _marked("job")
 

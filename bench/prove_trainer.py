@@ -28,10 +28,11 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.training import train
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
+from rempart.settings.config import connection_text
 from rempart.settings.sections import Buckets, Pool
 from rempart.sovereignty import pool_pods
 from rempart.sovereignty.pods import settle
-from rempart.training.backends import as_json, stored_result
+from rempart.training.backends import stored_result
 from rempart.training.job import JobSpec, parse_spec
 from rempart.training.kubernetes import pod
 from rempart.training.permission import permission_of, permit
@@ -95,7 +96,7 @@ def prove(platform: Platform) -> list[Check]:
     shaped = made(platform, spec)
     (container,) = shaped["containers"]
     names = {spec.dataset.site.connection, spec.output.site.connection, spec.tracking.connection}
-    secrets = {f"AIRFLOW_CONN_{name.upper()}": as_json(platform.connections(name)) for name in names}
+    secrets = {f"AIRFLOW_CONN_{name.upper()}": connection_text(platform.connections(name)) for name in names}
     variables = {variable["name"]: variable["value"] for variable in container["env"]} | secrets
     named = [word for name in variables for word in ("--env", name)]  # the values are in no command line
     program, *arguments = container["command"]

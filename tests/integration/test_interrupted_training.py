@@ -12,8 +12,8 @@ import time
 import pytest
 
 from rempart.settings import sections
+from rempart.settings.config import connection_text
 from rempart.training.attempts.checkpoints import FOLDER, MANIFEST
-from rempart.training.backends import as_json
 from rempart.training.job import JobSpec, parse_result
 from tests.unit.training import stage
 
@@ -36,7 +36,7 @@ class Job:
 
     def start(self, every="0") -> subprocess.Popen:
         names = {self.spec.dataset.site.connection, self.spec.output.site.connection, self.spec.tracking.connection}
-        given = {f"AIRFLOW_CONN_{name.upper()}": as_json(self.platform.connections(name)) for name in names}
+        given = {f"AIRFLOW_CONN_{name.upper()}": connection_text(self.platform.connections(name)) for name in names}
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "MLFLOW"))}
         return subprocess.Popen(
             [self.python, "-m", "rempart.training.entrypoint", "--spec", "env:ORDER", "--checkpoint-every", every],

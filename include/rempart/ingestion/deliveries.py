@@ -222,7 +222,8 @@ def recorded(site: Site, bucket: str, pipeline: str, sha256: str) -> Mapping[str
 
 def read(site: Site, bucket: str, pipeline: str, sha256: str) -> dict[str, Any]:
     """Return the outcome of a delivery. Raises ObjectMissing."""
-    return _of_today(json.loads(site.read(bucket, outcome_key(pipeline, sha256))))
+    found: dict[str, Any] = json.loads(site.read(bucket, outcome_key(pipeline, sha256)))
+    return found
 
 
 def record(site: Site, bucket: str, pipeline: str, outcome_json: Mapping[str, Any]) -> None:
@@ -242,23 +243,14 @@ def _recorded(site: Site, bucket: str, key: str) -> Mapping[str, Any] | None:
         found = json.loads(site.read(bucket, key))
     except (ObjectMissing, IntegrityError, ValueError):
         return None
-    return _of_today(found) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 def outcomes(site: Site, bucket: str, pipeline: str) -> list[dict[str, Any]]:
     """Return the outcome of every delivery so far, in order of their keys."""
     keys = [found.key for found in site.list(bucket, f"deliveries/{pipeline}/")]
     with ThreadPoolExecutor(_READERS, thread_name_prefix="outcomes") as pool:
-        return list(pool.map(lambda key: _of_today(json.loads(site.read(bucket, key))), keys))
-
-
-def _of_today(outcome_json: dict[str, Any]) -> dict[str, Any]:
-    """Return an outcome with today's counts. An earlier release counted repeated rows as accepted, too."""
-    if "repeated" in outcome_json or "accepted" not in outcome_json:
-        return outcome_json
-    repeated = int(outcome_json.get("passed_over", 0))
-    accepted = int(outcome_json["accepted"]) - repeated
-    return {**outcome_json, "accepted": accepted, "repeated": repeated, "added_repeated": 0}
+        return list(pool.map(lambda key: json.loads(site.read(bucket, key)), keys))
 
 
 def totals(site: Site, bucket: str, pipeline: str) -> dict[str, int]:

@@ -24,6 +24,7 @@ from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.reading_process import BEYOND
 from rempart.ingestion.refused import RefusedRows
 from rempart.settings.pipeline import Pipeline, Source
+from rempart.settings.telemetry import TELEMETRY_OFF
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +33,6 @@ SECONDS = 300.0
 """Time limit in seconds for one delivery, beside the time for its size."""
 BYTES_PER_SECOND = 1 << 20
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR")
-"""Environment variables of the process: none of them is a secret."""
 _FIXED = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -129,18 +129,22 @@ def _answer(order: Mapping[str, Any], file: Path) -> dict[str, Any]:
     return found
 
 
+def environment() -> dict[str, str]:
+    """Return the environment of a process that reads foreign rows: nothing of it is a secret, and telemetry is off."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | TELEMETRY_OFF | _FIXED
+
+
 def _running() -> _Reader:
     global _reader
     if _reader is not None and _reader.owner == os.getpid() and _reader.process.poll() is None:
         return _reader
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _FIXED
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "rempart.ingestion.reading_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # an error may quote a value
         text=True,
-        env=environment,
+        env=environment(),
         cwd=tempfile.gettempdir(),
     )
     _reader = _Reader(process, os.getpid())

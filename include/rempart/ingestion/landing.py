@@ -19,8 +19,8 @@ from rempart.errors import IntegrityError, ObjectMissing
 from rempart.ingestion.reading import RefusedRow
 from rempart.ingestion.refused import RefusedRows, schema
 from rempart.sites import once
+from rempart.sites.digests import file_sha256
 from rempart.sites.port import ObjectInfo, Site
-from rempart.sites.s3.site import file_sha256
 from rempart.sites.spool import spool_folder
 
 if TYPE_CHECKING:

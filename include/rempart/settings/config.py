@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -363,6 +363,11 @@ def parse_connection(name: str, text: str) -> Connection:
         unquote(url.path.lstrip("/")),
         dict(parse_qsl(url.query)),
     )
+
+
+def connection_text(connection: Connection) -> str:
+    """Return a connection as `parse_connection` reads it, as JSON. It holds the password: never log it."""
+    return json.dumps({key: value for key, value in asdict(connection).items() if key != "name"}, default=dict)
 
 
 def environment_connections(name: str) -> Connection:

@@ -1,4 +1,4 @@
-"""Compute digests of a body: SHA-256, MD5, and the same of parts as S3 computes them. Pure."""
+"""Compute digests of a body or a file: SHA-256, MD5, and the same of parts as S3 computes them."""
 
 from __future__ import annotations
 
@@ -88,6 +88,12 @@ def of_file(file: Path, part: int = 0) -> Digests:
         while chunk := stream.read(_CHUNK):
             digests.update(chunk)
     return digests
+
+
+def file_sha256(file: Path) -> str:
+    """Return the SHA-256 of a file, hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def md5(body: bytes) -> bytes:

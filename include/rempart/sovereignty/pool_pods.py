@@ -8,6 +8,8 @@ from typing import Any
 from rempart.settings.sections import Pool, Toleration
 from rempart.sovereignty.places import full_image
 
+JOB, ATTEMPT, PIPELINE = "rempart.eu/job", "rempart.eu/attempt", "rempart.eu/pipeline"
+"""Labels of each pod of a job. The janitor of a pool finds pods by them."""
 QUEUE = "kueue.x-k8s.io/queue-name"
 """Label with the name of Kueue's LocalQueue."""
 LOST_NODE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rempart.errors import ConnectionMissing, SparkError
-from rempart.settings.config import Connection, parse_connection
+from rempart.settings.config import Connection, connection_text, parse_connection
 from rempart.settings.sections import Classification
 from rempart.sites.port import Site
 from rempart.sovereignty.job_permission import ASK_AGAIN, JobSite, Permission, decide
@@ -33,12 +32,8 @@ def write(file: Path, secret: str, connections: Mapping[str, Connection]) -> Non
 
 def text(secret: str, connections: Mapping[str, Connection]) -> str:
     """Return the content of the file. Never log it."""
-    return json.dumps({"secret": secret, "connections": {name: as_json(each) for name, each in connections.items()}})
-
-
-def as_json(connection: Connection) -> str:
-    """Return a connection in the form of `AIRFLOW_CONN_*`. It holds the password: never log it."""
-    return json.dumps({key: value for key, value in asdict(connection).items() if key != "name"}, default=dict)
+    texts = {name: connection_text(each) for name, each in connections.items()}
+    return json.dumps({"secret": secret, "connections": texts})
 
 
 def secret() -> str:

@@ -17,10 +17,10 @@ from rempart.spark import materialized
 Rewrite = Callable[[Any], Any]
 """Returns the replacement of a node of the tree."""
 _KINDS = """
-Select From Where Group Having Order Ordered Limit Distinct Union Subquery Table TableAlias Column Identifier
+From Where Group Having Order Ordered Limit Distinct Union Subquery Table TableAlias Column Identifier
 Literal Boolean Null Alias Paren Tuple With CTE Var And Or Not EQ NEQ LT LTE GT GTE Is In Between Neg Add Sub
-Mul NullSafeEQ NullSafeNEQ Cast DataTypeParam Count Sum Max Min Coalesce Case If Filter Left Replace Window RowNumber
-BitwiseOr BitwiseAnd BitwiseLeftShift BitwiseRightShift
+Mul NullSafeEQ NullSafeNEQ DataTypeParam Count Sum Max Min Coalesce Case If Filter Left Replace Window RowNumber
+BitwiseOr BitwiseAnd
 """
 """Kinds of nodes that mean the same in both, as sqlglot writes them."""
 _PLAIN = frozenset(_KINDS.split())
@@ -64,10 +64,15 @@ class Statement:
 
 
 def rewrite(*kinds: str) -> Callable[[Rewrite], Rewrite]:
-    """Register a function that returns the replacement of nodes of these kinds for Spark, and allow them."""
+    """Register a function that returns the replacement of nodes of these kinds for Spark, and allow them.
+
+    Raises ValueError for a kind that has one: only the newer one would count.
+    """
 
     def register(function: Rewrite) -> Rewrite:
         for kind in kinds:
+            if kind in _PLAIN or kind in rewrites:
+                raise ValueError(f"{kind} has a rewrite, or means the same in both")
             rewrites[kind] = function
         return function
 
@@ -181,17 +186,6 @@ def _time(node: Any) -> Any:
     ):
         raise _unknown("a time of a number", "it is not listed")
     return exp.Anonymous(this="timestamp_micros", expressions=[node.this])
-
-
-@rewrite("Exists")
-def counted(node: Any) -> Any:
-    """Count instead: Spark takes EXISTS in a condition only. A query that names outer columns is refused by Spark."""
-    from sqlglot import exp
-
-    limited = exp.select("*").from_(node.this.copy().subquery("_any")).limit(1)
-    return exp.paren(
-        exp.GT(this=exp.select("count(*)").from_(limited.subquery("_one")).subquery(), expression=exp.Literal.number(0))
-    )
 
 
 @rewrite("Join")

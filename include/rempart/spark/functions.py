@@ -28,7 +28,7 @@ _FIELDS = {
 }
 """Spark's function of each part of a time that EXTRACT names."""
 _SAME = (
-    *("Abs", "Avg", "DPipe", "Filter", "Greatest", "IgnoreNulls", "Kwarg", "LastValue", "Lead", "Least", "Ln"),
+    *("Abs", "Avg", "DPipe", "Greatest", "IgnoreNulls", "Kwarg", "LastValue", "Lead", "Least", "Ln"),
     *(
         "LogicalOr",
         "Mod",
@@ -107,14 +107,6 @@ def _extract(node: exp.Extract) -> exp.Expr:
     if part not in _FIELDS:
         raise _unknown(f"EXTRACT({part})")
     return call(_FIELDS[part], when)
-
-
-@rewrite("TimestampTrunc")
-def _truncated(node: exp.TimestampTrunc) -> exp.Expr:
-    """Write `date_trunc` to the second; to a month or a week of dates it gives other types there."""
-    if node.args.get("zone") or str(node.args["unit"].name).upper() != "SECOND":
-        raise _unknown("date_trunc to other parts")
-    return node
 
 
 @rewrite("MakeInterval")
@@ -260,16 +252,20 @@ def _by_code_points(node: Any) -> exp.Expr:
 
 
 @rewrite("Exists")
-def _exists(node: Any) -> Any:
-    """Leave EXISTS in a condition of rows, where it may name outer columns."""
-    around = node.find_ancestor(exp.Where, exp.Select)
-    return node if isinstance(around, exp.Where) else dialect.counted(node)
+def _exists(node: exp.Exists) -> exp.Expr:
+    """Leave EXISTS in a condition of rows, where it may name outer columns. Elsewhere count: Spark takes no EXISTS."""
+    if isinstance(node.find_ancestor(exp.Where, exp.Select), exp.Where):
+        return node
+    limited = exp.select("*").from_(node.this.copy().subquery("_any")).limit(1)
+    counted = exp.select("count(*)").from_(limited.subquery("_one")).subquery()
+    return exp.paren(exp.GT(this=counted, expression=exp.Literal.number(0)))
 
 
 @rewrite("TimestampTrunc")
-def _second(node: Any) -> Any:
-    if str(node.args.get("unit")).upper().strip("'") != "SECOND":
-        raise _unknown("date_trunc of other parts")
+def _truncated(node: exp.TimestampTrunc) -> exp.Expr:
+    """Leave `date_trunc` to the second; to a month or a week of dates it gives other types there."""
+    if str(node.args["unit"].name).upper() != "SECOND":
+        raise _unknown("date_trunc to other parts")
     return node
 
 

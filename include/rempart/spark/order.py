@@ -26,14 +26,17 @@ from rempart.sovereignty.job_permission import SHA256, JobSite, Permission
 
 VERSION: Literal[1] = 1
 """Version of the contract. The orderer of a job and the environment that runs it must agree on it."""
+ATTEMPTS = 2
+"""A job whose driver is lost runs once more, by the same identity: it stores the same objects."""
 Work = Literal["ingest", "derive", "training_set"]
 _ROOMS = ("features", "flows/distributed", "ingestion", "settings", "spark")
 """Folders of the package whose code determines what a job makes."""
 
 
 class InputObject(Strict):
-    """An object that the job reads at the site of its order. `role`: its use in the job, such as `delivery`, `part`,
-    `labels`, or the name of a pipeline whose views are used. `name`: of a delivery, the name of its file.
+    """An object that the job reads at the site of its order. `role`: its use in the job, such as `delivery`, `known` or
+    `labels`, or the name of the input of a derived pipeline. `name`: of a delivery, the name of its file; of a
+    manifest, that of its pipeline.
     """
 
     role: str
@@ -126,7 +129,7 @@ class OrderedAt(Strict):
 
 
 class MadeObject(Strict):
-    """An object that the job stored and that counts. `role`: its kind, such as `part`, `quarantine` or `rows`."""
+    """An object that the job stored and that counts. `role`: its kind, such as `part`, `refused` or `rows`."""
 
     role: str
     key: str

@@ -5,11 +5,14 @@ Executors open the site themselves (`open_site`), so no credential is in a task.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rempart.sites.digests import file_sha256
+from rempart.sites.once import keep_file
 from rempart.sites.port import Site
+from rempart.sites.spool import spool_folder
 from rempart.spark.order import InputObject
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ Change = Callable[[Any, str, int], Any]
 """Returns rows of an object in another form, given the object's SHA-256 and the position of the first row."""
 _ROWS = 20_000
 """Rows of a batch."""
+PARQUET = "application/vnd.apache.parquet"
 
 
 def parquet_rows(
@@ -46,6 +50,33 @@ def parquet_rows(
     names = tuple((each.bucket, each.key, each.sha256) for each in objects)
     reader = _ObjectReader(open_site, names, schema, named, read or schema, change)
     return one_task_each(session, len(objects)).mapInArrow(reader, spark_schema(whole))
+
+
+def keep_rows(
+    tables: Iterable[pa.Table],
+    schema: pa.Schema,
+    open_site: OpenSite,
+    bucket: str,
+    key: Callable[[str], str],
+    metadata: Mapping[str, str] | None = None,
+) -> tuple[str, int, int] | None:
+    """Write the rows of a task as one Parquet object. Return its SHA-256, bytes and rows; None without rows.
+
+    `key`: returns the key by the SHA-256, so that a task that runs twice writes one object. Raises SiteError.
+    """
+    import pyarrow.parquet as pq
+
+    with spool_folder() as folder:
+        file, rows = folder / "rows.parquet", 0
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for table in tables:
+                rows += table.num_rows
+                writer.write_table(table.select(schema.names).cast(schema))
+        if not rows:
+            return None
+        sha256, size = file_sha256(file), file.stat().st_size
+        keep_file(open_site(), bucket, key(sha256), file, sha256, metadata=metadata or {}, content_type=PARQUET)
+    return sha256, size, rows
 
 
 def one_task_each(session: SparkSession, count: int) -> DataFrame:

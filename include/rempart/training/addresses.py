@@ -1,6 +1,4 @@
-"""Check whether an address answers, without credentials: any answer, even a refusal, shows that the network path is
-open.
-"""
+"""Check whether an address answers, without credentials: a refusal, too, shows that the network path is open."""
 
 from __future__ import annotations
 
@@ -14,9 +12,10 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def reach(target: str, timeout: float = SECONDS) -> tuple[bool, str]:
-    """Return whether `scheme://host:port` answers:
+    """Return whether `scheme://host:port` answers, and what it answered.
 
-    HTTP to a request without credentials, anything else to a connection.
+    `http` and `https`: a request without credentials, to which any status below 500 is an answer. Any other scheme: a
+    connection. `timeout`: in seconds, of each step.
     """
     try:
         url = urlsplit(target)

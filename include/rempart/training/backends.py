@@ -13,12 +13,12 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import BinaryIO, Protocol
 
 from rempart.errors import ObjectMissing, PoolUnavailable, TrackingUnavailable, TrainingError
-from rempart.settings.config import Connection, Connections, project_root, var_dir
+from rempart.settings.config import Connections, connection_text, project_root, var_dir
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.port import Site
 from rempart.training.attempts.interruption import INTERRUPTED, TRY_AGAIN
@@ -69,6 +69,7 @@ class LocalBackend:
     """By default this Python; for a PyTorch trainer that of the trainer's own environment."""
 
     def run(self, spec: JobSpec) -> JobResult:
+        """Run a job as `TrainingBackend.run` says. Raises PoolUnavailable, too, if it was asked to end: run again."""
         processes, lines = self._started(spec)
         late = threading.Event()
 
@@ -123,8 +124,8 @@ class LocalBackend:
         return stored_result(self.site, spec)
 
     def _started(self, spec: JobSpec) -> tuple[list[subprocess.Popen[bytes]], BinaryIO]:
-        """Start a process for each node and yield the lines of all; each line is written at once, so lines do not
-        mix.
+        """Start a process for each node. Return them, and the stream of their lines: each line is written at once, so
+        lines do not mix.
         """
         reading, writing = os.pipe()
         processes: list[subprocess.Popen[bytes]] = []
@@ -155,7 +156,7 @@ class LocalBackend:
     def _environment(self, spec: JobSpec) -> dict[str, str]:
         """Return the environment of a trainer's process, with the job's connections."""
         names = {spec.dataset.site.connection, spec.output.site.connection, spec.tracking.connection}
-        given = {f"AIRFLOW_CONN_{name.upper()}": as_json(self.connections(name)) for name in names}
+        given = {f"AIRFLOW_CONN_{name.upper()}": connection_text(self.connections(name)) for name in names}
         return {**bare_environment(), **given}
 
 
@@ -211,11 +212,6 @@ def python_of(use: str, processes: int = 1) -> str:
     needs_torch = processes > 1 or (built_in is not None and built_in.needs_torch)
     own = project_root() / ".venv-trainer" / "bin" / "python"
     return str(own) if needs_torch and own.is_file() else sys.executable
-
-
-def as_json(connection: Connection) -> str:
-    """Return a connection in the form of `AIRFLOW_CONN_*`. It holds the password: never log it."""
-    return json.dumps({key: value for key, value in asdict(connection).items() if key != "name"}, default=dict)
 
 
 def readable(line: str) -> str:

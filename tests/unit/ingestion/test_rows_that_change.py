@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -88,20 +87,13 @@ def test_accepted_rows_of_a_file_that_came_again_are_not_forgotten_when_it_is_go
     assert values(platform) == [1, 2]
 
 
-def test_outcomes_of_an_earlier_release_are_counted_as_today(platform: Platform, deliver: Callable[..., None]) -> None:
-    site = platform.sites["primary"]
+def test_repeated_rows_are_counted_apart_from_accepted_ones(platform: Platform, deliver: Callable[..., None]) -> None:
     deliver("1.csv", A, B)
     ingest(platform, NEWEST)
     deliver("2.csv", CHANGED, B)
     ingest(platform, NEWEST)
-    before = deliveries.totals(site, "lake", "readings")
-    for outcome in deliveries.outcomes(site, "lake", "readings"):
-        repeated = outcome.pop("repeated")
-        earlier = outcome | {"accepted": outcome["accepted"] + repeated, "passed_over": repeated}
-        del earlier["added_repeated"]
-        site.write("lake", deliveries.outcome_key("readings", outcome["sha256"]), json.dumps(earlier).encode())
-    assert deliveries.totals(site, "lake", "readings") == before
-    assert before == {"deliveries": 2, "delivered": 4, "accepted": 3, "repeated": 1, "quarantined": 0}
+    told = deliveries.totals(platform.sites["primary"], "lake", "readings")
+    assert told == {"deliveries": 2, "delivered": 4, "accepted": 3, "repeated": 1, "quarantined": 0}
     deliver("2.csv", CHANGED, B)
     assert ingest(platform, NEWEST).repeated == 2
 

@@ -181,3 +181,11 @@ def test_a_missing_connection_of_a_server_of_ones_own_is_not_said_to_come_from_r
     with pytest.raises(ConnectionMissing, match="'pg_admin' is not defined") as error:
         config.environment_connections("pg_admin")
     assert error.value.hint.startswith("For your own server, set AIRFLOW_CONN_PG_ADMIN")
+
+
+@given(st.text(), st.text(), st.none() | st.integers(1, 65_535), st.dictionaries(st.text(), st.text() | st.booleans()))
+def test_a_connection_that_is_handed_on_is_read_as_it_was(
+    host: str, password: str, port: int | None, extra: dict[str, str | bool]
+) -> None:
+    given_on = config.Connection("s3_x", "aws", host, port, "key", password, "lake", extra)
+    assert config.parse_connection("s3_x", config.connection_text(given_on)) == given_on

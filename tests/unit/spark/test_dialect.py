@@ -7,7 +7,7 @@ import pytest
 from rempart.errors import SparkError
 from rempart.ingestion.engine import keys, parts
 from rempart.spark import functions  # noqa: F401 - a connection has its rewrites, too
-from rempart.spark.dialect import statement
+from rempart.spark.dialect import rewrite, statement
 
 
 def spark(query: str) -> str:
@@ -83,3 +83,9 @@ def test_what_has_no_known_translation_is_refused(unknown: str) -> None:
     with pytest.raises(SparkError) as refused:
         statement(unknown)
     assert "duckdb" in refused.value.hint
+
+
+@pytest.mark.parametrize("kind", ["Cast", "From"])
+def test_a_kind_of_node_has_one_meaning(kind: str) -> None:
+    with pytest.raises(ValueError, match=kind):
+        rewrite(kind)(lambda node: node)

@@ -84,9 +84,9 @@ def find_program(path: str | None = None, directory: Path | None = None) -> Path
 class Repository:
     """One restic repository at a site. The caller has the policy's permission for the site.
 
-    `site` is its name for messages; `cache` is a folder for restic's cache (default: one per call, removed with it).
-    Errors of every method: SiteUnavailable, SiteError, BackupError, and its subclasses RepositoryMissing,
-    RepositoryRefused (another password) and RepositoryBusy.
+    `site` is its name for messages. Restic's cache is of one call, and removed with it. Errors of every method:
+    SiteUnavailable, SiteError, BackupError, and its subclasses RepositoryMissing, RepositoryRefused (another password)
+    and RepositoryBusy.
     """
 
     site: str
@@ -96,7 +96,6 @@ class Repository:
     prefix: str
     password: str = field(repr=False)
     program: Path = field(default_factory=find_program)
-    cache: Path | None = None
 
     @property
     def where(self) -> str:
@@ -110,7 +109,7 @@ class Repository:
             "HOME": str(scratch),
             "TMPDIR": str(scratch),
             "TZ": "UTC",
-            "RESTIC_CACHE_DIR": str(self.cache or scratch / "cache"),
+            "RESTIC_CACHE_DIR": str(scratch / "cache"),
             "RESTIC_PROGRESS_FPS": "1",
             "RESTIC_REPOSITORY": f"s3:{str(extra.get('endpoint_url', '')).rstrip('/')}/{self.bucket}/{self.prefix}",
             "RESTIC_PASSWORD": self.password,

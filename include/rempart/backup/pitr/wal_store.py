@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +14,7 @@ from rempart.backup.pitr.wal import Archive, Entry
 from rempart.backup.points import sealing
 from rempart.backup.points.pruning import delete_unless_locked
 from rempart.errors import IntegrityError, KeyWrong, LockLapses, ObjectMissing, SiteError
+from rempart.sites.digests import file_sha256
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.spool import spool_folder
 
@@ -69,8 +69,7 @@ def store(
             sha256, _ = sealing.seal(stream, [key.recipient], out)
         tag = wal.tag_of(key.hash_key, archive, name, moment, sha256)
         entry = Entry(archive, name, moment, tag)
-        with file.open("rb") as sealed:
-            digest = hashlib.file_digest(sealed, "sha256").hexdigest()
+        digest = file_sha256(file)
         stored = site.write_file(bucket, entry.key, file, content_type=TYPE, retain_until=retain_until)
     where = f"{bucket}/{entry.key} at site '{site.name}'"
     if stored.version_id is None:

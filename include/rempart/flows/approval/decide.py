@@ -6,7 +6,7 @@ judgement. An answer that does not count is evidence, too, and the candidate wai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -184,32 +184,42 @@ class Desk:
         if stale := outdated(judged.body, current, pipeline.gate.model_dump(mode="json")):
             if dry_run:
                 return result("judged anew", f"would be judged anew: {stale}", **numbers)
-            anew = validate.validate(platform, pipeline, version, anew=True)
-            state = "It waits again: look at its figures, and answer again" if anew.awaits else "; ".join(anew.reasons)
-            told = f"was judged anew: {stale}. {state}"
-            again = approvals.on_record(ledger, name).get(version)
-            number = again.seq if again else None
-            champion = anew.champion
-            return Decided(version, False, "judged anew", anew.promoted, anew.awaits, champion, current, told, number)
-        told = f"version {version} of model {name} becomes champion in place of {current or 'none'}"
-        if dry_run:
-            return result("promoted", told)
+            return self._judged_anew(version, current, stale)
+        if not dry_run:
+            by = [*(_told(counted) for counted in wait.approvals if wait.needed > 1), who]
+            with platform.committing(active):
+                removals.check_same(ledger, name, removal)
+                retirements.check_kept(ledger, name, version, "approve")
+                self._promote(judged, answer, by, decisions)
+        return result("promoted", f"version {version} of model {name} becomes champion in place of {current or 'none'}")
+
+    def _judged_anew(self, version: str, current: str | None, stale: str) -> Decided:
+        """Judge a version again, and return what became of it. `stale`: why its judgement does not stand any more."""
+        anew = validate.validate(self.platform, self.pipeline, version, anew=True)
+        state = "It waits again: look at its figures, and answer again" if anew.awaits else "; ".join(anew.reasons)
+        told = f"was judged anew: {stale}. {state}"
+        again = approvals.on_record(self.platform.ledger, self.pipeline.name).get(version)
+        number, champion = again.seq if again else None, anew.champion
+        return Decided(version, False, "judged anew", anew.promoted, anew.awaits, champion, current, told, number)
+
+    def _promote(self, judged: Evidence, answer: Reply, by: Sequence[str], decisions: Sequence[Evidence]) -> None:
+        """Promote a version, first in the ledger. Call it inside `committing`. Raises ModelRefused.
+
+        `by`: who approved it. `decisions`: those on the model when its judgement was read.
+        """
+        ledger, name, version = self.platform.ledger, self.pipeline.name, str(judged.body["version"])
+        if [seen.seq for seen in decisions_on(ledger, name)] != [made.seq for made in decisions]:
+            raise ModelRefused(
+                f"Model {name}: another decision was made meanwhile: nothing was promoted",
+                f"Look at it, `rempart model show {name}`, and answer again.",
+            )
+        self._check_waits(judged)
+        approved_by = " and ".join(by)
+        reasons = (*judged.body["reasons"], f"passed: approved by {approved_by}: {answer.words}")
+        decided = {"approved_by": approved_by, "reason": answer.words, "answered_at": _iso(answer.at)}
         body = {key: value for key, value in judged.body.items() if key != KEY}
-        by = [*(_told(counted) for counted in wait.approvals if wait.needed > 1), who]
-        reasons = (*judged.body["reasons"], f"passed: approved by {' and '.join(by)}: {answer.words}")
-        with platform.committing(active):
-            removals.check_same(ledger, name, removal)
-            retirements.check_kept(ledger, name, version, "approve")
-            if [seen.seq for seen in decisions_on(ledger, name)] != [made.seq for made in decisions]:
-                raise ModelRefused(
-                    f"Model {name}: another decision was made meanwhile: nothing was promoted",
-                    f"Look at it, `rempart model show {name}`, and answer again.",
-                )
-            self._check_waits(judged)
-            decided = {"approved_by": " and ".join(by), "reason": answer.words, "answered_at": _iso(answer.at)}
-            ledger.append("promotion", name, {**body, "reasons": list(reasons), "approval": judged.seq, **decided})
-            registry.promote(platform.tracking(), name, version, current, reasons)
-        return result("promoted", told)
+        ledger.append("promotion", name, {**body, "reasons": list(reasons), "approval": judged.seq, **decided})
+        registry.promote(self.platform.tracking(), name, version, intended(decisions), reasons)
 
     def _check_waits(self, judged: Evidence) -> None:
         """Check that the judgement is still the newest word on its version. Raises ModelRefused."""

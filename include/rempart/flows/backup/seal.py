@@ -25,6 +25,7 @@ from rempart.flows.shared.replication_pairs import physical_bucket
 from rempart.ledger.port import Ledger
 from rempart.replication.transfer import store_file, stored_sha256
 from rempart.settings.config import Config
+from rempart.sites.digests import file_sha256
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.spool import spool_folder
 
@@ -230,7 +231,7 @@ class _Sealer:
                     f"expected {original.sha256[:12]}…",
                     "Run `rempart site verify-replica` to repair it from its replica. It was not sealed.",
                 )
-            sha256, size = _digest(file), file.stat().st_size
+            sha256, size = file_sha256(file), file.stat().st_size
             like = ObjectInfo(key, size, self.until, metadata={"sha256": sha256}, content_type=TYPE)
             stored = store_file(self.target, self.bucket, like, file, retain_until=self.until)
         finally:
@@ -268,8 +269,3 @@ def _opened(site: _Source, bucket: str, key: str, version: str | None, size: int
         return
     with site.open(bucket, key, version_id=version) as stream:
         yield stream
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

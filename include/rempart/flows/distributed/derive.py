@@ -5,7 +5,6 @@ The rows are in no order: the task that ordered them reads them back and sorts t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,16 +17,13 @@ from rempart.flows.distributed.world import World
 from rempart.ingestion.derived import inputs as files
 from rempart.ingestion.derived.binding import sql_type
 from rempart.ingestion.parsing.schema import SnapshotColumn, arrow_schema, snapshot_columns
-from rempart.ingestion.snapshots import PART_TYPE
 from rempart.settings.pipeline import Pipeline
-from rempart.sites.once import keep_file
-from rempart.sites.spool import spool_folder
 from rempart.spark import credentials
 from rempart.spark.connection import SparkConnection
 from rempart.spark.definitions import defined
 from rempart.spark.exact import queries
 from rempart.spark.order import Made, MadeObject, SparkOrder
-from rempart.spark.sites import OpenSite
+from rempart.spark.sites import OpenSite, keep_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -124,18 +120,8 @@ class _Writer:
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        with spool_folder() as folder:
-            file, rows = folder / "rows.parquet", 0
-            with pq.ParquetWriter(file, self.schema, compression="zstd") as writer:
-                for batch in batches:
-                    rows += batch.num_rows
-                    writer.write_table(pa.Table.from_batches([batch]).select(self.schema.names).cast(self.schema))
-            if not rows:
-                return
-            with file.open("rb") as opened:
-                sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-            size, key = file.stat().st_size, self.place.part(sha256)
-            keep_file(self.open_site(), self.place.bucket, key, file, sha256, metadata={}, content_type=PART_TYPE)
+        tables = (pa.Table.from_batches([batch]) for batch in batches)
+        if made := keep_rows(tables, self.schema, self.open_site, self.place.bucket, self.place.part):
+            sha256, size, rows = made
             yield pa.RecordBatch.from_pylist([{"sha256": sha256, "bytes": size, "rows": rows}])

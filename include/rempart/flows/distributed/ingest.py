@@ -36,8 +36,8 @@ from rempart.ingestion.reading import RefusedRow
 from rempart.ingestion.refused import REASONS, schema, table_of
 from rempart.ingestion.snapshots import PART_TYPE
 from rempart.settings.pipeline import Pipeline
+from rempart.sites.digests import file_sha256
 from rempart.sites.once import keep_file
-from rempart.sites.s3.site import file_sha256
 from rempart.spark import credentials
 from rempart.spark.connection import SparkConnection
 from rempart.spark.definitions import defined

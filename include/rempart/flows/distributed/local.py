@@ -25,14 +25,12 @@ from rempart.settings.config import Connections
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 from rempart.spark import credentials, environment
-from rempart.spark.order import SparkOrder, SparkResult
+from rempart.spark.order import ATTEMPTS, SparkOrder, SparkResult
 from rempart.training.attempts.interruption import INTERRUPTED, TRY_AGAIN
 from rempart.training.backends import LAST_LINES, bare_environment, readable
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 2
-"""A job whose driver is lost runs once more, by the same identity: it stores the same objects."""
 _NAMED = re.compile(r"^((?:[\w.]+)(?:Error|Exception)): (No module named [\w'. ]+)?")
 
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from rempart.errors import ObjectMissing, SparkError
 from rempart.flows.distributed.job import RESULT
-from rempart.flows.distributed.local import ATTEMPTS, LocalSpark
+from rempart.flows.distributed.local import LocalSpark
 from rempart.flows.distributed.pods import where
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
@@ -29,7 +29,16 @@ from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.spool import spool_folder
 from rempart.sovereignty.job_permission import JobSite, permitted
 from rempart.spark.definitions import definition
-from rempart.spark.order import InputObject, MadeObject, OutputPlace, SparkOrder, SparkResult, Work, code_version
+from rempart.spark.order import (
+    ATTEMPTS,
+    InputObject,
+    MadeObject,
+    OutputPlace,
+    SparkOrder,
+    SparkResult,
+    Work,
+    code_version,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -261,8 +270,10 @@ def _delete(site: Site, bucket: str, found: Sequence[ObjectInfo]) -> int:
     def delete(info: ObjectInfo) -> None:
         site.delete(bucket, info.key, version_id=info.version_id)
 
-    results = [info for info in found if info.key.endswith(f"/{RESULT}")]
-    for some in (results, [info for info in found if info not in results]):
+    results, others = list[ObjectInfo](), list[ObjectInfo]()
+    for info in found:
+        (results if info.key.endswith(f"/{RESULT}") else others).append(info)
+    for some in (results, others):
         for _ in bounded_map(some, delete, WORKERS):
             pass
     return len(found)

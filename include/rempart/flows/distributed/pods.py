@@ -27,7 +27,8 @@ from rempart.sovereignty.pool_pods import image_at
 from rempart.spark import credentials
 from rempart.spark.kubernetes import labels, usage
 from rempart.spark.kubernetes import pods as shape
-from rempart.spark.kubernetes.admission import NodeJudged, Outcome, PodSeen, beyond_template, secrets_of, unlike
+from rempart.spark.kubernetes.admission import NodeJudged, PodSeen, beyond_template, secrets_of, unlike
+from rempart.spark.kubernetes.attempts import Outcome
 from rempart.spark.order import OrderedAt, SparkOrder, parse_place
 from rempart.training.kubernetes import verdict
 

@@ -23,14 +23,12 @@ from rempart.flows.distributed.world import World
 from rempart.ingestion import snapshots
 from rempart.ingestion.parsing.schema import arrow_schema
 from rempart.settings.pipeline import ModelPipeline
-from rempart.sites.once import keep_file
 from rempart.sites.port import Site
-from rempart.sites.spool import spool_folder
 from rempart.spark import credentials
 from rempart.spark.connection import SparkConnection
 from rempart.spark.definitions import defined
 from rempart.spark.order import InputObject, Made, MadeObject, SparkOrder
-from rempart.spark.sites import OpenSite, one_task_each, spark_schema
+from rempart.spark.sites import OpenSite, keep_rows, one_task_each, spark_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +38,6 @@ ROWS, LABELS, USED = "rows", "labels", "used"
 """Roles of the manifests that an order names: of the rows, of the labels, and of a pipeline whose views are used."""
 PART = "rows"
 """Role of the objects that count: the training set's rows, one after the other in the result's order."""
-_TYPE = "application/vnd.apache.parquet"
 _MADE = {"number": "bigint", "sha256": "string", "bytes": "bigint", "rows": "bigint"}
 
 
@@ -153,6 +150,10 @@ class Target:
     prefix: str
     retain_until: str
 
+    def key(self, sha256: str) -> str:
+        """Return the key of an object."""
+        return f"{self.prefix}rows-{sha256}.parquet"
+
 
 def write(frame: DataFrame, pipeline: ModelPipeline, place: Target, feed: LabelFeed | None = None) -> list[MadeObject]:
     """Write ordered rows as Parquet, one object for each task, and return them in order. Rows stay with executors.
@@ -167,13 +168,9 @@ def write(frame: DataFrame, pipeline: ModelPipeline, place: Target, feed: LabelF
     ddl = ", ".join(f"{name} {kind}" for name, kind in _MADE.items())
     made = sorted(tuple(row) for row in frame.mapInArrow(writer, ddl).collect())
     return [
-        MadeObject(role=PART, key=place.prefix + _file(sha256), sha256=sha256, bytes=size, rows=rows)
+        MadeObject(role=PART, key=place.key(sha256), sha256=sha256, bytes=size, rows=rows)
         for _, sha256, size, rows in made
     ]
-
-
-def _file(sha256: str) -> str:
-    return f"rows-{sha256}.parquet"
 
 
 @dataclass(frozen=True)
@@ -186,27 +183,15 @@ class _Writer:
     whole: Any
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import hashlib
-
         import pyarrow as pa
-        import pyarrow.parquet as pq
         from pyspark import TaskContext
 
-        context = TaskContext.get()
+        context, place = TaskContext.get(), self.place
         assert context is not None  # noqa: S101 - it runs in a task
-        with spool_folder() as folder:
-            file, rows = folder / "rows.parquet", 0
-            with pq.ParquetWriter(file, self.whole, compression="zstd") as writer:
-                for batch in batches:
-                    rows += batch.num_rows
-                    writer.write_table(training_sets.finished(self.pipeline, batch, self.stored).cast(self.whole))
-            if not rows:
-                return
-            with file.open("rb") as opened:
-                sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-            key, kept = self.place.prefix + _file(sha256), {"retain-until": self.place.retain_until}
-            keep_file(self.place.open_site(), self.place.bucket, key, file, sha256, metadata=kept, content_type=_TYPE)
-            values = (context.partitionId(), sha256, file.stat().st_size, rows)
+        tables = (training_sets.finished(self.pipeline, batch, self.stored) for batch in batches)
+        kept = {"retain-until": place.retain_until}
+        if made := keep_rows(tables, self.whole, place.open_site, place.bucket, place.key, kept):
+            values = (context.partitionId(), *made)
             yield pa.RecordBatch.from_pylist([dict(zip(_MADE, values, strict=True))])
 
 

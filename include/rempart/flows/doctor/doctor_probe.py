@@ -134,9 +134,7 @@ def _spark(
 
 def _job(config: Config, classification: Classification) -> JobSpec:
     """Return a job that never runs: its data set does not exist, and the entry point stops before reading it."""
-    site = config.sites[config.active_site]
-    place = JobSite(name=config.active_site, connection=site.connection, region=site.region)
-    use = Trainer().use
+    place, use = JobSite.of(config, config.active_site), Trainer().use
     return JobSpec(
         pipeline="doctor",
         classification=classification,

@@ -29,9 +29,9 @@ from rempart.ingestion.snapshots import Part, PartitionContent, Snapshot
 from rempart.ledger.port import Ledger
 from rempart.serving import hour_files
 from rempart.settings.pipeline import Pipeline
+from rempart.sites.digests import file_sha256
 from rempart.sites.once import AT_ONCE
 from rempart.sites.port import ObjectInfo, Site
-from rempart.sites.s3.site import file_sha256
 
 WORKERS = 8
 _MEMORY = 512 << 20

@@ -166,7 +166,7 @@ def run(api: AirflowApi, planned: BackfillPlan, tell: Callable[[str], object]) -
             tell(f"{landed.sha256[:12]}: {error.what}")
             continue
         done = api.result(dag_id, run_id, "ingest")
-        rows = good(done["accepted"], done.get("repeated", 0))  # an earlier release may have run it
+        rows = good(done["accepted"], done["repeated"])
         tell(f"{landed.sha256[:12]}: rows: {rows}, {done['quarantined']:,} in quarantine")
     return failed
 

@@ -26,8 +26,8 @@ from rempart.ingestion.sampling.names import shown
 from rempart.ingestion.unpacking import MAX_BYTES, Unreadable, unpacked
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sources import DerivedSource
+from rempart.sites.digests import file_sha256
 from rempart.sites.port import ObjectInfo, Site
-from rempart.sites.s3.site import file_sha256
 
 PART = 8 << 20
 """Bytes of one request. A file of at most so many bytes is written in one request."""

@@ -37,7 +37,7 @@ from rempart.ingestion.sources.registry import opener_of
 from rempart.ingestion.sources.row_memory import ROWS
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sources import SqlSource
-from rempart.sites.s3.site import file_sha256
+from rempart.sites.digests import file_sha256
 from rempart.sites.spool import spool_folder
 
 logger = logging.getLogger(__name__)

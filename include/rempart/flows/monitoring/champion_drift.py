@@ -31,6 +31,7 @@ from rempart.flows.monitoring.challenger import Challenger
 from rempart.flows.prediction.champion import champion_of, version_of
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
+from rempart.flows.training.candidates.record import trained_version
 from rempart.flows.training.champions import decisions_on, intended
 from rempart.flows.training.materialize import feature_databases
 from rempart.flows.training.train import training_set
@@ -93,8 +94,7 @@ def watch(platform: Platform, pipeline: ModelPipeline, source: RowSource | None 
 
 def _judged(platform: Platform, pipeline: ModelPipeline, version: str, rows: RowSource) -> ChampionVerdict:
     model = champion_of(platform, pipeline).model
-    candidates = platform.ledger.find("candidate", pipeline.name, limit=100_000)
-    record = next(each for each in candidates if str(each.body.get("version")) == version)
+    record = trained_version(platform.ledger, pipeline.name, version)
     site, dataset = platform.active_site(pipeline.classification), record.body["dataset"]
     rewritten = erasures.rewritten(platform.ledger)
     train = datasets.decoded(erasures.read_dataset(rewritten, site, dataset))

@@ -12,11 +12,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rempart.counts import counted
-from rempart.errors import ChampionMissing, ModelRefused, PredictionError, TrackingRefused, TrackingUnavailable
+from rempart.errors import ChampionMissing, PredictionError, TrackingRefused, TrackingUnavailable
 from rempart.features.prediction.plan import FeaturePlan, StoredView, inputs_of, plan
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.candidates import stored_objects
-from rempart.flows.training.candidates.record import candidate_record
+from rempart.flows.training.candidates.record import trained_version
 from rempart.flows.training.champions import decisions_on, intended
 from rempart.flows.training.materialize import feature_databases
 from rempart.ingestion.parsing import moments
@@ -102,13 +102,9 @@ def version_of(platform: Platform, name: str, version: str) -> LoadedModel:
 
     Raises ModelRefused, TrackingUnavailable, PlacementDenied, LedgerError, DatabaseUnavailable.
     """
-    if (record := candidate_record(platform.ledger, name, version)) is None:
-        raise ModelRefused(
-            f"The ledger has no evidence that model {name} version {version} was trained here",
-            f"Run train_{name}, and validate the version that it registers. Other versions are not opened.",
-        )
+    record = trained_version(platform.ledger, name, version)
     try:
-        return load(platform.tracking(), record)
+        return load(platform.tracking(), record.body)
     except (TrackingRefused, TrackingUnavailable) as error:
         raise stored_objects.cause(platform, name, version, error) from error
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rempart.ingestion.engine.parts import WrittenPart
+from rempart.sites.digests import file_sha256
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +54,5 @@ class PartWriter:
             return
         file, writer = self._open
         writer.close()
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        self.parts.append(WrittenPart("", file, self._rows, file.stat().st_size, digest))
+        self.parts.append(WrittenPart("", file, self._rows, file.stat().st_size, file_sha256(file)))
         self._open, self._rows = None, 0

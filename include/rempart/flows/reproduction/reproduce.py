@@ -21,7 +21,7 @@ from rempart.flows.reproduction.comparison import TOLERANCE, Reproduction, figur
 from rempart.flows.shared import erasures, retirements
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.candidates import openings
-from rempart.ledger.port import Evidence, Ledger
+from rempart.flows.training.candidates.record import trained_version
 from rempart.models import metrics
 from rempart.models.encoding import encode
 from rempart.models.gates import measures
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
-_ALL = 100_000
-"""More records than a ledger holds of candidates."""
 
 
 def reproduce(platform: Platform, pipeline: ModelPipeline, version: str, tolerance: float = TOLERANCE) -> Reproduction:
@@ -55,7 +53,7 @@ def reproduce(platform: Platform, pipeline: ModelPipeline, version: str, toleran
     retention or an erasure took its rows, IntegrityError, TrainingError, PlacementDenied, SiteError.
     """
     retirements.check_kept(platform.ledger, pipeline.name, version, "reproduce")
-    evidence = _evidence(platform.ledger, pipeline.name, version)
+    evidence = trained_version(platform.ledger, pipeline.name, version)
     record = evidence.body
     active = platform.active_site(pipeline.classification)
     spec = _order(active, platform.config.buckets.artifacts, record)
@@ -90,16 +88,6 @@ def reproduce(platform: Platform, pipeline: ModelPipeline, version: str, toleran
     )
     platform.ledger.append("reproduction", pipeline.name, _body(found, tolerance))
     return found
-
-
-def _evidence(ledger: Ledger, name: str, version: str) -> Evidence:
-    for record in ledger.find("candidate", name, limit=_ALL):
-        if str(record.body.get("version")) == version:
-            return record
-    raise ModelRefused(
-        f"The ledger has no evidence that model {name} version {version} was trained here",
-        f"Choose a version of `rempart model show {name}`.",
-    )
 
 
 def _order(site: Site, bucket: str, record: Mapping[str, Any]) -> JobSpec:

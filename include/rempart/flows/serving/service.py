@@ -283,7 +283,7 @@ async def _run(platform: Platform, folder: Path, listening: socket.socket, tls: 
 
 
 async def _ended(scorer: Scorer, logs: ServedLogs) -> bool:
-    """End models and logs. Return whether they ended in time."""
+    """End models and logs. Return whether they ended in time; one that fails is logged, and keeps no process."""
 
     async def end() -> None:
         await scorer.shadows.finish()
@@ -292,4 +292,6 @@ async def _ended(scorer: Scorer, logs: ServedLogs) -> bool:
 
     ending = asyncio.create_task(end())
     done, _ = await asyncio.wait([ending], timeout=http_server.STOP_SECONDS)
+    if done and (cause := ending.exception()) is not None:
+        logger.error("a model or the prediction log did not end well: %s", type(cause).__name__)  # it may quote a value
     return bool(done)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.stored_dumps import prefix_of
@@ -14,9 +13,7 @@ RepositoryOf = Callable[[ScopeKey], Repository]
 """Open the repository of a scope's key at one site."""
 
 
-def repository_of(
-    config: Config, connections: Connections, site: str, key: ScopeKey, cache: Path | None = None
-) -> Repository:
+def repository_of(config: Config, connections: Connections, site: str, key: ScopeKey) -> Repository:
     """Return the restic repository of a scope's key at a declared site. Raises ConnectionMissing, BackupError."""
     place = config.sites[site]
     return Repository(
@@ -26,5 +23,4 @@ def repository_of(
         config.buckets.backups,
         prefix_of(key.scope, key.serial),
         key.restic_password,
-        cache=cache,
     )

@@ -8,13 +8,12 @@ from datetime import date, timedelta
 
 from rempart.errors import PlacementDenied
 from rempart.models import tracking_users
-from rempart.settings.config import Config, Connection, Connections
+from rempart.settings.config import Config, Connection, Connections, connection_text
 from rempart.sites.s3 import sessions
 from rempart.sovereignty.places import decide_site
 from rempart.sovereignty.policy import Decision
 from rempart.training import data_rights
 from rempart.training.attempts.record import ORDER
-from rempart.training.backends import as_json
 from rempart.training.data_rights import Rights
 from rempart.training.job import JobSpec
 
@@ -70,10 +69,10 @@ def grant(
     for right in data_rights.rights(spec):
         name = right.site.name
         given, what = _at_site(config, connections, record, spec, right, attempt, timeout, today)
-        variables[_variable(config.sites[name].connection)] = as_json(given)
+        variables[_variable(config.sites[name].connection)] = connection_text(given)
         described.append(f"{name}: {what}")
     user, what = _at_tracking(config, connections, spec, attempt)
-    variables[_variable(spec.tracking.connection)] = as_json(user)
+    variables[_variable(spec.tracking.connection)] = connection_text(user)
     return Granted(variables, "; ".join((*described, f"MLflow: {what}")))
 
 

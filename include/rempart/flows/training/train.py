@@ -288,24 +288,19 @@ def register(
         record.write(platform.ledger, spec, result, version_measured, ran=ran, spent=spent, verdict=verdict)
     logger.info("registered version %s of model '%s' as a candidate", version, pipeline.name)
     return TrainResult(
-        spec.job_id,
-        result.run_id,
-        version,
-        figures,
-        result.rows,
-        found.rows,
-        spec.dataset.sha256,
-        spec.snapshot,
-        dict(result.seconds),
-        dict(ran) if ran else None,
-        spec.labels.model_dump() if spec.labels else None,
-        spec.used,
+        job_id=spec.job_id,
+        run_id=result.run_id,
+        version=version,
+        metrics=figures,
+        rows_train=result.rows,
+        rows_holdout=found.rows,
+        dataset_sha256=spec.dataset.sha256,
+        snapshot=spec.snapshot,
+        seconds=dict(result.seconds),
+        placement=dict(ran) if ran else None,
+        labels=spec.labels.model_dump() if spec.labels else None,
+        used=spec.used,
     )
-
-
-def _place(config: Config, name: str) -> JobSite:
-    site = config.sites[name]
-    return JobSite(name=name, connection=site.connection, region=site.region)
 
 
 def _store(
@@ -326,7 +321,7 @@ def _store(
         metadata = {"retain-until": kept_until.date().isoformat(), **made_of}
         site.write_new(bucket, key(pipeline.name, digests[-1]), body, metadata=metadata)
     return Dataset(
-        site=_place(config, site.name),
+        site=JobSite.of(config, site.name),
         bucket=bucket,
         key=datasets.key(pipeline.name, digests[0]),
         sha256=digests[0],

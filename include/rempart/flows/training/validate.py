@@ -17,7 +17,7 @@ from rempart.flows.shared import approvals, authors, erasures, removals, retirem
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import champions
 from rempart.flows.training.candidates import openings
-from rempart.flows.training.candidates.record import candidate_record
+from rempart.flows.training.candidates.record import candidate_record, trained_version
 from rempart.flows.training.champions import decisions_on, return_to, succession
 from rempart.ingestion import draft
 from rempart.ledger.port import Evidence, Ledger
@@ -88,10 +88,7 @@ def validate(
     with platform.committing(active):
         current = champions.settle(tracking, ledger, name, decisions, platform.clock())
     if current == version:
-        body = next(d.body for d in reversed(decisions) if d.kind == "promotion" and str(d.body["version"]) == version)
-        previous, reasons = body["previous"], tuple(body["reasons"])
-        explanation = (f"version {version} is already the champion", *reasons)
-        return ValidationResult(version, True, explanation, body["metrics"], body["baselines"], version, previous)
+        return _champion_already(version, decisions)
     site = platform.active_site(pipeline.classification, active)
     versions = [version, *([current] if current is not None else [])]
     held_out = str(record["dataset"]["held_out"]["sha256"])
@@ -137,13 +134,7 @@ def validate(
             removals.check_same(ledger, name, removal)
             retirements.check_kept(ledger, name, version, "judge")
             judgement = _await_approval(ledger, name, body, makers)
-        waiting = (
-            *verdict.reasons,
-            f"passed: version {version} awaits approval; `rempart model show {name}` tells whose",
-        )
-        registry.await_approval(tracking, name, version, waiting)
-        answers = len(approvals.answers_to(ledger, name, judgement))
-        return ValidationResult(version, False, waiting, mine, naive, current, current, True, judgement, answers)
+        return _awaiting(ledger, tracking, name, body, judgement)
     if verdict.passed:
         with platform.committing(active):
             removals.check_same(ledger, name, removal)
@@ -158,6 +149,19 @@ def validate(
     return ValidationResult(version, False, verdict.reasons, _finite(mine), _finite(naive), current, current)
 
 
+def _awaiting(
+    ledger: Ledger, tracking: Connection, name: str, body: Mapping[str, Any], judgement: int
+) -> ValidationResult:
+    """Say in MLflow that a version waits for a person, and return its result. `body`: its judgement, on record."""
+    version, current = str(body["version"]), body["previous"]
+    awaits = f"passed: version {version} awaits approval; `rempart model show {name}` tells whose"
+    reasons = (*body["reasons"], awaits)
+    registry.await_approval(tracking, name, version, reasons)
+    answers = len(approvals.answers_to(ledger, name, judgement))
+    figures_of = body["metrics"], body["baselines"]
+    return ValidationResult(version, False, reasons, *figures_of, current, current, True, judgement, answers)
+
+
 def _await_approval(ledger: Ledger, name: str, body: Mapping[str, Any], makers: authors.Authors) -> int:
     """Record that a version passed the gate and waits for a person. A judgement that still stands is not repeated.
 
@@ -169,6 +173,13 @@ def _await_approval(ledger: Ledger, name: str, body: Mapping[str, Any], makers: 
     if waits is None or any(waits.body[key] != value for key, value in body.items() if key != "rules"):
         return ledger.append("approval", name, {**body, "authors": makers.as_json()}).seq
     return waits.seq
+
+
+def _champion_already(version: str, decisions: Sequence[Evidence]) -> ValidationResult:
+    """Return the result on the champion: that of its promotion."""
+    body = next(d.body for d in reversed(decisions) if d.kind == "promotion" and str(d.body["version"]) == version)
+    explanation = (f"version {version} is already the champion", *body["reasons"])
+    return ValidationResult(version, True, explanation, body["metrics"], body["baselines"], version, body["previous"])
 
 
 def _check_same(ledger: Ledger, name: str, version: str, decisions: Sequence[Evidence]) -> None:
@@ -253,12 +264,7 @@ def _rejected(ledger: Ledger, name: str, version: str) -> str:
 
 def _record(ledger: Ledger, name: str, version: str) -> Mapping[str, Any]:
     retirements.check_kept(ledger, name, version, "open")
-    if (found := candidate_record(ledger, name, version)) is None:
-        raise ModelRefused(
-            f"The ledger has no evidence that model {name} version {version} was trained here",
-            f"Run train_{name}, and validate the version that it registers. Other versions are not opened.",
-        )
-    return found
+    return trained_version(ledger, name, version).body
 
 
 def _also_read(ledger: Ledger, record: Mapping[str, Any], current: str | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from rempart.ingestion.engine.identity import ascends, quote
 from rempart.ingestion.parsing.schema import SnapshotColumn, arrow_schema
 from rempart.settings.columns import Period
 from rempart.settings.pipeline import Pipeline
+from rempart.sites.digests import file_sha256
 
 _GROUP = 131_072
 """Rows of a row group."""
@@ -187,9 +187,7 @@ class PartWriter:
         file, sink, writer = partition.file
         writer.close()
         sink.close()
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        self._done.append(WrittenPart(partition.name, file, partition.written, file.stat().st_size, digest))
+        self._done.append(WrittenPart(partition.name, file, partition.written, file.stat().st_size, file_sha256(file)))
         partition.file, partition.written = None, 0
 
 

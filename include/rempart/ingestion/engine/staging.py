@@ -52,7 +52,7 @@ def stage(batches: Iterable[TextRows], pipeline: Pipeline, file: Path, limits: L
     """Type and judge the rows of a delivery, and write the good ones to `file`."""
     import pyarrow.parquet as pq
 
-    staged = Staged(file)
+    staged, text = Staged(file), 0
     try:
         with pq.ParquetWriter(
             file,
@@ -62,9 +62,11 @@ def stage(batches: Iterable[TextRows], pipeline: Pipeline, file: Path, limits: L
             write_statistics=False,
         ) as writer:
             for batch in _gathered(batches):
+                before = len(staged.refused)
                 staged.refused += batch.refused
                 writer.write_table(_good(batch.table, pipeline, staged, limits, judge))
-                _check(staged, limits)
+                text += sum(len(row.raw.encode()) for row in staged.refused[before:])
+                _check(staged, text, limits)
     except Unreadable as fault:
         file.unlink(missing_ok=True)
         return Staged(file, fault=str(fault))
@@ -167,10 +169,11 @@ def raw_text(row: Mapping[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False, default=str)
 
 
-def _check(staged: Staged, limits: Limits) -> None:
+def _check(staged: Staged, text: int, limits: Limits) -> None:
+    """Raise Unreadable if the refused rows are too many, or too long. `text`: bytes of their text."""
     if len(staged.refused) > limits.refused:
         raise _beyond(limits, staged.refused[-1].reasons[0])
-    if sum(len(row.raw.encode()) for row in staged.refused) > limits.refused_text:
+    if text > limits.refused_text:
         raise _beyond(limits, "the faulty rows are too long to be stored one by one")
 
 

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import IngestError, PipelineError
-from rempart.ingestion import expectations
+from rempart.ingestion import expectations, isolated
 from rempart.ingestion.judging.distinct import DistinctValues
 from rempart.settings.pipeline import Expectation
 
@@ -31,16 +31,6 @@ SECONDS = 600.0
 """Time limit in seconds for one slice."""
 MANY = 20_000
 """Rows from which on processes are started: each loads Great Expectations, some 3 s of processor time and 0.3 GB."""
-_PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR")
-"""Environment variables of a process: none of them is a secret."""
-_FIXED = {
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-    "MALLOC_ARENA_MAX": "1",
-    "OMP_NUM_THREADS": "1",
-    "GX_ANALYTICS_ENABLED": "false",
-    "SCARF_ANALYTICS": "false",
-    "DO_NOT_TRACK": "1",
-}
 _COMMAND = (sys.executable, "-P", "-m", "rempart.ingestion.judging.process")
 
 
@@ -109,7 +99,6 @@ class JudgePool:
         return found
 
     def _start(self) -> None:
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _FIXED
         self._owner, self._running = os.getpid(), []
         for _ in range(self.processes):
             self._running.append(
@@ -118,7 +107,7 @@ class JudgePool:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,  # texts of errors may quote values
-                    env=environment,
+                    env=isolated.environment(),
                     cwd=tempfile.gettempdir(),
                     start_new_session=True,  # Ctrl-C is for the process that started it
                 )

@@ -9,7 +9,6 @@ from rempart.errors import PipelineError
 from rempart.ingestion.sampling.facts import ColumnFacts
 
 _NUMBERS = ("number", "decimal", "integer")
-_CLASSES = ("category", "boolean")
 
 
 def likeliest_target(source: str, columns: Sequence[ColumnFacts], key: Collection[str]) -> ColumnFacts:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rempart import canonical_json
@@ -214,12 +213,12 @@ def _origin(pipeline: Pipeline, connection: Connection, around: Surroundings) ->
     return Origin(place.operator, where, operator.jurisdiction.value, operator.owner_jurisdiction.value)
 
 
-def query_of(source: SqlSource, root: Path | None = None) -> str | None:
+def query_of(source: SqlSource) -> str | None:
     """Return the query of a source without its last semicolon, or None for a table. Raises PipelineError."""
     if source.query is None:
         return None
     try:
-        text = ((root or project_root()) / source.query).read_text(encoding="utf-8").strip().rstrip(";").rstrip()
+        text = (project_root() / source.query).read_text(encoding="utf-8").strip().rstrip(";").rstrip()
     except OSError as cause:
         raise PipelineError(
             f"source.query: {source.query} cannot be read ({cause.strerror})", "Write the file, with one SELECT."

@@ -28,10 +28,8 @@ from rempart.spark.kubernetes.admission import (
     Deny,
     GiveCredentials,
     Note,
-    Outcome,
     Release,
     Step,
-    TriedAttempt,
     came_before,
     has_node,
     is_at_work,
@@ -39,6 +37,7 @@ from rempart.spark.kubernetes.admission import (
     next_steps,
     release_patch,
 )
+from rempart.spark.kubernetes.attempts import Outcome, TriedAttempt
 from rempart.spark.order import OrderedAt
 from rempart.training.backends import LAST_LINES, readable
 from rempart.training.kubernetes import verdict

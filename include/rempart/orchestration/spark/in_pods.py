@@ -30,7 +30,7 @@ from rempart.orchestration.clusters.connections import cluster_of
 from rempart.orchestration.spark.attempt import JUDGE_AGAIN, Attempt
 from rempart.sites.port import Site
 from rempart.spark.kubernetes import labels
-from rempart.spark.kubernetes.admission import LOST, Adopt, DriverSeen, GiveUp, TriedAttempt, next_attempt
+from rempart.spark.kubernetes.attempts import LOST, Adopt, Begin, DriverSeen, GiveUp, TriedAttempt, next_attempt
 from rempart.spark.order import OrderedAt, SparkOrder, SparkResult
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class SparkInPods:
         )
 
     def _attempt(
-        self, job: SparkPods, place: PoolPlace, at: OrderedAt, step: Any
+        self, job: SparkPods, place: PoolPlace, at: OrderedAt, step: Begin | Adopt
     ) -> tuple[TriedAttempt, Sequence[str]]:
         """Run or adopt one attempt. Raises PoolUnavailable, SparkInterrupted."""
         attempt = Attempt(

@@ -6,6 +6,7 @@ Its queue is bounded: rows that do not fit are dropped and counted, so it never 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from rempart.serving.scorer.metrics import Metrics
 
 MOST_WAITING = 2000
 """Rows that wait for a shadow."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -59,7 +61,9 @@ class Shadows:
     ) -> None:
         try:
             await self.log.write(group(shadow, await asked))
-        except RempartError:
+        except Exception as cause:
+            if not isinstance(cause, RempartError):  # its text may quote a value
+                logger.error("a shadow of %s failed unexpectedly: %s", pipeline, type(cause).__name__)  # noqa: TRY400
             self.metrics.shadow_failed[pipeline] += rows
         else:
             self.metrics.shadow_rows[pipeline] += rows

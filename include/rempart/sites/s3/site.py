@@ -16,6 +16,7 @@ from rempart.settings.config import Connection
 from rempart.settings.sections import MOST_LISTED
 from rempart.sites.answers import etag
 from rempart.sites.capabilities import CapabilityRecord
+from rempart.sites.digests import file_sha256
 from rempart.sites.locks import Locks, lock_until
 from rempart.sites.port import ObjectInfo
 from rempart.sites.s3.client import open_client
@@ -25,12 +26,6 @@ from rempart.sovereignty.policy import Decision
 
 _LOST = timedelta(minutes=1)
 """An object that is so much older than our put is not what we put: clocks differ by less where the doctor proved it."""
-
-
-def file_sha256(file: Path) -> str:
-    """Return the SHA-256 of a file, hex."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class S3Site(S3Reader):

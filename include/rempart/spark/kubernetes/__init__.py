@@ -1,1 +1,1 @@
-"""Spark jobs in pods of a pool: the pods of driver and executors, and what a session in a driver's pod is told."""
+"""Spark jobs in pods of a pool: what the pods are, where they may be, which attempt is next, and a driver's session."""

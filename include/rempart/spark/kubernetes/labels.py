@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from rempart.sovereignty import pool_pods
 from rempart.sovereignty.pods import LABEL
 from rempart.spark.order import SparkOrder
 
-JOB, ATTEMPT, PIPELINE = "rempart.eu/job", "rempart.eu/attempt", "rempart.eu/pipeline"
-"""As with pods of training jobs: the janitor of a pool looks for them."""
+JOB, ATTEMPT, PIPELINE = pool_pods.JOB, pool_pods.ATTEMPT, pool_pods.PIPELINE
 STARTED_BY = "rempart.eu/started-by"
 """Annotation of a driver: the Airflow task that made it, as JSON. The janitor of a pool asks whether it still waits."""
 ROLE = "rempart.eu/spark-role"

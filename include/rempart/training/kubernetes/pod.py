@@ -11,6 +11,7 @@ from typing import Any
 
 from rempart.settings.config import Config
 from rempart.settings.telemetry import TELEMETRY_OFF
+from rempart.sovereignty import pool_pods
 from rempart.sovereignty.pods import LABEL
 from rempart.sovereignty.pool_pods import bare, queue_label
 from rempart.sovereignty.pool_pods import secret as owned_secret
@@ -20,7 +21,7 @@ from rempart.training.placement import Option
 CONTAINER = "base"
 NODE_CONTAINER = "node"
 """The container of a TrainJob's pods: Kubeflow's name for it."""
-JOB, ATTEMPT, PIPELINE = "rempart.eu/job", "rempart.eu/attempt", "rempart.eu/pipeline"
+JOB, ATTEMPT, PIPELINE = pool_pods.JOB, pool_pods.ATTEMPT, pool_pods.PIPELINE
 MANAGED_BY = {"app.kubernetes.io/managed-by": "rempart", "app.kubernetes.io/component": "training"}
 ADMITTED = "rempart.eu/admitted"
 """Annotation of a pod whose credentials are there."""

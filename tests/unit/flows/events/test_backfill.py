@@ -93,7 +93,7 @@ class Airflow:
         return {"state": self.runs[path.rsplit("/", 1)[-1]]}
 
     def result(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
-        return {"accepted": 1, "quarantined": 0}
+        return {"accepted": 1, "repeated": 0, "quarantined": 0}
 
 
 def test_the_same_command_starts_no_run_twice_and_repeats_failed_ones() -> None:

@@ -359,6 +359,18 @@ def test_a_shadow_is_logged_and_never_returned_and_never_slows_an_answer() -> No
     in_loop(check)
 
 
+def test_a_shadow_that_fails_unforeseen_is_counted_and_keeps_no_scorer_from_its_end() -> None:
+    async def check(found: Running) -> None:
+        found.scorer.shadows.log = (log := RecordingLog())
+        log.fault = ValueError(SECRET)
+        found.scorer.deployments.replace_shadow("stays", Deployment(ScriptedVersion("2")))
+        assert (await found.client.post("/predict/stays", json=ROW)).status_code == 200
+        await found.scorer.shadows.finish()
+        assert found.scorer.metrics.shadow_failed["stays"] == 1
+
+    in_loop(check)
+
+
 def test_a_swap_and_a_rollback_lose_no_request() -> None:
     first, second, third = ScriptedVersion("1"), ScriptedVersion("2"), ScriptedVersion("1")
 

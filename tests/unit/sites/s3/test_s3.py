@@ -9,7 +9,8 @@ import pytest
 
 from rempart.errors import PlacementDenied, SiteError, SiteUnavailable
 from rempart.settings.config import Connection
-from rempart.sites.s3.site import S3Site, file_sha256
+from rempart.sites.digests import file_sha256
+from rempart.sites.s3.site import S3Site
 from rempart.sovereignty.policy import Decision, Reason
 
 ALLOWED = Decision(True, "internal", "data", "site 'primary'", (Reason(True, "rule", "fact"),))

@@ -11,23 +11,15 @@ from hypothesis import strategies as st
 
 from rempart.spark.kubernetes import labels
 from rempart.spark.kubernetes.admission import (
-    ATTEMPTS,
-    LOST,
-    Adopt,
-    Begin,
     Deny,
-    DriverSeen,
     GiveCredentials,
-    GiveUp,
     NodeJudged,
     Note,
     PodSeen,
     Release,
-    TriedAttempt,
     beyond_template,
     came_before,
     needs_nodes,
-    next_attempt,
     next_steps,
     release_patch,
     secrets_of,
@@ -216,43 +208,6 @@ def test_a_driver_that_the_platform_would_not_make_is_told_apart(found: dict[str
     moved["spec"]["containers"][0]["env"][0]["value"] = "y"  # compared by whoever knows what it means
     assert unlike(moved, driver(), "REMPART_SPARK_ORDER") == ""
     assert secrets_of(driver()["spec"]) == {"spark-1-1"}
-
-
-# --- attempts ---------------------------------------------------------------------------------------------------------
-
-POOLS = ("a", "b", "c")
-OUTCOMES = st.sampled_from(["capacity", "interrupted", "unreachable", "denied"])
-
-
-@given(
-    st.lists(st.sampled_from(POOLS), unique=True),
-    st.lists(OUTCOMES, min_size=9, max_size=9),
-    st.sets(st.integers(1, 9)),
-)
-def test_attempts_end_and_each_has_a_number_of_its_own(
-    pools: list[str], outcomes: list[Any], recorded: set[int]
-) -> None:
-    tried: list[TriedAttempt] = []
-    for outcome in outcomes:
-        step = next_attempt(pools, [], tried, recorded)
-        if isinstance(step, GiveUp):
-            assert step.why
-            lost = sum(attempt.outcome in LOST for attempt in tried)
-            assert lost == ATTEMPTS or {attempt.pool for attempt in tried} == set(pools)
-            assert (step.outcome == "denied") == (bool(tried) and all(each.outcome == "denied" for each in tried))
-            return
-        assert isinstance(step, Begin) and step.number not in recorded | {each.number for each in tried}
-        assert not any(each.pool == step.pool and each.outcome not in LOST for each in tried)
-        tried.append(TriedAttempt(step.pool, step.number, outcome, "why"))
-    raise AssertionError("it never gives up")
-
-
-def test_a_driver_that_runs_is_adopted_and_one_that_is_on_record_is_not() -> None:
-    drivers = [DriverSeen("a", 1, False), DriverSeen("b", 2, True)]
-    assert next_attempt(POOLS, drivers, []) == Adopt("b", 2)
-    assert next_attempt(POOLS, drivers, [], [2]) == Begin("a", 3)
-    assert next_attempt(["a"], drivers, []) == Begin("a", 3)  # pool b is not allowed any more
-    assert next_attempt(POOLS, drivers, [TriedAttempt("b", 2, "interrupted", "evicted")]) == Begin("a", 3)
 
 
 def in_pool(job: int, role: str, second: int = 0, *, node: str = "n1", phase: str = "Running") -> dict[str, Any]:

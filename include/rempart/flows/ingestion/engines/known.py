@@ -1,4 +1,4 @@
-"""EarlierRows rows of a run on Spark, as this machine needs them to order a job and to check it.
+"""Find the known rows of a run on Spark: what an order tells of them, and what its result is checked against.
 
 The platform searches erased rows itself: an order tells their positions, and no key or secret leaves the platform.
 """

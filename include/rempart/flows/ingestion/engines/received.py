@@ -10,7 +10,7 @@ from rempart.flows.ingestion.ingest_run import IngestionRun
 from rempart.ingestion import erasing, landing
 from rempart.ingestion.erasing import Cut
 from rempart.ingestion.landing import Arrival
-from rempart.sites.s3.site import file_sha256
+from rempart.sites.digests import file_sha256
 
 
 def cut(run: IngestionRun, file: Path) -> Cut:

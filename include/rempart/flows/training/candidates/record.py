@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rempart.ledger.port import Ledger
+from rempart.errors import ModelRefused
+from rempart.flows.shared import removals
+from rempart.ledger.port import Evidence, Ledger
 from rempart.settings.sections import Classification
 from rempart.training import datasets, outputs
 from rempart.training.gpus.cost import Spent
 from rempart.training.job import JobResult, JobSpec
+
+_ALL = 100_000
+"""More records than a ledger holds of one model's candidates."""
 
 
 def rows_on_record(spec: JobSpec) -> dict[str, Any]:
@@ -92,7 +97,20 @@ def write(
 
 def candidate_record(ledger: Ledger, name: str, version: str, model_id: str | None = None) -> Mapping[str, Any] | None:
     """Return the newest candidate evidence of a version (and model), or None."""
-    for record in ledger.find("candidate", name, limit=100_000):
+    for record in ledger.find("candidate", name, limit=_ALL):
         if str(record.body.get("version")) == version and model_id in (None, record.body.get("model_id")):
             return record.body
     return None
+
+
+def trained_version(ledger: Ledger, name: str, version: str) -> Evidence:
+    """Return the newest record of a version's training. Raises ModelRefused without one since the model's removal."""
+    records = ledger.find("candidate", name, limit=_ALL)
+    for record in removals.since(records, removals.removal_of(ledger, name)):
+        if str(record.body.get("version")) == version:
+            return record
+    raise ModelRefused(
+        f"The ledger has no evidence that model {name} version {version} was trained here",
+        f"Choose a version of `rempart model show {name}`, or train one: `rempart pipeline run {name} --follow`. Other "
+        "versions are not opened.",
+    )

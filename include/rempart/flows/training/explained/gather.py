@@ -7,10 +7,10 @@ from datetime import timedelta
 from pathlib import PurePosixPath
 
 from rempart.coordination.active import is_open
-from rempart.errors import ModelRefused
 from rempart.features.catalogue import told
-from rempart.flows.shared import removals, retirements
+from rempart.flows.shared import retirements
 from rempart.flows.shared.platform import Platform
+from rempart.flows.training.candidates.record import trained_version
 from rempart.flows.training.champions import decisions_on, succession
 from rempart.ledger.port import Evidence, Kind, Ledger
 from rempart.models import definitions
@@ -38,7 +38,7 @@ def gather(platform: Platform, pipeline: ModelPipeline, version: str) -> Card:
     """
     name, ledger, config = pipeline.name, platform.ledger, platform.config
     retirements.check_kept(ledger, name, version, "make the model card")
-    candidate = trained(ledger, name, version)
+    candidate = trained_version(ledger, name, version)
     decisions = [record for kind in JUDGEMENTS for record in _about(ledger, kind, candidate)]
     return facts.card(
         candidate,
@@ -52,18 +52,6 @@ def gather(platform: Platform, pipeline: ModelPipeline, version: str) -> Card:
         ),
         _intended(pipeline, candidate),
         tuple(_places(config, is_open(platform.active()).site, candidate)),
-    )
-
-
-def trained(ledger: Ledger, name: str, version: str) -> Evidence:
-    """Return the newest record of a version's training. Raises ModelRefused without one, LedgerError."""
-    since = removals.removal_of(ledger, name)
-    for record in removals.since(ledger.find("candidate", name, limit=ALL), since):
-        if str(record.body["version"]) == version:
-            return record
-    raise ModelRefused(
-        f"The ledger has no evidence that model {name} version {version} was trained here",
-        f"See its versions: `rempart model show {name}`.",
     )
 
 
