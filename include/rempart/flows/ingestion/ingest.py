@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -27,6 +28,7 @@ from rempart.flows.ingestion.engines import local, spark
 from rempart.flows.ingestion.engines.spark import RunJob
 from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared.bounded_map import bounded_map
+from rempart.flows.shared.leases import PATIENCE, wait_for
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import acceptance, deliveries, isolated, landing, snapshots
 from rempart.ingestion.acceptance import COUNTS, HELD
@@ -91,8 +93,28 @@ def ingest(
     at fault are held back: all their rows go to quarantine until the pipeline is corrected or a person accepts them
     (`reingest`), and `check_quarantine` reports it. `accepted_loss`: the newest snapshot, if a person accepts that the
     site no longer shows it. `run_job`: runs the job of a pipeline with `engine: spark`; by default on this machine.
+    Two runs with `engine: spark` follow each other: LeaseHeld if the other runs for long.
     """
-    began, run = time.monotonic(), ingest_run.begin(platform, pipeline)
+    began = time.monotonic()
+    with _alone(platform, pipeline):
+        result = _ingested(platform, pipeline, accepted_loss, run_job)
+    return replace(result, seconds=round(time.monotonic() - began, 3))
+
+
+def _alone(platform: Platform, pipeline: Pipeline) -> AbstractContextManager[object]:
+    """Keep others from ingesting while the block runs, where a job's objects at the site would be theirs, too.
+
+    An erasure in an input ingests a derived pipeline, also while its DAG does. Raises LeaseHeld.
+    """
+    if pipeline.engine != "spark":
+        return nullcontext()
+    return wait_for(platform.continuity, f"ingest {pipeline.name}", PATIENCE)
+
+
+def _ingested(
+    platform: Platform, pipeline: Pipeline, accepted_loss: AcceptedLoss | None, run_job: RunJob | None
+) -> IngestResult:
+    run = ingest_run.begin(platform, pipeline)
     before = current_snapshot.current(run, accepted_loss)
     derived_run.check_schema(before, pipeline)
     with platform.committing(run.active):
@@ -133,7 +155,7 @@ def ingest(
                 ingest_run.append_snapshot(run, snapshot)  # last: until then, the next run tells of the snapshot
     result = result_of(before, snapshot, [*finished, *outcomes], interrupted, table_fault=behind)
     hint = engine_spill.hint(spilled.bytes, resources.memory, "ingestion.memory")
-    return replace(result, seconds=round(time.monotonic() - began, 3), hint=hint)
+    return replace(result, hint=hint)
 
 
 def _arrivals(run: IngestionRun, folder: Path) -> list[Arrival]:

@@ -25,9 +25,9 @@ from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings.config import Config, Connection, Connections
 from rempart.settings.pipeline import ModelPipeline
 from rempart.sites.port import Site
-from rempart.training import datasets, outputs, permission
+from rempart.training import datasets, outputs
 from rempart.training.attempts.record import ORDER
-from rempart.training.backends import LocalBackend, TrainingBackend
+from rempart.training.backends import TrainingBackend
 from rempart.training.job import VALIDATED, JobResult, JobSpec, Param
 from rempart.training.protocol import splits
 from rempart.training.search import plan, tracked
@@ -166,10 +166,7 @@ def train_found(
 ) -> TrainResult:
     """Train the candidate on this machine and register it. Raises the errors of `flows.training.train.train`."""
     check_found(platform.ledger, pipeline, search, params)
-    spec, site = order(platform, pipeline, search, params), platform.active_site(pipeline.classification)
-    backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
-    permitted = permission.permit(platform.config, spec, on=platform.clock().date())
-    return train.register(platform, pipeline, spec, backend.run(permitted))
+    return train.run_here(platform, pipeline, order(platform, pipeline, search, params), backend)
 
 
 def place_found(
