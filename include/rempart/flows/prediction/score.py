@@ -131,9 +131,7 @@ def score(
             result = replace(result, superseded=True)
         elif into:
             done = brought.bring(run, into, asked.sha256, scoring, files, folder, committing)
-            result = replace(
-                result, changed_rows=done.changed, former_rows=done.of_others, superseded=done.superseded
-            )
+            result = replace(result, changed_rows=done.changed, former_rows=done.of_others, superseded=done.superseded)
     if scoring is None:
         logger.info("no row of snapshot %s of '%s' is to be predicted", found.id, source.name)
         return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def world(monkeypatch: pytest.MonkeyPatch, table: Table) -> Scored:
     found.pipeline = found.pipeline.model_copy(update={"scoring": Scoring(into=INTO)})
     found.deliver("one", stays(60))
     for found.version in ("7", "8"):
-        for since, until in zip(MONTHS, MONTHS[1:], strict=False):
+        for since, until in pairwise(MONTHS):
             found.score(since=since, until=until)
     assert table.versions() == {"8"}
     found.version, table.calls = "7", 0

@@ -49,7 +49,8 @@ NO_ROW = RowsPage([], None)
 def parse(body: bytes, records: str | None) -> RowsPage:
     """Parse an answer. `records` is the path of the list of rows (`a.b`); without it the answer is the list.
 
-    A `null` in its place is an empty list, as some services write one, unless the answer tells of an error. Raises NotRows, before it is parsed if it has more than `MOST_PARTS` parts.
+    A `null` in its place is an empty list, as some services write one, unless the answer tells of an error. Raises
+    NotRows, before it is parsed if it has more than `MOST_PARTS` parts.
     """
     if sum(map(body.count, (b",", b"[", b"{"))) > MOST_PARTS:
         raise NotRows(f"the answer has more than {MOST_PARTS:,} values; ask for smaller pages (`pagination.size`)")
