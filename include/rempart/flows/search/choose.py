@@ -11,6 +11,7 @@ from rempart.flows.search import freeze, records, trials
 from rempart.flows.search.freeze import FrozenSearch
 from rempart.flows.search.records import Ended, Search
 from rempart.flows.search.trials import AskedTrial, Result
+from rempart.flows.shared.leases import PATIENCE, job_lease, wait_for
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import job_credentials, pod_job, train
 from rempart.flows.training.check_pipeline import check_trainer
@@ -25,9 +26,9 @@ from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings.config import Config, Connection, Connections
 from rempart.settings.pipeline import ModelPipeline
 from rempart.sites.port import Site
-from rempart.training import datasets, outputs
+from rempart.training import datasets, outputs, permission
 from rempart.training.attempts.record import ORDER
-from rempart.training.backends import TrainingBackend
+from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.job import VALIDATED, JobResult, JobSpec, Param
 from rempart.training.protocol import splits
 from rempart.training.search import plan, tracked
@@ -166,7 +167,11 @@ def train_found(
 ) -> TrainResult:
     """Train the candidate on this machine and register it. Raises the errors of `flows.training.train.train`."""
     check_found(platform.ledger, pipeline, search, params)
-    return train.run_here(platform, pipeline, order(platform, pipeline, search, params), backend)
+    spec, site = order(platform, pipeline, search, params), platform.active_site(pipeline.classification)
+    backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
+    with wait_for(platform.continuity, job_lease(spec.job_id), PATIENCE):  # `train_<pipeline>` may run an equal order
+        permitted = permission.permit(platform.config, spec, on=platform.clock().date())
+        return train.register(platform, pipeline, spec, backend.run(permitted))
 
 
 def place_found(

@@ -137,24 +137,12 @@ def train_on(
     used: Mapping[str, str] | None = None,
     verdict: int | None = None,
 ) -> TrainResult:
-    """Train on a table with the columns of `features.training_set.point_in_time`. Raises the errors of `train`."""
-    spec = order(platform, pipeline, table, snapshot, params=params, labels=labels, used=used)
-    return run_here(platform, pipeline, spec, backend, verdict=verdict)
+    """Train on a table with the columns of `features.training_set.point_in_time`.
 
-
-def run_here(
-    platform: Platform,
-    pipeline: ModelPipeline,
-    spec: JobSpec,
-    backend: TrainingBackend | None = None,
-    *,
-    verdict: int | None = None,
-) -> TrainResult:
-    """Run an ordered job on this machine, or reuse its result, and register its model.
-
-    Equal orders share one place at the site, so the second run waits for the first, and reuses its result. Raises the
+    Equal orders share one place at the site, so a second run waits for the first, and reuses its result. Raises the
     errors of `train`; LeaseHeld if the first runs for long.
     """
+    spec = order(platform, pipeline, table, snapshot, params=params, labels=labels, used=used)
     with wait_for(platform.continuity, job_lease(spec.job_id), PATIENCE):
         site = platform.active_site(pipeline.classification)
         backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)

@@ -177,7 +177,9 @@ def test_two_trainings_of_one_order_at_once_train_once_and_register_what_is_at_t
 
     monkeypatch.setattr(train, "register", register)
     monkeypatch.setattr(train.permission, "permit", lambda _, spec, on: spec)
-    got = both.run(lambda: train.run_here(platform, PIPELINE, spec, jobs))
+    monkeypatch.setattr(train, "order", lambda *_, **__: spec)
+    nothing: Any = None
+    got = both.run(lambda: train.train_on(platform, PIPELINE, nothing, "s1", backend=jobs))
     assert got == [b"metrics of attempt 1"] * 2 and jobs.ran == 1
 
 
@@ -185,6 +187,6 @@ def test_two_ingestions_on_spark_follow_each_other_and_one_that_waits_too_long_s
     platform: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingestion, "PATIENCE", 0.0)
-    monkeypatch.setattr(ingestion, "_ingested", lambda *_: ingestion.ingest(platform, PIPELINE))
+    monkeypatch.setattr(ingestion.ingest_run, "begin", lambda *_: ingestion.ingest(platform, PIPELINE))
     with pytest.raises(LeaseHeld, match=r"take lease 'ingest stays_test': .*, process \d+ has it"):
         ingestion.ingest(platform, PIPELINE)
