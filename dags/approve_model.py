@@ -26,7 +26,7 @@ from airflow.sdk import DAG, Param, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from rempart.orchestration import assets, dag_test, pages, runtime
-from rempart.orchestration.approval.operators import AskPerson, StartApproval, notified
+from rempart.orchestration.approval.operators import MOST_OPEN, AskPerson, StartApproval, notified
 from rempart.orchestration.dags import model_dags, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
@@ -48,7 +48,7 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
         schedule=None,
         params={"version": version},
         catchup=False,
-        max_active_runs=16,
+        max_active_runs=MOST_OPEN + 1,
         tags=["rempart", "approve", tag_of(pipeline.classification)],
         default_args=task_defaults(
             defaults, owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout

@@ -33,9 +33,12 @@ def read(text: str | bytes) -> Any:
     """Return the value of JSON text, canonical or not. Raises ValueError, also for NaN and infinities.
 
     A whole number beyond ±(2^53 - 1) is a float: the canonical form of a float of this size has no point. A number that
-    no float can hold, such as 1e999, counts as an infinity.
+    no float can hold, such as 1e999, counts as an infinity. Text that is nested too deeply for Python is no JSON.
     """
-    return json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_constant)
+    try:
+        return json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _integer(text: str) -> int | float:

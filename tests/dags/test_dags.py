@@ -208,7 +208,7 @@ def test_a_candidate_is_asked_about_in_a_dag_of_its_own_which_waits_in_no_others
     tasks = {task["id"]: task for task in dags["approve_model_learns_again"]["tasks"]}
     assert tasks.keys() == {"decide", "notify", "publish_champion", "keep_card", "ask_again"}
     assert all(task["policy"] and task["owner"] == "mlops" and task["timeout"] == 3600 for task in tasks.values())
-    assert dags["approve_model_learns_again"]["runs"] == 16 and dags["approve_model_learns_again"]["assets"] == []
+    assert dags["approve_model_learns_again"]["runs"] > 1_000 and dags["approve_model_learns_again"]["assets"] == []
     assert set(dags["approve_model_learns_again"]["links"]["decide"]) == {"Model gate"}
     judges = {task["id"] for task in dags["validate_model_learns_again"]["tasks"]}
     assert judges == {"validate", "publish_champion", "keep_card", "ask_person"}  # without a card it is asked, too

@@ -214,10 +214,9 @@ def _predicted(task_result: TaskResult) -> str:
 
 def _table_of_the_user(task_result: TaskResult) -> Iterator[str]:
     if task_result["superseded"]:
-        yield (
-            "Another version became champion meanwhile, so your table was left as it was: start "
-            f"score_{task_result['pipeline']} again."
-        )
+        came = task_result["changed_rows"]
+        left = "the rest did not come into your table" if came else "your table was left as it was"
+        yield f"Another version became champion meanwhile, so {left}: start score_{task_result['pipeline']} again."
     if task_result["changed_rows"]:
         yield f"{task_result['changed_rows']:,} rows of your table were inserted or replaced."
     if task_result["former_rows"]:

@@ -28,6 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rempart import canonical_json
 from rempart.errors import (
     ConnectionMissing,
     IntegrityError,
@@ -201,20 +202,24 @@ def _trained_before(spec: JobSpec, site: Site) -> Outputs | None:
     """Return complete outputs of an earlier attempt, or None if missing or different from its metrics.json."""
     if (body := _read(site, spec.output.bucket, spec.key("metrics.json"))) is None:
         return None
-    facts = json.loads(body)
+    try:
+        facts = canonical_json.read(body)
+        digests, work = dict(facts["files"]), Work.model_validate(facts.get("work", {}))
+        validation, backtest = facts["validation"], facts["backtest"]
+        of = Measurements(
+            Validated.model_validate(validation) if validation else None, tuple(map(Origin.model_validate, backtest))
+        )
+        made_with, gpus = facts.get("made_with", {}), usage.GpusUse.model_validate(facts["gpus"])
+        told = facts["metrics"], facts["rows"], facts["seconds"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # as below
     files = {"metrics.json": body}
-    for name, digest in facts["files"].items():
+    for name, digest in digests.items():
         try:
             files[name] = site.read(spec.output.bucket, spec.key(name), sha256=digest)
         except (ObjectMissing, IntegrityError):
             return None  # trained again: the same job gives the same model
-    work = Work.model_validate(facts.get("work", {}))
-    validation, backtest = facts["validation"], facts["backtest"]
-    of = Measurements(
-        Validated.model_validate(validation) if validation else None, tuple(map(Origin.model_validate, backtest))
-    )
-    made_with, gpus = facts.get("made_with", {}), usage.GpusUse.model_validate(facts["gpus"])
-    return Outputs(files, facts["metrics"], facts["rows"], facts["seconds"], work, made_with, of, gpus)
+    return Outputs(files, *told, work, made_with, of, gpus)
 
 
 def _print(stage: str, **facts: Any) -> None:

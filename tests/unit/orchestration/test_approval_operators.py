@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -99,11 +100,12 @@ def test_time_that_is_over_is_nobodys_answer(world: dict[str, Any]) -> None:
 
 
 def test_a_run_that_asks_is_started_once_for_a_judgement_and_its_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow.sdk.exceptions import AirflowSkipException
+    from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
     from rempart.orchestration.approval import operators
 
-    started = []
+    started, others = [], [0]
+    context: Any = {"ti": SimpleNamespace(get_dr_count=lambda dag_id, states: others[0])}
     monkeypatch.setattr(
         operators.TriggerDagRunOperator,
         "execute",
@@ -112,10 +114,13 @@ def test_a_run_that_asks_is_started_once_for_a_judgement_and_its_answers(monkeyp
 
     def start(**result: Any) -> None:
         given = {"awaits": True, "version": "3", "judgement": 17, "answers": 1, **result}
-        operators.StartApproval(task_id="ask_again", trigger_dag_id="approve_model_x", result=given).execute({})
+        operators.StartApproval(task_id="ask_again", trigger_dag_id="approve_model_x", result=given).execute(context)
 
     start()
     start(answers=2)
     with pytest.raises(AirflowSkipException):
         start(awaits=False)
+    others[0] = operators.MOST_OPEN + 1
+    with pytest.raises(AirflowException, match="Version 3 was not asked about: 1,001 questions of approve_model_x are"):
+        start(answers=3)
     assert started == [("approval__17__1", {"version": "3"}), ("approval__17__2", {"version": "3"})]

@@ -28,6 +28,8 @@ def test_a_message_of_this_version_is_read() -> None:
     [
         ("[]", "not a JSON object", "Write one."),
         ("{", "not JSON", "Write one."),
+        ("[" * 100_000, "not JSON", "Write one."),
+        ('{"version": 3, "rows": ' + "[" * 100_000, "not JSON", "Write one."),
         ('{"version": 3, "rows": 1e999}', "not finite", "Write one."),
         ('{"version": 2, "rows": 1}', "version 2", "Install the other version."),
         (json.dumps({"version": 3, "rows": "Jeanne"}), "rows: Input should be a valid integer", "Write one."),

@@ -79,6 +79,19 @@ def test_outputs_that_were_altered_are_trained_again(order):
     assert site.read("artifacts", spec.key("model.onnx")) == before
 
 
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"[" * 100_000, b'{"files": 3}', b'{"files": {}, "validation": 1}'])
+def test_a_record_of_outputs_that_cannot_be_read_is_no_record(order, body):
+    platform, _, spec = order
+    site = platform.sites["primary"]
+    before = site.read("artifacts", spec.key("metrics.json"))
+    assert entrypoint._trained_before(spec, site) is not None
+    site.write("artifacts", spec.key("metrics.json"), body)
+    try:
+        assert entrypoint._trained_before(spec, site) is None
+    finally:
+        site.write("artifacts", spec.key("metrics.json"), before)
+
+
 def test_a_personal_value_is_in_the_lake_and_nowhere_else(order):  # S2
     platform, backend, _ = order
     site = platform.sites["primary"]

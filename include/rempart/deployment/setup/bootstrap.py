@@ -261,7 +261,6 @@ def set_up(root: Path, target: Environment) -> int:
         if target.java and not (venv / "jre" / "bin" / "java").is_file():  # the machine's was taken, and went
             debian.install_java(venv, os.environ)
         return 0
-    stamp.unlink(missing_ok=True)
     python, tools = venv / "bin" / "python", venv / "tools"
     if (
         before
@@ -287,6 +286,7 @@ def set_up(root: Path, target: Environment) -> int:
         debian.check_space(root, target.folder)
     counter = Counter(sys.stdout, os.environ)
     counter.begin()
+    stamp.unlink(missing_ok=True)  # from here on a set-up that is killed begins anew
     try:
         _install(root, target, venv, counter)
     finally:

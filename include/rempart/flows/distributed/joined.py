@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rempart.errors import IntegrityError, LabelsMissing
+from rempart.errors import IntegrityError, LabelsMissing, LeaseLost
 from rempart.features import training_set
 from rempart.features.databases import FeatureDatabases
 from rempart.features.label_feed import LabelCounts, LabelsUsed
@@ -19,6 +20,7 @@ from rempart.flows.distributed import facts, orders
 from rempart.flows.distributed.facts import TrainingSetFacts
 from rempart.flows.distributed.loaded_snapshots import LoadedSnapshots
 from rempart.flows.distributed.training_set import LABELS, PART, ROWS, USED, told_view
+from rempart.flows.shared.leases import PATIENCE, job_lease, wait_for
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.engine import identity
@@ -44,12 +46,13 @@ def point_in_time(
     """Return the training set of snapshots, as `parquet_store.training_sets.point_in_time` does, joined on Spark.
 
     None if sums of a column would not be those of PostgreSQL to six digits; the log names it. What the job stored is
-    deleted at the end. Raises SparkError, FeatureError, LabelsMissing, IntegrityError, SiteError, PlacementDenied,
-    DatabaseUnavailable.
+    deleted at the end. A training, a search and a monitoring of the same snapshots have equal orders, and one place
+    for what the job stores: they run one after the other. Raises SparkError, FeatureError, LabelsMissing,
+    IntegrityError, SiteError, PlacementDenied, DatabaseUnavailable; LeaseHeld if another of them runs for long.
     """
     site = platform.active_site(pipeline.classification)
     ordered = order(platform, databases, pipeline, loaded, site)
-    with spool_folder() as folder:
+    with wait_for(platform.continuity, job_lease(ordered.order_id), PATIENCE) as lease, spool_folder() as folder:
         try:
             result = orders.run(platform, pipeline, ordered, backend, folder)
             told = facts.of_result(TrainingSetFacts, result)
@@ -64,7 +67,8 @@ def point_in_time(
                 raise LabelsMissing(told.missing.what, told.missing.hint)
             return read(site, pipeline, loaded, ordered, result, folder)
         finally:
-            orders.forget(site, ordered)
+            with suppress(LeaseLost), platform.continuity.still(lease):  # else they are another run's by now
+                orders.forget(site, ordered)
 
 
 def order(

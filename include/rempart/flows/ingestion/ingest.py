@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -27,6 +28,7 @@ from rempart.flows.ingestion.engines import local, spark
 from rempart.flows.ingestion.engines.spark import RunJob
 from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared.bounded_map import bounded_map
+from rempart.flows.shared.leases import PATIENCE, wait_for
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import acceptance, deliveries, isolated, landing, snapshots
 from rempart.ingestion.acceptance import COUNTS, HELD
@@ -34,6 +36,7 @@ from rempart.ingestion.content import evolution
 from rempart.ingestion.derived.inputs import is_derived
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import EMPTY, NO_ROWS
+from rempart.replication.continuity import Continuity
 from rempart.replication.vouching import vouch
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.digests import of_file
@@ -91,49 +94,64 @@ def ingest(
     at fault are held back: all their rows go to quarantine until the pipeline is corrected or a person accepts them
     (`reingest`), and `check_quarantine` reports it. `accepted_loss`: the newest snapshot, if a person accepts that the
     site no longer shows it. `run_job`: runs the job of a pipeline with `engine: spark`; by default on this machine.
+    Two runs with `engine: spark` follow each other: LeaseHeld if the other runs for long.
     """
-    began, run = time.monotonic(), ingest_run.begin(platform, pipeline)
-    before = current_snapshot.current(run, accepted_loss)
-    derived_run.check_schema(before, pipeline)
-    with platform.committing(run.active):
-        behind = delta_log.follow(run.site, run.lake, before)
-        finished: Sequence[Mapping[str, Any]] = ()
-        interrupted = before is not None and ingest_run.is_interrupted(run, before)
-        if before is not None and interrupted:
-            finished = before.deliveries
-            ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, finished)
-    with spool_folder() as folder:
-        waiting = _arrivals(run, folder)
-        derived = derived_run.newest(run, before) if waiting else derived_run.DerivedFrom()
-        recorded = _recorded(run, waiting)
-        plan = landing.plan(waiting, recorded.keys() - _later(run, waiting, recorded), later_wins=pipeline.later_wins)
-        derived_run.check_arrivals(run, plan.new)
-        job = run_job or partial(orders.run, platform, pipeline, keep=folder)
-        resources = ingest_run.resources(run.config, folder)
-        with engine_spill.watched(resources.spill) as spilled:
-            snapshot, added, outcomes = _take_in(run, before, plan.new, recorded, folder, job)
+    began = time.monotonic()
+    with _alone(lambda: platform.continuity, pipeline):
+        run = ingest_run.begin(platform, pipeline)
+        before = current_snapshot.current(run, accepted_loss)
+        derived_run.check_schema(before, pipeline)
         with platform.committing(run.active):
-            run.check_unchanged()
-            derived_run.check_same(run, derived)
-            if snapshot and snapshot is not before:
-                if before and interrupted:
-                    ingest_run.append_snapshot(run, before)
-                snapshot = derived_run.named(snapshot, before, derived)
-                source_state.drop_later(run.site, run.lake, pipeline.name, before)
-                ingest_run.commit(run, snapshot, added)
-            else:
-                derived_run.restate(run, before, derived, plan.known)
-            ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, outcomes)
-            if snapshot and snapshot is not before:
-                behind = delta_log.follow(run.site, run.lake, snapshot)
-            _clear(run, [*plan.new, *plan.known])
-            if pipeline.engine == "spark" or outcomes:  # a job that was lost may have been followed by DuckDB
-                orders.clear(run.site, run.lake, pipeline.name, "ingest")
-            if snapshot and (interrupted or snapshot is not before):
-                ingest_run.append_snapshot(run, snapshot)  # last: until then, the next run tells of the snapshot
-    result = result_of(before, snapshot, [*finished, *outcomes], interrupted, table_fault=behind)
-    hint = engine_spill.hint(spilled.bytes, resources.memory, "ingestion.memory")
-    return replace(result, seconds=round(time.monotonic() - began, 3), hint=hint)
+            behind = delta_log.follow(run.site, run.lake, before)
+            finished: Sequence[Mapping[str, Any]] = ()
+            interrupted = before is not None and ingest_run.is_interrupted(run, before)
+            if before is not None and interrupted:
+                finished = before.deliveries
+                ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, finished)
+        with spool_folder() as folder:
+            waiting = _arrivals(run, folder)
+            derived = derived_run.newest(run, before) if waiting else derived_run.DerivedFrom()
+            recorded = _recorded(run, waiting)
+            plan = landing.plan(
+                waiting, recorded.keys() - _later(run, waiting, recorded), later_wins=pipeline.later_wins
+            )
+            derived_run.check_arrivals(run, plan.new)
+            job = run_job or partial(orders.run, platform, pipeline, keep=folder)
+            resources = ingest_run.resources(run.config, folder)
+            with engine_spill.watched(resources.spill) as spilled:
+                snapshot, added, outcomes = _take_in(run, before, plan.new, recorded, folder, job)
+            with platform.committing(run.active):
+                run.check_unchanged()
+                derived_run.check_same(run, derived)
+                if snapshot and snapshot is not before:
+                    if before and interrupted:
+                        ingest_run.append_snapshot(run, before)
+                    snapshot = derived_run.named(snapshot, before, derived)
+                    source_state.drop_later(run.site, run.lake, pipeline.name, before)
+                    ingest_run.commit(run, snapshot, added)
+                else:
+                    derived_run.restate(run, before, derived, plan.known)
+                ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, outcomes)
+                if snapshot and snapshot is not before:
+                    behind = delta_log.follow(run.site, run.lake, snapshot)
+                _clear(run, [*plan.new, *plan.known])
+                if pipeline.engine == "spark" or outcomes:  # a job that was lost may have been followed by DuckDB
+                    orders.clear(run.site, run.lake, pipeline.name, "ingest")
+                if snapshot and (interrupted or snapshot is not before):
+                    ingest_run.append_snapshot(run, snapshot)  # last: until then, the next run tells of the snapshot
+        result = result_of(before, snapshot, [*finished, *outcomes], interrupted, table_fault=behind)
+        hint = engine_spill.hint(spilled.bytes, resources.memory, "ingestion.memory")
+        return replace(result, seconds=round(time.monotonic() - began, 3), hint=hint)
+
+
+def _alone(continuity: Callable[[], Continuity], pipeline: Pipeline) -> AbstractContextManager[object]:
+    """Keep others from ingesting while the block runs, where a job's objects at the site would be theirs, too.
+
+    An erasure in an input ingests a derived pipeline, also while its DAG does. Raises LeaseHeld.
+    """
+    if pipeline.engine != "spark":
+        return nullcontext()
+    return wait_for(continuity(), f"ingest {pipeline.name}", PATIENCE)
 
 
 def _arrivals(run: IngestionRun, folder: Path) -> list[Arrival]:

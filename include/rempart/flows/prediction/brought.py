@@ -1,18 +1,21 @@
 """Bring scorings of a champion into the user's table, and remember which of them it has got.
 
 A run whose upsert fails leaves its scoring in the lake. The next run brings it, whatever its rows. After a change of
-the champion, also by a rollback, the table gets every scoring of the new champion that is in the lake.
+the champion, also by a rollback, the table gets every scoring of the new champion that is in the lake. Each comes in a
+transaction and a commit of its own, so a backup or a switchover waits for one at most, and a run that was killed goes
+on with the next one.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from rempart.errors import ErasedMeanwhile, ObjectMissing
+from rempart.errors import ErasedMeanwhile, ObjectMissing, RempartError
 from rempart.flows.ingestion import derived_run
 from rempart.flows.prediction import scorings, user_table
 from rempart.flows.prediction.made_scoring import Run
@@ -44,44 +47,72 @@ class UpsertedScoring:
     table: str
 
 
+Committing = Callable[[], AbstractContextManager[bool]]
+"""Opens a commit of this run, if no row was erased since it began; tells whether its version is still champion."""
+
+
 @dataclass(frozen=True)
 class TableUpdate:
-    """What became of the table: rows that were inserted or changed, and rows of versions that are not champion."""
+    """What became of the table: rows that were inserted or changed, and rows of versions that are not champion.
+
+    `superseded`: another version became champion, so the rest did not come.
+    """
 
     changed: int
     of_others: int
+    superseded: bool = False
 
 
 def bring(
-    run: Run, into: Into, sha256: str, scoring: Scoring | None, made: Sequence[Path], folder: Path
+    run: Run,
+    into: Into,
+    sha256: str,
+    scoring: Scoring | None,
+    made: Sequence[Path],
+    folder: Path,
+    committing: Committing,
 ) -> TableUpdate:
     """Bring a champion's scoring into the table, after those of its model's file that the table has not got.
 
     They come oldest first, and replace older predictions, and all of other versions. `made`: files with the scoring's
-    predictions, if they are on this machine. Call it inside `Platform.committing`. Raises the errors of
-    `user_table.upsert` and the site.
+    predictions, if they are on this machine. One that cannot come, since its objects are damaged or do not fit, keeps
+    no other from the table: its error is raised at the end. Raises the errors of `user_table.upsert`, `committing` and
+    the site.
     """
     ledger, name, changed = run.platform.ledger, run.pipeline.name, 0
     marks = _marks(ledger, name, into)
     known = set(itertools.takewhile(lambda mark: mark.sha256 == sha256, marks))
     connection, keys = run.platform.connections(into.connection), scorings.names_of(run.source.row_key)
-    is_other = bool(marks) and not known
+    is_other, is_champion, faults = bool(marks) and not known, True, list[RempartError]()
     for each in scorings.all_of(run.site, run.bucket, run.root):
         is_asked = scoring is not None and each.id == scoring.id
         mark = UpsertedScoring(each.id, sha256, each.at.isoformat(), into.connection, into.table)
         if each.asked.sha256 != sha256 or (not is_asked and (mark in known or not _may_go(run, each, keys))):
             continue
-        if is_other:  # before the first row: a run that is killed after its upsert has told it
-            ledger.append("scoring", name, {"brought": asdict(replace(mark, id=""))})
-            is_other = False
-        files = made if made and is_asked else _fetched(run, each, folder)
-        changed += user_table.upsert(connection, into, name, each.columns, keys, files)
-        for file in files:
-            file.unlink()
-        if mark not in known:
-            ledger.append("scoring", name, {"brought": asdict(mark)})
+        try:
+            files = made if made and is_asked else _fetched(run, each, folder)
+            with committing() as is_champion:
+                if not is_champion:
+                    break
+                if is_other:  # before the first row: a run that is killed after its upsert has told it
+                    ledger.append("scoring", name, {"brought": asdict(replace(mark, id=""))})
+                    is_other = False
+                changed += user_table.upsert(connection, into, name, each.columns, keys, files)
+                if mark not in known:
+                    ledger.append("scoring", name, {"brought": asdict(mark)})
+        except RempartError as fault:
+            if fault.transient:
+                raise
+            logger.warning("scoring %s did not come into %s: %s", each.id, into.table, fault.what)
+            faults.append(fault)
+        finally:
+            for file in folder.glob("again-*.parquet"):
+                file.unlink()
     logger.info("%d rows of %s inserted or replaced", changed, into.table)
-    return TableUpdate(changed, user_table.count_of_others(connection, into, name, sha256))
+    if faults:
+        raise faults[0]
+    of_others = user_table.count_of_others(connection, into, name, sha256)
+    return TableUpdate(changed, of_others, superseded=not is_champion)
 
 
 def _marks(ledger: Ledger, model: str, into: Into) -> list[UpsertedScoring]:

@@ -8,7 +8,8 @@ former table, and the next run completes it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class ScoreResult:
 
     `new`: this run wrote them. `scoring`: None if no row was to be predicted. `changed_rows`: of the user's table;
     `former_rows`: its rows that versions predicted which are no longer champion. `superseded`: another version became
-    champion during the run, so it left the table as it was.
+    champion during the run, so the rest did not come into the table.
     """
 
     pipeline: str
@@ -110,21 +111,27 @@ def score(
             if made.rows:
                 scoring, files, reasons, is_new = made.scoring, made.files, made.reasons, True
                 keep(run, made)
-        with platform.committing(active):
-            erasures.check_same(platform.ledger, source.name, erased)
-            for name, removal in opened.items():
-                removals.check_same(platform.ledger, name, removal)
-            derived_run.check_clean(platform.ledger, found)
+
+        @contextmanager
+        def committing() -> Iterator[bool]:
+            with platform.committing(active):
+                erasures.check_same(platform.ledger, source.name, erased)
+                for name, removal in opened.items():
+                    removals.check_same(platform.ledger, name, removal)
+                derived_run.check_clean(platform.ledger, found)
+                yield not into or champion_version(platform, pipeline.name) == champion.model.version
+
+        with committing() as is_champion:
             if scoring is not None:
                 if is_new:
                     scorings.store(site, bucket, scoring)
                 _record(platform.ledger, site.name, bucket, scoring, into)
                 publish(site, bucket, run.root)
-            if into and champion_version(platform, pipeline.name) != champion.model.version:
-                result = replace(result, superseded=True)
-            elif into:
-                done = brought.bring(run, into, asked.sha256, scoring, files, folder)
-                result = replace(result, changed_rows=done.changed, former_rows=done.of_others)
+        if not is_champion:
+            result = replace(result, superseded=True)
+        elif into:
+            done = brought.bring(run, into, asked.sha256, scoring, files, folder, committing)
+            result = replace(result, changed_rows=done.changed, former_rows=done.of_others, superseded=done.superseded)
     if scoring is None:
         logger.info("no row of snapshot %s of '%s' is to be predicted", found.id, source.name)
         return result

@@ -12,6 +12,7 @@ from rempart.flows.search import freeze, records, trials
 from rempart.flows.search.freeze import FrozenSearch
 from rempart.flows.search.records import Ended, Search
 from rempart.flows.search.trials import AskedTrial, Result
+from rempart.flows.shared.leases import PATIENCE, job_lease, wait_for
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import job_credentials, pod_job, train
 from rempart.flows.training.check_pipeline import check_trainer
@@ -169,8 +170,9 @@ def train_found(
     check_found(platform.ledger, pipeline, search, params)
     spec, site = order(platform, pipeline, search, params), platform.active_site(pipeline.classification)
     backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
-    permitted = permission.permit(platform.config, spec, on=platform.clock().date())
-    return train.register(platform, pipeline, spec, backend.run(permitted))
+    with wait_for(platform.continuity, job_lease(spec.job_id), PATIENCE):  # `train_<pipeline>` may run an equal order
+        permitted = permission.permit(platform.config, spec, on=platform.clock().date())
+        return train.register(platform, pipeline, spec, backend.run(permitted))
 
 
 def place_found(

@@ -16,6 +16,7 @@ from rempart.errors import IntegrityError, TrainingError
 from rempart.flows.search import freeze
 from rempart.flows.search.freeze import FrozenSearch
 from rempart.flows.search.records import Trial
+from rempart.flows.shared.leases import PATIENCE, job_lease, wait_for
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import pod_job, train
 from rempart.flows.training.candidates.orders import Measuring, measuring
@@ -148,13 +149,14 @@ def run(
     asked: AskedTrial,
     backend: TrainingBackend | None = None,
 ) -> Trial:
-    """Run a trial on this machine, or reuse its result. Raises the errors of `TrainingBackend.run`."""
+    """Run a trial on this machine, or reuse its result. Raises the errors of `TrainingBackend.run`, LeaseHeld."""
     freeze.check_same(platform.ledger, pipeline, search)
     spec = spec_of(platform, pipeline, search, asked)
     site = platform.active_site(pipeline.classification)
-    if Record(site, spec).result() is None:
-        backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
-        backend.run(permission.permit(platform.config, spec, on=platform.clock().date()))
+    with wait_for(platform.continuity, job_lease(spec.job_id), PATIENCE):
+        if Record(site, spec).result() is None:
+            backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
+            backend.run(permission.permit(platform.config, spec, on=platform.clock().date()))
     return _read(site, spec, asked, freeze.judged_by(pipeline)[0], in_pods(platform.config)).trial
 
 

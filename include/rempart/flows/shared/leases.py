@@ -28,6 +28,11 @@ def points_lease(site: str) -> str:
     return f"restore points at {site}"
 
 
+def job_lease(job_id: str) -> str:
+    """Return the lease held while a job runs and its objects are read: equal orders share one place at their site."""
+    return f"job {job_id}"
+
+
 def holder() -> str:
     return f"{socket.gethostname()}, process {os.getpid()}"
 

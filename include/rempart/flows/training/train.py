@@ -15,6 +15,7 @@ from rempart.features.label_feed import LabelsUsed, target_column, told, told_la
 from rempart.features.prediction.plan import inputs_of
 from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, removals, used_views
+from rempart.flows.shared.leases import PATIENCE, job_lease, wait_for
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
 from rempart.flows.training.candidates import leaks, openings, orders, record
@@ -136,12 +137,17 @@ def train_on(
     used: Mapping[str, str] | None = None,
     verdict: int | None = None,
 ) -> TrainResult:
-    """Train on a table with the columns of `features.training_set.point_in_time`. Raises the errors of `train`."""
+    """Train on a table with the columns of `features.training_set.point_in_time`.
+
+    Equal orders share one place at the site, so a second run waits for the first, and reuses its result. Raises the
+    errors of `train`; LeaseHeld if the first runs for long.
+    """
     spec = order(platform, pipeline, table, snapshot, params=params, labels=labels, used=used)
-    site = platform.active_site(pipeline.classification)
-    backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
-    permitted = permission.permit(platform.config, spec, on=platform.clock().date())
-    return register(platform, pipeline, spec, backend.run(permitted), verdict=verdict)
+    with wait_for(platform.continuity, job_lease(spec.job_id), PATIENCE):
+        site = platform.active_site(pipeline.classification)
+        backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
+        permitted = permission.permit(platform.config, spec, on=platform.clock().date())
+        return register(platform, pipeline, spec, backend.run(permitted), verdict=verdict)
 
 
 def order(

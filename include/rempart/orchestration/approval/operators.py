@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import Param
-from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException, TaskAwaitingInput
 
 from rempart.orchestration import pages, runtime
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 APPROVE, REJECT = "Approve", "Reject"
 REASON = "reason"
+MOST_OPEN = 1_000
+"""Most open questions about one model. A run that asks holds no worker; Airflow would let a further one wait unseen."""
 
 
 class AskPerson(HITLOperator):
@@ -87,7 +89,8 @@ class StartApproval(TriggerDagRunOperator):
     """Start the DAG that asks about a candidate, if another task's result says that it waits; else skip.
 
     `result`: with `awaits`, `version`, `judgement` and `answers`. A repeated task asks once, because a run is named by
-    the judgement and the number of answers to it.
+    the judgement and the number of answers to it. Fails, and is tried again, while `MOST_OPEN` questions are open: the
+    candidate's time goes on, so nobody may believe that it was asked about.
     """
 
     template_fields = ("trigger_dag_id", "trigger_run_id", "conf", "result")
@@ -106,6 +109,11 @@ class StartApproval(TriggerDagRunOperator):
         result: Mapping[str, Any] = self.result
         if not result["awaits"]:
             raise AirflowSkipException("No candidate waits for a person")
+        if (running := context["ti"].get_dr_count(self.trigger_dag_id, states=["running"])) > MOST_OPEN:
+            raise AirflowException(
+                f"Version {result['version']} was not asked about: {running:,} questions of {self.trigger_dag_id} are "
+                "open. Answer some under Required Actions, then clear this task; or decide by `rempart model approve`."
+            )
         self.conf = {"version": str(result["version"])}
         self.trigger_run_id = f"approval__{result['judgement']}__{result['answers']}"
         return super().execute(context)

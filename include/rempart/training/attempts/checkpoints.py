@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -85,7 +84,7 @@ def superfluous(manifest: Manifest, present: Iterable[str]) -> list[str]:
 def parse_manifest(body: bytes, job_id: str) -> Manifest | None:
     """Return a manifest from JSON, or None if malformed. Raises TrainingError if it belongs to another job."""
     try:
-        data = json.loads(body)
+        data = canonical_json.read(body)
         kept = tuple(
             StoredCheckpoint(int(checkpoint["step"]), str(checkpoint["sha256"])) for checkpoint in data["kept"]
         )

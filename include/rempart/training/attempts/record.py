@@ -6,7 +6,6 @@ Each is written once by a conditional put, so that one of two writers wins and t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -111,7 +110,7 @@ class Record:
 
     def _read(self, key: str) -> dict[str, Any]:
         try:
-            data = json.loads(self.site.read(self._bucket, key))
+            data = canonical_json.read(self.site.read(self._bucket, key))
         except ValueError:
             data = None
         if not isinstance(data, dict):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,3 +100,61 @@ def test_a_second_set_up_of_an_environment_waits_for_the_first_and_no_other_does
         entered.append("first ends")
     thread.join(60)
     assert entered == ["another", "first ends", "second"]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout whose environment is of an older lock."""
+    for name in ("requirements-dev.txt", "requirements-bootstrap.txt", "pyproject.toml"):
+        (tmp_path / name).write_text("a")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    tools = hashlib.sha256(b"a").hexdigest()
+    (tmp_path / ".venv" / "rempart-installed").write_text(f"{'0' * 64}\n{tools}\n")
+    monkeypatch.setattr(bootstrap, "check_machine", lambda: None)
+    monkeypatch.setattr(bootstrap.preflight, "check_index", lambda *_, needed: SimpleNamespace(outcome="ok"))
+    monkeypatch.setattr(bootstrap.debian, "install_restic", lambda *_: None)
+    return tmp_path
+
+
+def _set_up(root: Path, monkeypatch: pytest.MonkeyPatch, *, again: bool | None, installed: bool) -> list[str]:
+    """Run a set-up whose steps succeed, or (None, False) end the process; return the steps."""
+    steps = list[str]()
+
+    def project(*_: object) -> bool:
+        steps.append("project")
+        if again is None:
+            raise Killed
+        return again
+
+    def install(*_: object) -> None:
+        steps.append("all")
+        if not installed:
+            raise Killed
+
+    monkeypatch.setattr(bootstrap, "_project_again", project)
+    monkeypatch.setattr(bootstrap, "_install", install)
+    with contextlib.suppress(Killed):
+        bootstrap.set_up(root, bootstrap.ENVIRONMENTS["rempart"])
+    return steps
+
+
+def test_a_set_up_that_was_killed_half_way_is_no_set_up_and_the_next_begins_anew(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _set_up(root, monkeypatch, again=False, installed=False) == ["project", "all"]
+    (root / ".venv" / "bin" / "rempart").write_text(f"#!{root}/.venv/bin/python")  # killed right after the last package
+    assert not (root / ".venv" / "rempart-installed").exists()
+    assert _set_up(root, monkeypatch, again=True, installed=True) == ["all"]  # what is there is not believed
+    assert _set_up(root, monkeypatch, again=True, installed=True) == []
+
+
+def test_a_set_up_that_was_killed_while_it_installed_the_project_alone_does_that_again_and_no_more(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _set_up(root, monkeypatch, again=None, installed=True) == ["project"]
+    assert _set_up(root, monkeypatch, again=True, installed=True) == ["project"]
+    assert _set_up(root, monkeypatch, again=True, installed=True) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as plain
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from rempart.errors import SparkError
 from rempart.flows.distributed import facts
 from rempart.flows.distributed.facts import IngestFacts, PartFacts, RefusedFacts, TrainingSetFacts
-from rempart.spark.order import MadeObject, SparkResult
+from rempart.spark.order import MadeObject, SparkResult, parse_result
 
 ID, SHA256 = "0123456789abcdef", "a" * 64
 DELIVERY = {"good": 3, "judged": 4, "refused": 1, "fault": None, "replaced": 0, "repeated": 0}
@@ -44,6 +45,31 @@ def test_facts_are_read_or_refused_by_the_name_of_the_job(told: dict[str, Any], 
             read()
         except SparkError as error:
             assert f"the result of job {ID}" in error.what
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_document_with_anything_in_its_place_is_read_or_refused_by_the_name_of_the_job(data: st.DataObject) -> None:
+    document = plain.loads(result(GOOD, {"delivery": 0}).to_json())
+    where: Any = document
+    for _ in range(data.draw(st.integers(0, 4))):  # down to some field, or entry
+        inner = [key for key in (where if isinstance(where, dict) else range(len(where))) if where[key]]
+        deeper = [key for key in inner if isinstance(where[key], dict | list)]
+        if not deeper:
+            break
+        where = where[data.draw(st.sampled_from(deeper))]
+    key = data.draw(st.sampled_from([*where] if isinstance(where, dict) else [*range(len(where))]))
+    if isinstance(where, dict) and data.draw(st.booleans()):
+        del where[key]
+    else:
+        where[key] = data.draw(json)
+    try:
+        read = parse_result(plain.dumps(document), ID)
+        facts.ingested(read, 1)
+        for made in read.made:
+            facts.of_object(RefusedFacts, read, made)
+    except SparkError as error:
+        assert f"the result of job {ID}" in error.what and error.hint
 
 
 @given(st.data())

@@ -40,6 +40,8 @@ PAGE_BYTES = 32 << 20
 """Largest JSON answer, unpacked."""
 PAGE_SECONDS = 300.0
 """Longest time of one JSON answer, so that a trickle does not hold a task."""
+NO_CONTENT = 204
+"""Status of an answer that has no body: a page without a row."""
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which the same request is sent again."""
 _MOVED = frozenset({301, 302, 303, 307, 308})
@@ -177,7 +179,7 @@ class Client:
         return self._clock() - self._began
 
     def page(self, url: str, conditions: Mapping[str, str] | None = None, *, gone: Collection[int] = ()) -> Answer:
-        """Return an answer with status 200, or 304 to `conditions`, whole; or with one of the statuses `gone`.
+        """Return an answer with status 200 or 204, or 304 to `conditions`, whole; or with one of the statuses `gone`.
 
         Raises IngestError, SourceUnavailable, PlacementDenied.
         """
@@ -193,7 +195,7 @@ class Client:
             if status in AGAIN:
                 self.wait(url, given, attempt, f"status {status}")
                 continue
-            if status != 200 and status not in gone and not (status == 304 and conditions):
+            if status not in (200, NO_CONTENT) and status not in gone and not (status == 304 and conditions):
                 refuse(url, status)
             return Answer(str(answer.url), status, {name.lower(): value for name, value in given.items()}, body)
         raise AssertionError("wait raises at the last attempt")

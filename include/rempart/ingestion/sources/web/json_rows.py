@@ -42,10 +42,15 @@ class RowsPage:
         return found
 
 
+NO_ROW = RowsPage([], None)
+"""The page of an answer without a body."""
+
+
 def parse(body: bytes, records: str | None) -> RowsPage:
     """Parse an answer. `records` is the path of the list of rows (`a.b`); without it the answer is the list.
 
-    Raises NotRows, before it is parsed if it has more than `MOST_PARTS` parts.
+    A `null` in its place is an empty list, as some services write one, unless the answer tells of an error. Raises
+    NotRows, before it is parsed if it has more than `MOST_PARTS` parts.
     """
     if sum(map(body.count, (b",", b"[", b"{"))) > MOST_PARTS:
         raise NotRows(f"the answer has more than {MOST_PARTS:,} values; ask for smaller pages (`pagination.size`)")
@@ -57,13 +62,26 @@ def parse(body: bytes, records: str | None) -> RowsPage:
         raise NotRows("the answer is nested too deeply") from None
     except (ValueError, UnicodeDecodeError):  # the cause would quote the answer
         raise NotRows("the answer is not JSON" + (", but HTML" if body.lstrip()[:1] == b"<" else "")) from None
-    rows = RowsPage([], whole).field(records) if records else whole
+    rows = _list(whole, records) if records else whole
+    if rows is None:
+        if isinstance(whole, dict) and (whole.get("error") or whole.get("errors")):
+            raise NotRows(f"field '{records}' is null, and the answer tells of an error")
+        return RowsPage([], whole)
     if not isinstance(rows, list):
         where = f"field '{records}'" if records else "the answer"
         raise NotRows(f"{where} is no list of rows")
     if not all(isinstance(row, dict) for row in rows):
         raise NotRows("a row is not an object with names and values")
     return RowsPage(rows, whole)
+
+
+def _list(whole: Any, records: str) -> Any:
+    """Return the field with the list of rows. Raises NotRows if it is missing."""
+    path, _, name = records.rpartition(".")
+    place = RowsPage([], whole).field(path) if path else whole
+    if not isinstance(place, dict) or name not in place:
+        raise NotRows(f"field '{records}' is missing, so there is no list of rows")
+    return place[name]
 
 
 def lines(page: RowsPage, columns: Collection[str]) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
@@ -24,13 +25,15 @@ from rempart.ingestion.sources.port import Delivery, Extraction, Origin, Sink, S
 from rempart.ingestion.sources.row_memory import CURSOR, DIGEST, ROWS, RowMemory, microseconds, moment
 from rempart.ingestion.sources.web import download as downloads
 from rempart.ingestion.sources.web import json_rows, paging
-from rempart.ingestion.sources.web.client import Client, origin_of, shown
-from rempart.ingestion.sources.web.json_rows import NotRows
+from rempart.ingestion.sources.web.client import NO_CONTENT, Client, origin_of, shown
+from rempart.ingestion.sources.web.json_rows import NO_ROW, NotRows
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sources import HttpSource
 from rempart.sites.spool import spool_folder
 from rempart.sovereignty import places
+
+logger = logging.getLogger(__name__)
 
 PAGES = 10_000
 """Most pages of one extraction; the next one goes on from there."""
@@ -117,6 +120,8 @@ class Http:
         made = list(self._deliveries(memory.new(pages.rows()), sink, file))
         if pages.unchanged:
             return Extraction([], state)
+        if not pages.count:
+            logger.info("%s gave no row, so nothing is delivered", shown(self.source.url))
         cursor = self.source.cursor
         if cursor and pages.count and not pages.readable:
             raise IngestError(
@@ -195,7 +200,7 @@ class Pages:
                 self.next = None
                 return
             try:
-                page = json_rows.parse(answer.body, source.records)
+                page = NO_ROW if answer.status == NO_CONTENT else json_rows.parse(answer.body, source.records)
                 lines = list(self._lines(page))
                 guard.check(here, lines)
                 for row, line in zip(page.rows, lines, strict=True):
@@ -203,6 +208,8 @@ class Pages:
                     self.count, self.readable = self.count + 1, self.readable + (at is not None)
                     yield at, line
                 self.next = paging.following(source, here, answer.url, page, answer.headers.get("link", ""))
+                if not page.rows and self.next == here:  # the end, as a service tells it whose cursor stays
+                    self.next = None
             except NotRows as fault:
                 raise IngestError(
                     f"read {shown(answer.url)}: {fault}",
