@@ -1,0 +1,56 @@
+"""MLflow and Great Expectations are imported without what nobody uses, and every part is there for who asks for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+CLIENT = """
+import gc, sys
+from rempart import lean_imports
+from rempart.models import tracking
+from rempart.settings.config import Connection
+mlflow = lean_imports.load("mlflow")
+assert lean_imports.load("mlflow") is mlflow and gc.isenabled()
+with tracking.session(Connection("mlflow", conn_type="http", host="127.0.0.1", port=1)) as client:
+    assert isinstance(client, mlflow.MlflowClient)
+import mlflow.onnx, mlflow.pyfunc
+print(*sorted({"fastapi", "polars"} & sys.modules.keys()))
+"""
+USED = """
+from rempart import lean_imports
+mlflow = lean_imports.load("mlflow")
+from mlflow.genai.scorers.base import Scorer  # a part that imports others, which import it
+assert mlflow.genai.scorers.Scorer is Scorer and callable(mlflow.genai.evaluate)
+import mlflow.data.polars_dataset, mlflow.genai.datasets
+assert mlflow.gateway.__spec__.loader.get_code("mlflow.gateway")
+from mlflow.gateway.utils import is_valid_endpoint_name
+assert mlflow.gateway.utils.is_valid_endpoint_name is is_valid_endpoint_name
+try:
+    mlflow.genai.nothing
+except AttributeError as error:
+    print(error)
+"""
+JUDGED = """
+from rempart.ingestion import expectations
+expectations.great_expectations()
+import altair, scipy.stats
+print(altair.Chart.__name__, scipy.stats.rankdata([3, 1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (CLIENT, ""),
+        (USED, "module 'mlflow.genai' has no attribute 'nothing'"),
+        (JUDGED, "Chart [2. 1.]"),
+    ],
+    ids=["client", "used", "judged"],
+)
+def test_a_process_has_what_it_asks_for_and_no_more(code: str, told: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == told
