@@ -1,4 +1,4 @@
-"""MLflow and Great Expectations are imported without what nobody uses, and every part is there for who asks for it."""
+"""MLflow is imported without what nobody uses, and every part of it is there for who asks for it."""
 
 from __future__ import annotations
 
@@ -33,22 +33,10 @@ try:
 except AttributeError as error:
     print(error)
 """
-JUDGED = """
-from rempart.ingestion import expectations
-expectations.great_expectations()
-import altair, scipy.stats
-print(altair.Chart.__name__, scipy.stats.rankdata([3, 1]))
-"""
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
-    [
-        (CLIENT, ""),
-        (USED, "module 'mlflow.genai' has no attribute 'nothing'"),
-        (JUDGED, "Chart [2. 1.]"),
-    ],
-    ids=["client", "used", "judged"],
+    ("code", "told"), [(CLIENT, ""), (USED, "module 'mlflow.genai' has no attribute 'nothing'")], ids=["client", "used"]
 )
 def test_a_process_has_what_it_asks_for_and_no_more(code: str, told: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
