@@ -31,7 +31,7 @@ def load(name: str) -> ModuleType:
     """Return a package, which is imported without the parts above unless it is there. Raises ImportError."""
     with _loading:
         if name in sys.modules:
-            return sys.modules[name]
+            return importlib.import_module(name)  # waits until another thread has imported it
         with _lean():
             return importlib.import_module(name)
 

@@ -36,8 +36,9 @@ def _files(distribution: Distribution) -> list[str]:
 
 
 def _texts(distribution: Distribution) -> tuple[str, ...]:
-    files = [name for name in _files(distribution) if ".dist-info" in name and _LICENCE_FILE.search(name)]
-    return tuple(Path(distribution.locate_file(name)).read_text(encoding="utf-8", errors="replace") for name in files)
+    names = [name for name in _files(distribution) if ".dist-info" in name and _LICENCE_FILE.search(name)]
+    files = [Path(str(distribution.locate_file(name))) for name in names]
+    return tuple(file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
 
 
 def licence_metadata(distribution: Distribution) -> Metadata:
