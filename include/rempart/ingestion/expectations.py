@@ -6,21 +6,15 @@ error texts.
 
 from __future__ import annotations
 
-import gc
-import importlib
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import LazyLoader
-from threading import RLock
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from rempart import lean_imports
 from rempart.errors import PipelineError
 from rempart.ingestion import patterns
 from rempart.settings.pipeline import Expectation
@@ -32,9 +26,6 @@ if TYPE_CHECKING:
 ROW = "_row"
 """Name of the index column: a row's position, which is no data."""
 
-LATER = frozenset({"altair", "scipy.stats"})
-"""Modules whose code runs when somebody first uses them, not when Great Expectations imports them."""
-_loading = RLock()
 ROW_LEVEL = frozenset(
     {
         "expect_column_pair_values_a_to_be_greater_than_b",
@@ -253,45 +244,17 @@ def _quiet() -> Iterator[None]:
         logger.disabled, logger.level, logger.propagate = before
 
 
-class _Later(MetaPathFinder):
-    """Finds the modules of `LATER`, and defers their code to the first use of an attribute."""
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path) if name in LATER else None
-        if spec is not None and spec.loader is not None:
-            spec.loader = LazyLoader(spec.loader)
-        return spec
-
-
 def great_expectations() -> Any:
     """Return the package, loaded with all its expectations, and without what judges no row.
 
-    Its import takes 2.5 s of processor time. Half of that is scipy.stats, altair, and the garbage collector, which
-    looks through new objects again and again and finds nothing to free.
+    Its import takes 2.5 s of processor time otherwise. Half of that is scipy.stats, altair, and the garbage collector.
     """
-    with _loading:
-        if "great_expectations" not in sys.modules:
-            import pandas  # noqa: F401 - needed anyhow, and loaded as usual
-
-            with _deferred():
-                importlib.import_module("great_expectations")
-        return importlib.import_module("great_expectations")
+    if "great_expectations" not in sys.modules:
+        import pandas  # noqa: F401 - needed anyhow, and loaded as usual
+    return lean_imports.load("great_expectations")
 
 
 def load() -> None:
     """Load Great Expectations without its log: a process that forks for each run does so once, for all of them."""
     with _quiet():
         great_expectations()
-
-
-@contextmanager
-def _deferred() -> Iterator[None]:
-    finder, collects = _Later(), gc.isenabled()
-    sys.meta_path.insert(0, finder)
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
-        sys.meta_path.remove(finder)

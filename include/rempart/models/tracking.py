@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rempart import lean_imports
 from rempart.errors import TrackingRefused, TrackingUnavailable
 from rempart.settings.config import Connection
 from rempart.settings.telemetry import TELEMETRY_OFF
@@ -96,6 +97,7 @@ def _refuse_header_plugins() -> None:
 @contextmanager
 def translated(url: str, doing: str) -> Iterator[None]:
     """Translate MLflow's errors into ours."""
+    lean_imports.load("mlflow")
     from mlflow.exceptions import MlflowException
     from requests.exceptions import HTTPError, RequestException
 

@@ -13,14 +13,15 @@ from typer.testing import CliRunner
 from rempart.cli import app, examples
 from rempart.docsgen.commands import commands, commands_page
 
-COMMANDS = dict(commands())
+COMMAND = get_command(app)
+COMMANDS = dict(commands(command=COMMAND))
 EXAMPLES = [line for command in COMMANDS.values() for line in examples.of(command.callback)]
 
 
 def parse(line: str) -> str:
     """Parse a command line without running it. Return the full name of the command. Raises typer's UsageError."""
     words = shlex.split(line)
-    command, name, context = get_command(app), words.pop(0), None
+    command, name, context = COMMAND, words.pop(0), None
     path = [name]
     while True:
         context = command.make_context(name, words, parent=context)

@@ -68,7 +68,9 @@ def main(folder: Path) -> None:
             "again": job(spec, dataset),
             "interrupted": job(spec, dataset, half, half + 3),
         }
-    print(json.dumps({"code": trainers.code_version("tabular_network"), "pid": os.getpid(), **message}))
+    compiler = "torch._dynamo.eval_frame" in sys.modules
+    told = {"code": trainers.code_version("tabular_network"), "pid": os.getpid(), "compiler_loaded": compiler}
+    print(json.dumps(told | message))
 
 
 if __name__ == "__main__":

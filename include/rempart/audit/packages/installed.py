@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from importlib.metadata import Distribution, distributions
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
@@ -27,9 +28,17 @@ def by_name() -> dict[str, Distribution]:
     return found
 
 
+def _files(distribution: Distribution) -> list[str]:
+    """Return the installed files, relative to the folder of packages: `files` makes 100,000 paths of them, in 1 s."""
+    if record := distribution.read_text("RECORD"):
+        return [row[0] for row in csv.reader(record.splitlines()) if row]
+    return [str(file) for file in distribution.files or ()]
+
+
 def _texts(distribution: Distribution) -> tuple[str, ...]:
-    files = [file for file in distribution.files or () if ".dist-info" in str(file) and _LICENCE_FILE.search(file.name)]
-    return tuple(Path(file.locate()).read_text(encoding="utf-8", errors="replace") for file in files)
+    names = [name for name in _files(distribution) if ".dist-info" in name and _LICENCE_FILE.search(name)]
+    files = [Path(str(distribution.locate_file(name))) for name in names]
+    return tuple(file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
 
 
 def licence_metadata(distribution: Distribution) -> Metadata:
@@ -48,7 +57,5 @@ def licence_metadata(distribution: Distribution) -> Metadata:
 
 def native_libraries(distribution: Distribution) -> int:
     """Return shared libraries in a wheel from its build machine (in its `.libs` folder)."""
-    return sum(
-        any(part.endswith(".libs") for part in PurePosixPath(str(file)).parts[:1]) and ".so" in file.name
-        for file in distribution.files or ()
-    )
+    folders = (name.partition("/") for name in _files(distribution))
+    return sum(folder.endswith(".libs") and ".so" in name.rpartition("/")[2] for folder, _, name in folders)

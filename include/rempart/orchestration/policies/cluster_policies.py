@@ -33,7 +33,6 @@ _LOADED_FOR_TASKS = (
     "airflow.sdk.execution_time.supervisor",
     "airflow.sdk.execution_time.task_runner",
     "duckdb",
-    "mlflow",
     "obstore.store",
     "onnx",
     "pyarrow.compute",
@@ -64,6 +63,7 @@ def _load_once() -> None:
     if _RUN_TASKS & sys.modules.keys():
         for name in _LOADED_FOR_TASKS:
             import_module(name)
+        import_module("rempart.lean_imports").load("mlflow")
         import_module("rempart.ingestion.expectations").load()
         import_module("rempart.features.quick_feast").load()
         import_module("rempart.features.indexed_store")  # after Feast, which both import

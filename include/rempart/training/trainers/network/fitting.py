@@ -9,6 +9,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from rempart import lean_imports
 from rempart.errors import TrainingError
 from rempart.training.attempts.process_group import Group, PeerLost
 from rempart.training.trainers.network.batches import Batches, steps, steps_of
@@ -70,9 +71,8 @@ def learn(
 
     Several nodes share each batch: the sum of their results is the gradient of the whole batch, as on one node.
     """
-    import torch
-
-    torch.use_deterministic_algorithms(True)
+    torch = lean_imports.torch()
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, but without its import of the compiler
     torch.manual_seed(seed)
     sizes = [width, *chosen.hidden, classes or 1]
     # made on the CPU: its generator is the same everywhere

@@ -1,0 +1,133 @@
+"""Import large packages in less processor time, without the parts that this project does not use.
+
+Every job, task and command pays for these imports, so they run without the garbage collector: it would look through
+new objects again and again, and find nothing to free. This alone is a quarter of the time.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import module_from_spec
+from threading import RLock
+from types import ModuleType
+from typing import Any
+
+LATER = frozenset({"altair", "mlflow.gateway", "mlflow.genai", "scipy.stats"})
+"""Modules whose code runs when somebody first uses them, not when Great Expectations or MLflow imports them."""
+LEFT_OUT = frozenset({"mlflow.data.polars_dataset", "mlflow.genai.datasets"})
+"""Optional modules, without which MLflow's import goes on: Polars, and sources that it cannot import at that moment
+anyway. Whoever imports one later gets it."""
+_LOADER = "_rempart_loader"
+_loading = RLock()
+
+
+def load(name: str) -> ModuleType:
+    """Return a package, which is imported without the parts above unless it is there. Raises ImportError."""
+    with _loading:
+        if name in sys.modules:
+            return importlib.import_module(name)  # waits until another thread has imported it
+        with _lean():
+            return importlib.import_module(name)
+
+
+class _Unread(ModuleType):
+    """A module whose code runs when an attribute is first asked for that it does not have yet.
+
+    That of the standard library (LazyLoader) runs for `__path__`, too, which an import of each submodule asks for.
+    While its package is loaded such an import is passed over; afterwards the module has no `__path__`, so that its own
+    code runs before that of any submodule.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        with _loading:
+            if loader := self.__dict__.pop(_LOADER, None):
+                places = self.__spec__.submodule_search_locations if self.__spec__ else None
+                if places is not None:
+                    self.__path__ = places
+                try:
+                    loader.exec_module(self)
+                except BaseException:
+                    self.__dict__[_LOADER] = loader
+                    raise
+                self.__class__ = ModuleType
+        return object.__getattribute__(self, name)
+
+
+class _Later(Loader):
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Unread(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__dict__[_LOADER] = module.__loader__ = self._loader
+        if module.__spec__:
+            module.__spec__.loader = self._loader
+
+
+def torch() -> Any:
+    """Return PyTorch, whose compiler is loaded when somebody compiles. Raises ImportError.
+
+    Its optimizers import the compiler (1.3 s, twice as many modules) in order to tell it to leave them alone. Until it
+    is there, nothing can be compiled, so they have nothing to tell.
+    """
+    name = "torch._dynamo"
+    with _loading:
+        package = importlib.import_module("torch")
+        spec = None if name in sys.modules else PathFinder.find_spec(name, package.__path__)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Later(spec.loader)
+            compiler = module_from_spec(spec)
+            spec.loader.exec_module(compiler)
+            vars(compiler).update(disable=_left_alone, graph_break=_left_alone)
+            del compiler.__path__
+            sys.modules[name] = package._dynamo = compiler
+        return package
+
+
+def _left_alone(function: Any = None, *_: object, **__: object) -> Any:
+    """Return the function as it is. Replaces `torch._dynamo.disable`, and does nothing as `graph_break`."""
+    return _left_alone if function is None else function
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name in LEFT_OUT:
+            raise ModuleNotFoundError(f"{name} is left out", name=name)
+        spec = PathFinder.find_spec(name, path) if name in LATER else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Later(spec.loader)
+        return spec
+
+
+@contextmanager
+def _lean() -> Iterator[None]:
+    finder = _Finder()
+    sys.meta_path.insert(0, finder)
+    try:
+        with uncollected():
+            yield
+    finally:
+        sys.meta_path.remove(finder)
+        for module in [sys.modules[name] for name in LATER & sys.modules.keys()]:
+            if _LOADER in vars(module):
+                vars(module).pop("__path__", None)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the garbage collector from running meanwhile."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
