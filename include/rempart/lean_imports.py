@@ -55,7 +55,7 @@ class _Unread(ModuleType):
                 except BaseException:
                     self.__dict__[_LOADER] = loader
                     raise
-                self.__class__ = ModuleType
+                object.__setattr__(self, "__class__", ModuleType)
         return object.__getattribute__(self, name)
 
 
@@ -80,7 +80,7 @@ def torch() -> Any:
     """
     name = "torch._dynamo"
     with _loading:
-        package = importlib.import_module("torch")
+        package: Any = importlib.import_module("torch")
         spec = None if name in sys.modules else PathFinder.find_spec(name, package.__path__)
         if spec is not None and spec.loader is not None:
             spec.loader = _Later(spec.loader)
