@@ -68,9 +68,7 @@ def main(folder: Path) -> None:
             "again": job(spec, dataset),
             "interrupted": job(spec, dataset, half, half + 3),
         }
-    compiler = "torch._dynamo.eval_frame" in sys.modules
-    told = {"code": trainers.code_version("tabular_network"), "pid": os.getpid(), "compiler_loaded": compiler}
-    print(json.dumps(told | message))
+    print(json.dumps({"code": trainers.code_version("tabular_network"), "pid": os.getpid(), **message}))
 
 
 if __name__ == "__main__":

@@ -161,7 +161,3 @@ def test_no_update_is_computed_twice(attempts, task):
 def test_the_order_and_the_job_agree_on_the_code_although_only_one_has_pytorch(attempts):
     assert attempts["code"] == trainers.code_version("tabular_network")
     assert stage.CANARY not in json.dumps(attempts)
-
-
-def test_pytorchs_compiler_which_nothing_here_uses_is_not_loaded(attempts):
-    assert attempts["compiler_loaded"] is False

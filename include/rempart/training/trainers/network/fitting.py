@@ -72,7 +72,7 @@ def learn(
     Several nodes share each batch: the sum of their results is the gradient of the whole batch, as on one node.
     """
     torch = lean_imports.torch()
-    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, but without its import of the compiler
+    torch.use_deterministic_algorithms(True)
     torch.manual_seed(seed)
     sizes = [width, *chosen.hidden, classes or 1]
     # made on the CPU: its generator is the same everywhere
