@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import module_from_spec
 from threading import RLock
 from types import ModuleType
 from typing import Any
@@ -70,31 +69,6 @@ class _Later(Loader):
         module.__dict__[_LOADER] = module.__loader__ = self._loader
         if module.__spec__:
             module.__spec__.loader = self._loader
-
-
-def torch() -> Any:
-    """Return PyTorch, whose compiler is loaded when somebody compiles. Raises ImportError.
-
-    Its optimizers import the compiler (1.3 s, twice as many modules) in order to tell it to leave them alone. Until it
-    is there, nothing can be compiled, so they have nothing to tell.
-    """
-    name = "torch._dynamo"
-    with _loading:
-        package: Any = importlib.import_module("torch")
-        spec = None if name in sys.modules else PathFinder.find_spec(name, package.__path__)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Later(spec.loader)
-            compiler = module_from_spec(spec)
-            spec.loader.exec_module(compiler)
-            vars(compiler).update(disable=_left_alone, graph_break=_left_alone)
-            del compiler.__path__
-            sys.modules[name] = package._dynamo = compiler
-        return package
-
-
-def _left_alone(function: Any = None, *_: object, **__: object) -> Any:
-    """Return the function as it is. Replaces `torch._dynamo.disable`, and does nothing as `graph_break`."""
-    return _left_alone if function is None else function
 
 
 class _Finder(MetaPathFinder):

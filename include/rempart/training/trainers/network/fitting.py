@@ -9,7 +9,6 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from rempart import lean_imports
 from rempart.errors import TrainingError
 from rempart.training.attempts.process_group import Group, PeerLost
 from rempart.training.trainers.network.batches import Batches, steps, steps_of
@@ -71,7 +70,8 @@ def learn(
 
     Several nodes share each batch: the sum of their results is the gradient of the whole batch, as on one node.
     """
-    torch = lean_imports.torch()
+    import torch
+
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(seed)
     sizes = [width, *chosen.hidden, classes or 1]
