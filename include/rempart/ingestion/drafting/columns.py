@@ -19,9 +19,10 @@ _SAME_QUESTIONS = 3
 def lines(s: Survey) -> Iterator[str]:
     """Yield the section. What holds for all columns is said once, above it."""
     lists = [c for c in s.columns if c.type == "category"]
-    told = "`known` is the moment from which a value is known. No model reads a `string`: write `type: category` and its `values` where one should."
+    told = "`known` is the moment from which a value is known. No model reads a `string`: for a model, write "
+    told += "`type: category` and its `values`."
     if lists:
-        told += " A row whose value is not among the `values` of its column goes to quarantine."
+        told += " A row with a value that is not among them goes to quarantine."
     yield from comment_lines(told)
     open_ = [c.name for c in lists if not _is_declared(c, s) and (not s.sample.whole or len(c.values) > _MANY)]
     each = open_ if len(open_) <= _SAME_QUESTIONS else []

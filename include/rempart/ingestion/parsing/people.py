@@ -32,14 +32,14 @@ _PEOPLE = _words(
 )
 """Columns whose values are people, or the last words of their names: as the names of columns are written."""
 _OTHER_AGENTS = re.compile(r"(.*_)?(user_agent|device_driver)")
-_THEIR_NAME = re.compile(r"(.+?)_?(?:e?n|s)?_?name")
-"""Such as `driver_name`, `fahrername` and `kundenname`."""
+_JOINTS = ("", "n", "en", "s")
+"""Letters between the parts of `fahrername`, `kundenname` and `patientenname`."""
 _WHOSE = _words("first last full given family middle maiden user client")
 """Words before `name` that only people have."""
 _NAME = _words("name names nom noms")
 """Columns that name people if their values are capitalised words."""
 _YES_OR_NO = _words("yes no y n true false ja nein j oui non o si 0 1 x")
-_TITLES = _words("dr prof mr mrs ms miss mme mlle m hr herr fr frau ing dipl mag")
+_TITLES = _words("Dr Prof Mr Mrs Ms Miss Mme Mlle Hr Herr Fr Frau")
 _PARTICLES = _words("van von vom zu zum zur de den der des di da dal del della do dos du la le el al ben bin")
 _THINGS = _words(
     # English
@@ -79,7 +79,7 @@ def likely(column: str, values: Collection[str]) -> str:
         return "its name says so"
     of_things = column.rsplit("_", 1)[-1] in _OF_THINGS
     looks = (_is_name(value, initial=of_things) for value in values)
-    return "most values look like names of people" if len(values) > 1 and _most(looks, len(values)) else ""
+    return "most values look like names" if len(values) > 1 and _most(looks, len(values)) else ""
 
 
 def _most(found: Iterable[bool], of: int) -> bool:
@@ -93,26 +93,23 @@ def _says_people(column: str) -> bool:
         return False
     if any(plain == word or plain.endswith(f"_{word}") for word in _PEOPLE) or plain.endswith("case_worker"):
         return True
-    if not (named := _THEIR_NAME.fullmatch(plain)):
+    whose = plain.removesuffix("name").rstrip("_").rsplit("_", 1)[-1]
+    if not plain.endswith("name"):
         return False
-    whose = named[1].rsplit("_", 1)[-1]
-    return whose in _PEOPLE or whose in _WHOSE
+    return whose in _WHOSE or any(whose.endswith(joint) and whose.removesuffix(joint) in _PEOPLE for joint in _JOINTS)
 
 
 def _is_name(text: str, *, initial: bool) -> bool:
-    """Return whether a text looks like a person's name: two to four capitalised words or initials with a point.
+    """Return whether a text looks like a person's name: two to four capitalised words, titles or initials with a point.
 
-    `initial`: only names with an initial count.
+    `initial`: only names with a title or an initial count.
     """
-    tokens = [token for token in re.split(r"[\s,]+", text) if token and token.rstrip(".").lower() not in _TITLES]
-    words = [token for token in tokens if _is_word(token)]
-    initials = [token for token in tokens if _is_initial(token)]
-    particles = [token for token in tokens if token in _PARTICLES]
-    if not words or not 2 <= len(words) + len(initials) <= 4:
+    tokens = [token for token in re.split(r"[\s,]+", text) if token and token not in _PARTICLES]
+    certain = [token for token in tokens if _is_initial(token) or token.rstrip(".") in _TITLES]
+    words = [token for token in tokens if _is_word(token) and token not in certain]
+    if not words or not 2 <= len(tokens) <= 4 or len(words) + len(certain) != len(tokens):
         return False
-    if len(words) + len(initials) + len(particles) != len(tokens):
-        return False
-    return bool(initials) or not (initial or any(word.lower() in _THINGS for word in words))
+    return bool(certain) or not (initial or any(word.lower() in _THINGS for word in words))
 
 
 def _is_capitalised(text: str) -> bool:

@@ -114,8 +114,8 @@ def _texts(plain: ColumnFacts, cells: recognise.Cells, dialect: Dialect, *, zero
         doubt = "; ".join(filter(None, (measured, _seldom(cells))))
         return replace(plain, type="category", values=tuple(sorted(cells)), doubt=doubt, people=why)
     if closed:
-        other = "If not, write `type: category` with all its `values`, and add it to `columns` below"
-        doubt = f"does it name people ({why})? So its values are not listed, and no model reads it. {other}"
+        other = "If it does not, write `type: category` with all its `values`, and add it to `columns` below"
+        doubt = f"does it name people ({why})? Its values are not listed, and no model reads it. {other}"
         return replace(plain, doubt=doubt, people=why)
     if why:
         return replace(plain, note=f"it seems to name people ({why}): no model reads it", people=why)
