@@ -28,8 +28,9 @@ def lines(s: Survey) -> Iterator[str]:
         told = f"No row of the newest {s.open_days} days has {target}: it comes later than the row."
         yield from comment_lines(told, "  ")
     column = "uncomment its line above" if dates else "declare it here, such as `closed: {column: closed_on}`"
+    timed = next(c.type for c in s.columns if c.name == s.time) == "timestamp"
     for way in (
-        f"On the same day, but after the other values: uncomment `{outcome}`.",
+        f"{'At the same time' if timed else 'On the same day'}, but after the other values: uncomment `{outcome}`.",
         f"A column tells when: {column}.",
         f"A fixed time later, such as 14 days: see {_LATER}",
     ):

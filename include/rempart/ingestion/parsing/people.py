@@ -83,7 +83,13 @@ def likely(column: str, values: Collection[str]) -> str:
 
 
 def _most(found: Iterable[bool], of: int) -> bool:
-    return sum(found) >= _MOST * of
+    """Return whether most are true; of many, those that decide it are enough."""
+    others = 0
+    for is_true in found:
+        others += not is_true
+        if others > (1 - _MOST) * of:
+            return False
+    return True
 
 
 def _says_people(column: str) -> bool:
