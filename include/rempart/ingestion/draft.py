@@ -65,8 +65,8 @@ def reminder(text: str) -> str | None:
     if not (marked := undecided(text)):
         return None
     lines = ", ".join(map(str, marked[:_MOST])) + (f" and {len(marked) - _MOST} more" if len(marked) > _MOST else "")
-    one = len(marked) == 1
-    some, where, each = ("1 line is", "line", "it") if one else (f"{len(marked)} lines are", "lines", "each")
+    is_single = len(marked) == 1
+    some, where, each = ("1 line is", "line", "it") if is_single else (f"{len(marked)} lines are", "lines", "each")
     told = f"{some} still marked CHECK in the pipeline file ({where} {lines}): decide {each}, and delete the mark"
     return f"{told}. Until then the gate refuses every model."
 

@@ -28,9 +28,9 @@ def list_text(values: Iterable[str]) -> str:
 
 def list_lines(before: str, values: Sequence[str], behind: str = "") -> str:
     """Return `before`, a list of texts as YAML, and `behind`: on several lines if one would be long. Pure."""
-    one = f"{before}{list_text(values)}{behind}"
-    if len(one) <= _WIDTH:
-        return one
+    unbroken = f"{before}{list_text(values)}{behind}"
+    if len(unbroken) <= _WIDTH:
+        return unbroken
     indent = " " * min(len(before) + 1, _DEEPEST)
     lines, line = list[str](), f"{before}["
     for place, value in enumerate(values, 1):
