@@ -118,18 +118,11 @@ def test_the_first_page_leads_from_a_file_to_a_delivery(
 
 
 def decided(draft: str) -> str:
-    """A draft with the page's first answer to when the target is known; each place must be in the draft as shown."""
-    (row,) = [line for line in rows_of_tables(FIRST) if "on the same day" in line]
-    (moment,) = re.findall(r"`(outcome: [^`]*)`", row)
+    """A draft with the page's first answer to when the target is known: its line, uncommented, and `known`."""
+    (moment,) = re.findall(r"after the rest \(`([^`]*)`\)", FIRST.read_text(encoding="utf-8"))
     known = "days_to_decision: {type: integer, known: "
-    assert draft.count("  event: {column: filed_on}\n") == draft.count(f"{known}event") == 1
-    later = draft.replace("  event: {column: filed_on}\n", f"  event: {{column: filed_on}}\n  {moment}\n")
-    return later.replace(f"{known}event", f"{known}outcome")
-
-
-def rows_of_tables(page: Path) -> list[str]:
-    """The rows of a page's tables."""
-    return [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    assert draft.count(f"  # {moment}\n") == draft.count(f"{known}event") == 1
+    return draft.replace(f"  # {moment}\n", f"  {moment}\n").replace(f"{known}event", f"{known}outcome")
 
 
 def test_the_example_does_what_it_says(project: Path, site: MemorySite, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,7 +69,7 @@ def test_dates_before_the_row_become_ages_and_later_ones_do_not(tmp_path: Path) 
     )
     assert load(text).features["own"].features()[-1] == "days_since_last_visit"
     (line,) = [line for line in text.splitlines() if line.startswith("    expressions:")]
-    assert "{days_since_last_visit: days_since(last_visit)}    # CHECK" in line, (
+    assert "{days_since_last_visit: days_since(last_visit)}    # days from" in line, (
         "neither a later date nor a word of SQL"
     )
 
@@ -78,8 +78,8 @@ def test_the_draft_holds_out_the_newest_days_so_that_later_deliveries_are_learne
     text = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY))
     holdout = load(text).holdout
     assert (holdout.start, holdout.last) == (None, timedelta(days=16)), "a fifth of 84 days"
-    (line,) = [line for line in text.splitlines() if line.startswith("holdout:")]
-    assert "do not learn from them" in line and "until you move it" in line
+    told = text.split("\nholdout:")[0].rsplit("CHECK", 1)[1]
+    assert "newest 16 days, and do not learn from them" in told and "until you move it" in told
     one_day = load(draft_pipeline(write(tmp_path / "day.csv", "day,kwh\n2025-01-01,1\n")))
     assert one_day.holdout.last == timedelta(days=1)
 
@@ -88,14 +88,15 @@ def test_the_draft_says_how_strict_the_limit_is_and_which_key_column_may_be_an_i
     text = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY))
     (line,) = [line for line in text.splitlines() if line.strip().startswith("limit: ")]
     assert line.endswith(
-        "# CHECK: a worse mae never passes, and every model must also beat the baseline. Drafted: the mae of always "
-        "guessing the mean, and a quarter more. Set the mae from which a model is of no use to you"
+        "# CHECK: from which mae on is a model of no use to you? Drafted generously: a quarter worse than always "
+        "guessing the mean"
     )
-    assert "# left out: reading_id, kwh, remark. A number that differs in each row" in text
-    assert "One that names a thing, such as a vehicle, is no quantity: use it in `by` of a trailing view" in text
+    told = " ".join(text.replace("    # ", " ").split())
+    assert "Left out: reading_id, kwh, remark. A number that differs in each row" in told
+    assert "One that names a thing, such as a vehicle, is no quantity: use it in `by` of a trailing view" in told
     rows = "".join(f"{station},2025-01-{day:02},{day}.5\n" for station in ("a_b", "c_d") for day in range(1, 29))
     stations = draft_pipeline(write(tmp_path / "stations.csv", "station,day,hours\n" + rows))
-    assert "# left out: station, day, hours. Add station if" in stations
+    assert "# Left out: station, day, hours. Add station if" in stations
 
 
 def test_names_of_a_header_are_mapped_and_a_first_row_is_never_quoted(tmp_path: Path) -> None:
@@ -259,9 +260,10 @@ def test_a_class_in_the_last_column_is_predicted_and_no_feature(tmp_path: Path) 
 
 
 def test_the_line_of_the_target_says_where_its_moment_is_set(tmp_path: Path) -> None:
-    lines = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY)).splitlines()
-    (line,) = [line for line in lines if line.startswith("  kwh: {")]
-    assert "If it is known later than `prediction.at`, set `known:` of kwh under `schema` to that moment" in line
+    text = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY))
+    lines = text.splitlines()
+    assert "moments:    # CHECK: when is kwh known, and is any other value known later than `event`?" in lines
+    assert "such as `known: outcome`, at kwh" in text and "  kwh: {type: number, known: event}    # the target" in lines
     trend = lines[next(n for n, line in enumerate(lines) if line.startswith("  trend:")) :]
     assert all("known" not in line for line in trend[:6]), "a view has no key `known`"
 
@@ -310,7 +312,7 @@ def test_the_draft_has_the_days_between_dates_and_the_margin_of_the_gate(tmp_pat
     added = load(text.replace(f"    # {hint}", f"    {hint}"))
     assert added.features["own"].expressions == {"start_day_to_end_day": "days_between(end_day, start_day)"}  # type: ignore[union-attr] # a row view
     assert added.gate.baseline_margin == 0.1 and "baseline_margin: 0.1    #" in text
-    assert "# CHECK: snapshots are stored by its months; other dates: end_day" in text
+    assert "partition_by: start_day    # snapshots are stored by its months; other dates: end_day" in text
 
 
 def test_the_reminder_of_a_draft_counts_the_lines_to_decide() -> None:
@@ -320,8 +322,9 @@ def test_the_reminder_of_a_draft_counts_the_lines_to_decide() -> None:
     told += "Until then the gate refuses every model."
     assert reminder(line) == told
     assert str(reminder(line * 7)).startswith(
-        "7 lines are still marked CHECK in the pipeline file (line 1, 2, 3, 4, 5 ...)"
+        "7 lines are still marked CHECK in the pipeline file (lines 1, 2, 3, 4, 5, 6, 7): decide each"
     )
+    assert "(lines 1, 2, " in str(reminder(line * 22)) and ", 20 and 2 more)" in str(reminder(line * 22))
 
 
 def test_a_few_cells_that_are_no_numbers_leave_a_column_of_numbers(tmp_path: Path) -> None:
@@ -382,6 +385,7 @@ def test_another_date_is_proposed_as_a_moment_and_empty_cells_of_the_target_are_
     text = draft_pipeline(
         write(tmp_path / "visits.csv", "visit,ordered_on,planned_on,floors,late\n" + rows), target="late"
     )
-    assert "  event: {column: ordered_on}\n  # planned_on: {column: planned_on}\n" in text
+    assert "  # outcome: {column: ordered_on}\n  # planned_on: {column: planned_on}\n" in text
+    assert "A column tells when: uncomment its line above." in text
     (line,) = [line for line in text.splitlines() if line.startswith("  late: ")]
     assert "nullable" not in line and "empty in some rows, which go to quarantine" in line

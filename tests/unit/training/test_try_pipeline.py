@@ -90,6 +90,13 @@ def test_reasons_head_and_baseline(file: Path) -> None:
     assert "LEAK?" not in "\n".join(trying.lines(tried(known, file), known))
     assert CANARY not in shown and CANARY not in str(found) and flow.HIDDEN in shown
     assert "Next: deliver the data, unless it was delivered before, and run the pipeline." in shown
+    for limit, is_told in ((found.baseline.bound * 2, True), (found.baseline.bound / 2, False)):
+        other = replace(found, baseline=replace(found.baseline, limit=limit))
+        asked = f"  The baseline asks for more than the limit: at most {found.baseline.bound:.4g}."
+        assert (asked in list(trying.lines(other, pipeline()))) is is_told
+    share = replace(found.baseline, metric="accuracy", bound=0.91, limit=0.5)
+    shown = "\n".join(trying.lines(replace(found, baseline=share), pipeline()))
+    assert "  The baseline asks for more than the limit: at least 0.91." in shown
     *_, last = trying.lines(found, pipeline(), "It is still a draft: decide the 2 lines.")
     assert last == "Next: finish include/pipelines/stays_test.yaml. It is still a draft: decide the 2 lines."
 

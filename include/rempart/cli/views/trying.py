@@ -132,6 +132,11 @@ def _reaches(value: float, found: Baseline) -> bool:
     return value <= found.bound if LOWER_IS_BETTER[found.metric] else value >= found.bound
 
 
+def _is_looser(found: Baseline) -> bool:
+    """Return whether the gate's limit asks for less than the baseline's margin does."""
+    return found.limit > found.bound if LOWER_IS_BETTER[found.metric] else found.limit < found.bound
+
+
 def _asked(found: Baseline, pipeline: ModelPipeline) -> str:
     """Return what the gate asks of a model beside the baseline, and by which key."""
     lower, margin = LOWER_IS_BETTER[found.metric], f"{pipeline.gate.baseline_margin:.0%}"
@@ -176,6 +181,9 @@ def _baseline(found: Baseline, pipeline: ModelPipeline) -> Iterator[str]:
         f"  Learnt from {text.counted(found.train_rows, 'row')}, measured on {found.holdout_rows:,} held-out rows. "
         f"The gate's limit is {found.limit:g}."
     )
+    if _is_looser(found):
+        least = "at most" if LOWER_IS_BETTER[found.metric] else "at least"
+        yield f"  The baseline asks for more than the limit: {least} {found.bound:.4g}."
     for feature, share in found.told_alone:
         yield (
             f"  LEAK? {feature} alone tells {share:.1%} of {target}. The gate would refuse a model that reads it. "

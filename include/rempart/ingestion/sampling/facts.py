@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, get_args
 
-from rempart.ingestion.parsing import recognise, units
+from rempart.ingestion.parsing import people, recognise, units
 from rempart.ingestion.parsing.numbers import number, pattern
 from rempart.ingestion.sampling.ranges import Range, proposed
 from rempart.ingestion.sampling.sample import Declared
@@ -38,6 +38,7 @@ _SEPARATORS = ("|", ";")
 class ColumnFacts:
     """Facts about one column. `range`: of numbers. `precision` and `scale`: of a decimal.
 
+    `note`: what a person should know. `doubt`: what only a person can decide. `people`: why it seems to name people.
     `unlikely`: how many dates or timestamps lie outside of LIKELY_YEARS, if that are few. `offset`: whether timestamps
     have an offset other than that of UTC.
     """
@@ -49,6 +50,8 @@ class ColumnFacts:
     values: tuple[str, ...] = ()
     range: Range | None = None
     note: str = ""
+    doubt: str = ""
+    people: str = ""
     precision: int = 0
     scale: int = 0
     items: Literal["number", "string"] | None = None
@@ -57,11 +60,14 @@ class ColumnFacts:
     offset: bool = False
 
 
-def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, dialect: Dialect) -> ColumnFacts:
+def column_facts(
+    name: str, column: pa.ChunkedArray, declared: Declared | None, dialect: Dialect, *, wanted: bool = False
+) -> ColumnFacts:
     """Return the facts about a column of text. Empty cells are null; the other values decide about the type.
 
-    A few cells may be no number or no time, which the note tells: ingestion refuses their rows. Digits that begin with
-    a zero, such as a postcode, are no number: it would lose the zero.
+    A few cells may be no number or no time, which the doubt tells: ingestion refuses their rows. Digits that begin with
+    a zero, such as a postcode, are no number: it would lose the zero. Of a column that seems to name people, no values
+    are listed, unless it is the `wanted` target.
     """
     import pyarrow.compute as pc
 
@@ -86,20 +92,36 @@ def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, 
     if declared is None and not zeros and (found := _number(name, distinct, nullable, unique, dialect)):
         return found
     if time := recognise.time_in(distinct, dialect):
-        note = _other_times(distinct, *time, dialect)
+        doubt = _other_times(distinct, *time, dialect)
         far = _unlikely(distinct, dialect)
-        return ColumnFacts(name, time[0], nullable, unique, note=note, unlikely=far, offset=_has_offset(distinct))
+        return ColumnFacts(name, time[0], nullable, unique, doubt=doubt, unlikely=far, offset=_has_offset(distinct))
     if declared is None and distinct and all(value.lower() in ("true", "false") for value in distinct):
         return ColumnFacts(name, "boolean", nullable, unique)
     if array := _array(name, distinct, nullable, dialect):
         return array
     if declared is None and not zeros and (found := _nearly_number(name, distinct, dialect)):
         return replace(found, nullable=nullable, unique=unique)
-    closed = len(distinct) <= MOST_CATEGORIES and 2 * len(distinct) <= len(present)
-    if distinct and closed and not any("\x00" in value for value in distinct):
-        note = "; ".join(filter(None, (_measured(distinct), _seldom(distinct))))
-        return ColumnFacts(name, "category", nullable, unique, tuple(sorted(distinct)), note=note)
-    return ColumnFacts(name, "string", nullable, unique, note=_of_text(distinct, dialect, zeros))
+    return _texts(ColumnFacts(name, "string", nullable, unique), distinct, dialect, zeros=zeros, wanted=wanted)
+
+
+def _texts(plain: ColumnFacts, cells: recognise.Cells, dialect: Dialect, *, zeros: bool, wanted: bool) -> ColumnFacts:
+    """Return the facts about a column of texts: a closed list, or free text, whose facts are `plain`. Pure."""
+    closed = bool(cells) and len(cells) <= MOST_CATEGORIES and 2 * len(cells) <= sum(cells.values())
+    closed = closed and not any("\x00" in value for value in cells)
+    measured = _measured(cells)
+    why = "" if measured else people.likely(plain.name, cells)
+    if closed and (wanted or not why):
+        doubt = "; ".join(filter(None, (measured, _seldom(cells))))
+        return replace(plain, type="category", values=tuple(sorted(cells)), doubt=doubt, people=why)
+    if closed:
+        other = "If it does not, write `type: category` with all its `values`, and add it to `columns` below"
+        doubt = f"does it name people ({why})? Its values are not listed, and no model reads it. {other}"
+        return replace(plain, doubt=doubt, people=why)
+    if why:
+        return replace(plain, note=f"it seems to name people ({why}): no model reads it", people=why)
+    if zeros or not cells:
+        return replace(plain, note="digits that begin with 0: kept as text" if zeros else "always empty in these rows")
+    return replace(plain, doubt=measured or _other_dates(cells, dialect))
 
 
 def _seldom(cells: recognise.Cells) -> str:
@@ -112,14 +134,8 @@ def _seldom(cells: recognise.Cells) -> str:
     return f"seldom: {named}{more}; rows with a value that is not in the list go to quarantine"
 
 
-def _of_text(cells: recognise.Cells, dialect: Dialect, zeros: bool) -> str:
-    """Return why a column is text, where its cells look like something else. Pure."""
-    if not cells:
-        return "always empty in these rows"
-    if zeros:
-        return "digits that begin with 0: kept as text"
-    if measured := _measured(cells):
-        return measured
+def _other_dates(cells: recognise.Cells, dialect: Dialect) -> str:
+    """Return that texts are dates of another form than the source's; else "". Pure."""
     for form in get_args(DateFormat):
         if time := recognise.time_in(cells, Dialect(dates=form)):
             return f"{time[0]}s written {form}, but `dates` is {dialect.dates}: write all of a file in the same form"
@@ -184,8 +200,8 @@ def _number(name: str, distinct: recognise.Cells, nullable: bool, unique: bool, 
         (),
         range_,
         "more digits than a `number` keeps",
-        min(MAX_PRECISION, whole + scale + _SPARE),
-        scale,
+        precision=min(MAX_PRECISION, whole + scale + _SPARE),
+        scale=scale,
     )
 
 
@@ -199,14 +215,14 @@ def _range(cells: recognise.Cells, dialect: Dialect) -> Range | None:
 
 
 def _others(count: int, cells: int, what: str) -> str:
-    """Return a note about cells that are something else; empty without such cells."""
+    """Return a doubt about cells that are something else; empty without such cells."""
     if not count:
         return ""
     return f"{count:,} of {cells:,} cells {'is' if count == 1 else 'are'} no {what}; such rows go to quarantine"
 
 
 def _other_times(cells: recognise.Cells, kind: recognise.Time, fitting: int, dialect: Dialect) -> str:
-    """Return a note about cells that are no time of the dialect: how many are written in another form."""
+    """Return a doubt about cells that are no time of the dialect: how many are written in another form."""
     total = sum(cells.values())
     form, written = recognise.other_form(cells, kind, dialect)
     told = [_others(total - fitting - written, total, kind)]
@@ -239,7 +255,7 @@ def _nearly_number(name: str, cells: recognise.Cells, dialect: Dialect) -> Colum
     if short:
         such = ", ".join(map(json.dumps, short[:_SHOWN]))
         told += f" (such as {such}: to read them as empty, add them to `null_values`, and `nullable: true` here)"
-    return replace(found, note=f"{told}; {found.note}" if found.note else told)
+    return replace(found, doubt=told)
 
 
 def _digits(text: str, mark: str) -> tuple[int, int]:

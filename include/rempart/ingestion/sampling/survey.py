@@ -99,7 +99,8 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     table, totals = without_totals(written.table)
     dialect = written.guess.dialect
     columns = tuple(
-        column_facts(column, table[column], sample.declared.get(column), dialect) for column in table.column_names
+        column_facts(column, table[column], sample.declared.get(column), dialect, wanted=column == target_name)
+        for column in table.column_names
     )
     dated = [c for c in columns if c.type in ("date", "timestamp")]
     times = [c for c in dated if not c.nullable] or dated

@@ -43,7 +43,7 @@ def draft(folder: Path, rows: list[list[str]]) -> str:
 
 
 def decided(text: str) -> str:
-    return re.sub(r" +# CHECK.*", "", text)
+    return re.sub(r" {4}# .*", "", text)
 
 
 def comment(text: str, line: str) -> str:

@@ -82,7 +82,8 @@ def test_an_exponent_and_a_unit_with_a_digit_are_not_taken_off(tmp_path: Path) -
 
 def test_a_target_that_comes_later_is_told_and_leaves_rows_to_learn_from_and_to_measure(tmp_path: Path) -> None:
     text = draft_pipeline(write(tmp_path / "renewals.csv", contracts()), target="Gekündigt")
-    assert "no row of the newest 60 days has it: it comes later than the row" in text
+    moments = text.split("\nmoments:")[1].split("\npartition_by")[0]
+    assert "No row of the newest 60 days has gekuendigt: it comes later than the row." in moments
     pipeline = load(text)
     assert pipeline.holdout and pipeline.holdout.last == timedelta(days=60 + 67)
     assert pipeline.gate.positive == "ja"

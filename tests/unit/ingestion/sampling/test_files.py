@@ -185,4 +185,4 @@ def test_dense_data_get_shorter_partitions(tmp_path: Path) -> None:
         whole=False,
     )
     text = draft_pipeline(made, "x")
-    assert "partition_every: day    # CHECK: there are about" in text and load(text).partition_every == "day"
+    assert "partition_every: day    # there are about" in text and load(text).partition_every == "day"

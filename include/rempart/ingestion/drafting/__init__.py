@@ -1,0 +1,1 @@
+"""Sections of a drafted pipeline file, each as lines of YAML with the comments that explain them."""

@@ -1,0 +1,92 @@
+"""The section `schema`: a line for each column, with what is in doubt about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from rempart.ingestion.drafting.writing import comment_lines, list_lines
+from rempart.ingestion.sampling.facts import ColumnFacts
+from rempart.ingestion.sampling.names import yaml_word
+from rempart.ingestion.sampling.survey import Survey
+
+_MANY = 12
+"""Values of a list from which on it is a question whether it is complete."""
+_SAME_QUESTIONS = 3
+"""Lists up to which a draft asks in the line of each whether it is complete, and not once for all."""
+
+
+def lines(s: Survey) -> Iterator[str]:
+    """Yield the section. What holds for all columns is said once, above it."""
+    lists = [c for c in s.columns if c.type == "category"]
+    told = "`known` is the moment from which a value is known. No model reads a `string`: for a model, write "
+    told += "`type: category` and its `values`."
+    if lists:
+        told += " A row with a value that is not among them goes to quarantine."
+    yield from comment_lines(told)
+    open_ = [c.name for c in lists if not _is_declared(c, s) and (not s.sample.whole or len(c.values) > _MANY)]
+    each = open_ if len(open_) <= _SAME_QUESTIONS else []
+    why = "many values" if s.sample.whole else "only the values of a sample"
+    yield "schema:" + (f"    # CHECK: {len(open_)} lists have {why}: are they complete?" if open_ and not each else "")
+    for column in s.columns:
+        doubts, notes = _doubts(column, s), _notes(column, s)
+        if column.name in each:
+            doubts.append(f"{len(column.values)} values: is the list complete?")
+        mark = "CHECK: " if doubts else ""
+        comment = f"    # {mark}{'; '.join([*doubts, *notes])}" if doubts or notes else ""
+        yield _entry(column, s, comment)
+
+
+def _is_declared(column: ColumnFacts, s: Survey) -> bool:
+    """Return whether the source declares the list, as an enumeration of a database does."""
+    return column.name in s.sample.declared and bool(s.sample.declared[column.name].values)
+
+
+def _entry(column: ColumnFacts, s: Survey, comment: str) -> str:
+    parts = [f"type: {column.type}", "known: event"]
+    if column.type == "decimal":
+        parts += [f"precision: {column.precision}", f"scale: {column.scale}"]
+    if column.type == "array":
+        parts.append(f"items: {column.items}")
+    if column.separator:
+        parts.append(f"separator: {json.dumps(column.separator)}")
+    if column.nullable and not _is_needed(column, s):
+        parts.append("nullable: true")
+    entry = f"  {yaml_word(column.name)}: {{{', '.join(parts)}"
+    if column.type != "category":
+        return f"{entry}}}{comment}"
+    return list_lines(f"{entry}, values: ", column.values, "}") + comment
+
+
+def _is_needed(column: ColumnFacts, s: Survey) -> bool:
+    return column.name in (*s.key.columns, s.time, s.target.name)
+
+
+def _doubts(column: ColumnFacts, s: Survey) -> list[str]:
+    """Return what only a person can decide about a column."""
+    doubts = [column.doubt] if column.doubt else []
+    if column.people and column.type == "category":
+        doubts.append(f"it seems to name people ({column.people}): their list stands in this file")
+    if column.nullable and _is_needed(column, s):
+        doubts.append("empty in some rows, which go to quarantine")
+    if other := s.together.get(column.name):
+        doubts.append(f"empty in the same rows as {other}: known only with it?")
+    if column.name in s.leaks:
+        doubts.append(f"{column.name} alone almost determines {s.target.name}: is it known at `event`?")
+    return doubts
+
+
+def _notes(column: ColumnFacts, s: Survey) -> Sequence[str]:
+    """Return what a person should know about a column, and need not decide."""
+    notes = [column.note] if column.note else []
+    if column is s.target:
+        notes.append("the target")
+    if column.type == "array":
+        notes.append("arrays are stored, and no feature")
+    if column.nullable and not _is_needed(column, s) and column.type in ("date", "timestamp"):
+        quarantine = "rows without it wait in quarantine until they are delivered again"
+        quarantine += ". If they are many, raise `max_quarantined`, too"
+        notes.append(f"empty in some rows. To use it as a moment, delete `nullable`: {quarantine}")
+    if column.name in s.constant:
+        notes.append("the same value in all these rows, which tells a model nothing")
+    return notes

@@ -1,0 +1,113 @@
+"""The sections `features`, `prediction`, `holdout`, `trainer` and `gate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rempart.ingestion.drafting.writing import comment_lines, list_lines, number_text
+from rempart.ingestion.sampling.names import yaml_word
+from rempart.ingestion.sampling.survey import Survey
+from rempart.settings.columns import NUMERIC
+from rempart.settings.expressions.syntax import columns_of
+
+_FEW_ROWS = 20_000
+"""Rows up to which a draft proposes small trees."""
+
+
+def lines(s: Survey) -> Iterator[str]:
+    """Yield the sections."""
+    varying = [c for c in s.named() if c.name not in s.constant]
+    inputs = [c.name for c in varying if c.type in (*NUMERIC, "boolean", "category")]
+    groups = [c.name for c in varying if c.type == "category"]
+    numeric = s.target.type in ("number", "integer", "decimal")
+    task, metric = ("regression", "mae") if numeric else ("classification", "log_loss")
+    target, time = yaml_word(s.target.name), yaml_word(s.time)
+    yield "features:"
+    yield "  own:    # CHECK: may each of these columns decide? Remove the others, and those that are not known in time"
+    yield "    kind: row"
+    yield list_lines("    columns: ", inputs)
+    yield from comment_lines(f"Left out: {_left_out(s)}.", "    ")
+    yield f"    calendar: {{{time}: [month, day_of_week, day_of_year]}}"
+    if ages := ", ".join(_ages(s)):
+        yield f"    expressions: {{{ages}}}    # days from these dates to the row's time"
+    if spans := ", ".join(_spans(s)):
+        told = "days between dates, for a view at a moment when both are known"
+        yield f"    # {'add to ' if ages else ''}expressions: {{{spans}}}    # {told}"
+    if groups and numeric:
+        yield "  trend:    # mean and count over earlier rows of the same group"
+        yield "    kind: trailing"
+        yield f"    by: [{yaml_word(groups[0])}]"
+        yield "    days: [30, 90]"
+        yield f"    mean: [{target}]"
+    yield ""
+    yield f"prediction: {{target: {target}, task: {task}, at: event}}    # CHECK: {_other_target(s)}"
+    tested = f"Models are tested on the newest {s.last_days} days, and do not learn from them"
+    fixed = "With `start: DATE`, no row from that date on is learned from, until you move it"
+    if s.open_days:
+        tested += f". No row of the newest {s.open_days} days has {s.target.name}, so fewer days are measured"
+    yield from comment_lines(f"{tested}. {fixed}.")
+    yield f"holdout: {{column: {time}, last: {s.last_days}d}}"
+    yield ""
+    yield from _trainer(s.sample.rows, skewed=s.skewed and metric == "mae")
+    yield ""
+    yield "gate:"
+    yield f"  metric: {metric}"
+    if s.positive:
+        found = "the class that you look for: the rarer one is drafted. pr_auc, f1 and cost ask for it"
+        yield f"  positive: {yaml_word(s.positive)}    # CHECK: {found}"
+    guess = f"always guessing {'the mean' if numeric else 'the shares of the classes'}"
+    useless = f"from which {metric} on is a model of no use to you? Drafted generously: a quarter worse than {guess}"
+    yield f"  limit: {number_text(s.limit)}    # CHECK: {useless}"
+    yield "  baseline_margin: 0.1    # share of the baseline's error by which a model must be better"
+    yield f"  baseline_by: [{yaml_word(groups[0]) if groups else s.time + '.month'}]"
+
+
+def _ages(s: Survey) -> Iterator[str]:
+    """Yield the days since each date that lies before the row's time, as an expression of a name that is free."""
+    taken = {column.name for column in s.columns}
+    for column in s.earlier:
+        name, age = f"days_since_{column}", f"days_since({column})"
+        if name not in taken and len(name) <= 40 and columns_of(age) == [column]:
+            yield f"{name}: {age}"
+
+
+def _spans(s: Survey) -> Iterator[str]:
+    """Yield the days between two dates of which one is never before the other, as an expression of a free name."""
+    taken = {column.name for column in s.columns}
+    for order in s.orders:
+        name, span = f"{order.first}_to_{order.then}", f"days_between({order.then}, {order.first})"
+        if name not in taken and len(name) <= 40 and set(columns_of(span)) == {order.first, order.then}:
+            yield f'{name}: "{span}"'
+
+
+def _trainer(rows: int, *, skewed: bool) -> Iterator[str]:
+    few = rows <= _FEW_ROWS
+    params = ["max_iter: 150, learning_rate: 0.05, max_leaf_nodes: 6"] if few else []
+    notes = ["Small trees: of few rows, large trees learn each by heart"] if few else []
+    if skewed:
+        params.append("loss: absolute_error")
+        notes.append(
+            "The absolute error: a few large values of the target would rule a squared one, and mae is measured"
+        )
+    some = f", params: {{{', '.join(params)}}}" if params else ""
+    yield from comment_lines("".join(f"{note}. " for note in notes))
+    yield f"trainer: {{use: gradient_boosting{some}}}"
+
+
+def _other_target(s: Survey) -> str:
+    """Return whether the target is a guess, and how to draft for another column."""
+    asked = "At which moment is it asked for?"
+    if s.target_chosen:
+        return f"the column to predict, as you chose it. {asked}"
+    return f"a guess of the target. For another, remove this file and draft again with `--target COLUMN`. {asked}"
+
+
+def _left_out(s: Survey) -> str:
+    """Return the columns that are no inputs, and which of them a person may add."""
+    names = ", ".join(dict.fromkeys((*s.key.columns, s.target.name, *(c.name for c in s.named("string")), *s.constant)))
+    groups = [c.name for c in s.columns if c.name in s.key.columns and c.type == "category"]
+    if groups:
+        return f"{names}. Add {groups[0]} if the model shall tell its values apart, as with stations or shops"
+    nothing = "A number that differs in each row, such as an invoice number, teaches a model nothing"
+    thing = "One that names a thing, such as a vehicle, is no quantity: use it in `by` of a trailing view"
+    return f"{names}. {nothing}. {thing}"

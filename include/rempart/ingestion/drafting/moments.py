@@ -1,0 +1,44 @@
+"""The section `moments`, with one question for all values that are known later than the row begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rempart.ingestion.drafting.writing import comment_lines
+from rempart.ingestion.sampling.moment_orders import in_order
+from rempart.ingestion.sampling.names import yaml_word
+from rempart.ingestion.sampling.survey import Survey
+
+_LATER = "docs/how-to/target-comes-later.md"
+
+
+def lines(s: Survey) -> Iterator[str]:
+    """Yield the section, with a line to uncomment for each other date and for an outcome of the same day, and the key
+    `partition_by`.
+    """
+    dates = [c.name for c in s.columns if c.type in ("date", "timestamp") and c.name != s.time]
+    outcome = "outcome" if "outcome" not in dates else "outcome_of_the_row"
+    target = s.target.name
+    yield f"moments:    # CHECK: when is {target} known, and is any other value known later than `event`?"
+    for name in in_order(s.time, dates, s.orders, s.earlier):
+        yield f"  {'event' if name == s.time else f'# {yaml_word(name)}'}: {{column: {yaml_word(name)}}}"
+        if name == s.time:
+            yield f"  # {outcome}: {{column: {yaml_word(name)}}}"
+    if s.open_days:
+        told = f"No row of the newest {s.open_days} days has {target}: it comes later than the row."
+        yield from comment_lines(told, "  ")
+    column = "uncomment its line above" if dates else "declare it here, such as `closed: {column: closed_on}`"
+    timed = next(c.type for c in s.columns if c.name == s.time) == "timestamp"
+    for way in (
+        f"{'At the same time' if timed else 'On the same day'}, but after the other values: uncomment `{outcome}`.",
+        f"A column tells when: {column}.",
+        f"A fixed time later, such as 14 days: see {_LATER}",
+    ):
+        yield from comment_lines(f"- {way}", "  ", further="  ")
+    then = f"Then write that moment below, such as `known: {outcome}`, at {target} and at each value that is known no "
+    then += "earlier. Moments stand in order of time."
+    yield from comment_lines(then, "  ")
+    told = f"    # snapshots are stored by its {s.every}s; other dates: {', '.join(dates)}" if dates else ""
+    yield f"partition_by: {yaml_word(s.time)}{told}"
+    if s.every != "month":
+        yield f"partition_every: {s.every}    # there are about {s.rows_a_month:,} rows a month"

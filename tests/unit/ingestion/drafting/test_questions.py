@@ -1,0 +1,155 @@
+"""A draft asks what only a person can decide, says the rest without a question, and lists no people."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rempart.flows.training import check_pipeline
+from rempart.ingestion.draft import draft_pipeline, undecided
+from rempart.ingestion.drafting.writing import comment_lines, list_lines
+from rempart.ingestion.sampling.sample import Declared, Sample
+from rempart.settings import plain_yaml
+from rempart.settings.sources import Dialect
+from tests.unit.ingestion.test_draft import load, write
+
+HEADER = (
+    "Permit No;Filed on;District;Kind of work;Floor area (m2);Estimated cost EUR;Caseworker;Listed building;Remarks;"
+    "Days to decision;Weekly meetings"
+)
+
+
+def permits(rows: int = 400) -> str:
+    """Building permits of a town hall: 11 columns, in the German form of numbers and dates."""
+    draw = random.Random(3)  # noqa: S311 - test data
+    lines = [HEADER]
+    for n in range(rows):
+        day, area = date(2023, 1, 2) + timedelta(days=n), f"{draw.uniform(10, 400):.1f}".replace(".", ",")
+        kind = draw.choice(["extension", "new house", "roof"])
+        clerk = draw.choice(["D. Kovacs", "A. Rossi", "B. Silva"])
+        lines.append(
+            f"P-{n:05d};{day:%d.%m.%Y};{draw.choice(['north', 'south'])};{kind};{area};{area};{clerk};"
+            f"{draw.choice(['yes', 'no'])};note {n};{draw.randint(20, 90)};{draw.randint(1, 4)}"
+        )
+    return "\n".join([*lines, ""])
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return draft_pipeline(
+        write(tmp_path_factory.mktemp("permits") / "permits.csv", permits()), target="days_to_decision"
+    )
+
+
+def test_a_file_of_eleven_columns_has_nine_questions_and_each_is_one(text: str) -> None:
+    lines = text.splitlines()
+    asked = [lines[number - 1].split(":")[0].strip() for number in undecided(text)]
+    places = ["classification", "key", "on_conflict", "moments", "caseworker", "expectations", "own", "prediction"]
+    assert asked == [*places, "limit"]
+    assert load(text).description == "Predicts days_to_decision of each row at filed_on, from what is known then."
+
+
+def test_no_person_of_a_list_is_named_and_no_model_reads_the_column(text: str) -> None:
+    pipeline = load(text)
+    assert pipeline.columns["caseworker"].type == "string"
+    assert "caseworker" not in pipeline.features["own"].columns  # type: ignore[union-attr] # a row view
+    assert "Kovacs" not in text and "Silva" not in text
+    (line,) = (line for line in text.splitlines() if line.startswith("  caseworker:"))
+    assert "# CHECK: does it name people (its name says so)? Its values are not listed" in line
+    assert "If it does not, write `type: category` with all its `values`, and add it to `columns`" in line
+
+
+def test_people_are_found_by_their_names_and_never_guessed_as_the_target(tmp_path: Path) -> None:
+    body = permits().replace("Caseworker", "Handled").replace(";Days to decision;Weekly meetings", "")
+    rows = [line.rsplit(";", 2)[0] for line in body.splitlines()[1:]]
+    swapped = [";".join([*cells[:6], *cells[7:], cells[6]]) for cells in (row.split(";") for row in rows)]
+    header = HEADER.replace("Caseworker;", "").replace("Days to decision;Weekly meetings", "Handled")
+    file = write(tmp_path / "permits.csv", "\n".join([header, *swapped, ""]))
+    text = draft_pipeline(file)
+    assert "does it name people (most values look like names)?" in text and "Kovacs" not in text
+    assert load(text).prediction.target != "handled"
+    chosen = draft_pipeline(file, target="Handled")
+    assert load(chosen).columns["handled"].values == ["A. Rossi", "B. Silva", "D. Kovacs"]
+    assert "# CHECK: it seems to name people (most values look like names): their list stands in this file" in chosen
+
+
+@pytest.mark.parametrize("known", ["outcome", "event"])
+def test_the_outcome_of_the_same_day_is_one_line_to_uncomment(text: str, known: str) -> None:
+    changed = text.replace("  # outcome: {", "  outcome: {")
+    target = "  days_to_decision: {type: integer, known: "
+    assert changed != text and f"{target}event}}" in text
+    pipeline = load(changed.replace(f"{target}event", f"{target}{known}"))
+    assert list(pipeline.moments) == ["event", "outcome"]
+    check_pipeline.check(pipeline, thorough=False)
+
+
+def test_the_moment_of_an_outcome_has_a_name_of_its_own(tmp_path: Path) -> None:
+    rows = "".join(f"{n},2025-01-{n % 28 + 1:02},2025-03-{n % 28 + 1:02},{n}.5\n" for n in range(99))
+    text = draft_pipeline(write(tmp_path / "loans.csv", f"loan,lent,outcome,fee\n{rows}"))
+    pipeline = load(text.replace("  # outcome", "  outcome"))
+    assert list(pipeline.moments) == ["event", "outcome_of_the_row", "outcome"]
+
+
+def lists(values: int, columns: int) -> dict[str, list[str]]:
+    return {f"list_{n}": [f"{chr(97 + row % values)}{n}" for row in range(300)] for n in range(columns)}
+
+
+def drafted(columns: dict[str, list[str]], *, whole: bool = True) -> str:
+    days = [f"2025-{n % 12 + 1:02}-{n % 28 + 1:02}" for n in range(300)]
+    table = pa.table({"day": days, **columns, "size": [f"{n * 7 % 300}.5" for n in range(300)]})
+    return draft_pipeline(Sample("x.csv", table, Dialect(), {"format": "csv"}, 300, whole))
+
+
+def asked_in(text: str) -> list[str]:
+    """Return the columns whose lists are a question; "" for the line of the schema itself."""
+    lines = text.split("\nschema:")[1].split("\nexpectations:")[0].splitlines()
+    return [re.split("[:#]", line)[0].strip() for line in lines if "# CHECK: " in line and "complete?" in line]
+
+
+@pytest.mark.parametrize(
+    ("values", "columns", "whole", "places"),
+    [
+        (12, 5, True, []),
+        (13, 2, True, ["list_0", "list_1"]),
+        (13, 4, True, [""]),
+        (3, 1, False, ["list_0"]),
+        (3, 4, False, [""]),
+    ],
+)
+def test_a_list_is_a_question_only_if_it_may_be_incomplete(
+    values: int, columns: int, whole: bool, places: list[str]
+) -> None:
+    text = drafted(lists(values, columns), whole=whole)
+    assert asked_in(text) == places
+    assert "goes to quarantine" in text.split("\nschema:")[0].rsplit("\n\n", 1)[1], "said once, above the schema"
+
+
+def test_the_list_of_an_enumeration_is_complete_also_in_a_sample() -> None:
+    table = pa.table({"day": ["2025-01-01", "2025-02-01"], "state": ["open", "paid"], "size": ["1.5", "2.5"]})
+    sample = Sample("shop.orders", table, Dialect(), {"format": "csv"}, 900, False)
+    assert not asked_in(draft_pipeline(replace(sample, declared={"state": Declared("category", ("open", "paid"))})))
+
+
+def test_a_wide_file_has_no_endless_line() -> None:
+    text = drafted(lists(19, 60))
+    assert max(map(len, text.splitlines())) < 250
+    columns = load(text).columns
+    assert len(columns) == 62 and all(len(columns[f"list_{n}"].values or ()) == 19 for n in range(60))
+    assert len(undecided(text)) <= 9
+
+
+@given(st.lists(st.text(max_size=30)), st.integers(0, 90))
+def test_a_list_on_several_lines_is_the_same_list(values: list[str], before: int) -> None:
+    name = "k" * before + "ey"
+    told = list_lines(f"  {name}: {{a: 1, values: ", values, "}")
+    assert plain_yaml.load(f"top:\n{told}\n")["top"][name]["values"] == values
+    longest = max((len(line) for line in comment_lines(" ".join(["word"] * len(values)), "    ")), default=0)
+    assert longest <= 120
