@@ -106,7 +106,7 @@ class Watched:
         }
         window = {"source": "snapshot", "snapshot": "s1", "first": "2026-01-01", "last": "2026-02-28", "rows": 900}
         found = {"version": "1", "outcome": outcome, "reasons": [], "window": window, "watched": 22, "moved": 0}
-        found |= {"columns": [column], "performance": error, "challenger": None, "domain": None}
+        found |= {"columns": [column], "performance": error, "challenger": None, "domain": None, "intervals": None}
         names = ("rows", "features", "labels")
         ages = [{"what": what, "age": 7200.0, "limit": 172_800.0, "state": "fresh"} for what in names]
         return self.record("monitoring", pipeline, found | {"freshness": ages} | body, ago)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from rempart.monitoring import freshness
 from rempart.monitoring.columns import ColumnVerdict
+from rempart.monitoring.coverage import IntervalCoverage
 from rempart.monitoring.domain import Separation
 from rempart.monitoring.freshness import DataAge
 from rempart.monitoring.performance import Figure, Performance
@@ -48,6 +49,7 @@ class ChampionVerdict:
     ages: tuple[DataAge, ...] = ()
     challenger: PairedComparison | None = None
     domain: Separation | None = None
+    intervals: IntervalCoverage | None = None
 
     def body(self) -> dict[str, Any]:
         """Return the record: plain JSON with finite numbers."""
@@ -64,6 +66,7 @@ class ChampionVerdict:
             "freshness": [age.body() for age in self.ages],
             "challenger": _plain(self.challenger.body()) if self.challenger else None,
             "domain": _domain(self.domain) if self.domain else None,
+            "intervals": self.intervals.body() if self.intervals else None,
         }
 
 
@@ -76,6 +79,7 @@ def conclude(
     ages: tuple[DataAge, ...] = (),
     challenger: PairedComparison | None = None,
     domain: Separation | None = None,
+    intervals: IntervalCoverage | None = None,
     *,
     domain_alarms: bool = False,
 ) -> ChampionVerdict:
@@ -83,7 +87,7 @@ def conclude(
 
     Late data is unknown: how the champion does on rows that did not come, nobody knows, and a training would not help.
     """
-    faults = list(_faults(columns, performance))
+    faults = list(_faults(columns, performance, intervals))
     if domain is not None and domain_alarms and domain.moved:
         faults.append(domain.told())
     unknown = [*_unknown(window, columns, performance, least), *freshness.told(ages)]
@@ -93,11 +97,13 @@ def conclude(
         )
     outcome: Outcome = "red" if faults else "unknown" if unknown else "green"
     return ChampionVerdict(
-        version, outcome, (*faults, *unknown), window, columns, performance, ages, challenger, domain
+        version, outcome, (*faults, *unknown), window, columns, performance, ages, challenger, domain, intervals
     )
 
 
-def _faults(columns: tuple[ColumnVerdict, ...], performance: Performance | None) -> Iterator[str]:
+def _faults(
+    columns: tuple[ColumnVerdict, ...], performance: Performance | None, intervals: IntervalCoverage | None
+) -> Iterator[str]:
     if performance is not None:
         for figure in (performance.overall, *performance.segments):
             if figure.worse:
@@ -109,6 +115,8 @@ def _faults(columns: tuple[ColumnVerdict, ...], performance: Performance | None)
                 f"probabilities are off by {performance.calibration:.1%} on average, and were by "
                 f"{performance.calibration_recorded:.1%} on the hold-out"
             )
+    if intervals is not None and intervals.short:
+        yield intervals.told()
     for column in columns:
         told = {
             "values": f"{column.moved or 0:.0%} of the rows moved, {column.allowed or 0:.0%} are allowed",

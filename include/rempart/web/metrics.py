@@ -67,6 +67,8 @@ METRICS: Mapping[str, str] = {
     "rempart_challenger_better": "Whether the challenger is better than the champion beyond chance (1) or not (0).",
     "rempart_domain_auc": "AUC of a model that tells the window from the training data, by the newest verdict.",
     "rempart_domain_auc_allowed": "Largest AUC that the training data lets expect.",
+    "rempart_interval_coverage": "Share of known true values in the champion's intervals, by the newest verdict.",
+    "rempart_interval_coverage_promised": "Share of true values that these intervals promise to cover.",
     "rempart_champion_margin_ratio": "Share by which a champion is better than the strictest bound of the gate.",
 }
 """Every metric with its description. All are gauges."""
@@ -203,6 +205,9 @@ def _of_data(watched: Watched) -> Iterator[Sample]:
         yield "rempart_challenger_metric", named, other.challenger
         yield "rempart_challenger_difference", named, other.difference
         yield "rempart_challenger_better", named, float(other.better == "challenger")
+    if watched.intervals and watched.intervals.covered is not None:
+        yield "rempart_interval_coverage", labels, watched.intervals.covered
+        yield "rempart_interval_coverage_promised", labels, watched.intervals.promised
     if watched.apart:
         yield "rempart_domain_auc", labels, watched.apart.area
         if watched.apart.allowed is not None:

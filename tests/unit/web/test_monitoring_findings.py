@@ -122,3 +122,30 @@ def test_what_a_model_tells_apart_stands_beside_what_is_usual(domain: dict[str, 
     assert "told from the training data by a model: AUC" in "\n".join(lines.verdict(seen(made)))
     text = exposition(made.facts(), NOW)
     assert ("rempart_domain_auc_allowed" in text) == (domain["allowed"] is not None)
+
+
+@pytest.mark.parametrize(
+    ("covered", "short", "badge", "words", "line"),
+    [
+        (0.612, True, "bad", "They cover 61.2 % of 1,204 known true values, and promise 90.0 %", "TOO FEW"),
+        (
+            0.884,
+            False,
+            "good",
+            "They cover 88.4 % of",
+            "intervals: cover 88.4% of 1,204 known true values, promised 90.0%",
+        ),
+        (None, False, "unknown", "Too few true values are known", "intervals: not judged on 1,204 known true values"),
+    ],
+)
+def test_what_intervals_cover_stands_beside_what_they_promise(
+    covered: float | None, short: bool, badge: str, words: str, line: str
+) -> None:
+    made = watched(intervals={"promised": 0.9, "rows": 1204, "covered": covered, "p": 1e-9, "short": short})
+    shown = page(made)
+    assert f'Intervals of the predictions <span class="badge {badge}">' in shown and words in shown
+    assert "Intervalles des prédictions" in page(made, "fr")
+    assert line in "\n".join(lines.verdict(seen(made)))
+    text = exposition(made.facts(), NOW)
+    assert (f'rempart_interval_coverage{{pipeline="{NAME}"}} {covered}' in text) == (covered is not None)
+    assert "Intervals of the predictions" not in page(watched()), "a model without intervals has no such part"

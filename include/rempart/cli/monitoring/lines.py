@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rempart.cli.views import text
+from rempart.counts import counted
 from rempart.web.read_models.watched.drift import MetricFigure, Watched
 from rempart.web.read_models.watched.findings import ChallengerFigures
 
@@ -68,7 +69,12 @@ def _limit(seconds: float | None) -> str:
 
 
 def _other_findings(found: Watched) -> Iterator[str]:
-    """Yield how the challenger does beside the champion, and whether a model tells the window apart."""
+    """Yield what intervals cover, how the challenger does, and whether a model tells the window apart."""
+    if ends := found.intervals:
+        yield ""
+        many = text.counted(ends.rows, "known true value")
+        cover = f"cover {_share(ends.covered)} of {many}" if ends.covered is not None else f"not judged on {many}"
+        yield f"intervals: {cover}, promised {_share(ends.promised)}{', TOO FEW' if ends.short else ''}"
     if other := found.challenger:
         yield ""
         yield f"challenger {other.version} ({other.standing}): {_compared(other, str(found.metric))}"
@@ -120,7 +126,7 @@ def document(found: Watched) -> dict[str, Any]:
 def _since(found: Watched) -> str:
     if found.at is None:
         return ""
-    return f", version {found.version}, {found.rows:,} rows, {text.moment(found.at)}"
+    return f", version {found.version}, {counted(found.rows or 0, 'row')}, {text.moment(found.at)}"
 
 
 def _number(value: float | None) -> str:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from rempart.features.labels import KNOWN_AT
 from rempart.flows.training.train import target_feature
 from rempart.models import metrics
-from rempart.models.predictions import figures
-from rempart.monitoring import performance
+from rempart.models.predictions import ENDS, figures
+from rempart.monitoring import coverage, performance
+from rempart.monitoring.coverage import IntervalCoverage
 from rempart.monitoring.performance import RowLosses
 from rempart.settings.gates.metrics import by_row
 from rempart.settings.pipeline import ModelPipeline
@@ -109,6 +110,18 @@ def losses(pipeline: ModelPipeline, given: Answered) -> RowLosses:
         {column: _groups(pipeline, rows, column) for column in by if column.split(".")[0] in rows.column_names},
         None if is_regression else performance.calibration_error(truth, made),
     )
+
+
+def covered(pipeline: ModelPipeline, promised: float | None, given: Answered) -> IntervalCoverage | None:
+    """Return what the intervals of a model cover of rows with a target; None if it gives none.
+
+    `promised`: share of the true values that they shall cover. An end that is no number covers nothing.
+    """
+    if promised is None:
+        return None
+    truth = metrics.target_values(target_feature(pipeline), given.rows)
+    lower, upper = (given.predicted[end].to_numpy() for end in ENDS)
+    return coverage.judge(promised, (lower <= truth) & (truth <= upper), pipeline.monitoring)
 
 
 def _groups(pipeline: ModelPipeline, rows: pa.Table, column: str) -> list[Any]:

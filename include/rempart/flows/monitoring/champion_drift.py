@@ -19,6 +19,7 @@ from rempart.flows.monitoring import challenger, separation
 from rempart.flows.monitoring.answered import (
     Answered,
     answered,
+    covered,
     is_unseen,
     known,
     losses,
@@ -160,6 +161,7 @@ def judge(
         ages,
         challenger.compare(pipeline, other, labelled) if other else None,
         separation.separate(pipeline, model, train, rows),
+        covered(pipeline, model.coverage, labelled),
         domain_alarms=rules.domain_classifier == "alarm",
     )
 

@@ -62,6 +62,14 @@ class Monitoring(Strict):
         gt=0,
         description="Share by which the gate's metric may be worse than on the hold-out, also in a segment.",
     )
+    outside: float = Field(
+        default=2.0,
+        ge=1,
+        description=(
+            "Of a champion with intervals: how many times the promised share of true values may lie outside of them. "
+            "With intervals of 90 %, 2 is 20 % of the rows."
+        ),
+    )
     segments: list[str] | None = Field(
         default=None,
         description="Columns, or calendar parts such as `arrival_date.month`, whose groups are measured by themselves. "

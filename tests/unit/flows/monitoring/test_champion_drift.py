@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -24,6 +26,8 @@ from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import metrics
 from rempart.models.encoding import encode, features_of
+from rempart.models.intervals.conformal import Width
+from rempart.models.intervals.graph import with_bounds
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.loading import LoadedModel
 from rempart.models.predictions import figures
@@ -72,16 +76,24 @@ def reference(bookings: pa.Table, model: LoadedModel) -> Reference:
     return Reference(train, holdout, recorded, TRAINED)
 
 
+SEEN, PARAMS = trainers.left_out(
+    features_of(PIPELINE),
+    {"max_iter": 150, "learning_rate": 0.15, "max_leaf_nodes": 15, "leave_out": "*_trend__*_mean_*"},
+)
+
+
 @pytest.fixture(scope="module")
-def model(bookings: pa.Table) -> LoadedModel:
+def body(bookings: pa.Table) -> bytes:
     """A smaller champion than the demo's, trained on the same rows with the same features."""
     start = pa.scalar(PIPELINE.holdout.start)
     train = bookings.filter(pc.less(bookings[DAY], start))
-    params = {"max_iter": 150, "learning_rate": 0.15, "max_leaf_nodes": 15, "leave_out": "*_trend__*_mean_*"}
-    seen, rest = trainers.left_out(features_of(PIPELINE), params)
-    matrix, truth = encode(seen, train), train[PRICE].to_numpy()
-    body = trainers.train("gradient_boosting", matrix, truth, rest, 7, "regression", matrix[:50], 0).body
-    return LoadedModel(PIPELINE.name, "3", "regression", None, tuple(seen), (), "ab" * 32, IsolatedModel(body))
+    matrix, truth = encode(SEEN, train), train[PRICE].to_numpy()
+    return trainers.train("gradient_boosting", matrix, truth, PARAMS, 7, "regression", matrix[:50], 0).body
+
+
+@pytest.fixture(scope="module")
+def model(body: bytes) -> LoadedModel:
+    return LoadedModel(PIPELINE.name, "3", "regression", None, tuple(SEEN), (), "ab" * 32, IsolatedModel(body))
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +102,25 @@ def judged(bookings: pa.Table, reference: Reference, model: LoadedModel) -> Call
         return champion_drift.judge(PIPELINE, model, reference, ObservedRows(rows, "s1", NEWEST), "snapshot", TODAY)
 
     return judge
+
+
+@pytest.mark.parametrize(("share", "outcome"), [(0.9, "green"), (0.6, "red")])
+def test_intervals_that_cover_far_fewer_values_than_promised_are_red(
+    bookings: pa.Table, reference: Reference, model: LoadedModel, body: bytes, share: float, outcome: str
+) -> None:
+    """`share`: of the hold-out that intervals cover which promise 90 %."""
+    truth, seen = reference.holdout[PRICE].to_numpy(), encode(list(model.features), reference.holdout.slice(0, 20))
+    errors = abs(truth - figures(model.predict(reference.holdout)))
+    width = Width(coverage=0.9, rows=500, factor=float(np.quantile(errors, share)))
+    wider = with_bounds(body, width, seen)
+    promising = replace(model, _model=IsolatedModel(wider), coverage=0.9)
+    found = champion_drift.judge(PIPELINE, promising, reference, ObservedRows(bookings, "s1", NEWEST), "s", TODAY)
+    assert found.outcome == outcome and found.intervals is not None
+    assert found.intervals.covered == pytest.approx(share, abs=0.03)
+    told = f"intervals cover {found.intervals.covered:.1%} of"
+    assert [reason.startswith(told) for reason in found.reasons] == [True] * (outcome == "red")
+    assert found.body()["intervals"]["short"] == (outcome == "red")
+    promising.close()
 
 
 def changed(rows: pa.Table, column: str, change: Callable[[Any], Any], since: datetime.date = JULY) -> pa.Table:

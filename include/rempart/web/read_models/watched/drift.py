@@ -16,10 +16,12 @@ from rempart.web.read_models.watched.findings import (
     ChallengerFigures,
     DataAge,
     DomainFigures,
+    IntervalFigures,
     PairedMetric,
     ages,
     challenger_of,
     domain_of,
+    intervals_of,
     paired,
 )
 from rempart.web.read_models.watched.retraining import AlarmChain, chains
@@ -94,6 +96,7 @@ class Watched:
     ages: tuple[DataAge, ...] = ()
     challenger: ChallengerFigures | None = None
     apart: DomainFigures | None = None
+    intervals: IntervalFigures | None = None
     pairs: tuple[PairedMetric, ...] = ()
 
     @property
@@ -165,6 +168,7 @@ def _watched(name: str, champion: str | None, records: Sequence[Evidence], now: 
         ages=ages(body),
         challenger=challenger_of(body),
         apart=domain_of(body),
+        intervals=intervals_of(body),
         pairs=paired(history),
     )
 

@@ -62,6 +62,20 @@ class DomainFigures:
 
 
 @dataclass(frozen=True)
+class IntervalFigures:
+    """What the champion's intervals cover of the rows with a known target. `covered`: None with too few of them."""
+
+    promised: float
+    rows: int
+    covered: float | None
+    short: bool
+
+    @property
+    def state(self) -> State:
+        return "unknown" if self.covered is None else "bad" if self.short else "good"
+
+
+@dataclass(frozen=True)
 class PairedMetric:
     """The metric of champion and challenger at one verdict."""
 
@@ -94,6 +108,13 @@ def domain_of(body: Mapping[str, Any]) -> DomainFigures | None:
     return DomainFigures(
         found["area"], found["low"], found["high"], found["allowed"], found["spans"], found["moved"], names
     )
+
+
+def intervals_of(body: Mapping[str, Any]) -> IntervalFigures | None:
+    """Return what the intervals of a verdict's champion cover, or None if it gives none."""
+    if (found := body["intervals"]) is None:
+        return None
+    return IntervalFigures(found["promised"], found["rows"], found["covered"], found["short"])
 
 
 def paired(history: Sequence[Evidence]) -> tuple[PairedMetric, ...]:
