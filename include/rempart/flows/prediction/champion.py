@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from rempart.counts import counted
 from rempart.errors import ChampionMissing, ModelRefused, PredictionError, TrackingRefused, TrackingUnavailable
 from rempart.features.prediction.plan import FeaturePlan, StoredView, inputs_of, plan
 from rempart.flows.shared.platform import Platform
@@ -53,7 +54,8 @@ class Champion:
         given = typed(self.model.inputs, rows)
         if outside := moments.beyond(given, self.plan.pipeline):
             raise PredictionError(
-                f"predict {rows.num_rows} rows: {next(iter(outside.values()))[0]} in {len(outside)} rows",
+                f"predict {counted(rows.num_rows, 'row')}: {next(iter(outside.values()))[0]} in "
+                f"{counted(len(outside), 'row')}",
                 "Correct these rows, or leave them out.",
             )
         return pa.concat_tables(self._predicted(given, self.clock()))
@@ -108,7 +110,8 @@ def version_of(platform: Platform, name: str, version: str) -> LoadedModel:
     try:
         return load(platform.tracking(), record)
     except (TrackingRefused, TrackingUnavailable) as error:
-        raise stored_objects.cause(platform, name, version, error) from error
+        found = stored_objects.look(platform, {name: version})[name]
+        raise stored_objects.cause(found, name, version, error) from error
 
 
 def check_definitions(pipeline: ModelPipeline, model: LoadedModel) -> None:

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rempart.counts import counted
 from rempart.errors import IngestError, LabelsMissing, RempartError
 from rempart.features import in_memory
 from rempart.features.label_feed import feed_of
@@ -197,7 +198,7 @@ def try_pipeline(
         if page is not None:
             _profile(pipeline, parts, folder, page)
     read, accepted, repeated, refused = (sum(counts) for counts in zip(*map(_counts, tried), strict=True))
-    told("judge rows", f"{read:,} rows: {good(accepted, repeated)}, {refused:,} refused")
+    told("judge rows", f"{counted(read, 'row')}: {good(accepted, repeated)}, {refused:,} refused")
     if rows is None:
         return Tried(pipeline.name, tried, 0, (), (), None, ("No row was accepted: look at the reasons above.",))
     if not isinstance(pipeline, ModelPipeline):
@@ -215,7 +216,7 @@ def try_pipeline(
     states = {**asdict(used.rows), "late": late} if used else None
     training = learnable
     empty = "".join(f"; pass {name}.csv for those of '{name}'" for name, of in used_rows.items() if not of.num_rows)
-    told("build features", f"{len(pipeline.model_inputs())} features of {training.num_rows:,} rows{empty}")
+    told("build features", f"{len(pipeline.model_inputs())} features of {counted(training.num_rows, 'row')}{empty}")
     told("score baseline", "")
     baseline: Baseline | None = None
     left: Sequence[str] = ()
