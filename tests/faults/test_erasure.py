@@ -106,7 +106,7 @@ def test_k5_beside_the_platform_erased_rows_are_refused_unless_that_is_said(capl
     point = made.open()
     entries = restore_erasures.register_of(point, force=False)
     wish = Wish("haven", parts=(Part("dataset", "bookings"),), aside="replica_of")
-    with pytest.raises(BackupError, match="1 erasures are newer than the point"):
+    with pytest.raises(BackupError, match="1 erasure is newer than the point"):
         restore_erasures.refuse_side_by_side(point, entries, plan(point, wish), MemoryLedger(), force=False)
     restore_erasures.refuse_side_by_side(point, entries, plan(point, wish), MemoryLedger(), force=True)
     assert "holds those rows again" in caplog.text
@@ -287,7 +287,7 @@ def test_k5_a_restore_does_not_bring_an_erased_booking_back(standing, stack, fea
     restored = dataclasses.replace(lake.platform, ledger_=old_ledger)
     result = restore_flow.restore(stack, opened, wish, plan(opened, wish), live=lambda: restored)
     check = next(check for check in result.checks if "applied again" in check.what)
-    assert check.ok and "1 subjects" in check.what and "no row is found" in check.detail
+    assert check.ok and "1 subject" in check.what and "no row is found" in check.detail
     assert "sealed" in str(result.served)  # the rows did come back with it, before they went again
     assert lake.holders(WHO) == [] and features(lake, feature_databases, WHO) == (0, 0)
     after = snapshots.current(lake.site("primary"), lake.bucket, "hotel_bookings")

@@ -155,7 +155,7 @@ def test_the_honest_export_verifies(honest: Path, key: keys.Signer) -> None:
     code, printed = judged(honest, key)
     assert code == 0, printed
     assert "records      28" in printed and "checkpoints  2" in printed
-    assert "covers record 27, 1 records follow it" in printed
+    assert "covers record 27, records after it: 1" in printed
 
 
 @pytest.mark.parametrize("attack", ATTACKS)

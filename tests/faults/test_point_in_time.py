@@ -156,7 +156,7 @@ def test_a_dry_run_fetches_nothing_and_the_command_recovers_with_the_escrow_file
     shown = run.invoke(app, [*arguments, "--until", seconds[0].isoformat()], catch_exceptions=False).output
     assert "Nothing was fetched" in shown and not folder.exists()
     done = run.invoke(app, [*arguments, "--until", seconds[0].isoformat(), "--yes"], catch_exceptions=False).output
-    assert "database mlflow: 1 tables, 1 rows" in done
+    assert "database mlflow: 1 table, 1 row" in done
     status = run.invoke(app, ["pitr", "status", "--identity", str(world.escrow)], catch_exceptions=False).output
     assert "1 base backups" in status and "GAP" not in status
     with pytest.raises(ConfigError, match="not empty"):

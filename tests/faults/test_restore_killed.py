@@ -160,7 +160,7 @@ def test_x1_a_restore_that_is_killed_at_any_step_goes_on_where_it_was(standing, 
         code, told = typed.run("--yes")
         assert code == 0, told
         assert "ok: database continuity is restored with the rows on record" in told
-        assert "1 objects: 1 in place" in told
+        assert "1 object: 1 in place" in told
         assert not journal.exists()
     finally:
         typed.remove(stack)

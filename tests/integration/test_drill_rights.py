@@ -131,7 +131,7 @@ def test_a_drill_needs_no_right_to_write_outside_its_sandbox(
     result = drill(limited)
     assert result.ok, [check for check in result.checks if check.ok is not True]
     checks = {check.what: check for check in result.checks}
-    assert checks["database feast_offline is restored with the rows on record"].detail == "1 tables, 500 rows"
+    assert checks["database feast_offline is restored with the rows on record"].detail == "1 table, 500 rows"
     assert checks["MLflow's artifacts equal their record"].detail.startswith("3 objects")
     assert checks["the ledger verifies up to the record that the point names"].ok
     assert checks["the sandbox is removed"].ok

@@ -331,9 +331,9 @@ def test_odd_values_survive(
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ([row(1, 0, room="canary"), row(1, 1, room="canary")], "1 rows with a repeated key"),
-        ([row(1, 0, room="canary") | {"lead": None}], "1 rows without a moment"),
-        ([row(1, 0, room="canary") | {"stay": None}], "1 rows without a key"),
+        ([row(1, 0, room="canary"), row(1, 1, room="canary")], "1 row with a repeated key"),
+        ([row(1, 0, room="canary") | {"lead": None}], "1 row without a moment"),
+        ([row(1, 0, room="canary") | {"stay": None}], "1 row without a key"),
         ([row(1, 0, room="canary\0")], "PostgreSQL answered"),
         ([row(1, 0, room="canary") | {"lead": 10**18}], "PostgreSQL answered"),
     ],

@@ -214,5 +214,5 @@ def test_a_server_is_archived_and_brought_back_to_a_second(team: Team, tmp_path:
             *known,
         )
         wait_for(lambda: team.rempart(*words).returncode == 0)
-    assert "database mlflow: 1 tables, 2 rows" in team.must(*words, "--yes")
+    assert "database mlflow: 1 table, 2 rows" in team.must(*words, "--yes")
     assert team.proxy.refused == refused

@@ -73,7 +73,7 @@ def test_links_that_a_site_stored_wrong_are_put_back_or_marked_as_lost(servers: 
     assert "link 2 can be restored: " in output
     assert (
         "link 3 is lost" in output
-        and "1 links can be put back, 1 are lost" in output
+        and "links that can be put back: 1, lost: 1" in output
         and "Nothing was changed" in output
     )
     assert site.read(BUCKET, chain.key_of(2)) != right
@@ -111,7 +111,7 @@ def test_forged_records_are_shown_and_removed(servers: Servers, platform: Platfo
     output = rempart(servers, "ledger", "remove-forged")
     assert f"record {false.seq}: not signed with the key of the chain" in output and "Nothing was changed" in output
     output = rempart(servers, "ledger", "remove-forged", "--yes")
-    assert "1 records at the end of the ledger were removed" in output and "A copy is in" in output
+    assert "records at the end of the ledger that were removed: 1" in output and "A copy is in" in output
     (copy,) = servers.stack.var.glob("forged-*.jsonl")
     assert copy.read_text(encoding="utf-8") == f"{false.line}\n"
     assert replace(platform).ledger.append("drill", "x", {}).seq == false.seq + 1

@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from rempart import __version__
+from rempart.counts import counted
 from rempart.errors import FeatureError
 from rempart.features import labels as label_rows
 from rempart.features import tables
@@ -371,7 +372,7 @@ def _load_rows(
     for count, what in zip(faults or (), ("without a key", "without a moment", "with a repeated key"), strict=False):
         if count:
             raise FeatureError(
-                f"load the snapshot of '{pipeline.name}': it has {count} rows {what}",
+                f"load the snapshot of '{pipeline.name}': it has {counted(count, 'row')} {what}",
                 "Declare the columns of `key` and `moments` as not nullable, so that such rows go to quarantine.",
             )
     opened.execute(sql.SQL("CREATE TEMP VIEW wanted AS ") + _wanted(pipeline))

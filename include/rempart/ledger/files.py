@@ -93,7 +93,7 @@ def report(verdict: LedgerVerdict) -> Iterator[str]:
     if verdict.checkpoints:
         after, to = verdict.records - verdict.covered, verdict.covered
         yield (
-            f"checkpoints  {verdict.checkpoints}; the newest matching one covers record {to}, {after} records follow it"
+            f"checkpoints  {verdict.checkpoints}; the newest matching one covers record {to}, records after it: {after}"
         )
     else:
         yield (

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from rempart.counts import counted
 from rempart.errors import TrainingError
 from rempart.models import definitions
 from rempart.settings.columns import Column
@@ -157,7 +158,7 @@ def places(feature: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[np.int
     outside = positions.null_count - column.null_count
     if outside:
         raise TrainingError(
-            f"encode feature '{feature.name}': {outside} rows hold a value that is not declared",
+            f"encode feature '{feature.name}': a value in {counted(outside, 'row')} is not declared",
             "Add the value to the column's `values` in the pipeline file, or correct the data.",
         )
     return np.asarray(positions.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)

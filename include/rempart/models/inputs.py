@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
+from rempart.counts import counted
 from rempart.errors import PredictionError
 from rempart.settings.clock import FIRST_DAY, LAST_DAY
 from rempart.settings.columns import MAX_PRECISION, ColumnType
@@ -104,12 +105,13 @@ def typed(inputs: Sequence[Input], rows: pa.Table) -> pa.Table:
     lacking = absent(inputs, rows.column_names)
     if missing := [each.name for each in lacking if not each.nullable or len(lacking) == len(inputs)]:
         raise PredictionError(
-            f"predict {rows.num_rows} rows: they lack {_columns(missing)}, which the model reads",
+            f"predict {counted(rows.num_rows, 'row')}: they lack {_columns(missing)}, which the model reads",
             "Pass these columns, with the names and types of the pipeline's schema.",
         )
     if repeated := [each.name for each in inputs if rows.column_names.count(each.name) > 1]:
         raise PredictionError(
-            f"predict {rows.num_rows} rows: they have {_columns(repeated)} more than once", "Pass each column once."
+            f"predict {counted(rows.num_rows, 'row')}: they have {_columns(repeated)} more than once",
+            "Pass each column once.",
         )
     none, there = pa.nulls(rows.num_rows), set(rows.column_names)
     return pa.table(
@@ -139,7 +141,7 @@ def _typed(column: Input, cells: pa.Array) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    doing = f"predict {len(cells)} rows: column '{column.name}'"
+    doing = f"predict {counted(len(cells), 'row')}: column '{column.name}'"
     wanted = _kind(column, cells.type)
     try:
         values = None if wanted is None else cells.cast(wanted)
@@ -153,24 +155,24 @@ def _typed(column: Input, cells: pa.Array) -> pa.Array:
         )
     if pa.types.is_floating(values.type) and (endless := pc.sum(pc.invert(pc.is_finite(values))).as_py()):
         raise PredictionError(
-            f"{doing} is NaN or infinite in {endless} rows",
+            f"{doing} is NaN or infinite in {counted(endless, 'row')}",
             "Leave these rows out, or pass null where a value is missing and the column is nullable.",
         )
     if pa.types.is_temporal(values.type) and (beyond := _beyond(values)):
         raise PredictionError(
-            f"{doing} lies before the year 1 or after the year 9999 in {beyond} rows",
+            f"{doing} lies before the year 1 or after the year 9999 in {counted(beyond, 'row')}",
             "Correct or leave out these rows.",
         )
     if values.null_count and not column.nullable:
         raise PredictionError(
-            f"{doing} is empty in {values.null_count} rows, but it is not nullable",
+            f"{doing} is empty in {counted(values.null_count, 'row')}, but it is not nullable",
             f"Leave these rows out, or pass a value. schema.{column.name} of the pipeline file says what is allowed.",
         )
     if column.values:
         positions = pc.index_in(values, value_set=pa.array(column.values, pa.string()))
         if outside := positions.null_count - values.null_count:
             raise PredictionError(
-                f"{doing} holds a value in {outside} rows that is not among the declared values",
+                f"{doing} holds a value in {counted(outside, 'row')} that is not among the declared values",
                 f"Correct the rows, or add the value to schema.{column.name}.values and train again.",
             )
     return values

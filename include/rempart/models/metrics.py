@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rempart.counts import counted
 from rempart.errors import TrainingError
 from rempart.models.encoding import Feature
 from rempart.settings.gates.metrics import BY_ROW
@@ -35,7 +36,7 @@ def target_values(target: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[
     )
     if missing := int((~np.isfinite(values)).sum()):
         raise TrainingError(
-            f"compute metrics: {missing} rows have no usable value of the target '{target.name}'",
+            f"compute metrics: no usable value of the target '{target.name}' in {counted(missing, 'row')}",
             "Add an expectation that quarantines them, or declare the missing class in `values`.",
         )
     return values

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rempart.backup.drill.checks import passed_told
+from rempart.counts import counted
 from rempart.deployment.setup.terminal import size
 from rempart.ingestion.acceptance import good
 
@@ -66,7 +67,7 @@ def _safely(tell: Callable[[TaskResult], str | None], task_result: TaskResult) -
 def _extract(task_result: TaskResult) -> str | None:
     gone = f"{task_result['absent']:,} rows are no longer at the source." if task_result["absent"] else ""
     if task_result["waiting"]:
-        told = f"{task_result['waiting']:,} deliveries of the last extraction were still to be ingested."
+        told = f"Deliveries of the last extraction still to be ingested: {task_result['waiting']:,}."
     elif task_result["deliveries"]:
         told = f"{task_result['deliveries']:,} deliveries ({size(task_result['bytes'])}) were taken from the source."
     else:
@@ -78,7 +79,7 @@ def _ingest(task_result: TaskResult) -> str:
     if not task_result["deliveries"]:
         return f"Nothing new was delivered; {_snapshot(task_result)}"
     return (
-        f"{task_result['delivered']:,} rows delivered, "
+        f"{counted(task_result['delivered'], 'row')} delivered, "
         f"{good(task_result['accepted'], task_result.get('repeated', 0), task_result.get('replaced', 0))}, "
         f"{task_result['quarantined']:,} in quarantine; "
         f"{_snapshot(task_result)}{pace(task_result['delivered'], task_result.get('seconds'))}"
@@ -102,7 +103,7 @@ def pace(rows: int, seconds: float | None) -> str:
 def _snapshot(task_result: TaskResult) -> str:
     if task_result["snapshot"] is None:
         return "there is no snapshot yet."
-    return f"snapshot {task_result['snapshot']} has {task_result['total_rows']:,} rows."
+    return f"snapshot {task_result['snapshot']} has {counted(task_result['total_rows'], 'row')}."
 
 
 def _materialize(task_result: TaskResult) -> str:
@@ -111,7 +112,7 @@ def _materialize(task_result: TaskResult) -> str:
         return " ".join([note, *_load(task_result), *_labels(task_result)])
     views = "1 feature view" if task_result["views"] == 1 else f"{task_result['views']} feature views"
     written = task_result.get("rows_written", 0)
-    note = f"{views} of snapshot {task_result['snapshot']}: {online(task_result)}; {written:,} rows written."
+    note = f"{views} of snapshot {task_result['snapshot']}: {online(task_result)}; {counted(written, 'row')} written."
     note += pace(written, task_result.get("seconds"))
     return " ".join([note, *_load(task_result), *_labels(task_result)])
 
@@ -133,7 +134,7 @@ def online(features: TaskResult) -> str:
     """Return how many rows are online and why: each view has one for each of its keys or groups, not for each row."""
     views = int(features["views"])
     each = "one for each key" if views == 1 else f"one for each key or group in each of {views} views"
-    return f"{features['rows_online']:,} rows online, {each}"
+    return f"{counted(features['rows_online'], 'row')} online, {each}"
 
 
 def _decide_training(task_result: TaskResult) -> str | None:
@@ -147,7 +148,7 @@ def _train(task_result: TaskResult) -> str:
     where = f" in pool {pool}" if pool else ""
     seconds = (task_result.get("seconds") or {}).get("train")
     note = (
-        f"Version {task_result['version']} was trained{where} on {task_result['rows_train']:,} rows,"
+        f"Version {task_result['version']} was trained{where} on {counted(task_result['rows_train'], 'row')},"
         f" {task_result['rows_holdout']:,} held "
         f"out; snapshot {task_result['snapshot']}.{pace(task_result['rows_train'], seconds)}{_hint(task_result)}"
     )
@@ -206,7 +207,7 @@ def _predicted(task_result: TaskResult) -> str:
         return f"Version {task_result['version']} predicted these rows of {of} before: nothing new was written."
     why = "; ".join(f"{count:,} because {reason}" for reason, count in sorted(task_result["reasons"].items())[:3])
     return (
-        f"{task_result['rows']:,} rows of {of} predicted by version {task_result['version']}, "
+        f"{counted(task_result['rows'], 'row')} of {of} predicted by version {task_result['version']}, "
         f"{task_result['refused']:,} in quarantine{f' ({why})' if why else ''}."
     )
 
@@ -232,12 +233,12 @@ def _told(task_result: TaskResult) -> str:
 
 def _watch(task_result: TaskResult) -> str:
     window, version = task_result["window"], task_result["version"]
-    told = f"Version {version} on {window['rows']:,} rows since its training data: {task_result['outcome']}"
+    told = f"Version {version} on {counted(window['rows'], 'row')} since its training data: {task_result['outcome']}"
     reasons = "; ".join(str(reason) for reason in task_result["reasons"])
     told = (
         f"{told}: {reasons}."
         if reasons
-        else f"{told}, {task_result['moved']} of {task_result['watched']} columns moved."
+        else f"{told}, {task_result['moved']} of {counted(task_result['watched'], 'column')} moved."
     )
     return f"{told}{_challenger(task_result['challenger'])}"
 
@@ -271,7 +272,7 @@ def _retire(task_result: TaskResult) -> str:
 
 def _conclude(task_result: TaskResult) -> str:
     return (
-        f"{task_result['verified']:,} of {task_result['objects']:,} objects verified at the target"
+        f"{task_result['verified']:,} of {counted(task_result['objects'], 'object')} verified at the target"
         f" ({task_result['grade']}), "
         f"{task_result['copied']:,} copied ({size(task_result['copied_bytes'])}), {task_result['failures']:,} failed; "
         f"lag {task_result['lag_seconds']:.0f} s."
@@ -285,7 +286,7 @@ def _back_up(task_result: TaskResult) -> str:
     whole += "".join(f" It lacks {store}." for store in task_result.get("not_held") or ())
     return (
         f"Restore point {task_result['id']}: {task_result['databases']} databases ({size(task_result['bytes'])}), "
-        f"{task_result['objects']:,} objects.{whole}"
+        f"{counted(task_result['objects'], 'object')}.{whole}"
     )
 
 
@@ -313,7 +314,7 @@ def _restore_to_sandbox(task_result: TaskResult) -> str:
 def _verify(task_result: TaskResult) -> str:
     damaged, unhealed = len(task_result["damaged"]), len(task_result["unhealed"])
     return (
-        f"{task_result['read']:,} replicas read back ({size(task_result['bytes'])}): {damaged} damaged, "
+        f"{counted(task_result['read'], 'replica')} read back ({size(task_result['bytes'])}): {damaged} damaged, "
         f"{unhealed} not repaired."
     )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain, islice
 
+from rempart.counts import counted
 from rempart.errors import IntegrityError, ObjectMissing, SiteError, SiteUnavailable
 from rempart.replication.plan import Replica, by_key
 from rempart.replication.transfer import Throttle, absent, proven_again, read_back
@@ -111,7 +112,7 @@ def doubt_listing(
     there = [row for (row, _), exists in zip(rows, pool.map(is_there, rows), strict=True) if exists]
     if there:
         raise SiteError(
-            f"list {bucket} at site '{target.name}': the listing lacks {missing} of {known} replicas, but "
+            f"list {bucket} at site '{target.name}': the listing lacks {missing} of {counted(known, 'replica')}, but "
             f"{len(there)} of {len(rows)} requested by name exist, such as {there[0].key[:80]!r}",
             "The listing is empty, stale or incomplete. Nothing was copied or changed. Run again in some "
             "minutes. If it fails again, ask the site's operator.",

@@ -37,7 +37,7 @@ def test_no_leak_brute_force(seed: int) -> None:
 
 
 def test_a_row_without_a_moment_is_refused() -> None:
-    with pytest.raises(FeatureError, match="1 rows are without a moment"):
+    with pytest.raises(FeatureError, match="1 row is without a moment"):
         training_set(stays(), arrow([row(1, 0), row(2, 1) | {"arrival": None}]))
 
 

@@ -154,7 +154,7 @@ def test_late_and_deleted_rows_are_found_by_comparing_keys(
     del table.rows["m2"]
     result = extract(platform, readings, source=source)
     assert (result.deliveries, result.absent) == (1, 1)
-    assert "1 rows of the snapshot are no longer at the source" in list(result.lines())
+    assert "rows of the snapshot that are no longer at the source: 1" in list(result.lines())
     ((key, body),) = landed(platform).items()
     assert key.startswith("readings/extract-00000002/late-") and body.splitlines()[1].startswith(b"late,")
     assert platform.ledger.find("extraction", "readings", limit=1)[0].body["absent"] == 1

@@ -267,7 +267,7 @@ def test_an_auditor_verifies_a_folder_with_the_public_key_alone(
     code, printed = rempart("verify", "audit", "--key", "audit/public.pem")
     assert code == 0, printed
     assert "records      9" in printed and f"key          {KEY.id}, since record 1, signed 9" in printed
-    assert "covers record 7, 2 records follow it" in printed and "every record verifies" in printed
+    assert "covers record 7, records after it: 2" in printed and "every record verifies" in printed
     assert rempart("verify", "audit/ledger/ledger.jsonl", "--key", KEY.public.hex())[1].count("checkpoints  none") == 1
     shown = json.loads(rempart("verify", "audit", "--key", "audit/public.pem", "--json")[1])
     assert (shown["ok"], shown["records"], shown["covered"], shown["broken"]) == (True, 9, 7, None)

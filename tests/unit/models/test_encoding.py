@@ -33,7 +33,7 @@ def test_a_row_is_encoded_the_same_whatever_rows_stand_beside_it(values, data):
 
 
 def test_a_value_outside_the_closed_list_is_refused_without_being_told():
-    with pytest.raises(TrainingError, match="'room': 1 rows hold a value") as caught:
+    with pytest.raises(TrainingError, match="'room': a value in 1 row") as caught:
         encode([ROOM], pa.table({"room": ["sea", stage.CANARY]}))
     assert stage.CANARY not in str(caught.value)
 

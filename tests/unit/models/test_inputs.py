@@ -80,7 +80,7 @@ def test_equal_values_of_another_type_are_taken_over():
         ({"seen": [datetime.datetime(2026, 1, 1)] * 3}, "'seen' is timestamp"),  # noqa: DTZ001 - that is the fault
         ({"price": [1.0, None, None]}, "'price' is empty in 2 rows, but it is not nullable"),
         ({"price": [1.0, float("nan"), float("inf")]}, "'price' is NaN or infinite in 2 rows"),
-        ({"room": ["plain", stage.CANARY, None]}, "'room' is empty in 1 rows"),
+        ({"room": ["plain", stage.CANARY, None]}, "'room' is empty in 1 row"),
         ({"room": ["plain", stage.CANARY, stage.CANARY]}, "'room' holds a value in 2 rows that is not among"),
     ],
 )

@@ -63,7 +63,7 @@ def test_the_baseline_of_a_classification_never_gives_a_class_no_chance():
 
 @pytest.mark.parametrize("values", [[1.0, None], [1.0, math.nan]])
 def test_rows_without_a_target_are_counted_not_dropped(values):
-    with pytest.raises(TrainingError, match="1 rows have no usable value of the target 'price'"):
+    with pytest.raises(TrainingError, match="no usable value of the target 'price' in 1 row"):
         target_values(PRICE, pa.table({"price": values}))
 
 

@@ -82,7 +82,7 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
         (
             "extract",
             {"deliveries": 0, "bytes": 0, "waiting": 1, "absent": None, "complete": True},
-            "1 deliveries of the last extraction were still to be ingested.",
+            "Deliveries of the last extraction still to be ingested: 1.",
         ),
         (
             "ingest",

@@ -98,5 +98,5 @@ def test_what_is_damaged_is_healed_and_named(platform: Platform) -> None:
     body[0] = (body[0][0], b"evil")
     done = run("site", "verify-replica", "primary", "haven", "--all")
     assert done.exit_code == 0, done.exception
-    assert "1 replicas differed from their source and were replaced:\nlake/a" in done.output
+    assert "replicas that differed from their source, replaced: 1\nlake/a" in done.output
     assert platform.sites["haven"].read("lake", "a") == b"good"

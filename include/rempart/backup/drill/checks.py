@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from rempart.counts import counted
+
 if TYPE_CHECKING:
     from rempart.backup.points.points import Dump
 
@@ -43,8 +45,9 @@ def equal_tables(
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         return RestoreCheck(what, False, f"differs: {'; '.join(wrong[:5])}{more}")
-    total = f", {sum(int(n) for n in wanted.values())} rows" if show else ""
-    return RestoreCheck(what, bool(wanted), f"{len(wanted)} tables{total}" if wanted else "the dump holds no table")
+    total = f", {counted(sum(int(n) for n in wanted.values()), 'row')}" if show else ""
+    tables = counted(len(wanted), "table")
+    return RestoreCheck(what, bool(wanted), f"{tables}{total}" if wanted else "the dump holds no table")
 
 
 def restored_as_recorded(database: str) -> str:
@@ -76,7 +79,7 @@ def equal_count(what: str, table: str, wanted: Mapping[str, int], restored: Mapp
 def equal_predictions(what: str, restored: Sequence[float], live: Sequence[float]) -> RestoreCheck:
     """Check that both models predict the same finite numbers for all rows, at least one."""
     if len(restored) != len(live) or not len(live):
-        return RestoreCheck(what, False, f"{len(restored)} and {len(live)} predictions")
+        return RestoreCheck(what, False, f"{len(restored)} and {counted(len(live), 'prediction')}")
     differing = sum(a != b for a, b in zip(restored, live, strict=True))  # NaN differs from all
     infinite = sum(abs(a) == float("inf") for a in restored)
     if differing or infinite:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.drill.drill_profiles import Profile, Requirement, Topic
+from rempart.counts import counted
 from rempart.ledger.port import Evidence
 from rempart.settings.retention_rules import Keep
 
@@ -161,7 +162,7 @@ def _facts(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{label} ({name.upper()})", f"{measured:.0f} s{wanted}"
     if "databases" in body:
         rows = sum(body["databases"].values())
-        yield "databases", f"{len(body['databases'])}, {rows:,} rows: {', '.join(sorted(body['databases']))}"
+        yield "databases", f"{len(body['databases'])}, {counted(rows, 'row')}: {', '.join(sorted(body['databases']))}"
     if "objects" in body:
         yield "objects", f"{body['objects']}, {body['object_bytes']:,} bytes"
     if "sites" in body:

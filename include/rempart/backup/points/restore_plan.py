@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from rempart.backup.points import chain
 from rempart.backup.points.chain import Link
 from rempart.backup.points.points import Dump, HeldObject, Manifest
+from rempart.counts import counted
 from rempart.errors import BackupError, IntegrityError
 
 PartKind = Literal["database", "bucket", "model", "dataset"]
@@ -230,7 +231,7 @@ def span(seconds: float) -> str:
 def parts(manifest: Manifest) -> Iterator[tuple[Part, str, int]]:
     """Return every part of a point except models: number of tables or objects, and bytes."""
     for dump in sorted(manifest.databases, key=lambda database: database.name):
-        yield Part("database", dump.name), f"{len(dump.tables)} tables", dump.bytes
+        yield Part("database", dump.name), counted(len(dump.tables), "table"), dump.bytes
     sums: dict[Part, tuple[int, int]] = {}
     for obj in manifest.objects:
         owner = dataset_of(obj.key) if obj.bucket == "lake" else None
@@ -238,4 +239,4 @@ def parts(manifest: Manifest) -> Iterator[tuple[Part, str, int]]:
             count, held = sums.get(part, (0, 0))
             sums[part] = (count + 1, held + obj.size)
     for part, (count, held) in sorted(sums.items(), key=lambda item: str(item[0])):
-        yield part, f"{count} objects", held
+        yield part, counted(count, "object"), held

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rempart.cli import json_documents, rendering
 from rempart.cli.json_documents import AsJson
 from rempart.cli.lifecycle.remove import DryRun, Name, Yes, check_one
+from rempart.counts import counted
 
 
 def rejudge(name: Name, dry_run: DryRun = False, yes: Yes = False, as_json: AsJson = False) -> None:
@@ -40,7 +41,7 @@ def rejudge(name: Name, dry_run: DryRun = False, yes: Yes = False, as_json: AsJs
         json_documents.show({"plan": planned, "result": done})
     else:
         rendering.tell(
-            f"{done['delivered']:,} rows: {acceptance.good(done['accepted'], done['repeated'])}, "
+            f"{counted(done['delivered'], 'row')}: {acceptance.good(done['accepted'], done['repeated'])}, "
             f"{done['quarantined']:,} in quarantine; "
             f"snapshot {done['snapshot']}"
         )

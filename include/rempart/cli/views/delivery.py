@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from rempart.cli.views import text
+from rempart.counts import counted
 from rempart.deployment.setup.terminal import size
 from rempart.flows.ingestion.deliver import Delivered, PlannedFile, Progress, Step
 from rempart.flows.ingestion.first_rows import MOST, FirstRows
@@ -103,7 +104,7 @@ def lines(done: Delivered) -> Iterator[str]:
         folder = f"{done.bucket}/{new[0].key.removesuffix(new[0].name)}"
         total = size(sum(file.size for file in new))
         yield (
-            f"delivered {len(new)} files ({total}) to {folder} at site '{done.site}', "
+            f"delivered {counted(len(new), 'file')} ({total}) to {folder} at site '{done.site}', "
             "each read back with the right SHA-256"
         )
     for file in done.files:

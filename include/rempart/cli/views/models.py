@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rempart.cli.views import text
+from rempart.counts import counted
 from rempart.flows.training.champions import TimeAsChampion
 from rempart.ledger.attributed import Writer
 from rempart.models.gates.verdict import is_kept
@@ -96,7 +97,7 @@ def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
     yield f"Version {version.version}: {version.standing}"
     entries = [("figures", text.figures(_metrics(version), metric))]
     if version.seq is not None:
-        rows = f"{version.rows_train:,} rows to learn from, {version.rows_holdout:,} held out"
+        rows = f"{counted(version.rows_train, 'row')} to learn from, {version.rows_holdout:,} held out"
         params = ", ".join(f"{name}={value}" for name, value in version.params.items())
         entries += [
             ("trained", f"{text.moment(version.trained_at)} by {by(version.by)}, evidence {version.seq}"),

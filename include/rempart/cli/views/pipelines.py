@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rempart.cli.views import text
+from rempart.counts import counted
 from rempart.orchestration import run_notes
 from rempart.web.read_models.feature_store.views import FeatureView
 from rempart.web.read_models.messages import Moment
@@ -97,7 +98,7 @@ def _known(state: PipelineState, objects: Iterable[str]) -> Iterator[str]:
     found = state.snapshot
     yield ""
     if found:
-        yield f"Snapshot: {found.id}, {found.rows:,} rows, {text.moment(found.at)}, at site '{found.site}'"
+        yield f"Snapshot: {found.id}, {counted(found.rows, 'row')}, {text.moment(found.at)}, at site '{found.site}'"
     else:
         yield "Snapshot: none"
     yield from (f"  {line}" for line in objects)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rempart.counts import counted as counted  # the terminal's words
 from rempart.deployment.setup.terminal import duration, printable
 from rempart.errors import BackupError
 
@@ -49,11 +50,6 @@ def span(seconds: float | None) -> str:
     if seconds is None:
         return UNKNOWN
     return duration(seconds).removesuffix(" 00 s").removesuffix(" 00 min").removesuffix(" 0 h")
-
-
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return a number with its noun."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def places(lines: Sequence[int], count: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rempart.counts import counted
 from rempart.engine_connection import EngineConnection
 from rempart.errors import FeatureError
 from rempart.features import labels as label_rows
@@ -170,7 +171,7 @@ def _load_rows(connection: EngineConnection, pipeline: ModelPipeline, rows: Any)
     timeless = count(connection, f'SELECT count(*) FROM "{rows_table(pipeline)}" WHERE event_timestamp IS NULL')  # noqa: S608
     if timeless:
         raise FeatureError(
-            f"build the training set of '{pipeline.name}': {timeless} rows are without a moment",
+            f"build the training set of '{pipeline.name}': {counted(timeless, 'row is', 'rows are')} without a moment",
             "Declare the columns of `key` and `moments` as not nullable, so that such rows go to quarantine.",
         )
 

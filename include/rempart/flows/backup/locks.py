@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from rempart.backup.points import chain, garbage, locking, points
 from rempart.backup.points.locking import FILE, POINTS, REPOSITORIES, KnownLocks, ListedVersions, Version
+from rempart.counts import counted
 from rempart.errors import BackupError, IntegrityError, LockLapses, ObjectMissing, RempartError, SiteError
 from rempart.flows.backup.point_store import PointStore
 from rempart.flows.shared.bounded_map import bounded_map
@@ -225,7 +226,8 @@ def _retain_sealed(
 def _lapses(failures: list[RempartError], needed: datetime) -> LockLapses:
     first = failures[0]
     return LockLapses(
-        f"{len(failures)} objects that restore points need could not be locked until {needed:%Y-%m-%d %H:%M} UTC. "
+        f"{counted(len(failures), 'object')} that restore points need could not be locked until "
+        f"{needed:%Y-%m-%d %H:%M} UTC. "
         f"First error: {first.what}",
         "Give the site's connection the right s3:PutObjectRetention, or ask the operator, then run again. After "
         "a lock ends, anyone with the site's key can delete the object.",
@@ -234,11 +236,10 @@ def _lapses(failures: list[RempartError], needed: datetime) -> LockLapses:
 
 def refuse_hidden(site: Site, extended_locks: ExtendedLocks) -> None:
     """Check that nothing that restore points need is hidden before anything is deleted. Raises BackupError."""
-    if extended_locks.hidden:
+    if hidden := len(extended_locks.hidden):
         raise BackupError(
-            f"Nothing was pruned: {len(extended_locks.hidden)} objects that restore points at site '{site.name}'"
-            f" need are "
-            f"hidden, for example {extended_locks.hidden[0][0]}, by a delete marker or another version",
+            f"Nothing was pruned, because {counted(hidden, 'needed object is', 'needed objects are')} hidden at site "
+            f"'{site.name}', for example {extended_locks.hidden[0][0]}, by a delete marker or another version",
             "Replace the keys of the site, find out who hid the objects, then run `rempart backup repair`.",
         )
 

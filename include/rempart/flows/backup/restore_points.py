@@ -11,6 +11,7 @@ from functools import partial
 from rempart.backup.keys import encryption_scopes
 from rempart.backup.points import chain, holds, locking, points, retention
 from rempart.backup.points.holds import Hold
+from rempart.counts import counted
 from rempart.errors import IntegrityError
 from rempart.flows.backup.point_store import PointStore, open_store
 from rempart.flows.shared.platform import Platform
@@ -172,7 +173,8 @@ def _doubts(
         elif told_point.needs.format != points.FORMAT:
             found.append(f"it has format {told_point.needs.format}, which this release cannot restore")
         elif told_point.needs.dangling:
-            found.append(f"inconsistent: {told_point.needs.dangling} objects that its dumps refer to are missing")
+            missing = counted(told_point.needs.dangling, "object is missing", "objects are missing")
+            found.append(f"inconsistent: {missing}, to which its dumps refer")
         if point in failed:
             found.append("its last drill failed")
         if record is None:

@@ -15,6 +15,7 @@ from rempart.backup.bundle import bundle, open_bundle
 from rempart.backup.bundle.bundle import BundleFile, BundleIdentity, Index
 from rempart.backup.databases import restic
 from rempart.coordination.active import backup_site
+from rempart.counts import counted
 from rempart.errors import BackupError, IntegrityError
 from rempart.flows.backup.seal import AHEAD
 from rempart.flows.bundle import bundle_contents
@@ -198,7 +199,7 @@ def standing(platform: Platform) -> BundleState:
     ends = bundle.locked_until(site, bucket, key)
     lock = f"locked until {ends:%Y-%m-%d}" if ends else "NOT LOCKED"
     notes += [
-        f"{bucket}/{key} at site '{site.name}': {len(index.files)} files, {index.bytes / 1e6:.0f} MB",
+        f"{bucket}/{key} at site '{site.name}': {counted(len(index.files), 'file')}, {index.bytes / 1e6:.0f} MB",
         f"made on {index.at:%Y-%m-%d %H:%M} UTC for Python {machine[0]} on {machine[1]}, {lock}",
         f"it differs from the running release: {', '.join(stale)} changed"
         if stale

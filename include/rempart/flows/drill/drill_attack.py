@@ -15,6 +15,7 @@ from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.points import chain, points, retention
 from rempart.backup.points.chain import Link
 from rempart.backup.points.points import Manifest
+from rempart.counts import counted
 from rempart.errors import ObjectMissing
 from rempart.flows.backup.mend_links import hashes, named_links
 from rempart.flows.backup.restore_points import ALL, proofs
@@ -59,7 +60,7 @@ def find_clean(platform: Platform, site: Site, trusted: Mapping[str, bytes], tal
     first = next((link.seq for link, _, why in chain.faults(stored, trusted) if why), None)
     what, whole = "the chain of restore points is intact", first is None
     broken = f"the chain is broken at link {first}: points after it do not count" if not whole else ""
-    tally.add(RestoreCheck(what, whole, broken or f"{len(links)} links, each signed"))
+    tally.add(RestoreCheck(what, whole, broken or f"{counted(len(links), 'link')}, each signed"))
     logical = {physical_bucket(platform.config, name): name for name in BUCKETS}
     erased = {(logical.get(bucket, bucket), key) for bucket, key in rewritten(platform.ledger)}
     judged = tuple(

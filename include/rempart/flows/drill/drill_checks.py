@@ -18,6 +18,7 @@ from rempart.backup.keys import platform_secrets
 from rempart.backup.points import erasures as register
 from rempart.backup.points.points import HeldObject, Manifest
 from rempart.backup.points.sealed_objects import unseal
+from rempart.counts import counted
 from rempart.features.databases import FeatureDatabases
 from rempart.flows.drill.drill_steps import Tally
 from rempart.flows.restore import restore_checks
@@ -57,7 +58,7 @@ class Sealed:
         if found is not None:
             keyed = platform_secrets.has_fernet_key(found)
             missing = "Airflow's Fernet key is missing: its connections and variables would be unreadable"
-            tally.add(RestoreCheck(what, keyed, f"{len(found)} values" if keyed else missing))
+            tally.add(RestoreCheck(what, keyed, counted(len(found), "value") if keyed else missing))
         tally.judge_all("the register of erasures", self._register)
         return found
 
@@ -71,7 +72,7 @@ class Sealed:
             self.point.keys.of(scope, serial)
         wrong = [f"{file}: {why}" for file, why in doubts.items()]
         what = "the register of erasures is signed, and the keys of its pseudonyms open"
-        yield RestoreCheck(what, not wrong, wrong[0] if wrong else f"{len(entries)} entries")
+        yield RestoreCheck(what, not wrong, wrong[0] if wrong else counted(len(entries), "entry", "entries"))
 
     def _open(self, held: HeldObject, file: Path) -> int:
         key, backups = self.point.keys.of_sealed(held.sealed), self.point.platform.config.buckets.backups

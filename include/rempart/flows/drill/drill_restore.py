@@ -13,6 +13,7 @@ from rempart.backup.drill.checks import RestoreCheck, restored_as_recorded
 from rempart.backup.points import points
 from rempart.backup.points.points import Dump
 from rempart.backup.points.restore_plan import Part, Selection, select
+from rempart.counts import counted
 from rempart.errors import BackupError
 from rempart.flows.backup.restore_points import ALL
 from rempart.flows.drill import drill_attack, drill_point, drill_report, drill_sandbox, drill_steps
@@ -127,7 +128,7 @@ class _Restore:
         manifest = tally.attempt(what, lambda: drill_point.manifest_of(ledger, self.site, backups, begun.point))
         if manifest is None:
             return None
-        tally.add(RestoreCheck(what, True, f"{len(manifest.objects)} objects"))
+        tally.add(RestoreCheck(what, True, counted(len(manifest.objects), "object")))
         what, attacked = "the chain of restore points attests it", begun.scenario != "routine"
         attested = tally.attempt(
             what, lambda: drill_point.open_attested(self.platform, self.site, manifest, before_break=attacked)
@@ -135,7 +136,7 @@ class _Restore:
         if attested is None:
             return None
         opened, links = attested
-        tally.add(RestoreCheck(what, True, f"{links} links, each signed"))
+        tally.add(RestoreCheck(what, True, f"{counted(links, 'link')}, each signed"))
         lacks = "; ".join(manifest.lacking[:5]) + (" ..." if len(manifest.lacking) > 5 else "")
         what = "no referenced object is missing"
         tally.add(RestoreCheck(what, not manifest.lacking, lacks or "every referenced object is held"))
@@ -170,7 +171,7 @@ class _Restore:
             why = f"{lost} of {count} objects were restored from their sealed form: {brought.passed_over[0]}"
             self.tally.add(RestoreCheck(what, False, why))
         else:
-            self.tally.add(RestoreCheck(what, True, f"{count} objects, {brought.bytes} bytes"))
+            self.tally.add(RestoreCheck(what, True, f"{counted(count, 'object')}, {brought.bytes} bytes"))
         return True
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
+from rempart.counts import counted
 from rempart.errors import IntegrityError, ObjectMissing, RequestInvalid, SiteError
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.replication_pairs import physical_bucket
@@ -65,7 +66,7 @@ def doubt(site: Site, bucket: str, versions: Sequence[Version], listed: Sequence
     hidden = [key for key, there in zip(lacking, bounded_map(lacking, is_there, WORKERS), strict=True) if there]
     if hidden:
         raise SiteError(
-            f"list {bucket} at site '{site.name}': the listing lacks {len(hidden)} versions that exist, for "
+            f"list {bucket} at site '{site.name}': the listing lacks {counted(len(hidden), 'existing version')}, for "
             f"example {hidden[0][0][:80]!r}",
             "Run the erasure again in some minutes; if it fails again, ask the operator of the site. The listing "
             "is empty, stale or incomplete, so rows in hidden objects would be left.",

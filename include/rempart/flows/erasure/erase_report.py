@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from rempart.counts import counted
 from rempart.flows.erasure.erase_objects import Scan
 from rempart.ingestion.erasing import Kind
 
@@ -91,7 +92,7 @@ def places(scan: Scan) -> dict[str, int]:
         "prediction log": "prediction log",
     }
     return {
-        f"{names[kind]} at site '{site}' ({objects} objects and old versions)": rows
+        f"{names[kind]} at site '{site}' ({counted(objects, 'object')} and old versions)": rows
         for (site, kind), (objects, rows) in sorted(scan.rows().items())
         if rows
     }
@@ -126,14 +127,14 @@ def lines(result: ErasureResult) -> Iterator[str]:
             )
         yield "Nothing was changed. Pass --yes to erase the rows."
         return
-    yield f"{result.rewritten} objects rewritten, {result.deleted} versions deleted"
+    yield f"{counted(result.rewritten, 'object')} rewritten, {counted(result.deleted, 'version')} deleted"
     if any(result.derived.values()):
-        told = ", ".join(f"{count} versions of {kind}" for kind, count in result.derived.items() if count)
+        told = ", ".join(f"{counted(count, 'version')} of {kind}" for kind, count in result.derived.items() if count)
         yield f"derived from snapshots and deleted as well: {told}"
     for where, until in sorted(result.locked.items()):
         yield f"PENDING: {where} is retained until {until:%Y-%m-%d %H:%M} UTC"
     if result.left:
-        yield f"PENDING: a second search found {result.left} rows that a task stored meanwhile"
+        yield f"PENDING: a second search found {counted(result.left, 'row')} that a task stored meanwhile"
     if result.unread:
         most = ", ".join(f"{key} ({count})" for key, count in sorted(result.unread.items())[:5])
         yield (

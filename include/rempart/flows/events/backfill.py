@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.counts import counted
 from rempart.errors import PipelineError
 from rempart.flows.shared import removals
 from rempart.flows.shared.platform import Platform
@@ -67,7 +68,7 @@ class BackfillPlan:
                 f"  {landed.sha256[:12]} of {landed.landed_at:%Y-%m-%d %H:%M}: {landed.quarantined} of {landed.rows} "
                 f"rows ({'; '.join(landed.reasons) or 'refused as a whole'})"
             )
-        yield f"nothing to do: {self.whole} deliveries without rows in quarantine"
+        yield f"nothing to do: {counted(self.whole, 'delivery', 'deliveries')} without rows in quarantine"
         for landed in self.lost:
             yield f"NOT possible: {landed.sha256[:12]} is no longer stored; deliver its {landed.quarantined} rows again"
         yield "kept: accepted rows, deliveries as received, the ledger. New rows join the partitions of their dates"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rempart.airflow_api import AirflowApi
+from rempart.counts import counted
 from rempart.errors import IngestError
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.deliveries import HELD_BACK
@@ -39,7 +40,7 @@ class Acceptance:
         yield f"delivery {self.delivery} of {self.pipeline}: held back, more than max_quarantined ({self.limit:.1%})"
         yield f"  of {self.good} good rows of {self.delivered}, those whose key is new join a new snapshot"
         yield "  a row whose key was accepted before follows `on_conflict`; what depends on a new snapshot runs"
-        yield f"  {self.refused} rows stay in quarantine:"
+        yield f"  {counted(self.refused, 'row stays', 'rows stay')} in quarantine:"
         yield from (f"    {count} x {reason}" for reason, count in self.reasons.items())
         yield "  the ledger records the acceptance, with the number of the user of connection airflow_api"
 
@@ -96,7 +97,7 @@ def accept(airflow: Connection, planned: Acceptance) -> None:
     api = AirflowApi(airflow)
     done = api.run(f"ingest_{planned.pipeline}", "ingest", conf, logger.info)
     by = done["accepted_by"] or "nobody: the delivery is now within max_quarantined"
-    published = f"{done['accepted']} rows are published in snapshot {done['snapshot']}"
+    published = f"{counted(done['accepted'], 'row is', 'rows are')} published in snapshot {done['snapshot']}"
     if not done["changed"]:
         published = f"no new row: snapshot {done['snapshot']} stays as it was"
     logger.info("accepted by %s: %s, %s stay in quarantine", by, published, done["quarantined"])

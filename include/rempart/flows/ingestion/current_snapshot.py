@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rempart.counts import counted
 from rempart.errors import IngestError
 from rempart.flows.ingestion.ingest_run import IngestionRun
 from rempart.flows.shared import removals
@@ -51,7 +52,7 @@ def current(run: IngestionRun, accepted: AcceptedLoss | None = None) -> Snapshot
         raise IngestError(
             f"Pipeline '{name}': site '{run.site.name}' shows {f'snapshot {now}' if now else 'no snapshot'} as "
             f"the current one of bucket {run.lake}, but evidence {lost.seq} names {lost.body['snapshot']} "
-            f"({lost.body['rows']} rows). Nothing was ingested",
+            f"({counted(lost.body['rows'], 'row')}). Nothing was ingested",
             f"Run again, in case the site is behind. Then restore dataset:{name} from a restore point, or "
             f"{snapshots.folder(name)}current.json from its replica. To go on without the lost snapshot, run "
             f"ingest_{name} with `accept_loss: {lost.body['snapshot']}` (docs/runbooks/current-snapshot-is-gone.md).",

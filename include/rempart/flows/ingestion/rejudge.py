@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rempart.counts import counted
 from rempart.errors import IngestError
 from rempart.flows.ingestion import current_snapshot, delta_log, ingest_run, source_state
 from rempart.flows.ingestion.ingest import IngestResult, result_of
@@ -83,11 +84,11 @@ class RejudgePlan:
 
     def lines(self) -> Iterator[str]:
         """Return the plan as text."""
-        yield f"rejudge {self.pipeline}: {self.delivered:,} rows of {self.deliveries:,} stored deliveries"
+        yield f"rejudge {self.pipeline}: {counted(self.delivered, 'row')} of {self.deliveries:,} stored deliveries"
         yield f"  {self.leave:,} rows that were accepted are refused, and go to quarantine"
         yield f"  {self.join:,} rows that were refused are accepted"
         yield from (
-            f"    {reason}: {before:,} rows before, {now:,} now"
+            f"    {reason}: {counted(before, 'row')} before, {now:,} now"
             for reason, (before, now) in self.reasons.items()
             if before != now
         )
@@ -97,8 +98,8 @@ class RejudgePlan:
                 f"  NOT judged: {self.waiting:,} stored deliveries without an outcome. A run takes them in; if they do "
                 f"not wait in the landing bucket any more, `rempart pipeline reset {self.pipeline}` puts them back"
             )
-        rows = f"{self.rows_before:,} rows before, {self.rows:,} now"
-        yield f"  the snapshot stays: {self.rows:,} rows" if self.same else f"  a new snapshot: {rows}"
+        rows = f"{counted(self.rows_before, 'row')} before, {self.rows:,} now"
+        yield f"  the snapshot stays: {counted(self.rows, 'row')}" if self.same else f"  a new snapshot: {rows}"
 
 
 def plan(platform: Platform, pipeline: Pipeline) -> RejudgePlan:

@@ -21,6 +21,7 @@ from rempart.backup.keys.keyring import KeyPlace, Keyring
 from rempart.backup.pitr import base_backup, recovery, wal, wal_store
 from rempart.backup.pitr.recovery import Route, Span
 from rempart.backup.pitr.wal_store import StoredEntry
+from rempart.counts import counted
 from rempart.errors import BackupError, ConfigError, KeyDestroyed, RempartError
 from rempart.flows.pitr.point_in_time import OpenedArchive, open_archive
 from rempart.flows.pitr.recover_server import Recovered, recover, verify
@@ -149,7 +150,7 @@ def result_lines(done: Recovered, folder: Path) -> Iterator[str]:
     last = f"{done.last_commit:%Y-%m-%d %H:%M:%S.%f} UTC" if done.last_commit else "none after the base backup"
     yield f"last transaction: {last}; the server continues as timeline {done.timeline}"
     for name, (tables, rows) in done.rows.items():
-        yield f"database {name}: {tables} tables, {rows:,} rows"
+        yield f"database {name}: {counted(tables, 'table')}, {counted(rows, 'row')}"
     yield f"{folder} is a stopped server's data folder. To use it, see docs/runbooks/restore-to-a-second.md"
 
 

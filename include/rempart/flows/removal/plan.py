@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
 
+from rempart.counts import counted
 from rempart.deployment.setup.terminal import size
 from rempart.flows.shared.removals import What
 
@@ -152,7 +153,7 @@ def _deletes(facts: PipelineContents) -> Iterator[str]:
     if facts.what == "remove":
         if facts.model_versions:
             champion = f", the champion (version {facts.champion}) among them" if facts.champion else ""
-            yield f"registered model '{facts.pipeline}' of MLflow: {facts.model_versions} versions{champion}"
+            yield f"registered model '{facts.pipeline}' of MLflow: {counted(facts.model_versions, 'version')}{champion}"
         if facts.experiment:
             yield (
                 f"experiment '{facts.pipeline}' of MLflow: renamed and marked as deleted. Its files stay until you "

@@ -100,7 +100,11 @@ def lines(result: VerifyResult) -> list[str]:
     shown = [f"{result.read} of {result.replicas} replicas ({result.bytes / 1e6:.1f} MB) were read back"]
     if not result.damaged:
         return [*shown, "every replica equals its source"]
-    return [*shown, f"{len(result.damaged)} replicas differed from their source and were replaced:", *result.damaged]
+    return [
+        *shown,
+        f"replicas that differed from their source, replaced: {len(result.damaged)}",
+        *result.damaged,
+    ]
 
 
 def _read(

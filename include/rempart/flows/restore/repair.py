@@ -52,8 +52,8 @@ class Repaired:
             yield f"link {seq} is lost: {self.links.faults[seq]}, and no site has an intact copy"
         yield f"site '{self.site}': {len(self.keys)} objects {'are hidden' if self.dry_run else 'were brought back'}"
         yield (
-            f"the chain: {len(self.links.healed)} links {'can be' if self.dry_run else 'were'} put back,"
-            f" {len(self.links.lost)} are lost"
+            f"the chain: links that {'can be' if self.dry_run else 'were'} put back: {len(self.links.healed)}, "
+            f"lost: {len(self.links.lost)}"
         )
 
 

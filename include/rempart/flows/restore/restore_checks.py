@@ -11,6 +11,7 @@ from typing import Any
 from rempart.backup.databases import postgresql
 from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.keys import platform_secrets
+from rempart.counts import counted
 from rempart.errors import BackupError, PipelineError, RempartError
 from rempart.features import online
 from rempart.features.databases import FeatureDatabases
@@ -122,7 +123,7 @@ def ledger_verifies(ledger: Ledger, head: tuple[int, str | None]) -> RestoreChec
     found = next(iter(ledger.entries(seq - 1)), None)
     if found is None or found.hash != digest:
         return RestoreCheck(what, False, f"record {seq} is {'a different one' if found else 'missing'}")
-    return RestoreCheck(what, True, f"{seq} records")
+    return RestoreCheck(what, True, counted(seq, "record"))
 
 
 def champions(

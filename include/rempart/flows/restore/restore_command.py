@@ -11,6 +11,7 @@ from typing import Any
 from rempart.backup.drill import anomalies
 from rempart.backup.points import points
 from rempart.backup.points.restore_plan import Selection
+from rempart.counts import counted
 from rempart.deployment.setup.paths import Stack
 from rempart.deployment.setup.terminal import duration
 from rempart.errors import IntegrityError, ObjectMissing, RempartError, StackError
@@ -177,6 +178,7 @@ def lines(result: RestoreResult) -> Iterator[str]:
     yield f"seconds: {total} = " + " + ".join(f"{name} {seconds}" for name, seconds in parts.items())
     took = f"{result.rto_seconds:.{1 if result.rto_seconds < 10 else 0}f} s"
     yield (
-        f"restore point {result.point} is restored: {len(result.databases)} databases, {result.objects} objects, "
+        f"restore point {result.point} is restored: {counted(len(result.databases), 'database')}, "
+        f"{counted(result.objects, 'object')}, "
         f"in {took}; the restore point was {duration(result.rpo_seconds)} old"
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.points.erasures import Erasure
 from rempart.backup.points.restore_plan import Selection, dataset_of
+from rempart.counts import counted
 from rempart.errors import BackupError, IntegrityError, RempartError
 from rempart.flows.erasure import erase
 from rempart.flows.erasure.erase_report import ErasureResult
@@ -99,7 +100,7 @@ def refuse_side_by_side(
     back = [entry.id for entry in newer if features or entry.pipeline in datasets]
     if not back:
         return
-    told = f"{len(back)} erasures are newer than the point ({', '.join(back[:3])})"
+    told = f"{counted(len(back), 'erasure is', 'erasures are')} newer than the point ({', '.join(back[:3])})"
     if not force:
         raise BackupError(
             f"{told}: a side-by-side restore would hold those rows again",
@@ -123,7 +124,7 @@ def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure]
     pipelines = sorted({entry.pipeline for entry in entries})
     mine = {name: [entry for entry in entries if entry.pipeline == name] for name in pipelines}
     subjects = {name: len({who for entry in own for who in entry.subjects}) for name, own in mine.items()}
-    what = {name: f"erasures of {name} applied again: {subjects[name]} subjects" for name in pipelines}
+    what = {name: f"erasures of {name} applied again: {counted(subjects[name], 'subject')}" for name in pipelines}
     try:
         stores = open_stores(platform, home)
         silent = erasures.open_register(platform).write(stores.sites, entries, must=None)
@@ -147,9 +148,9 @@ def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure]
             continue
         if done.left or here:
             yield RestoreCheck(
-                told, False, f"{done.left + len(here)} rows or objects are still found; {', '.join(here[:3])}"
+                told, False, f"rows or objects still found: {done.left + len(here)}; {', '.join(here[:3])}"
             )
             continue
         rows, later = sum(done.found.values()), sorted({*done.silent, *locked, *done.faults, *_below(done)})
         waits = f"; pending, run `rempart pipeline erase --again`: {', '.join(later[:3])}" if later else ""
-        yield RestoreCheck(told, True, f"no row is found ({rows} rows were erased){waits}")
+        yield RestoreCheck(told, True, f"no row is found ({counted(rows, 'row was', 'rows were')} erased){waits}")

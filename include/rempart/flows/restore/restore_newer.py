@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rempart.backup.points.restore_plan import Part, Selection, dataset_of
+from rempart.counts import counted
 from rempart.ingestion import snapshots
 from rempart.ledger.port import Evidence, Kind, Ledger
 
@@ -30,7 +31,7 @@ class NewerData:
     def told(self) -> str:
         """Return it in words."""
         some = [
-            self.deliveries and f"{_counted(self.deliveries, 'delivery', 'deliveries')} ({self.rows:,} rows accepted)",
+            self.deliveries and f"{counted(self.deliveries, 'delivery', 'deliveries')} ({self.rows:,} rows accepted)",
             self.snapshot_rows is not None and f"a snapshot of {self.snapshot_rows:,} rows",
             self.versions and f"model version{'' if len(self.versions) == 1 else 's'} {', '.join(self.versions)}",
             self.cards
@@ -122,7 +123,3 @@ def older(found: Mapping[str, NewerData], selection: Selection) -> list[str]:
         for name, newer_data in found.items()
         if newer_data.snapshot_rows is not None and f"{snapshots.folder(name)}current.json" in keys
     ]
-
-
-def _counted(count: int, noun: str, plural: str) -> str:
-    return f"{count:,} {noun if count == 1 else plural}"

@@ -9,6 +9,7 @@ from rempart.backup.points import restore_plan
 from rempart.backup.points.chain import Link
 from rempart.backup.points.points import Manifest
 from rempart.backup.points.restore_plan import Part, Selection
+from rempart.counts import counted
 from rempart.flows.backup.point_report import age, size
 
 _RUNBOOK = "docs/runbooks/current-snapshot-is-gone.md"
@@ -98,8 +99,8 @@ def explain(
         )
     yield from newer
     yield (
-        f"to restore: {len(selection.databases)} databases ({size(selection.dump_bytes)}) and"
-        f" {len(selection.objects)} objects ({size(selection.object_bytes)}); those in place stay"
+        f"to restore: {counted(len(selection.databases), 'database')} ({size(selection.dump_bytes)}) and"
+        f" {counted(len(selection.objects), 'object')} ({size(selection.object_bytes)}); those in place stay"
     )
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rempart.counts import counted
 from rempart.errors import IntegrityError, TrackingRefused, TrackingUnavailable, TrainingError
 from rempart.flows.search import freeze, records, trials
 from rempart.flows.search.freeze import FrozenSearch
@@ -73,7 +74,7 @@ def choose(
     number = plan.best([(each.trial.number, each.done()) for each in done], direction)
     if number is None:
         raise TrainingError(
-            f"choose among the {len(done)} trials of search {search.search}: none is complete",
+            f"choose among the {counted(len(done), 'trial')} of search {search.search}: none is complete",
             "Read the log of a task `trial`. Correct the ranges in trainer.search, or raise trainer.search.time.",
         )
     best = next(each for each in done if each.trial.number == number)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from rempart.counts import counted
 from rempart.errors import PredictionError
 from rempart.features.expressions import across, rendering
 from rempart.features.plan import SQL_TYPES, entity_key, view_tables
@@ -112,7 +113,7 @@ class RowFeatures:
             found = self._stored(view, entities, at)
             if isinstance(pipeline.features[name], RowView) and (missing := sum(each is None for each in found)):
                 raise PredictionError(
-                    f"predict {len(keys)} keys: the online store has no row of {missing} in view '{name}'",
+                    f"predict {counted(len(keys), 'key')}: the online store has no row of {missing} in view '{name}'",
                     f"Pass rows in place of keys, or wait for materialize_features_{pipeline.name}.",
                 )
             _add(made, view, found)

@@ -8,6 +8,7 @@ from typing import Any
 
 from psycopg import sql
 
+from rempart.counts import counted
 from rempart.errors import FeatureError
 from rempart.features import tables
 from rempart.features.parquet_store import loading, scratch
@@ -46,7 +47,7 @@ class RowSql:
             ).fetchall()
         except duckdb.Error as cause:  # it quotes a value
             raise FeatureError(
-                f"{self._doing} of {len(values)} rows: DuckDB answered {type(cause).__name__}",
+                f"{self._doing} of {counted(len(values), 'row')}: DuckDB answered {type(cause).__name__}",
                 "Check that the values are in the range of the pipeline's expressions.",
             ) from None
 

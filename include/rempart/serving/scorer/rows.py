@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
+from rempart.counts import counted
 from rempart.errors import PredictionError
 from rempart.models.inputs import Input
 
@@ -190,20 +191,20 @@ def _with_key(row: Mapping[str, Any], column: Input, convert: Callable[[Any], An
 def _fault(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]]) -> PredictionError:
     """Return what is wrong with the first column at fault."""
     for column in inputs:
-        doing = f"predict {len(rows)} rows: column '{column.name}'"
+        doing = f"predict {counted(len(rows), 'row')}: column '{column.name}'"
         convert = _converter(column)
         lacking = [row for row in rows if column.name not in row]
         if missing := sum(not column.nullable or _is_foreign(inputs, row) for row in lacking):
             optional = [each.name for each in inputs if each.nullable]
             left_out = f"; {', '.join(optional)} may be left out where there is no value" if optional else ""
             return PredictionError(
-                f"{doing} is missing in {missing} rows, and the model reads it",
+                f"{doing} is missing in {counted(missing, 'row')}, and the model reads it",
                 f"Pass the columns {', '.join(each.name for each in inputs)}{left_out}.",
             )
         given = [row.get(column.name) for row in rows]
         if not column.nullable and (empty := sum(value is None for value in given)):
             return PredictionError(
-                f"{doing} is null in {empty} rows, but it is not nullable",
+                f"{doing} is null in {counted(empty, 'row')}, but it is not nullable",
                 f"Pass a value. schema.{column.name} of the pipeline file says what is allowed.",
             )
         there = [value for value in given if value is not None]
@@ -214,10 +215,12 @@ def _fault(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]]) -> Predic
             )
         if column.values and (outside := sum(convert(value) not in column.values for value in there)):
             return PredictionError(
-                f"{doing} holds a value in {outside} rows that is not among the declared values",
+                f"{doing} holds a value in {counted(outside, 'row')} that is not among the declared values",
                 f"Correct the rows, or add the value to schema.{column.name}.values and train again.",
             )
-    return PredictionError(f"predict {len(rows)} rows: they cannot be read", "Pass the columns of the model's inputs.")
+    return PredictionError(
+        f"predict {counted(len(rows), 'row')}: they cannot be read", "Pass the columns of the model's inputs."
+    )
 
 
 def _is_foreign(inputs: Sequence[Input], row: Mapping[str, Any]) -> bool:

@@ -56,7 +56,7 @@ def test_k2_whatever_an_attacker_hides_or_writes_over_comes_back(made: House) ->
     for key in (chain.key_of(1), PACK):
         late = made.haven.write("backups", key, b"ransom under lock")
         made.haven.retain("backups", key, str(late.version_id), NOW + timedelta(days=9999))
-    with pytest.raises(BackupError, match="3 objects that restore points"):
+    with pytest.raises(BackupError, match="3 needed objects are hidden"):
         prune.prune(made.platform, dry_run=False)
     assert points.list(made.haven, "backups") == ()
     planned = repair(made.platform)
@@ -81,7 +81,7 @@ def test_k2_what_is_hidden_stops_the_prune_is_kept_locked_and_is_no_old_version(
     prune.prune(made.platform, dry_run=False)
     made.haven.delete("backups", PACK)
     move(made, timedelta(days=4))
-    with pytest.raises(BackupError, match=f"Nothing was pruned: 1 objects.*{PACK}"):
+    with pytest.raises(BackupError, match=f"Nothing was pruned, because 1 needed object is hidden.*{PACK}"):
         prune.prune(made.platform, dry_run=False)
     assert made.haven.retained_until("backups", PACK, packed) == NOW + timedelta(days=8)
     assert set(points.list(made.haven, "backups")) == set(old)
@@ -170,7 +170,7 @@ def test_k4_a_lock_that_cannot_be_extended_is_an_alarm_and_nothing_is_pruned(mad
         return retain(bucket, key, version_id, until)
 
     made.haven.retain = refuses  # type: ignore[method-assign]
-    with pytest.raises(LockLapses, match=f"1 objects that restore points need.*{PACK}") as error:
+    with pytest.raises(LockLapses, match=f"1 object that restore points need.*{PACK}") as error:
         prune.prune(made.platform, dry_run=False)
     assert "s3:PutObjectRetention" in error.value.hint and not made.platform.ledger.find("prune")
     assert made.haven.retained_until("backups", PACK + "cc", other)

@@ -89,7 +89,7 @@ def test_a_point_that_lacks_something_is_in_doubt_and_the_newest_good_one_is_nam
     site.write(bucket, altered, site.read(bucket, altered).replace(b"primary", b"another"))
     found = {point.id: point for point in restore_points.survey(platform).points}
     assert found[good].reasons == ("newest good",) and not found[good].doubts
-    assert any("inconsistent: 1 objects" in doubt for doubt in found[bad[1]].doubts)
+    assert any("inconsistent: 1 object is missing" in doubt for doubt in found[bad[1]].doubts)
     assert any("differs from its record" in doubt for doubt in found[bad[0]].doubts)
 
 

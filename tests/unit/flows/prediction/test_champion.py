@@ -86,7 +86,7 @@ def test_raw_rows_give_what_the_frozen_training_set_gives(champion: Champion, mo
 def test_nothing_is_predicted_if_one_row_is_at_fault(champion: Champion) -> None:
     rooms = pa.array([stage.CANARY, *TABLE["stay__room"].to_pylist()[1:]])
     rows = raw(TABLE)
-    with pytest.raises(PredictionError, match="predict 60 rows: column 'room' holds a value in 1 rows") as caught:
+    with pytest.raises(PredictionError, match="predict 60 rows: column 'room' holds a value in 1 row") as caught:
         champion.predict(rows.set_column(rows.column_names.index("room"), "room", rooms))
     assert stage.CANARY not in str(caught.value)
 
@@ -164,7 +164,7 @@ def test_a_row_whose_moment_is_no_day_of_the_calendar_is_refused_alone(
     (row,) = found.refused
     assert row.reasons == ("moment 'booking': it lies before the year 1 or after the year 9999",)
     given = raw(TABLE).slice(0, 2).set_column(0, "lead", pa.array([1, -9_000_000]))
-    with pytest.raises(PredictionError, match=r"predict 2 rows: moment 'booking': it lies .* in 1 rows"):
+    with pytest.raises(PredictionError, match=r"predict 2 rows: moment 'booking': it lies .* in 1 row"):
         champion.predict(given)
 
 

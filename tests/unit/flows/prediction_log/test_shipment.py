@@ -142,7 +142,7 @@ def test_an_erased_subject_is_in_no_file_and_is_not_shipped_later(lake: Lake, tm
     lake.replicate()
     log(lake, tmp_path, entry(1, AT + timedelta(minutes=30)), entry(4))  # not shipped yet
     assert erase(lake, 1, dry_run=True).found == {
-        f"prediction log at site '{site}' (1 objects and old versions)": 1 for site in ("primary", "haven")
+        f"prediction log at site '{site}' (1 object and old versions)": 1 for site in ("primary", "haven")
     }
     done = erase(lake, 1)
     assert not done.pending and done.rewritten == 1

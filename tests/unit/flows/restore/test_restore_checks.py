@@ -63,7 +63,7 @@ def test_the_end_is_told_in_seconds() -> None:
     result = RestoreResult(True, "p", (), {"objects": 1.25}, 61.0, 300.0, ("mlflow",), 3, 9, {"replica": 3}, {})
     assert list(lines(result)) == [
         "seconds: 61.0 = objects 1.2 + other 59.8",
-        "restore point p is restored: 1 databases, 3 objects, in 61 s; the restore point was 5 min 00 s old",
+        "restore point p is restored: 1 database, 3 objects, in 61 s; the restore point was 5 min 00 s old",
     ]
     assert "objects, in 0.4 s;" in list(lines(dataclasses.replace(result, rto_seconds=0.4)))[1]
 

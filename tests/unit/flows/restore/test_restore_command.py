@@ -63,7 +63,7 @@ def test_it_lists_explains_and_says_that_nothing_was_changed(made: House, run: R
     assert second in told[0] and told[-1] == "Nothing was changed. Pass --yes to restore."
     assert "Nothing was changed" not in run("--explain")[-1]
     dataset = run("--only", "dataset:bookings")
-    assert "1 objects" in dataset[-3] and dataset[-2].startswith("undone    nothing: missing and damaged objects")
+    assert "1 object" in dataset[-3] and dataset[-2].startswith("undone    nothing: missing and damaged objects")
     assert told[-2].startswith("undone    changes of all databases")
     assert "undone" not in "\n".join(run("--only", "dataset:bookings", "--aside", "trial"))
 
@@ -72,7 +72,7 @@ def test_the_plan_of_a_part_says_what_is_restored_and_what_stays(made: House, ru
     made.point({**BODIES, ("lake", "raw/trips/1/a.csv"): b"two"})
     dataset = run("--only", "dataset:bookings")
     (restored,) = [line.split() for line in dataset if line.startswith("restore   ")]
-    assert restored == ["restore", "dataset:bookings", "1", "objects", "1.5", "KiB"]
+    assert restored == ["restore", "dataset:bookings", "1", "object", "1.5", "KiB"]
     assert "untouched bucket:artifacts, bucket:lake except dataset:bookings" in dataset
     assert not [line for line in dataset if line.startswith("part  ")] and "part      bucket:lake" in "\n".join(run())
     assert "untouched bucket:lake" in run("--only", "bucket:artifacts")

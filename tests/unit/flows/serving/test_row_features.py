@@ -132,7 +132,7 @@ def test_keys_have_the_features_of_the_online_store() -> None:
     assert (second["stay__nights"], second["trend__price_mean_7d"]) == (5, None)
     for key, fault in (
         ({"stay": 200, "house": "a"}, "the online store has no row of 1 in view 'stay'"),
-        ({"stay": 2}, "column 'house' is missing in 1 rows"),
+        ({"stay": 2}, "column 'house' is missing in 1 row"),
         ({"stay": "x", "house": "a"}, "values that are not of type 'integer'"),
     ):
         with pytest.raises(PredictionError, match=fault):
@@ -142,7 +142,7 @@ def test_keys_have_the_features_of_the_online_store() -> None:
 
 def test_a_failure_of_the_database_quotes_no_value() -> None:
     made = RowSql({"n": "bigint"}, {"twice": sql.SQL("n + n")}, "add")
-    with pytest.raises(FeatureError, match="add of 1 rows: DuckDB answered") as caught:
+    with pytest.raises(FeatureError, match="add of 1 row: DuckDB answered") as caught:
         made.rows([(2**63 - 1,)])
     assert str(2**63 - 1) not in str(caught.value)
     assert made.rows([(2,), (None,)]) == [(4,), (None,)]

@@ -94,11 +94,11 @@ def test_values_of_each_type(kind: ColumnType, good: list[Any], bad: list[Any]) 
     for value in good:
         assert typed_rows([column(kind, nullable=False)], [{"x": value}])
     for value in [*bad, None]:
-        with pytest.raises(PredictionError, match="predict 1 rows: column 'x'"):
+        with pytest.raises(PredictionError, match="predict 1 row: column 'x'"):
             typed_rows([column(kind, nullable=False)], [{"x": value}])
-    with pytest.raises(PredictionError, match="is missing in 1 rows"):
+    with pytest.raises(PredictionError, match="is missing in 1 row"):
         typed_rows([column(kind, nullable=True)], [{"y": 1}])
-    with pytest.raises(PredictionError, match="is missing in 1 rows"):
+    with pytest.raises(PredictionError, match="is missing in 1 row"):
         typed_rows([column(kind, nullable=False), Input("y", "integer")], [{"y": 1}])
     assert typed_rows([column(kind, nullable=True)], [{"x": None}]) == [(None,)]
 

@@ -35,7 +35,7 @@ def test_a_category_is_the_same_however_it_is_stored(kind: pa.DataType) -> None:
     found = reading.read(body, [Feature("room", "category", ("9", "7"))], PRICE, ("room",))
     assert found.inputs.tolist() == [[0, 1], [0, 0], [1, 0], [0, 1]]
     assert found.table["room"].type == kind
-    with pytest.raises(TrainingError, match="feature 'room': 1 rows hold a value that is not declared"):
+    with pytest.raises(TrainingError, match="feature 'room': a value in 1 row is not declared"):
         reading.read(body, [Feature("room", "category", ("7",))], PRICE, ())
 
 

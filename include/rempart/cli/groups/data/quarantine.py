@@ -8,6 +8,7 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
+from rempart.counts import counted
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -42,7 +43,7 @@ def ingest_again(
     found = flow.on_record(platform.ledger, pipeline, delivery)
     done = flow.again(platform.connections("airflow_api"), pipeline, str(found["sha256"]))
     rendering.tell(
-        f"{done['delivered']:,} rows: {acceptance.good(done['accepted'], done['repeated'])}, "
+        f"{counted(done['delivered'], 'row')}: {acceptance.good(done['accepted'], done['repeated'])}, "
         f"{done['quarantined']:,} in quarantine; "
         f"snapshot {done['snapshot']}"
     )

@@ -135,7 +135,7 @@ def ledger_repair(
     done = evidence.repair(open_platform(), dry_run=not yes)
     for where, why in () if yes else done.healed.items():
         rendering.tell(f"{where} can be restored: {why}")
-    rendering.tell(f"{done.read} objects were read back; {len(done.healed)} {'were' if yes else 'can be'} restored")
+    rendering.tell(f"objects read back: {done.read}; {'restored' if yes else 'can be restored'}: {len(done.healed)}")
     if done.healed and not yes:
         rendering.tell("Nothing was changed. Pass --yes to repair the objects.")
 
@@ -161,7 +161,9 @@ def ledger_remove_forged(
     done = forged.remove_forged(platform.ledger, administrator(stack), stack.var, platform.clock(), dry_run=not yes)
     for entry in reversed(done.entries):
         rendering.tell(f"record {entry.seq}: not signed with the key of the chain; SHA-256 {entry.hash}")
-    rendering.tell(f"{len(done.entries)} records at the end of the ledger {'were removed' if yes else 'do not count'}")
+    rendering.tell(
+        f"records at the end of the ledger that {'were removed' if yes else 'do not count'}: {len(done.entries)}"
+    )
     if done.copy:
         rendering.tell(f"A copy is in {done.copy}. Change the password of the role ledger, and find out who had it.")
     elif done.entries:

@@ -13,6 +13,7 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering, upgrade
 from rempart.cli.json_documents import AsJson
+from rempart.counts import counted
 from rempart.errors import PreflightFailed
 
 if TYPE_CHECKING:
@@ -267,7 +268,7 @@ def check_machine(as_json: AsJson = False) -> None:
         rendering.tell(finding.line())
     if failed := preflight.failures(findings):
         raise PreflightFailed(
-            f"{len(failed)} checks failed: {', '.join(finding.what for finding in failed)}",
+            f"{counted(len(failed), 'check')} failed: {', '.join(finding.what for finding in failed)}",
             "Follow the arrows above, then run `rempart stack preflight` again.",
         )
 
