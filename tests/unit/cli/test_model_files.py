@@ -7,6 +7,8 @@ import pytest
 from rempart.cli.views import model_files
 from rempart.errors import ModelRefused, TrackingUnavailable
 from rempart.flows.shared.platform import Platform
+from rempart.flows.training.candidates import stored_objects
+from rempart.flows.training.candidates.stored_objects import ChampionObjects
 from rempart.models import loading
 from tests import switchovers
 
@@ -41,4 +43,5 @@ def test_files_that_cannot_be_loaded_are_told_with_the_remedy(
         raise TrackingUnavailable("no answer", "x")
 
     monkeypatch.setattr(loading, "verify", silent)
+    monkeypatch.setattr(stored_objects, "look", lambda *_: {"rentals": ChampionObjects(silent="no answer either")})
     assert look(platform) == model_files.ModelFiles(silent="no answer")

@@ -249,9 +249,10 @@ def test_champions_that_were_looked_at_in_time_stay_known_beside_a_silent_one(
     monkeypatch.setattr(facts, "load_all", lambda: both)
     for name in (known, silent):
         platform.ledger.append("promotion", name, {"version": "1", "previous": None})
+        platform.ledger.append("candidate", name, {"name": name, "version": "1"})
     end = threading.Event()
     monkeypatch.setattr(
-        stored_objects, "_objects_of", lambda at, name, version: ALL if name == known or end.wait(30) else None
+        stored_objects, "_objects_of", lambda record, *_: ALL if record["name"] == known or end.wait(30) else None
     )
     found, _ = pipeline_health.look(platform, 0.0)
     end.set()

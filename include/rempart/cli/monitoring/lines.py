@@ -126,7 +126,7 @@ def document(found: Watched) -> dict[str, Any]:
 def _since(found: Watched) -> str:
     if found.at is None:
         return ""
-    return f", version {found.version}, {counted(found.rows, 'row')}, {text.moment(found.at)}"
+    return f", version {found.version}, {counted(found.rows or 0, 'row')}, {text.moment(found.at)}"
 
 
 def _number(value: float | None) -> str:

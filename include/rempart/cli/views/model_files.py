@@ -24,10 +24,21 @@ class ModelFiles:
 
 def look(open_platform: Callable[[], Platform], pipeline: str, version: str, seconds: float = AT_MOST) -> ModelFiles:
     """Return what is wrong with the files of a version. They are read, and compared with its evidence."""
-    from rempart.errors import ModelRefused
+    from rempart.errors import ModelRefused, TrackingRefused, TrackingUnavailable
+    from rempart.flows.training.candidates import stored_objects
+    from rempart.flows.training.candidates.record import candidate_record
+    from rempart.models import loading
 
     def verified() -> None:
-        _verify(open_platform(), pipeline, version)
+        platform = open_platform()
+        record = candidate_record(platform.ledger, pipeline, version)
+        if record is None:
+            raise ModelRefused(f"Model {pipeline} version {version}: no evidence names its files", STEP.sentence)
+        try:
+            loading.verify(platform.tracking(), record)
+        except (TrackingRefused, TrackingUnavailable) as error:
+            there = stored_objects.look(platform, {pipeline: version})[pipeline]
+            raise stored_objects.cause(there, pipeline, version, error) from error
 
     found = time_limit.answers({"MLflow": verified}, seconds)["MLflow"]
     if not isinstance(found, BaseException):
@@ -35,21 +46,6 @@ def look(open_platform: Callable[[], Platform], pipeline: str, version: str, sec
     if isinstance(found, ModelRefused):
         return ModelFiles(fault=found.what)
     return ModelFiles(silent=time_limit.reason(found))
-
-
-def _verify(platform: Platform, pipeline: str, version: str) -> None:
-    from rempart.errors import ModelRefused, TrackingRefused, TrackingUnavailable
-    from rempart.flows.training.candidates import stored_objects
-    from rempart.flows.training.candidates.record import candidate_record
-    from rempart.models import loading
-
-    record = candidate_record(platform.ledger, pipeline, version)
-    if record is None:
-        raise ModelRefused(f"Model {pipeline} version {version}: no evidence names its files", STEP.sentence)
-    try:
-        loading.verify(platform.tracking(), record)
-    except (TrackingRefused, TrackingUnavailable) as error:
-        raise stored_objects.cause(platform, pipeline, version, error) from error
 
 
 def lines(found: ModelFiles) -> Iterator[str]:

@@ -106,7 +106,8 @@ def version_of(platform: Platform, name: str, version: str) -> LoadedModel:
     try:
         return load(platform.tracking(), record.body)
     except (TrackingRefused, TrackingUnavailable) as error:
-        raise stored_objects.cause(platform, name, version, error) from error
+        found = stored_objects.look(platform, {name: version})[name]
+        raise stored_objects.cause(found, name, version, error) from error
 
 
 def check_definitions(pipeline: ModelPipeline, model: LoadedModel) -> None:

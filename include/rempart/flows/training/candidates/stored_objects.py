@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rempart.backup.points.references import BELOW
 from rempart.coordination.active import is_open
@@ -12,6 +13,8 @@ from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.candidates.record import candidate_record
 from rempart.models import loading, removal
+from rempart.settings.config import Connection
+from rempart.settings.sections import Classification
 from rempart.sites.port import Site
 
 _WORKERS = 8
@@ -44,22 +47,28 @@ def look(
     `found`: each result is put there as soon as it is known, for a caller who waits no longer.
     """
     results = {} if found is None else found
+
+    def site_of(classification: Classification) -> Site:
+        return platform.site_to_read(is_open(platform.active()).site, classification)
+
     for name, version in champions.items():
         try:
-            results[name] = _objects_of(platform, name, version)
+            record = candidate_record(platform.ledger, name, version)
+            if record is None:
+                raise ModelRefused(f"Model {name} version {version}: no evidence names its files", "Train it again.")
+            results[name] = _objects_of(record, site_of, platform.tracking, platform.config.buckets.artifacts)
         except RempartError as error:
             results[name] = ChampionObjects(silent=error.what)
     return results
 
 
 def cause(
-    platform: Platform, name: str, version: str, error: TrackingRefused | TrackingUnavailable
+    found: ChampionObjects, name: str, version: str, error: TrackingRefused | TrackingUnavailable
 ) -> ModelRefused | TrackingRefused | TrackingUnavailable:
-    """Return why MLflow does not give a version's files: they are not at the site, or MLflow's own `error`.
+    """Return why MLflow does not give a version's files: they are not at the site, or MLflow's own `error`. Pure.
 
-    MLflow answers to both with the same error, so the version's objects are looked for at the site.
+    MLflow answers to both with the same error. `found`: the version's objects at the site.
     """
-    found = look(platform, {name: version})[name]
     where = f"Model {name} version {version}"
     for keys, are in ((found.missing, "missing"), (found.different, "not those of its record")):
         if keys:
@@ -72,18 +81,19 @@ def cause(
     )
 
 
-def _objects_of(platform: Platform, name: str, version: str) -> ChampionObjects:
-    record = candidate_record(platform.ledger, name, version)
-    if record is None:
-        raise ModelRefused(f"Model {name} version {version}: no evidence names its files", "Train it again.")
-    site = platform.site_to_read(is_open(platform.active()).site, record["classification"])
+def _objects_of(
+    record: Mapping[str, Any],
+    site_of: Callable[[Classification], Site],
+    tracking: Callable[[], Connection],
+    bucket: str,
+) -> ChampionObjects:
+    site = site_of(record["classification"])
     needed: dict[str, str] = dict(record["outputs"])
-    folders = removal.folders(platform.tracking(), str(record["model_id"]), str(record["run_id"]))
+    folders = removal.folders(tracking(), str(record["model_id"]), str(record["run_id"]))
     folder = next((each for each in folders if str(record["model_id"]) in each.split("/")), None)
     gone = [] if folder else [f"MLflow's entry of logged model {record['model_id']}"]
     if folder:
         needed |= {f"{BELOW}{folder}{path}": digest for path, digest in record["files"].items()}
-    bucket = platform.config.buckets.artifacts
 
     def compared(wanted: tuple[str, str]) -> tuple[str, str]:
         return wanted[0], _compared(site, bucket, *wanted)
