@@ -9,11 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from bench.access_attacks import PAGE, Attack
+from tests.cockpit_routes import ROUTES, expected
 
 JSON = {"Content-Type": "application/json"}
 TEXT = {"Content-Type": "text/plain"}
 """What a page may send to another site without asking that site first."""
 
+COCKPIT = {(method, f"/rempart{path}", None): right for (method, path), right in ROUTES.items()}
+"""Every route of the cockpit, and the right that it needs."""
 AIRFLOW_PLAIN = ("/", "/api/v2/version", "/api/v2/monitor/health", "/auth/login", "/openapi.json")
 """Pages that everybody may see: they hold nothing of the platform's."""
 AIRFLOW: Sequence[tuple[str, str, Any]] = (
@@ -22,23 +25,20 @@ AIRFLOW: Sequence[tuple[str, str, Any]] = (
     ("GET", "/api/v2/variables", None),
     ("GET", "/api/v2/dags/~/dagRuns", None),
     ("GET", "/ui/dags", None),
-    ("GET", "/rempart/overview", None),
-    ("GET", "/rempart/metrics", None),
+    *COCKPIT,
     ("POST", "/api/v2/dags/backup_platform/dagRuns", {"logical_date": None}),
     ("POST", "/api/v2/variables", {"key": "intruder", "value": "x"}),
     ("PATCH", "/api/v2/dags/backup_platform", {"is_paused": True}),
     ("DELETE", "/api/v2/dags/backup_platform", None),
     ("GET", "/execution/connections/s3_primary", None),
     ("GET", "/execution/variables/x", None),
-    ("POST", "/rempart/restore-points/x/drill", None),
     ("POST", "/auth/token", {"username": "admin", "password": "admin"}),
 )
 PAGE_WRITES: Sequence[tuple[str, str, Any]] = (
     ("POST", "/api/v2/dags/backup_platform/dagRuns", None),
     ("POST", "/api/v2/dags/backup_platform/dagRuns", {"logical_date": None}),
     ("POST", "/api/v2/variables", {"key": "intruder", "value": "x"}),
-    ("POST", "/rempart/restore-points/x/drill", None),
-    ("POST", "/rempart/drills", None),
+    *(request for request in COCKPIT if request[0] == "POST"),
     ("POST", "/api/v2/assets/1/materialize", None),
 )
 """Writes that a page sends with the cookie of a person who is logged in."""
@@ -56,12 +56,14 @@ PEOPLE: Sequence[tuple[str, str, Any]] = (
 """Requests that neither the role viewer nor the role operator may send with success."""
 VIEWER: Sequence[tuple[str, str, Any]] = (
     *PEOPLE,
+    *(request for request, right in COCKPIT.items() if not expected("viewer", right)),
     ("POST", "/api/v2/dags/backup_platform/dagRuns", {"logical_date": None}),
     ("PATCH", "/api/v2/dags/backup_platform", {"is_paused": True}),
     ("POST", "/api/v2/backfills", {"dag_id": "backup_platform", "from_date": "2026-01-01", "to_date": "2026-01-02"}),
 )
 OPERATOR: Sequence[tuple[str, str, Any]] = (
     *PEOPLE,
+    *(request for request, right in COCKPIT.items() if not expected("operator", right)),
     ("POST", "/api/v2/dags/fail_over/dagRuns", {"logical_date": None}),
     ("POST", "/api/v2/dags/fail_back/dagRuns", {"logical_date": None}),
 )

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from bench.prove_failover import await_running
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.cli import rendering
 from rempart.cli.demo import demo_run as demo
@@ -39,18 +40,12 @@ def patiently(call: Callable[[], object], seconds: float = 120) -> object:
             time.sleep(1)
 
 
-def await_running(api: AirflowApi, dag_id: str, run_id: str) -> None:
-    path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
-    while api.get(path)["task_instances"][0]["state"] != "running":
-        time.sleep(0.3)
-
-
 def chain(api: AirflowApi, params: dict[str, float], while_running: Callable[[], None]) -> str:
     """Run one training and its gate. Return the results."""
     since = datetime.now(UTC)
     train, gate = f"train_{PIPELINE}", f"validate_model_{PIPELINE}"
     run_id = api.trigger(train, {"trainer_params": params})
-    await_running(api, train, run_id)
+    await_running(api, run_id)
     time.sleep(2)
     while_running()
     patiently(lambda: api.follow(train, run_id, lambda line: None))
