@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from rempart.cli.views import text, time_limit
+from rempart.cli.views import text
+from rempart.sites import time_limit
 from rempart.web.read_models.pipeline_states import NextStep
 
 if TYPE_CHECKING:

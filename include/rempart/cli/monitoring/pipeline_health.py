@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from rempart.cli.views import model_files, text, time_limit
+from rempart.cli.views import model_files, text
 from rempart.flows.monitoring.champion_objects import ChampionObjects
 from rempart.flows.shared.platform import Platform
+from rempart.sites import time_limit
 from rempart.web.read_models.pipeline_states import PipelineState
 
 if TYPE_CHECKING:

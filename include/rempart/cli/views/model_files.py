@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rempart.cli.views import time_limit
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Ledger
 from rempart.settings.config import Connection
+from rempart.sites import time_limit
 from rempart.web.read_models.pipeline_states import NextStep
 
 AT_MOST = 60.0

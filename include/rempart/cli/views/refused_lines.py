@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rempart.cli.views import time_limit
 from rempart.ingestion.acceptance import HELD
+from rempart.sites import time_limit
 from rempart.sites.port import Site
 from rempart.web.read_models.quarantine import Delivery
 

@@ -13,7 +13,7 @@ import typer
 
 from rempart.cli import json_documents, rendering
 from rempart.cli.json_documents import AsJson
-from rempart.cli.views import time_limit
+from rempart.sites import time_limit
 
 if TYPE_CHECKING:
     from rempart.settings.config import Config, Connections
@@ -89,6 +89,16 @@ def lines(found: Sequence[SiteEntry], now: datetime) -> Iterator[str]:
     for entry in found:
         if entry.silent:
             yield f"{entry.name} does not answer: {entry.silent}. Check it with `rempart site doctor {entry.name}`."
+
+
+def silent_lines(silent: Mapping[str, str | None], active: str) -> list[str]:
+    """Return a line for each site that does not answer, with what a person does now. Pure."""
+    return [
+        f"NO ANSWER from site '{name}'{', the active site' if name == active else ''}: {why}. "
+        + ("Follow docs/runbooks/primary-is-gone.md." if name == active else f"Run `rempart site doctor {name}`.")
+        for name, why in silent.items()
+        if why
+    ]
 
 
 def _row(entry: SiteEntry, now: datetime) -> tuple[str, ...]:

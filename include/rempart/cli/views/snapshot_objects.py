@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rempart.cli.views import time_limit
 from rempart.flows.shared.platform import Platform
 from rempart.settings.pipeline import Pipeline
+from rempart.sites import time_limit
 from rempart.web.read_models.pipeline_states import NextStep
 
 AT_MOST = 10.0

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rempart.cli.views import text, time_limit
+from rempart.cli.views import text
 from rempart.deployment.setup.terminal import printable, size
 from rempart.flows.shared.platform import Platform
 from rempart.settings.pipeline import Pipeline
+from rempart.sites import time_limit
 from rempart.web.read_models.pipeline_states import NextStep
 
 AT_MOST = 10.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from rempart import canonical_json
@@ -12,6 +13,7 @@ from rempart.coordination.active import Active, ActiveSites
 from rempart.errors import DatabaseUnavailable, ObjectMissing, RempartError
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.settings.pipelines import load_all
+from rempart.sites import time_limit
 from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
@@ -27,12 +29,16 @@ def body(active: Active) -> bytes:
 
 
 def write(active: Active, sites: Mapping[str, Callable[[], Site]], bucket: str) -> dict[str, str]:
-    """Update the published state at every site that answers. Return the outcome for each; a silent site is no error."""
+    """Update the published state at every site that answers. Return the outcome for each; a silent site is no error.
+
+    A site is read within `time_limit.SITE_SECONDS` and only then written: a late write would cover a newer state.
+    """
     wanted, found = body(active), {}
     for name, open_site in sites.items():
         try:
             site = open_site()
-            if _there(site, bucket) != wanted:
+            read = partial(_there, site, bucket)
+            if time_limit.answer(read, f"read {bucket}/{KEY} at site '{name}'", time_limit.SITE_SECONDS) != wanted:
                 site.write(bucket, KEY, wanted, content_type="application/json")
             found[name] = f"generation {active.generation}"
         except RempartError as error:
@@ -105,7 +111,8 @@ def read(platform: Platform) -> dict[str, dict[str, Any] | str]:
     found: dict[str, dict[str, Any] | str] = {}
     for name, open_site in platform.openers(classification_of(load_all())).items():
         try:
-            text = _there(open_site(), platform.config.buckets.backups)
+            read_it = partial(_there, open_site(), platform.config.buckets.backups)
+            text = time_limit.answer(read_it, f"read {KEY} at site '{name}'", time_limit.SITE_SECONDS)
             found[name] = json.loads(text) if text else "no published state: the platform was never switched"
         except (RempartError, ValueError) as error:
             found[name] = error.what if isinstance(error, RempartError) else "not JSON"

@@ -41,6 +41,7 @@ from rempart.replication.continuity import Continuity
 from rempart.replication.transfer import stored_sha256
 from rempart.settings.config import Config
 from rempart.settings.pipelines import load_all
+from rempart.sites import time_limit
 from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ class Steps:
     prove: Callable[[Site], object]
     bring_all: Callable[[str, str], object]
     tracking: Callable[[Active], str]
+    answer_seconds: float = time_limit.SITE_SECONDS
 
     @property
     def active_sites(self) -> ActiveSites:
@@ -118,18 +120,22 @@ class Steps:
         return self.sites[name]()
 
     def answers(self, name: str) -> bool:
-        """Return whether a site lists the shared buckets.
+        """Return whether a site lists the shared buckets within `answer_seconds`.
 
         A site that refuses (closed account, revoked key) does not.
         """
+
+        def listed() -> bool:
+            for logical in BUCKETS:
+                next(iter(self.site(name).list(physical_bucket(self.config, logical))), None)
+            return True
+
         with telling(f"asking site '{name}'"):
             try:
-                for logical in BUCKETS:
-                    next(iter(self.site(name).list(physical_bucket(self.config, logical))), None)
+                return time_limit.answer(listed, f"list the buckets of site '{name}'", self.answer_seconds)
             except SiteError as error:
                 logger.warning("%s", error.what)
                 return False
-        return True
 
     def fence(self, switchover: Switchover, facts: SwitchoverFacts) -> StepOutcome:
         """Wait for tasks that were committing when the fence was set. Wait only briefly at a lost site."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from rempart.backup.points.points import Manifest
@@ -19,6 +20,7 @@ from rempart.flows.restore.restore_source import Wish
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.settings.config import Config
 from rempart.settings.pipelines import load_all
+from rempart.sites import time_limit
 
 NO_BACKUP = "NO BACKUP"
 
@@ -91,7 +93,8 @@ def no_backup(platform: Platform, active: str) -> str | None:
     try:
         where = backup_site(config, active)
         site = platform.site(where, classification_of(load_all()), "restore-point", replica_of=active)
-        next(iter(site.list(config.buckets.backups, "chain/")), None)
+        first = partial(next, iter(site.list(config.buckets.backups, "chain/")), None)
+        time_limit.answer(first, f"list the restore points at site '{where}'", time_limit.SITE_SECONDS)
     except RempartError as error:
         return (
             f"{NO_BACKUP} while '{active}' is the active site: they would go to '{where}': {error.what}. Declare "

@@ -13,10 +13,11 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering, upgrade
 from rempart.cli.json_documents import AsJson
-from rempart.errors import PreflightFailed
+from rempart.errors import PreflightFailed, RempartError
 
 if TYPE_CHECKING:
     from rempart.deployment.embedded.status import ServiceStatus
+    from rempart.flows.shared.platform import Platform
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -167,14 +168,15 @@ def status(as_json: AsJson = False) -> None:
     """Show services, copies, and each pipeline with its champion; of a stopped stack only that, and how to start it.
 
     Of each champion, the objects at the active site are counted and their checksums compared; they are not read.
-    Exit code 1 if a service is stopped, the scorer is not ready, backups have no site, restore points do not cover a
-    store that a champion needs, a champion's objects are not there or nobody knows, or a model's champion alias was
-    moved in MLflow.
+    Exit code 1 if a service is stopped, a site does not answer, the scorer is not ready, backups have no site, restore
+    points do not cover a store that a champion needs, a champion's objects are not there or nobody knows, or a model's
+    champion alias was moved in MLflow.
 
     Example:
         rempart status
     """
     from rempart.cli.monitoring import pipeline_health
+    from rempart.cli.views import site_list
     from rempart.deployment.embedded.status import all_run, none_runs, services
     from rempart.deployment.servers import scorer_server
     from rempart.deployment.setup import paths
@@ -193,23 +195,35 @@ def status(as_json: AsJson = False) -> None:
     rpo_line, replicas = rpo.line(platform), list(rpo.grades(platform))
     absent, moved = stores_not_held.lines(platform), list(restore_active.lines(platform))
     aliases, scorer = champions.lines(platform), scorer_server.line(stack)
+    silent = site_list.ask(platform.config, platform.connections, platform.clock().date())
     pipelines, unknown = pipeline_health.look(platform)
-    red = scorer.startswith(scorer_server.NOT_READY) or bool(unknown) or any(found.is_red for found in pipelines)
+    red = bool(unknown) or any(silent.values()) or any(found.is_red for found in pipelines)
+    red = red or scorer.startswith(scorer_server.NOT_READY)
     red = red or any(line.startswith(stores_not_held.RED) for line in absent)
     red = red or any(alias.startswith(champions.MOVED) for alias in aliases)
     red = red or not all_run(lines) or any(move.startswith(restore_active.NO_BACKUP) for move in moved)
     if as_json:
         shown = {"ok": not red, "services": lines, "rpo": rpo_line, "replicas": replicas}
         shown |= {"restore_points": absent, "active_site": moved, "champions": aliases, "scorer": scorer}
+        shown |= {"sites": silent}
         json_documents.show({**shown, "pipelines": pipeline_health.as_json(pipelines), "unknown": unknown})
     else:
         _show_services(lines)
         about = (rpo_line, *replicas, *absent, *moved, *aliases, *([scorer] if scorer else []))
-        rendering.show(("", *pipeline_health.lines(pipelines, unknown), "", *about))
+        sites = site_list.silent_lines(silent, _active(platform))
+        rendering.show(("", *sites, *pipeline_health.lines(pipelines, unknown), "", *about))
         if not all_run(lines):
             rendering.tell("Some services are stopped: `rempart up` starts them, and ends what an earlier run left.")
     if red:
         raise typer.Exit(1)
+
+
+def _active(platform: Platform) -> str:
+    """Return the active site; that of rempart.yaml if the database does not answer."""
+    try:
+        return platform.active().site
+    except RempartError:
+        return platform.config.active_site
 
 
 def _show_services(lines: Sequence[ServiceStatus]) -> None:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
 
-from rempart.errors import RempartError
+from rempart.errors import RempartError, SiteUnavailable
 
 Answer = TypeVar("Answer")
+SITE_SECONDS = 20.0
+"""Seconds after which a site that accepts a connection and says nothing counts as a site that does not answer."""
 
 
 def answers(questions: Mapping[str, Callable[[], Answer]], seconds: float) -> dict[str, Answer | BaseException]:
@@ -28,6 +30,19 @@ def answers(questions: Mapping[str, Callable[[], Answer]], seconds: float) -> di
             found[name] = future.exception(max(0.0, until - time.monotonic())) or future.result()
         except TimeoutError:
             found[name] = TimeoutError(f"no answer within {seconds:.0f} s")
+    return found
+
+
+def answer(question: Callable[[], Answer], what: str, seconds: float) -> Answer:
+    """Return the answer to a question about a site. Raises its error, or SiteUnavailable after `seconds`.
+
+    A site that accepts connections and says nothing holds a request for minutes: 60 s for each of four attempts.
+    """
+    found = answers({what: question}, seconds)[what]
+    if isinstance(found, TimeoutError):
+        raise SiteUnavailable(f"{what}: {found}", "Check the site with `rempart site list`, then run again.")
+    if isinstance(found, BaseException):
+        raise found
     return found
 
 
