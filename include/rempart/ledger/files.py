@@ -102,6 +102,8 @@ def report(verdict: LedgerVerdict) -> Iterator[str]:
     for name in verdict.damaged:
         yield f"damaged      {name}: skipped, because another copy is intact. Ask the operator of that site"
     if broken := verdict.broken:
-        yield f"verdict      BROKEN: {broken.error()}"
+        error = broken.error()
+        yield f"verdict      BROKEN: {error.what}"
+        yield f"  What to do: {error.hint}"
     else:
         yield f"verdict      every record verifies; the last is {verdict.hash}"
