@@ -94,7 +94,6 @@ class Steps:
     prove: Callable[[Site], object]
     bring_all: Callable[[str, str], object]
     tracking: Callable[[Active], str]
-    answer_seconds: float = time_limit.SITE_SECONDS
 
     @property
     def active_sites(self) -> ActiveSites:
@@ -120,7 +119,7 @@ class Steps:
         return self.sites[name]()
 
     def answers(self, name: str) -> bool:
-        """Return whether a site lists the shared buckets within `answer_seconds`.
+        """Return whether a site lists the shared buckets within `time_limit.SITE_SECONDS`.
 
         A site that refuses (closed account, revoked key) does not.
         """
@@ -132,7 +131,7 @@ class Steps:
 
         with telling(f"asking site '{name}'"):
             try:
-                return time_limit.answer(listed, f"list the buckets of site '{name}'", self.answer_seconds)
+                return time_limit.answer(listed, f"list the buckets of site '{name}'", time_limit.SITE_SECONDS)
             except SiteError as error:
                 logger.warning("%s", error.what)
                 return False

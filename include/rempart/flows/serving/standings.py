@@ -83,8 +83,8 @@ def with_undecided(ledger: Ledger, before: Standings | None, found: Standings, n
         if newest > before.seq:
             continue
         logger.error(
-            "%s: the ledger does not give version %s as champion any more, and no newer record decides so: a record was "
-            "altered or deleted. The version goes on answering. Verify the ledger (docs/how-to/verify-the-ledger.md).",
+            "%s: the ledger does not give version %s as champion any more, and no newer record decides so: a "
+            "record was altered or deleted. The version goes on. Verify the ledger (docs/how-to/verify-the-ledger.md).",
             name,
             version,
         )

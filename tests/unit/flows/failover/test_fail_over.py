@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from rempart.flows.failover.fail_over import abandon, fail_back, fail_over, line
 from rempart.flows.shared.platform import Platform
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config
+from rempart.sites import time_limit
 from tests import switchovers
 
 ROOT = Path(__file__).parents[4]
@@ -319,3 +322,27 @@ def test_a_site_that_was_not_proven_is_refused_before_anything_is_fenced(platfor
     with pytest.raises(CapabilityMissing, match="'haven'"):
         switchovers.over(platform)
     assert platform.active().generation == 0
+
+
+class FrozenSite(UnreachableSite):
+    """A site that accepts connections and says nothing."""
+
+    over = threading.Event()
+
+    def __getattr__(self, name: str) -> object:
+        self.over.wait(30)
+        raise SiteUnavailable(f"{name} at site '{self.name}': no answer", "Wait.")
+
+
+def test_a_site_that_says_nothing_does_not_answer_and_holds_up_no_failover(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_limit, "SITE_SECONDS", 0.1)
+    switchovers.fill(platform)
+    frozen = gone(platform, "primary", FrozenSite)
+    began = time.monotonic()
+    assert "does NOT answer" in fail_over(frozen, "haven").plan[0]
+    result = switchovers.over(frozen, accept_loss=True)
+    FrozenSite.over.set()
+    assert time.monotonic() - began < 20
+    assert result.active == "haven" and "no answer within" in result.steps["resume"]["mirrors"]["primary"]
