@@ -319,30 +319,6 @@ def test_an_unexpected_failure_a_full_disk_and_a_shorter_ledger_are_told_and_not
     in_loop(world.service(), check)
 
 
-def test_a_champion_goes_on_if_the_record_that_decided_on_it_was_altered_and_a_newer_decision_counts(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A record without a valid signature is not read: to the scorer the promotion of version 2 is gone."""
-
-    async def check(made: ScorerService) -> None:
-        for version in ("1", "2"):
-            world.train(version, 3)
-            world.promote(version)
-        await made.refresh()
-        for gone in (1, 2):
-            with monkeypatch.context() as patch:
-                patch.setattr(standings, "decisions_on", lambda ledger, name, left=2 - gone: read(ledger, name)[:left])
-                clients.issue(world.platform.ledger, "shop", [NAME], 60, [NAME])  # a record on something else
-                await made.refresh()
-            assert answering_version(made) == "2" and "version 2 as champion any more" in caplog.text
-        world.platform.ledger.append("rollback", NAME, {"version": "1", "replaces": "2"})
-        await made.refresh()
-        assert answering_version(made) == "1"
-
-    read = standings.decisions_on
-    in_loop(world.service(), check)
-
-
 def test_a_ledger_that_does_not_answer_keeps_nobody_waiting_and_is_asked_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
