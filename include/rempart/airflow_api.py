@@ -90,9 +90,10 @@ class AirflowApi:
             token = self._json(answer).get("access_token") if answer.status_code == HTTPStatus.CREATED else None
             if not token:
                 raise AirflowApiError(
-                    f"log in to Airflow at {self.url}: HTTP {answer.status_code}",
-                    "The password is that of `rempart stack password airflow`; for a server of your own, correct "
-                    "the connection `airflow_api`.",
+                    f"log in to Airflow at {self.url}: HTTP {answer.status_code}; it says so, too, while its database "
+                    "does not answer",
+                    "If PostgreSQL answers: the password is that of `rempart stack password airflow`; for a server of "
+                    "your own, correct the connection `airflow_api`.",
                 )
             self._http.headers["Authorization"] = f"Bearer {token}"
         return self._answer(method, path, **kwargs)

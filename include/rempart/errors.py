@@ -218,6 +218,16 @@ class DatabaseUnavailable(RempartError):
 
     transient = True
 
+    @classmethod
+    def during(cls, where: str, told: str) -> DatabaseUnavailable:
+        """Return the error for an operation at which the driver `told` why there was no connection."""
+        if "not yet accepting connections" in told or "starting up" in told:
+            return cls(
+                f"{where}: PostgreSQL starts or recovers, and accepts no connection yet",
+                "Wait a minute and run again. If it lasts: `rempart stack logs postgresql`.",
+            )
+        return cls(f"{where}: no answer", "`rempart status` shows whether PostgreSQL runs; `rempart up` starts it.")
+
 
 class IngestError(RempartError):
     """Raised when a whole delivery or snapshot could not be processed."""

@@ -27,9 +27,7 @@ def session(connection: Connection, doing: str) -> Iterator[Session]:
         ) as opened:
             yield opened
     except psycopg.OperationalError as cause:
-        raise DatabaseUnavailable(
-            f"{where}: no answer", "`rempart status` shows whether PostgreSQL runs; `rempart up` starts it."
-        ) from cause
+        raise DatabaseUnavailable.during(where, str(cause)) from cause
     except psycopg.Error as cause:
         raise ReplicationError(
             f"{where}: PostgreSQL answered {type(cause).__name__} (SQLSTATE {cause.sqlstate})",

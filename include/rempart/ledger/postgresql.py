@@ -55,9 +55,7 @@ class PostgresqlLedger:
             ) as session:
                 yield session
         except psycopg.OperationalError as cause:
-            raise DatabaseUnavailable(
-                f"{where}: no answer", "`rempart status` shows whether PostgreSQL runs; `rempart up` starts it."
-            ) from cause
+            raise DatabaseUnavailable.during(where, str(cause)) from cause
         except psycopg.Error as cause:
             raise LedgerError(
                 f"{where}: {type(cause).__name__}", "Check the ledger's tables (include/sql/platform/ledger.sql)."

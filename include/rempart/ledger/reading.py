@@ -120,8 +120,7 @@ def _tell(record: dict[str, Any] | None, text: str) -> None:
     _told.add(digest)
     logger.error(
         "Record %s of the ledger (kind %.40r) is not signed with the key of the chain and is ignored. Somebody "
-        "wrote it without the platform: `rempart ledger remove-forged` shows it "
-        "(docs/how-to/verify-the-ledger.md)",
+        "wrote or altered it without the platform: docs/how-to/verify-the-ledger.md#when-it-does-not-verify",
         record["seq"] if record else "?",
         record["kind"] if record else "?",
     )

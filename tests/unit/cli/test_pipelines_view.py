@@ -327,6 +327,14 @@ def test_a_site_answers_if_it_gives_any_answer_and_else_the_reason_is_told(monke
     assert all("has no endpoint" in str(why) for why in nowhere.values())
 
 
+def test_status_names_a_silent_site_and_the_runbook_of_the_active_site() -> None:
+    silent = {"primary": "127.0.0.1:1: ReadTimeout", "haven": "no answer within 10 s", "c": None}
+    lines = list(site_list.silent_lines(silent, "primary"))
+    assert len(lines) == 2
+    assert lines[0].startswith("NO ANSWER from site 'primary', the active site") and "primary-is-gone.md" in lines[0]
+    assert "rempart site doctor haven" in lines[1]
+
+
 def test_a_site_that_never_ends_its_headers_is_silent_after_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     platform, over = platform_with("http://127.0.0.1:1", monkeypatch), threading.Event()
     found = site_list.ask(

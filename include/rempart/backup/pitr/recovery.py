@@ -185,6 +185,22 @@ def base_is_due(bases: Iterable[Base], timeline: int, every: timedelta, now: dat
     return all(base.timeline != timeline or now - base.began >= every for base in bases)
 
 
+def continues_at(bases: Iterable[Base], segments: Iterable[Segment]) -> int | None:
+    """Return the number of the segment that continues an archive without a gap; None for an empty archive.
+
+    A base backup needs its own segments, also if none has arrived yet. An archive that has a gap after its newest base
+    backup continues at the gap.
+    """
+    newest = max(bases, key=lambda base: base.ended, default=None)
+    numbers = {segment.number for segment in segments}
+    if newest is None:
+        return max(numbers) + 1 if numbers else None
+    number = newest.first
+    while number in numbers:
+        number += 1
+    return number
+
+
 def kept_bases(bases: Iterable[Base], keep: timedelta, now: datetime) -> tuple[Base, ...]:
     """Return the base backups that the window needs: those in it and the newest before it. The newest always stays."""
     ordered = sorted(bases, key=lambda base: base.ended)

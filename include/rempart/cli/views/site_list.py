@@ -91,14 +91,13 @@ def lines(found: Sequence[SiteEntry], now: datetime) -> Iterator[str]:
             yield f"{entry.name} does not answer: {entry.silent}. Check it with `rempart site doctor {entry.name}`."
 
 
-def silent_lines(silent: Mapping[str, str | None]) -> Iterator[str]:
-    """Yield for each site that does not answer why, and what a person does about it. Pure."""
+def silent_lines(silent: Mapping[str, str | None], active: str) -> Iterator[str]:
+    """Yield a line for each site that does not answer, with what a person does now. Pure."""
     for name, why in silent.items():
-        if why:
-            yield (
-                f"DOES NOT ANSWER: site '{name}': {why}. Check it: rempart site doctor {name}. If it stays so: "
-                "docs/runbooks/primary-is-gone.md for the active site, docs/runbooks/replica.md for a replica"
-            )
+        if why and name == active:
+            yield f"NO ANSWER from site '{name}', the active site: {why}. Follow docs/runbooks/primary-is-gone.md."
+        elif why:
+            yield f"NO ANSWER from site '{name}': {why}. Run `rempart site doctor {name}` (docs/runbooks/replica.md)."
 
 
 def _row(entry: SiteEntry, now: datetime) -> tuple[str, ...]:

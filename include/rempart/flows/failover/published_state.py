@@ -19,8 +19,6 @@ from rempart.sites.port import Site
 logger = logging.getLogger(__name__)
 
 KEY = "continuity/active.json"
-ANSWER_SECONDS = 20.0
-"""Seconds within which a site answers a question of a person in need. Its client's own patience is minutes."""
 
 
 def body(active: Active) -> bytes:
@@ -49,7 +47,7 @@ def write(active: Active, sites: Mapping[str, Callable[[], Site]], bucket: str) 
 def _at_all(sites: Mapping[str, Callable[[], Site]], bucket: str) -> Mapping[str, bytes | BaseException | None]:
     """Return the published state of each site, None where there is none, or why it is not known."""
     return time_limit.answers(
-        {name: partial(_at, open_site, bucket) for name, open_site in sites.items()}, ANSWER_SECONDS
+        {name: partial(_at, open_site, bucket) for name, open_site in sites.items()}, time_limit.SITE_SECONDS
     )
 
 

@@ -119,21 +119,20 @@ class Steps:
         return self.sites[name]()
 
     def answers(self, name: str) -> bool:
-        """Return whether a site lists the shared buckets, each within `published_state.ANSWER_SECONDS`.
+        """Return whether a site lists the shared buckets, each within `time_limit.SITE_SECONDS`.
 
         A site that refuses (closed account, revoked key), or takes the question and is silent, does not.
         """
         with telling(f"asking site '{name}'"):
-            for logical in BUCKETS:
-                bucket = physical_bucket(self.config, logical)
-                ask = partial(self._first, name, bucket)
-                found = time_limit.answers({name: ask}, published_state.ANSWER_SECONDS)[name]
-                if isinstance(found, TimeoutError | SiteError):
-                    why = found.what if isinstance(found, SiteError) else str(found)
-                    logger.warning("list bucket '%s' at site '%s': %s", bucket, name, why)
-                    return False
-                if isinstance(found, BaseException):
-                    raise found
+            try:
+                for logical in BUCKETS:
+                    bucket = physical_bucket(self.config, logical)
+                    time_limit.answer_of_site(
+                        partial(self._first, name, bucket), f"list bucket '{bucket}' at site '{name}'"
+                    )
+            except SiteError as error:
+                logger.warning("%s", error.what)
+                return False
         return True
 
     def _first(self, name: str, bucket: str) -> None:

@@ -63,6 +63,8 @@ class Archiver:
     marks: dict[str, str] = field(default_factory=dict)
     _target: ArchiveTarget | None = None
     _system: str = ""
+    _segment_bytes: int = 16 << 20
+    _after: int | None = None  # number of the segment that continues the archive at the site; None before the first
     _bases: list[Base] = field(default_factory=list)
     _base: threading.Thread | None = None
     _asked: Future[ArchiveTarget] | None = None
@@ -155,6 +157,8 @@ class Archiver:
         listed = wal_store.listed(target.site, target.bucket, archive.prefix)
         opened = point_in_time.open_archive(target.site, target.bucket, archive, target.key, listed)
         self._bases = [base for base, _ in opened.bases]
+        self._segment_bytes = server.segment_bytes
+        self._after = recovery.continues_at(self._bases, opened.segments)
         logger.info(
             "archiving WAL to site '%s' under %s; it holds %d base backups",
             target.site.name,
@@ -192,6 +196,21 @@ class Archiver:
         archive, until = target.archive(self._system), target.until(self.platform.clock())
         with file.open("rb") as stream:
             wal_store.store(target.site, target.bucket, target.key, archive, file.name, ended, stream, until)
+        if wal.is_segment(file.name):
+            self._continue(wal.number_of(file.name, self._segment_bytes))
+
+    def _continue(self, number: int) -> None:
+        """Note a stored segment. If segments before it went to another site, let a base backup follow at once."""
+        if self._bases and self._after is not None and number > self._after:
+            logger.warning(
+                "the archive has a gap of %d segments before segment number %d: they were stored at another site, such "
+                "as during a failover, or are lost; a base backup follows",
+                number - self._after,
+                number,
+            )
+            self._bases.clear()
+            self._next.pop("base", None)
+        self._after = max(number + 1, self._after or 0)
 
     def _upkeep(self, server: Server) -> None:
         target = self._target

@@ -16,6 +16,7 @@ from rempart.coordination.failover import Step, Switchover, outcome_of_drain
 from rempart.errors import BackupError, ConfigError, RempartError
 from rempart.flows.failover.fail_over import fail_over
 from rempart.flows.restore.restore_source import Wish
+from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.settings.config import Config
 from rempart.settings.pipelines import load_all
@@ -91,7 +92,10 @@ def no_backup(platform: Platform, active: str) -> str | None:
     try:
         where = backup_site(config, active)
         site = platform.site(where, classification_of(load_all()), "restore-point", replica_of=active)
-        next(iter(site.list(config.buckets.backups, "chain/")), None)
+        time_limit.answer_of_site(
+            lambda: next(iter(site.list(config.buckets.backups, "chain/")), None),
+            f"list the restore points at site '{where}'",
+        )
     except RempartError as error:
         return (
             f"{NO_BACKUP} while '{active}' is the active site: they would go to '{where}': {error.what}. Declare "

@@ -184,7 +184,8 @@ class ScorerService:
         shadowed = {name for name, pipeline in pipelines.items() if pipeline.serving.shadow}
         wanted = (sorted(pipelines), sorted(shadowed))
         if known is None or known.seq != newest or wanted != self._wanted:
-            known = standings.read(ledger, pipelines, shadowed, self.platform.clock())
+            found = standings.read(ledger, pipelines, shadowed, self.platform.clock())
+            known = standings.with_undecided(ledger, before, found, pipelines)
             self._wanted = wanted
             try:
                 standings.keep(known, self.folder)

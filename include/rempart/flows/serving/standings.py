@@ -6,8 +6,9 @@ The newest reading stays on disk, so that the scorer starts while the ledger doe
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from rempart.flows.training.champions import decisions_on, intended
 from rempart.ledger.port import Ledger
 from rempart.serving.scorer.clients import Client
 from rempart.settings.pipeline import ModelPipeline
+
+logger = logging.getLogger(__name__)
 
 FILE = "standings.json"
 
@@ -61,6 +64,34 @@ def read(ledger: Ledger, pipelines: Mapping[str, ModelPipeline], shadowed: Colle
             shadows[name] = newest
     found = {name: key for name in champions if (key := public_key(ledger, pipelines[name]))}
     return Standings(at, seq, champions, shadows, clients_on(ledger), found)
+
+
+def with_undecided(ledger: Ledger, before: Standings | None, found: Standings, names: Collection[str]) -> Standings:
+    """Return a reading in which champions of the reading before stay, unless a newer record decided on them.
+
+    A champion changes by a promotion, a rollback or a removal. If it differs without any of these, a record that was
+    read before was altered or deleted since: the reading is not followed, and the fault is logged.
+    """
+    if before is None:
+        return found
+    champions, sealed = dict(found.champions), dict(found.sealed_with)
+    for name, record in before.champions.items():
+        version = str(record["version"])
+        if name not in names or str(champions.get(name, {}).get("version")) == version:
+            continue
+        newest = max([0, removals.removal_of(ledger, name) or 0, *(each.seq for each in decisions_on(ledger, name))])
+        if newest > before.seq:
+            continue
+        logger.error(
+            "%s: the ledger does not give version %s as champion any more, and no newer record decides so: a "
+            "record was altered or deleted. The version goes on. Verify the ledger (docs/how-to/verify-the-ledger.md).",
+            name,
+            version,
+        )
+        champions[name] = record
+        if name in before.sealed_with:
+            sealed[name] = before.sealed_with[name]
+    return replace(found, champions=champions, sealed_with=sealed)
 
 
 def _newest_candidate(ledger: Ledger, name: str) -> Mapping[str, Any] | None:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
 
-from rempart.errors import RempartError
+from rempart.errors import RempartError, SiteUnavailable
 
 Answer = TypeVar("Answer")
 
+SITE_SECONDS = 20.0
+"""Seconds within which a site answers a question of a person in need. Its client's own patience is minutes."""
 _open: list[Future[object]] = []
 """Questions of this process that nobody waits for any more."""
 
@@ -29,6 +31,16 @@ def answers(questions: Mapping[str, Callable[[], Answer]], seconds: float) -> di
         except TimeoutError:
             found[name] = TimeoutError(f"no answer within {seconds:.0f} s")
             _open.append(future)  # type: ignore[arg-type] # only asked whether it is done
+    return found
+
+
+def answer_of_site(question: Callable[[], Answer], what: str, seconds: float | None = None) -> Answer:
+    """Return the answer of a site, or raise its exception. Raises SiteUnavailable after `seconds` (`SITE_SECONDS`)."""
+    found = answers({what: question}, SITE_SECONDS if seconds is None else seconds)[what]
+    if isinstance(found, TimeoutError):
+        raise SiteUnavailable(f"{what}: {found}", "Wait until it answers, or look at it: `rempart site doctor`.")
+    if isinstance(found, BaseException):
+        raise found
     return found
 
 

@@ -111,7 +111,7 @@ def alarm(aliased: str | None, decisions: Sequence[Evidence], now: datetime) -> 
             return None
     return (
         f"MLflow's alias champion pointed to version {aliased or 'none'}, but the champion by the ledger is version "
-        f"{wanted or 'none'}: the alias was moved by hand"
+        f"{wanted or 'none'}: the alias was moved by hand, or a record was altered (verify the ledger first)"
     )
 
 

@@ -104,7 +104,7 @@ def test_a_site_that_takes_questions_and_is_silent_is_left_within_a_bounded_time
     switchovers.fill(platform)
     switchovers.over(platform)
     switchovers.back(platform)
-    monkeypatch.setattr(published_state, "ANSWER_SECONDS", 4.0)
+    monkeypatch.setattr(time_limit, "SITE_SECONDS", 4.0)
     silent = gone(platform, "primary", SilentSite)
     plan = "\n".join(fail_over(silent, "haven").plan)
     assert "from 'primary' (generation 4, active): does NOT answer" in plan and "to 'haven': answers" in plan

@@ -12,7 +12,8 @@ from rempart.backup.databases.postgresql import Tools
 from rempart.backup.databases.restic import Repository
 from rempart.backup.keys import age
 from rempart.backup.keys.key_envelope import ScopeKey
-from rempart.backup.pitr import receiver, wal, wal_store
+from rempart.backup.pitr import receiver, recovery, wal, wal_store
+from rempart.backup.pitr.wal import Base, Segment
 from rempart.errors import BackupError, ConfigError
 from rempart.flows.pitr import point_in_time, wal_archive
 from rempart.flows.pitr.point_in_time import ArchiveTarget
@@ -54,6 +55,7 @@ def received(archiver: Archiver, *names: str) -> Path:
     return folder
 
 
+BASE = Base(SYSTEM, 1, 7 << 24, (7 << 24) + 1, COMMIT, COMMIT, "snapshot", 1, 16 << 20, "18.1")
 SEGMENTS = [wal.segment_name(1, number, 16 << 20) for number in (7, 8)]
 
 
@@ -143,3 +145,29 @@ def test_where_it_is_off_nothing_starts(tmp_path: Path) -> None:
     off = Platform(load(ROOT / "rempart.yaml"), lambda name: pytest.fail(name))
     with pytest.raises(ConfigError, match="point_in_time"):
         Archiver(off, tmp_path, threading.Event(), Tools(tmp_path)).run()
+
+
+def test_a_gap_in_the_archive_of_a_site_is_closed_by_a_base_backup(
+    archiver: Archiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Segments 8 and 9 went to another site, during a failover."""
+    archiver._bases, archiver._after = [BASE], recovery.continues_at([BASE], [])
+    received(archiver, SEGMENTS[0])
+    archiver._ship()
+    assert archiver._bases == [BASE] and archiver._after == 8 and not caplog.messages
+    received(archiver, wal.segment_name(1, 10, 16 << 20))
+    archiver._next["base"] = float("inf")
+    archiver._ship()
+    assert archiver._bases == [] and "a gap of 2 segments" in caplog.text
+    assert archiver._due("base", timedelta(0)) and recovery.base_is_due(archiver._bases, 1, timedelta(days=1), COMMIT)
+    received(archiver, wal.segment_name(1, 11, 16 << 20))
+    archiver._ship()
+    assert len(caplog.messages) == 1
+
+
+def test_an_archive_continues_after_its_newest_base_backup_or_at_its_gap() -> None:
+    held = [Segment(1, number, COMMIT, None) for number in (5, 7, 8, 10)]  # type: ignore[arg-type] # no entry is read
+    assert recovery.continues_at([BASE], held) == 9
+    assert recovery.continues_at([BASE], held[:1]) == 7
+    assert recovery.continues_at([], held) == 11
+    assert recovery.continues_at([], []) is None

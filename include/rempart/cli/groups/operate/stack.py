@@ -14,10 +14,11 @@ import typer
 from rempart.cli import json_documents, panels, rendering, upgrade
 from rempart.cli.json_documents import AsJson
 from rempart.counts import counted
-from rempart.errors import PreflightFailed
+from rempart.errors import PreflightFailed, RempartError
 
 if TYPE_CHECKING:
     from rempart.deployment.embedded.status import ServiceStatus
+    from rempart.flows.shared.platform import Platform
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -218,10 +219,18 @@ def status(as_json: AsJson = False) -> None:
         rendering.show(("", *pipeline_health.lines(pipelines, unknown), "", *about))
         if not all_run(lines):
             rendering.tell("Some services are stopped: `rempart up` starts them, and ends what an earlier run left.")
-        rendering.show(site_list.silent_lines(silent))
+        rendering.show(site_list.silent_lines(silent, _active(platform)))
         rendering.show(pipeline_health.ending(pipelines))
     if red:
         raise typer.Exit(1)
+
+
+def _active(platform: Platform) -> str:
+    """Return the active site; that of rempart.yaml if the database does not answer."""
+    try:
+        return platform.active().site
+    except RempartError:
+        return platform.config.active_site
 
 
 def _show_services(lines: Sequence[ServiceStatus]) -> None:
