@@ -74,10 +74,11 @@ def warn_of_escrow(config: Config) -> None:
         logger.warning("%s", warning)
 
 
-def open_keyring(platform: Platform) -> Keyring:
+def open_keyring(platform: Platform, own: age.Identity | None = None) -> Keyring:
     """Return the keyring of the platform: keys at the backup site, with a second copy at the active site.
 
-    Raises ConfigError without escrow, ConnectionMissing, PlacementDenied.
+    `own`: identity that opens the keys, such as one in escrow; default: the platform's own. Raises ConfigError without
+    escrow, ConnectionMissing, PlacementDenied.
     """
     config = platform.config
     classification = classification_of(load_all())
@@ -88,7 +89,7 @@ def open_keyring(platform: Platform) -> Keyring:
         KeyPlace(platform.site(names[0], classification, "restore-point", replica_of=active), config.buckets.backups),
         KeyPlace(platform.site(names[1], classification), config.buckets.backups),
     )
-    own = own_identity(platform.connections)
+    own = own or own_identity(platform.connections)
     escrow = tuple(
         age.check_recipient(recipient, f"backup.recipients.{number}")
         for number, recipient in enumerate(config.backup.recipients)
