@@ -154,6 +154,8 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
         "CORE__DEFAULT_TIMEZONE": "utc",
         "CORE__HOSTNAME_CALLABLE": "socket.gethostname",
         "CORE__EXECUTION_API_SERVER_URL": f"http://{stack.host('airflow')}:{port}/execution/",
+        # A busy machine's API server that has just started needs more than the 5 s after which a task would fail.
+        "WORKERS__EXECUTION_API_TIMEOUT": "15",
         "CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "5",
         "DATABASE__SQL_ALCHEMY_CONN": database.postgresql_url("postgresql+psycopg"),
         "DATABASE__SQL_ALCHEMY_CONN_ASYNC": database.postgresql_url("postgresql+asyncpg"),
