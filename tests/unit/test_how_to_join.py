@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -107,36 +106,3 @@ def test_the_files_of_the_page_run(project: Path, make_platform: Callable[[], Pl
     assert [row[1:] for row in world.rows()] == [(0.5, 5.0, 2), (0.0, 5.0, 1)]
     for kind in ("extraction", "snapshot", "derivation"):
         assert world.platform.ledger.find(kind, "wet_trips")  # type: ignore[arg-type] # kinds of the page
-
-
-def test_an_outcome_that_is_known_a_fixed_time_after_its_row_is_not_learned_from_too_early(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    how_to = (project_root() / "docs/how-to/target-comes-later.md").read_text(encoding="utf-8")
-    (query,) = re.findall(r"`(SELECT \*, read_at [^`]*)`", how_to)
-    schema = "".join(
-        f"  {name}: {{type: {kind}, known: read}}\n"
-        for name, kind in (("tram", "string"), ("read_at", "timestamp"), ("km", "number"))
-    )
-    head = "classification: internal\nkey: [tram, read_at]\npartition_by: read_at\n"
-    rows = (
-        f"name: readings\n{head}source: {{prefix: readings/}}\n"
-        f"moments: {{read: {{column: read_at}}}}\nschema:\n{schema}  failed: {{type: boolean, known: read}}\n"
-    )
-    derived = (
-        f"name: failures\n{head}"
-        "source: {kind: derived, prefix: failures/, inputs: [readings], sql: include/sql/failures.sql}\n"
-        "moments: {read: {column: read_at}, known: {column: known_at}}\n"
-        f"schema:\n{schema}  failed: {{type: boolean, known: known}}\n  known_at: {{type: timestamp, known: known}}\n"
-        "features: {own: {kind: row, columns: [km]}}\n"
-        "prediction: {target: failed, task: classification, at: read}\n"
-        "holdout: {column: read_at, start: 2026-03-01}\ngate: {metric: log_loss, limit: 1, baseline_by: []}\n"
-    )
-    write_project(tmp_path, rows, derived, sql={"failures": query})
-    monkeypatch.setenv("REMPART_HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    days = [date(2026, 1, 1) + timedelta(days=n) for n in range(90)]
-    lines = [f"t{n},{day}T01:00:00Z,{n}.5,{'true' if n % 3 else 'false'}" for n, day in enumerate(days)]
-    (tmp_path / "readings.csv").write_text("\n".join(["tram,read_at,km,failed", *lines, ""]))
-    printed, _ = run("$ rempart pipeline try failures readings.csv")
-    assert "14 rows not used: failed became known only after the hold-out began." in printed

@@ -112,7 +112,7 @@ def tells_known_at(pipeline: ModelPipeline) -> bool:
 def _known_later(pipeline: ModelPipeline) -> str | None:
     """Return the moment from which the target of the own rows is known; None if it is never after the hold-out's date.
 
-    It is not before the moment of the prediction, and not after the end of the day in its own column.
+    It is not before the moment of the prediction, and not after the end of the day in its own column, without a `plus`.
     """
     order = list(pipeline.moments)
     known = pipeline.columns[pipeline.prediction.target].known
@@ -120,7 +120,7 @@ def _known_later(pipeline: ModelPipeline) -> str | None:
     moment = pipeline.moments[latest]
     if versions.version_of(pipeline) is not None:
         return latest  # a later version may have brought the target
-    return None if moment.column == pipeline.holdout.column and moment.at is None else latest
+    return None if moment.column == pipeline.holdout.column and not (moment.at or moment.plus) else latest
 
 
 def known_by_day(pipeline: ModelPipeline) -> bool:

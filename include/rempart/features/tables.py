@@ -95,21 +95,22 @@ def instant(pipeline: ModelPipeline, moment: str) -> sql.Composed:
     spec = pipeline.moments[moment]
     if spec.is_day(pipeline.columns):
         return midnight(_calendar_day(spec))
-    fixed = spec.minus or timedelta()
+    fixed = spec.earlier
     elapsed = [(unit, column) for unit, column in zip(_ELAPSED, spec.offsets, strict=True) if column]
     if pipeline.columns[spec.column].type == "date":
         zone = pipeline.source.time_zone if spec.at else None
         start = sql.SQL("(({}::timestamp + {}::interval) AT TIME ZONE {})").format(
             _calendar_day(spec), sql.Literal(f"{spec.at or '00:00'}:00"), sql.Literal(zone or "UTC")
         )
-        fixed, elapsed = fixed % timedelta(days=1), [(unit, column) for unit, column in elapsed if unit != "days"]
+        fixed = abs(fixed) % timedelta(days=1)
+        elapsed = [(unit, column) for unit, column in elapsed if unit != "days"]
     else:
         start = sql.SQL("{}").format(name(spec.column))
     # a day is 24 hours: an interval of days would follow the clocks of the session's time zone
     for unit, column in elapsed:
         start = sql.SQL("({} - {})").format(start, sql.SQL(_ELAPSED[unit]).format(name(column)))
     if fixed:
-        start = sql.SQL("({} - make_interval(secs => {}))").format(start, sql.Literal(int(fixed.total_seconds())))
+        start = _moved(start, spec, sql.SQL("make_interval(secs => {})"), int(abs(fixed).total_seconds()))
     return start
 
 
@@ -118,9 +119,15 @@ def _calendar_day(spec: Moment) -> sql.Composed:
     start = sql.SQL("{}").format(name(spec.column))
     if spec.minus_days is not None:
         start = sql.SQL("({} - {}::integer)").format(start, name(spec.minus_days))
-    if days := (spec.minus or timedelta()).days:
-        start = sql.SQL("({} - {})").format(start, sql.Literal(days))
+    if days := abs(spec.earlier).days:
+        start = _moved(start, spec, sql.SQL("{}"), days)
     return start
+
+
+def _moved(start: sql.Composed, spec: Moment, span: sql.SQL, number: int) -> sql.Composed:
+    """Return a time that is earlier by a span, or later if the moment is later than its column."""
+    sign = sql.SQL("-" if spec.earlier > timedelta() else "+")
+    return sql.SQL("({} {} {})").format(start, sign, span.format(sql.Literal(number)))
 
 
 def midnight(date: sql.Composable) -> sql.Composed:

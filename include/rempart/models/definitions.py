@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from rempart import canonical_json
@@ -115,7 +115,7 @@ def _moment(pipeline: ModelPipeline, name: str) -> dict[str, Any]:
         "column": spec.column,
         "type": pipeline.columns[spec.column].type,
         "clock": [spec.at, _zone(pipeline)] if spec.at else None,
-        "minus": [(spec.minus or timedelta()).total_seconds(), *spec.offsets],
+        "minus": [spec.earlier.total_seconds(), *spec.offsets],
     }
 
 

@@ -83,10 +83,10 @@ class Column(Strict):
 
 
 class Moment(Strict):
-    """A point in each row's life: a date or timestamp column, or an offset before it.
+    """A point in each row's life: a date or timestamp column, or an offset before or after it.
 
-    A date column gives midnight in UTC, or the clock time `at` in the source's time zone. Days before a date are
-    calendar days; hours, minutes, and every offset before a timestamp are elapsed time (a day is 24 hours).
+    A date column gives midnight in UTC, or the clock time `at` in the source's time zone. Days before or after a date
+    are calendar days; hours, minutes, and every offset of a timestamp are elapsed time (a day is 24 hours).
     """
 
     column: str
@@ -97,6 +97,10 @@ class Moment(Strict):
     )
     minus: Offset | None = Field(
         default=None, description="Fixed time by which the moment is earlier, such as `2 days 3 hours`."
+    )
+    plus: Offset | None = Field(
+        default=None,
+        description="Fixed time by which the moment is later, such as `14 days` for an outcome known after so long.",
     )
     minus_days: str | None = None
     minus_hours: str | None = Field(
@@ -118,6 +122,11 @@ class Moment(Strict):
         return (self.minus_days, self.minus_hours, self.minus_minutes)
 
     @property
+    def earlier(self) -> timedelta:
+        """Return the fixed time by which the moment is earlier than its column; negative if it is later."""
+        return (self.minus or timedelta()) - (self.plus or timedelta())
+
+    @property
     def clock(self) -> time | None:
         """Return the clock time on the day of a date column."""
         return time.fromisoformat(self.at) if self.at else None
@@ -137,9 +146,8 @@ class Moment(Strict):
             )
 
     def is_day(self, columns: dict[str, Column]) -> bool:
-        """Return whether the moment is a whole day: of a date column, earlier by whole days or not at all."""
-        fixed = self.minus or timedelta()
-        plain = not (self.at or self.minus_hours or self.minus_minutes or fixed % timedelta(days=1))
+        """Return whether the moment is a whole day: of a date column, earlier or later by whole days or not at all."""
+        plain = not (self.at or self.minus_hours or self.minus_minutes or self.earlier % timedelta(days=1))
         return plain and columns[self.column].type == "date"
 
 

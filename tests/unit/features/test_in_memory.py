@@ -10,6 +10,7 @@ import pytest
 
 from rempart.errors import FeatureError
 from rempart.features.in_memory import training_set
+from rempart.flows.training.train import without_late
 from rempart.settings.pipeline import ModelPipeline
 from tests.integration.test_features import arrow, booked, expected, random_rows, row
 from tests.unit.features.stays import stays
@@ -66,6 +67,29 @@ def timed() -> ModelPipeline:
         "gate": {"metric": "mae", "limit": 1.0, "baseline_by": ["taken.hour"]},
     }
     return ModelPipeline.model_validate(sections)
+
+
+def test_an_outcome_that_is_known_a_fixed_time_after_its_row_is_learned_from_only_then() -> None:
+    """Of 40 rows, one a day, those of the last 30 are held out. The outcome of a row is known 7 days after it."""
+    sections = timed().model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    sections["moments"] = {"taken": {"column": "taken"}, "outcome": {"column": "taken", "plus": "7 days"}}
+    sections["schema"]["early"]["known"] = sections["schema"]["taken"]["known"] = "taken"
+    sections["schema"]["price"]["known"] = "outcome"
+    sections["features"]["own"]["at"] = sections["prediction"]["at"] = "taken"
+    sections["holdout"] = {"column": "taken", "start": "2026-03-11"}
+    spec = ModelPipeline.model_validate(sections)
+    taken = [datetime(2026, 3, 1, 12, tzinfo=UTC) + timedelta(days=number) for number in range(40)]
+    table = pa.table(
+        {
+            "taken": pa.array(taken, pa.timestamp("us", "UTC")),
+            "early": pa.array(range(40), pa.int64()),
+            "price": pa.array(["1.25"] * 40).cast(pa.decimal128(9, 2)),
+        }
+    )
+    made = training_set(spec, table)
+    assert made["_known_at"].to_pylist() == [each + timedelta(days=7) for each in taken]
+    learned = without_late(spec, made)["taken"].to_pylist()
+    assert learned == taken[:3] + taken[10:], "what was taken on 4 to 10 March became known on the 11th or later"
 
 
 def test_clock_times_and_offsets_are_those_of_the_offline_store() -> None:

@@ -47,6 +47,20 @@ def pipeline(moment: dict[str, Any], zone: str | None = "Europe/Berlin") -> Mode
             ),
             None,
         ),
+        (
+            {"column": "arrival_date", "plus": "14 days"},
+            """(("arrival_date" + 14)::timestamp AT TIME ZONE 'UTC')""",
+            '("arrival_date" + 14)',
+        ),
+        (
+            {"column": "arrival_date", "at": "15:00", "plus": "1 day 3 hours"},
+            (
+                """(((("arrival_date" + 1)::timestamp + '15:00:00'::interval) AT TIME ZONE 'Europe/Berlin')"""
+                " + make_interval(secs => 10800))"
+            ),
+            None,
+        ),
+        ({"column": "seen", "plus": "2 days"}, '("seen" + make_interval(secs => 172800))', None),
         ({"column": "seen"}, '"seen"', """("seen" AT TIME ZONE 'UTC')::date"""),
         (
             {"column": "seen", "minus_days": "lead_time", "minus": "2 days"},

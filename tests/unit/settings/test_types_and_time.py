@@ -67,6 +67,7 @@ def test_an_encoding_has_one_name_whatever_the_file_calls_it(given: str, read: s
         [source(time_zone="Europe/Lisbon"), moment(column="arrival_date", at="15:00")],
         [moment(column="arrival_date", minus="2 days 3 hours"), column(type="date")],
         [column(type="timestamp"), moment(column="seen", minus_hours="lead_time", minus="15 minutes")],
+        [moment(column="arrival_date", plus="14 days")],
         [column(type="timestamp"), lambda d: d.update(partition_by="seen", partition_every="hour")],
         [lambda d: d.update(partition_every="day")],
         [column(type="timestamp"), lambda d: d.update(holdout={"column": "seen", "last": "30d"})],

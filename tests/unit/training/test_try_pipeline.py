@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from rempart.flows.training import try_pipeline as flow
 from rempart.ingestion.draft import draft_pipeline
 from rempart.ingestion.sampling import extract, files, moment_orders
 from rempart.orchestration import run_notes
+from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.training import backends
 from tests.unit.training import stage
@@ -292,6 +294,31 @@ def test_a_parquet_file_that_unpacks_to_much_more_is_sampled(tmp_path: Path, mon
     pq.write_table(table, tmp_path / "x.parquet")
     taken = extract.take(tmp_path / "x.parquet", tmp_path / "sample")
     assert not taken.whole and 500 < pq.read_metadata(taken.file).num_rows < 600
+
+
+def test_an_outcome_that_is_known_a_fixed_time_after_its_row_is_not_learned_from_too_early(tmp_path: Path) -> None:
+    """As docs/how-to/target-comes-later.md says."""
+    page = (project_root() / "docs/how-to/target-comes-later.md").read_text(encoding="utf-8")
+    (moments,) = re.findall(r"^moments:\n  read: .*?(?=^schema:)", page, re.MULTILINE | re.DOTALL)
+    spec = ModelPipeline.model_validate(
+        yaml.safe_load(
+            "name: readings\nclassification: internal\nkey: [tram]\npartition_by: read_at\n"
+            "source: {prefix: readings/}\n"
+            f"{moments}schema:\n  tram: {{type: string, known: read}}\n  read_at: {{type: timestamp, known: read}}\n"
+            "  km: {type: number, known: read}\n  failed: {type: boolean, known: known}\n"
+            "features: {own: {kind: row, columns: [km]}}\n"
+            "prediction: {target: failed, task: classification, at: read}\n"
+            "holdout: {column: read_at, start: 2026-03-01}\ngate: {metric: log_loss, limit: 1, baseline_by: []}\n"
+        )
+    )
+    days = [date(2026, 1, 1) + timedelta(days=n) for n in range(90)]
+    lines = [f"t{n},{day}T01:00:00Z,{n}.5,{'true' if n % 3 else 'false'}" for n, day in enumerate(days)]
+    file = tmp_path / "readings.csv"
+    file.write_text("\n".join(["tram,read_at,km,failed", *lines, ""]))
+    found = tried(spec, file)
+    assert found.late == 14 and found.baseline is not None
+    assert (found.baseline.train_rows, found.baseline.holdout_rows) == (45, 31)
+    assert "14 rows not used: failed became known only after the hold-out began." in trying.lines(found, spec)
 
 
 def test_open_rows_wait_and_rows_that_were_closed_too_late_are_told(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def lines(s: Survey) -> Iterator[str]:
     for way in (
         f"{'At the same time' if timed else 'On the same day'}, but after the other values: uncomment `{outcome}`.",
         f"A column tells when: {column}.",
-        f"A fixed time later, such as 14 days: see {_LATER}",
+        f"A fixed time later: uncomment `{outcome}`, and add it: `{{column: {yaml_word(s.time)}, plus: 14 days}}`.",
+        f"Not yet for some rows: see {_LATER}",
     ):
         yield from comment_lines(f"- {way}", "  ", further="  ")
     then = f"Then write that moment below, such as `known: {outcome}`, at {target} and at each value that is known no "

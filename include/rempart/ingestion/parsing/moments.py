@@ -29,7 +29,7 @@ def beyond(table: pa.Table, pipeline: Pipeline) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for name, moment in pipeline.moments.items():
         offsets = [column for column in moment.offsets if column]
-        if not (offsets or moment.minus) or not all(column in table.column_names for column in moment.columns):
+        if not (offsets or moment.earlier) or not all(column in table.column_names for column in moment.columns):
             continue
         if pipeline.columns[moment.column].type not in TEMPORAL or any(
             pipeline.columns[column].type != "integer" for column in offsets
@@ -46,8 +46,8 @@ def _outside(table: pa.Table, moment: Moment) -> Any:
     import pyarrow as pa
 
     at, outside = _numbers(table[moment.column].cast(pa.timestamp("us"))), np.zeros(table.num_rows, bool)
-    fixed = (moment.minus or timedelta()) // timedelta(microseconds=1)
-    at = at - min(fixed, 2 * _END)
+    fixed = moment.earlier // timedelta(microseconds=1)
+    at = at - max(-2 * _END, min(fixed, 2 * _END))
     for (unit, most), column in zip(_UNITS.values(), moment.offsets, strict=True):
         if column:
             given = _numbers(table[column])

@@ -88,6 +88,7 @@ def test_what_python_cannot_count_is_refused(
 def test_a_fixed_offset_and_other_rows_of_the_file() -> None:
     early, late = ROW | {"day": date(1, 1, 1)}, ROW | {"day": date(9999, 12, 31)}
     assert refused(spec(column="day", minus="1 days"), ROW, early, late, {"day": None}) == [1]
+    assert refused(spec(column="day", plus="1 days"), ROW, early, late, {"day": None}) == [2]
     assert refused(spec(column="day"), early, late) == [], "a day that stands for ever is no fault"
 
 
