@@ -32,6 +32,7 @@ _PEOPLE = _words(
 )
 """Columns whose values are people, or the last words of their names: as the names of columns are written."""
 _OTHER_AGENTS = re.compile(r"(.*_)?(user_agent|device_driver)")
+_MAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _JOINTS = ("", "n", "en", "s")
 """Letters between the parts of `fahrername`, `kundenname` and `patientenname`."""
 _WHOSE = _words("first last full given family middle maiden user client")
@@ -77,6 +78,8 @@ def likely(column: str, values: Collection[str]) -> str:
         return ""
     if _says_people(column) or (column in _NAME and _most(map(_is_capitalised, values), len(values))):
         return "its name says so"
+    if _most((bool(_MAIL.fullmatch(value)) for value in values), len(values)):
+        return "most values are mail addresses"
     of_things = column.rsplit("_", 1)[-1] in _OF_THINGS
     looks = (_is_name(value, initial=of_things) for value in values)
     return "most values look like names" if len(values) > 1 and _most(looks, len(values)) else ""

@@ -29,6 +29,12 @@ def test_values_that_are_mostly_names_name_people(names: list[str], others: list
     assert likely("handled", [*names, *few]), "a few others, such as `unknown`"
 
 
+def test_mail_addresses_name_people() -> None:
+    addresses = ["a.rossi@town.example", "b@town.example"]
+    assert likely("contact", addresses) == "most values are mail addresses"
+    assert likely("mail", [*addresses, "none"]) and not likely("mail", [*addresses, "none", "2 @ 3"])
+
+
 @given(st.lists(st.from_regex(r"[a-zà-ÿ0-9_]{1,9}( [a-z0-9]{1,9}){0,4}", fullmatch=True), min_size=1, unique=True))
 def test_words_in_lower_case_and_codes_are_no_names(values: list[str]) -> None:
     assert not likely("district", values) and not likely("remarks", values) and not likely("name", values)
