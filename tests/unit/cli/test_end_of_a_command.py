@@ -41,7 +41,5 @@ cli.main()
 )
 def test_a_command_ends_while_a_server_is_silent(ends: str, closed: bool, code: int, told: str) -> None:
     text = _COMMAND.format(ends=ends, closed=closed)
-    done = subprocess.run(  # noqa: S603 - this interpreter
-        [sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code and told in done.stderr, done.stderr
