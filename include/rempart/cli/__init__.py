@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 import typer
@@ -34,25 +35,42 @@ def main() -> None:
 
         lifecycle.adopt_environment()
     try:
+        _run()
+    except SystemExit as ended:
+        _end(ended.code)
+    except BaseException:
+        if not _has_open_question():
+            raise
+        sys.excepthook(*sys.exc_info())
+        _end(1)
+
+
+def _run() -> None:
+    try:
         app()
     except RempartError as error:
         rendering.show(f"error: {error}".split("\n"), err=True)
-        _end(1)
+        sys.exit(1)
     except OSError as fault:
         if not (told := rendering.of_the_machine(fault)):
             raise
         rendering.show(told.split("\n"), err=True)
-        _end(1)
-    except SystemExit as ended:
-        _end(ended.code)
+        sys.exit(1)
+
+
+def _has_open_question() -> bool:
+    """Return whether a server has not answered a question that was given up: Python would wait for its threads."""
+    from rempart.flows.shared import time_limit
+
+    return time_limit.goes_on()
 
 
 def _end(code: int | str | None) -> NoReturn:
-    """End the process, also while a server has not answered a question that was given up (`time_limit`)."""
-    from rempart.flows.shared import time_limit
-
-    if time_limit.goes_on() and not isinstance(code, str):
+    """End the process, also while a server has not answered a question that was given up."""
+    if _has_open_question() and not isinstance(code, str):
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with suppress(OSError, ValueError):
+                if stream is not None:  # closed by the caller
+                    stream.flush()
         os._exit(code or 0)
     sys.exit(code)

@@ -353,6 +353,14 @@ def test_a_site_that_the_policy_forbids_is_not_asked(monkeypatch: pytest.MonkeyP
     assert asked == [] and all("policy" in str(why) for why in found.values())
 
 
+def test_a_site_that_may_hold_public_data_alone_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    platform = platform_with("http://127.0.0.1:1", monkeypatch)
+    policy = platform.config.policy
+    closed = {n: r if n == "public" else r.model_copy(update={"jurisdictions": []}) for n, r in policy.items()}
+    barred = dataclasses.replace(platform, config=platform.config.model_copy(update={"policy": closed}))
+    assert set(asked_of(barred, lambda url, verify: None).values()) == {None}
+
+
 def test_figures_and_times_are_short() -> None:
     spans = [text.span(seconds) for seconds in (None, 5, 65, 3600, 90_061)]
     assert spans == ["unknown", "5 s", "1 min 05 s", "1 h", "1 d 1 h"]

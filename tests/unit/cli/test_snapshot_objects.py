@@ -61,6 +61,19 @@ def test_everything_that_is_lost_is_counted(platform: Platform, readings: Pipeli
     assert snapshot_objects.as_json(found) == {"site": "primary", "missing": found.missing, "unknown": None}
 
 
+def test_a_snapshot_that_was_given_up_on_record_is_not_to_be_brought_back(
+    platform: Platform, readings: Pipeline, snapshot: str
+) -> None:
+    site = platform.sites["primary"]
+    for info in list(site.list("lake", "snapshots/")):
+        site.delete("lake", info.key)
+    body = {"shown": None, "site": "primary", "bucket": "lake", "by": "an erasure in its inputs"}
+    platform.ledger.append("acceptance", readings.name, {**body, "lost": "another"})
+    assert not look(platform, readings, snapshot).is_whole
+    platform.ledger.append("acceptance", readings.name, {**body, "lost": snapshot})
+    assert look(platform, readings, snapshot).is_whole
+
+
 def test_a_site_that_refuses_or_hangs_is_unknown_and_never_whole(readings: Pipeline) -> None:
     over = threading.Event()
 

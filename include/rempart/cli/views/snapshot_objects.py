@@ -9,6 +9,7 @@ from typing import Any
 from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform
 from rempart.settings.pipeline import Pipeline
+from rempart.sites.port import Site
 from rempart.web.read_models.pipeline_states import NextStep
 
 AT_MOST = 10.0
@@ -46,12 +47,24 @@ def look(
 
 
 def objects_of(platform: Platform, pipeline: Pipeline, snapshot: str) -> SnapshotObjects:
-    """Look at the active site, however long it takes. Raises SiteError, IntegrityError."""
+    """Look at the active site, however long it takes. Raises SiteError, IntegrityError.
+
+    Of a snapshot that is on record as given up, nothing is needed.
+    """
+    from rempart.flows.ingestion import current_snapshot
+
+    site, bucket = platform.active_site(pipeline.classification), platform.config.buckets.lake
+    found = _objects_of(site, bucket, pipeline.name, snapshot)
+    if found.missing and current_snapshot.is_given_up(platform.ledger, bucket, pipeline.name, snapshot):
+        return SnapshotObjects(site.name)
+    return found
+
+
+def _objects_of(site: Site, bucket: str, name: str, snapshot: str) -> SnapshotObjects:
     from rempart.errors import ObjectMissing
     from rempart.ingestion import snapshots
 
-    site, bucket = platform.active_site(pipeline.classification), platform.config.buckets.lake
-    folder = snapshots.folder(pipeline.name)
+    folder = snapshots.folder(name)
     needed = [f"{folder}current.json", f"{folder}{snapshot}.json"]
     missing = []
     try:
@@ -59,7 +72,7 @@ def objects_of(platform: Platform, pipeline: Pipeline, snapshot: str) -> Snapsho
     except ObjectMissing:
         missing.append(needed[0])
     try:
-        parts = [part.key for part in snapshots.read(site, bucket, pipeline.name, snapshot).parts]
+        parts = [part.key for part in snapshots.read(site, bucket, name, snapshot).parts]
     except ObjectMissing:
         missing.append(needed[1])
         return SnapshotObjects(site.name, len(needed), tuple(missing), has_manifest=False)

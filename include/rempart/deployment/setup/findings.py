@@ -91,10 +91,21 @@ def given_ports(told: Path = _SYSTEM / "ip_local_reserved_ports") -> frozenset[i
     return frozenset(outgoing_ports()) - reserved
 
 
-def check_lasting(ports: Mapping[str, int], given: Container[int], offset: Callable[[], int]) -> PreflightFinding:
+def reserved_ports(told: Path = _SYSTEM / "ip_local_reserved_ports") -> str:
+    """Return the ports that the system keeps from outgoing connections, as it writes them; empty if unknown or none."""
+    try:
+        return told.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def check_lasting(
+    ports: Mapping[str, int], given: Container[int], offset: Callable[[], int], reserved: str = ""
+) -> PreflightFinding:
     """Return the finding on ports that are free or ours: a hint if an outgoing connection may take one at any time.
 
     `given`: the ports that the system gives to outgoing connections. `offset`: one with which no port is given; else 0.
+    `reserved`: what the system keeps already: the remedy writes the whole list anew.
     """
     low, high = min(ports.values(), default=0), max(ports.values(), default=0)
     detail = f"all {len(ports)} free or ours ({low} to {high})"
@@ -103,9 +114,9 @@ def check_lasting(ports: Mapping[str, int], given: Container[int], offset: Calla
         return PreflightFinding("ports", "ok", detail)
     among = f"port {exposed[0]}" if len(exposed) == 1 else f"{len(exposed)} of them, such as {exposed[0]},"
     detail += f", but any program's outgoing connection may take {among} while the stack is stopped"
-    if smaller := offset():
-        return PreflightFinding("ports", "warning", detail, f"Set a smaller REMPART_PORT_OFFSET, such as {smaller}.")
-    span = f"{exposed[0]}-{exposed[-1]}"
+    if another := offset():
+        return PreflightFinding("ports", "warning", detail, f"Set another REMPART_PORT_OFFSET, such as {another}.")
+    span = ",".join(filter(None, (reserved, f"{exposed[0]}-{exposed[-1]}")))
     return PreflightFinding(
         "ports", "warning", detail, f"Reserve them: sudo sysctl -w net.ipv4.ip_local_reserved_ports={span}"
     )

@@ -39,6 +39,7 @@ from rempart.deployment.setup.findings import (
     given_ports,
     localhost,
     outgoing_ports,
+    reserved_ports,
 )
 
 __all__ = ["PreflightFinding", "check_amount", "check_host", "check_user"]
@@ -184,7 +185,7 @@ def lasting_offset() -> int:
 def check_ports(ports: Mapping[str, int], stack: str) -> list[PreflightFinding]:
     """Return a finding per taken port, or one on all: ok, or the hint that an outgoing connection may take one."""
     taken = [finding for name, port in ports.items() if (finding := check_port(name, port, stack))]
-    return taken or [check_lasting(ports, given_ports(), lasting_offset)]
+    return taken or [check_lasting(ports, given_ports(), lasting_offset, reserved_ports())]
 
 
 def check_python(version: tuple[int, ...]) -> PreflightFinding:

@@ -1,1 +1,1 @@
-"""Manage evidence, its export, audits, people, and network rules."""
+"""Manage evidence, its export, audits, people, network rules, and logs of tasks."""

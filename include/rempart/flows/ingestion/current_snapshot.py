@@ -16,7 +16,7 @@ from rempart.flows.shared import removals
 from rempart.ingestion import snapshots
 from rempart.ingestion.derived.inputs import is_derived
 from rempart.ingestion.snapshots import Snapshot
-from rempart.ledger.port import Evidence
+from rempart.ledger.port import Evidence, Ledger
 
 ALL = 100_000
 """Number of snapshot records of a pipeline in which an earlier snapshot is searched."""
@@ -70,6 +70,16 @@ def _check_kind(run: IngestionRun, shown: Snapshot | None) -> None:
             "yaml does not derive its rows any more. Nothing was ingested",
             f"Begin its data again: `rempart pipeline reset {run.pipeline.name}`. Or set `source` back.",
         )
+
+
+def is_given_up(ledger: Ledger, bucket: str, name: str, snapshot: str) -> bool:
+    """Return whether a snapshot is on record as gone: a person accepted its loss, or an erasure withdrew it."""
+    records = ledger.find("snapshot", name, limit=ALL)
+    made = max((record.seq for record in records if record.body["snapshot"] == snapshot), default=0)
+    return any(
+        record.seq > made and (record.body.get("lost"), record.body.get("bucket")) == (snapshot, bucket)
+        for record in ledger.find("acceptance", name, limit=ALL)
+    )
 
 
 def _lost(run: IngestionRun, shown: Snapshot | None) -> Evidence | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from rempart.ingestion.drafting.writing import comment_lines
 from rempart.ingestion.sampling.moment_orders import in_order
@@ -21,7 +21,7 @@ def lines(s: Survey) -> Iterator[str]:
     target = s.target.name
     yield f"moments:    # CHECK: when is {target} known, and is any other value known later than `event`?"
     for name in in_order(s.time, dates, s.orders, s.earlier):
-        yield f"  {'event' if name == s.time else f'# {yaml_word(name)}'}: {{column: {yaml_word(name)}}}"
+        yield f"  {'event' if name == s.time else f'# {_moment_of(name, dates)}'}: {{column: {yaml_word(name)}}}"
         if name == s.time:
             yield f"  # {outcome}: {{column: {yaml_word(name)}}}"
     if s.open_days:
@@ -43,3 +43,10 @@ def lines(s: Survey) -> Iterator[str]:
     yield f"partition_by: {yaml_word(s.time)}{told}"
     if s.every != "month":
         yield f"partition_every: {s.every}    # there are about {s.rows_a_month:,} rows a month"
+
+
+def _moment_of(column: str, others: Collection[str]) -> str:
+    """Return the name of a date's moment: the column's, but `event` is taken by the row's time. Pure."""
+    if column != "event":
+        return yaml_word(column)
+    return "event_itself" if "event_itself" not in others else "event_of_its_column"

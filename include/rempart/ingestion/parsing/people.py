@@ -32,9 +32,10 @@ _PEOPLE = _words(
 )
 """Columns whose values are people, or the last words of their names: as the names of columns are written."""
 _OTHER_AGENTS = re.compile(r"(.*_)?(user_agent|device_driver)")
+_ADDRESS = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+|\+[1-9][0-9 ()/.-]{6,18}")
 _JOINTS = ("", "n", "en", "s")
 """Letters between the parts of `fahrername`, `kundenname` and `patientenname`."""
-_WHOSE = _words("first last full given family middle maiden user client")
+_WHOSE = _words("first last full given family middle maiden user client contact")
 """Words before `name` that only people have."""
 _NAME = _words("name names nom noms")
 """Columns that name people if their values are capitalised words."""
@@ -77,6 +78,8 @@ def likely(column: str, values: Collection[str]) -> str:
         return ""
     if _says_people(column) or (column in _NAME and _most(map(_is_capitalised, values), len(values))):
         return "its name says so"
+    if _most((bool(_ADDRESS.fullmatch(value)) for value in values), len(values)):
+        return "most values are mail addresses or phone numbers"
     of_things = column.rsplit("_", 1)[-1] in _OF_THINGS
     looks = (_is_name(value, initial=of_things) for value in values)
     return "most values look like names" if len(values) > 1 and _most(looks, len(values)) else ""
@@ -94,7 +97,8 @@ def _most(found: Iterable[bool], of: int) -> bool:
 
 def _says_people(column: str) -> bool:
     """Return whether the name of a column says that it names people, in English, German or French."""
-    plain = re.sub(r"(_|(?<=er))in(nen)?\Z", "", column)  # sachbearbeiter_in, fahrerin
+    plain = re.sub(r"_?[0-9]+\Z", "", column)  # caseworker_2, the second column of a name
+    plain = re.sub(r"(_|(?<=er))in(nen)?\Z", "", plain)  # sachbearbeiter_in, fahrerin
     if _OTHER_AGENTS.fullmatch(plain):
         return False
     if any(plain == word or plain.endswith(f"_{word}") for word in _PEOPLE) or plain.endswith("case_worker"):

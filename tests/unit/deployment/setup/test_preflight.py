@@ -72,6 +72,7 @@ def test_a_port_that_an_outgoing_connection_may_take_is_a_hint_with_its_remedy(
     monkeypatch.setattr(preflight, "outgoing_ports", lambda: range(32768, 61000))
     monkeypatch.setattr(findings, "outgoing_ports", lambda: range(32768, 61000))
     monkeypatch.setattr(preflight, "given_ports", lambda: findings.given_ports(tmp_path / "reserved"))
+    monkeypatch.setattr(preflight, "reserved_ports", lambda: findings.reserved_ports(tmp_path / "reserved"))
     monkeypatch.setattr(preflight, "port_is_free", lambda port: True)
     monkeypatch.setenv("REMPART_PORT_OFFSET", "18000")
     [low] = preflight.check_ports(preflight.default_ports(100), "abc")
@@ -79,12 +80,15 @@ def test_a_port_that_an_outgoing_connection_may_take_is_a_hint_with_its_remedy(
     high = preflight.default_ports(18000)
     [hint] = preflight.check_ports(high, "abc")
     assert not preflight.failures([hint]) and "such as 33000," in hint.detail
-    assert hint.remedy == "Set a smaller REMPART_PORT_OFFSET, such as 100."
+    assert hint.remedy == "Set another REMPART_PORT_OFFSET, such as 100."
     [hint] = preflight.check_ports({"airflow": 36080}, "abc")
     assert "may take port 36080 while the stack is stopped" in hint.detail
     monkeypatch.setattr(findings, "outgoing_ports", lambda: range(1024, 65000))  # no offset helps
     [hint] = preflight.check_ports(high, "abc")
     assert hint.remedy.endswith(f"net.ipv4.ip_local_reserved_ports={min(high.values())}-{max(high.values())}")
+    (tmp_path / "reserved").write_text("8080\n")
+    [hint] = preflight.check_ports(high, "abc")
+    assert f"_ports=8080,{min(high.values())}-" in hint.remedy, "those that another program needs stay reserved"
     (tmp_path / "reserved").write_text("8080,33000-37000\n")
     [done] = preflight.check_ports(high, "abc")
     assert done.outcome == "ok", "the remedy helps"

@@ -98,6 +98,16 @@ def test_the_moment_of_an_outcome_has_a_name_of_its_own(tmp_path: Path) -> None:
     assert list(pipeline.moments) == ["event", "outcome_of_the_row", "outcome"]
 
 
+def test_a_date_that_is_called_event_is_no_second_moment_of_that_name(tmp_path: Path) -> None:
+    rows = "".join(f"{n},2025-01-{n % 28 + 1:02},2025-03-{n % 28 + 1:02},{n}.5\n" for n in range(99))
+    text = draft_pipeline(write(tmp_path / "tickets.csv", f"ticket,sold,event,fee\n{rows}"))
+    pipeline = load(text.replace("  # event", "  event"))
+    assert {name: moment.column for name, moment in pipeline.moments.items()} == {
+        "event": "sold",
+        "event_itself": "event",
+    }
+
+
 def lists(values: int, columns: int) -> dict[str, list[str]]:
     return {f"list_{n}": [f"{chr(97 + row % values)}{n}" for row in range(300)] for n in range(columns)}
 

@@ -29,6 +29,13 @@ def test_values_that_are_mostly_names_name_people(names: list[str], others: list
     assert likely("handled", [*names, *few]), "a few others, such as `unknown`"
 
 
+def test_mail_addresses_and_phone_numbers_name_people() -> None:
+    addresses = ["a.rossi@town.example", "b@town.example"]
+    assert likely("contact", addresses) == "most values are mail addresses or phone numbers"
+    assert likely("phone", ["+49 30 1234567", "+33 (0)1 23 45 67 89"]) and not likely("change", ["+5", "+7 %"])
+    assert likely("mail", [*addresses, "none"]) and not likely("mail", [*addresses, "none", "2 @ 3"])
+
+
 @given(st.lists(st.from_regex(r"[a-zà-ÿ0-9_]{1,9}( [a-z0-9]{1,9}){0,4}", fullmatch=True), min_size=1, unique=True))
 def test_words_in_lower_case_and_codes_are_no_names(values: list[str]) -> None:
     assert not likely("district", values) and not likely("remarks", values) and not likely("name", values)
@@ -48,7 +55,7 @@ def test_the_order_of_the_values_does_not_matter(names: list[str], draw: object)
         *("Caseworker", "caseWorker", "Case worker", "Agent", "Driver", "assigned_agent", "Patient", "Driver name"),
         *("Customer Name", "First name", "surname", "Approved by", "Sachbearbeiter", "Sachbearbeiter/in", "Fahrerin"),
         *("Fahrername", "Kundenname", "Vorname", "Mitarbeiter:innen", "Ärztin", "Prénom", "Employé", "Médecin"),
-        *("Nom de famille", "Conducteur", "user_name"),
+        *("Nom de famille", "Conducteur", "user_name", "Caseworker (2)", "doctor1", "contact name"),
     ],
 )
 def test_a_header_says_that_a_column_names_people(header: str) -> None:
