@@ -149,3 +149,11 @@ def test_what_intervals_cover_stands_beside_what_they_promise(
     text = exposition(made.facts(), NOW)
     assert (f'rempart_interval_coverage{{pipeline="{NAME}"}} {covered}' in text) == (covered is not None)
     assert "Intervals of the predictions" not in page(watched()), "a model without intervals has no such part"
+
+
+def test_a_verdict_of_before_intervals_were_watched_is_shown_without_them() -> None:
+    made = watched()
+    for record in made.ledger.find("monitoring", NAME):
+        dict.pop(record.body, "intervals")
+    assert seen(made).intervals is None and "Intervals of the predictions" not in page(made)
+    assert "rempart_interval_coverage{" not in exposition(made.facts(), NOW)
