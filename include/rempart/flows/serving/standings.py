@@ -73,7 +73,7 @@ def read(ledger: Ledger, pipelines: Mapping[str, ModelPipeline], shadowed: Colle
 
 
 def with_undecided(before: Standings | None, found: Standings, names: Collection[str]) -> Standings:
-    """Return a reading in which champions of the reading before stay, unless a newer valid record decided on them. Pure.
+    """Return a reading in which champions of the reading before stay, unless a newer valid record decided. Pure.
 
     A champion changes by a promotion, a rollback or a removal. If it differs without any of these, a record that was
     read before was altered or deleted since: the reading is not followed, and the fault is logged.

@@ -12,10 +12,8 @@ from rempart.flows.serving import standings
 from rempart.flows.serving.standings import Standings, with_undecided
 from rempart.ledger.keys import signer
 from rempart.ledger.memory import MemoryLedger
-from rempart.settings.config import load
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.pipelines import load_all
-from tests.switchovers import ROOT
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 

@@ -74,8 +74,8 @@ def cause(
     if found.missing and found.missing[0].startswith(_ENTRY):  # no file at the site brings it back
         return type(error)(
             f"{error.what}; missing: {found.missing[0]}",
-            "Somebody deleted it in MLflow, or MLflow's database is an older one. Bring that back: `rempart down`, then "
-            "`rempart restore --only database:mlflow --force`.",
+            "Somebody deleted it in MLflow, or MLflow's database is an older one. Bring that back: `rempart down`, "
+            "then `rempart restore --only database:mlflow --force`.",
         )
     for keys, are in ((found.missing, "missing"), (found.different, "not those of its record")):
         if keys:
