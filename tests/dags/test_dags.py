@@ -170,8 +170,7 @@ def test_every_dag_of_the_catalogue_is_there_and_nothing_fails_to_import(parsed:
 def test_a_switch_to_another_site_gets_the_next_free_slot(parsed: dict) -> None:
     """While a site is silent, tasks that wait for it hold the slots, and many more wait for one."""
     weights = {dag: [task["weight"] for task in found["tasks"]] for dag, found in parsed["dags"].items()}
-    absolute = "absolute"
-    assert weights["fail_over"] == weights["fail_back"] == [[1000, absolute]]
+    assert weights["fail_over"] == weights["fail_back"] == [[1000, "absolute"]]
     heaviest = max(len(tasks) for tasks in weights.values())
     assert all(weight == 1 for dag, tasks in weights.items() if not dag.startswith("fail_") for weight, _ in tasks)
     assert heaviest < 1000, "a task of weight 1 counts with all tasks after it"

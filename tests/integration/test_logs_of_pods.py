@@ -22,8 +22,8 @@ from rempart.airflow_api import AirflowApi
 from rempart.deployment.compose import containers
 from rempart.deployment.setup import paths, preflight, services
 from rempart.flows.governance.evidence import record_configuration
+from rempart.flows.logs.task_logs import PREFIX
 from rempart.flows.shared.platform import Platform
-from rempart.flows.shared.task_logs import PREFIX
 from rempart.ledger.keys import to_pem
 from rempart.settings import config
 from tests.integration.test_probes_of_pods import variables

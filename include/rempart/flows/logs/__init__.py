@@ -1,0 +1,1 @@
+"""Logs of Airflow tasks that stay on a site."""
