@@ -22,7 +22,7 @@ from rempart.airflow_api import AirflowApi
 from rempart.deployment.compose import containers
 from rempart.deployment.setup import paths, preflight, services
 from rempart.flows.governance.evidence import record_configuration
-from rempart.flows.logs.task_logs import PREFIX
+from rempart.flows.governance.task_logs import PREFIX
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import to_pem
 from rempart.settings import config

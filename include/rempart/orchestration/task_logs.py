@@ -22,7 +22,7 @@ class SiteTaskLog:
 
     def upload(self, path: os.PathLike[str] | str, ti: Any = None) -> None:
         """Upload a finished log to the active site and delete the local file."""
-        from rempart.flows.logs import task_logs
+        from rempart.flows.governance import task_logs
         from rempart.flows.shared.platform import open_platform
 
         file = Path(BASE_LOG_FOLDER) / path
@@ -33,7 +33,7 @@ class SiteTaskLog:
     def read(self, relative_path: str, ti: Any = None) -> tuple[list[str], list[str] | None]:
         """Return where a task's log was found and its content, or why it cannot be read."""
         from rempart.errors import RempartError
-        from rempart.flows.logs import task_logs
+        from rempart.flows.governance import task_logs
         from rempart.flows.shared.platform import open_platform
 
         try:

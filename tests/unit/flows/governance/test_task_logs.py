@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rempart.errors import ObjectMissing, PlacementDenied
-from rempart.flows.logs import task_logs
+from rempart.flows.governance import task_logs
 from rempart.flows.shared.platform import Platform
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config

@@ -1,1 +1,0 @@
-"""Logs of Airflow tasks that stay on a site."""
