@@ -87,7 +87,7 @@ def test_links_that_a_site_stored_wrong_are_put_back_or_marked_as_lost(servers: 
     assert links(platform, site) == [1, 2]
     chain.append(site, BUCKET, "20260105T020000Z-cccccc", NOW, "4" * 64, signer, consistent=True)
     assert links(platform, site) == [1, 2, 4]
-    assert "0 links can be put back, 0 are lost" in rempart(servers, "backup", "repair")
+    assert "links that can be put back: 0, lost: 0" in rempart(servers, "backup", "repair")
 
 
 def test_what_was_exported_is_put_again(servers: Servers, platform: Platform) -> None:

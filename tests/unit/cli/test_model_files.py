@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from rempart.cli.views import model_files
-from rempart.errors import ModelRefused, TrackingUnavailable
+from rempart.errors import ModelRefused, TrackingRefused, TrackingUnavailable
+from rempart.flows.prediction import champion
+from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.candidates import stored_objects
 from rempart.flows.training.candidates.stored_objects import ChampionObjects
@@ -45,3 +49,29 @@ def test_files_that_cannot_be_loaded_are_told_with_the_remedy(
     monkeypatch.setattr(loading, "verify", silent)
     monkeypatch.setattr(stored_objects, "look", lambda *_: {"rentals": ChampionObjects(silent="no answer either")})
     assert look(platform) == model_files.ModelFiles(silent="no answer")
+
+
+def test_an_entry_that_mlflow_lost_is_no_file_of_the_site() -> None:
+    gone = ChampionObjects("primary", 3, missing=("MLflow's entry of logged model m-1", "jobs/1/model.onnx"))
+    error = TrackingRefused("load model rentals version 1: no such model", "x")
+    told = stored_objects.cause(gone, "rentals", "1", error)
+    assert isinstance(told, TrackingRefused) and "MLflow's entry of logged model m-1" in told.what
+    assert "database:mlflow" in told.hint
+    told = stored_objects.cause(ChampionObjects("primary", 3, missing=("jobs/1/model.onnx",)), "rentals", "1", error)
+    assert isinstance(told, ModelRefused) and "1 of its 3 objects are missing at site 'primary'" in told.what
+
+
+def test_a_site_that_is_silent_holds_no_prediction_up(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow answers with an error because its site is silent; the look at the objects asks the same site."""
+    ends = threading.Event()
+
+    def refused(tracking: object, record: object) -> None:
+        raise TrackingUnavailable("load model rentals version 1: no answer", "x")
+
+    monkeypatch.setattr(Platform, "tracking", lambda self: None)
+    monkeypatch.setattr(champion, "load", refused)
+    monkeypatch.setattr(stored_objects, "look", lambda *_: ends.wait())
+    monkeypatch.setattr(time_limit, "SITE_SECONDS", 0.1)
+    with pytest.raises(TrackingUnavailable, match="no answer"):
+        champion.version_of(platform, "rentals", "1")
+    ends.set()

@@ -149,3 +149,11 @@ def test_what_intervals_cover_stands_beside_what_they_promise(
     text = exposition(made.facts(), NOW)
     assert (f'rempart_interval_coverage{{pipeline="{NAME}"}} {covered}' in text) == (covered is not None)
     assert "Intervals of the predictions" not in page(watched()), "a model without intervals has no such part"
+
+
+def test_a_verdict_of_before_intervals_were_watched_is_shown_without_them() -> None:
+    made = watched()
+    body = made.ledger.find("monitoring", NAME)[0].body
+    made.record("monitoring", NAME, {key: value for key, value in body.items() if key != "intervals"}, timedelta(0))
+    assert seen(made).intervals is None and "Intervals of the predictions" not in page(made)
+    assert "rempart_interval_coverage{" not in exposition(made.facts(), NOW)

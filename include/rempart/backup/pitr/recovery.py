@@ -189,10 +189,10 @@ def continues_at(bases: Iterable[Base], segments: Iterable[Segment]) -> int | No
     """Return the number of the segment that continues an archive without a gap; None for an empty archive.
 
     A base backup needs its own segments, also if none has arrived yet. An archive that has a gap after its newest base
-    backup continues at the gap.
+    backup continues at the gap; segments of a timeline that the server left fill none.
     """
     newest = max(bases, key=lambda base: base.ended, default=None)
-    numbers = {segment.number for segment in segments}
+    numbers = {segment.number for segment in segments if newest is None or segment.timeline == newest.timeline}
     if newest is None:
         return max(numbers) + 1 if numbers else None
     number = newest.first

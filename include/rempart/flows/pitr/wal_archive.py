@@ -65,6 +65,7 @@ class Archiver:
     _system: str = ""
     _segment_bytes: int = 16 << 20
     _after: int | None = None  # number of the segment that continues the archive at the site; None before the first
+    _timeline: int = 0  # its timeline; 0: not known
     _bases: list[Base] = field(default_factory=list)
     _base: threading.Thread | None = None
     _asked: Future[ArchiveTarget] | None = None
@@ -152,6 +153,7 @@ class Archiver:
         if before is None:
             warn_of_escrow(self.platform.config)
         self._target, self._system = target, server.system
+        self._bases, self._after, self._timeline = [], None, 0  # of another site, or not known if the list fails
         self._next.pop("base", None)
         archive = target.archive(server.system)
         listed = wal_store.listed(target.site, target.bucket, archive.prefix)
@@ -159,6 +161,7 @@ class Archiver:
         self._bases = [base for base, _ in opened.bases]
         self._segment_bytes = server.segment_bytes
         self._after = recovery.continues_at(self._bases, opened.segments)
+        self._timeline = max(self._bases, key=lambda base: base.ended).timeline if self._bases else 0
         logger.info(
             "archiving WAL to site '%s' under %s; it holds %d base backups",
             target.site.name,
@@ -197,10 +200,15 @@ class Archiver:
         with file.open("rb") as stream:
             wal_store.store(target.site, target.bucket, target.key, archive, file.name, ended, stream, until)
         if wal.is_segment(file.name):
-            self._continue(wal.number_of(file.name, self._segment_bytes))
+            self._continue(wal.number_of(file.name, self._segment_bytes), wal.timeline_of(file.name))
 
-    def _continue(self, number: int) -> None:
-        """Note a stored segment. If segments before it went to another site, let a base backup follow at once."""
+    def _continue(self, number: int, timeline: int) -> None:
+        """Note a stored segment. If segments before it went to another site, let a base backup follow at once.
+
+        A new timeline, such as after a recovery, begins at an earlier number and gets a base backup of its own.
+        """
+        if timeline != self._timeline:
+            self._after, self._timeline = None, timeline
         if self._bases and self._after is not None and number > self._after:
             logger.warning(
                 "the archive has a gap of %d segments before segment number %d: they were stored at another site, such "
@@ -240,7 +248,9 @@ class Archiver:
 
     def _take_base(self, target: ArchiveTarget, server: Server) -> None:
         try:
-            self._bases.append(point_in_time.take_base(target, server, self.tools))
+            base = point_in_time.take_base(target, server, self.tools)
+            if target is self._target:  # else WAL goes to another site by now, which needs a base backup of its own
+                self._bases.append(base)
         except RempartError as error:
             logger.warning("no base backup was taken: %s", error)
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rempart.counts import counted
-from rempart.errors import ChampionMissing, PredictionError, TrackingRefused, TrackingUnavailable
+from rempart.errors import ChampionMissing, PredictionError, SiteUnavailable, TrackingRefused, TrackingUnavailable
 from rempart.features.prediction.plan import FeaturePlan, StoredView, inputs_of, plan
+from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.candidates import stored_objects
 from rempart.flows.training.candidates.record import trained_version
@@ -106,7 +108,11 @@ def version_of(platform: Platform, name: str, version: str) -> LoadedModel:
     try:
         return load(platform.tracking(), record.body)
     except (TrackingRefused, TrackingUnavailable) as error:
-        found = stored_objects.look(platform, {name: version})[name]
+        look = partial(stored_objects.look, platform, {name: version})
+        try:  # the site may be why MLflow gives nothing, and silent for minutes
+            found = time_limit.answer_of_site(look, f"look for the objects of model {name} version {version}")[name]
+        except SiteUnavailable:
+            raise error from None
         raise stored_objects.cause(found, name, version, error) from error
 
 

@@ -185,7 +185,7 @@ class ScorerService:
         wanted = (sorted(pipelines), sorted(shadowed))
         if known is None or known.seq != newest or wanted != self._wanted:
             found = standings.read(ledger, pipelines, shadowed, self.platform.clock())
-            known = standings.with_undecided(ledger, before, found, pipelines)
+            known = standings.with_undecided(before, found, pipelines)
             self._wanted = wanted
             try:
                 standings.keep(known, self.folder)

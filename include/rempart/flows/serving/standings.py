@@ -32,7 +32,8 @@ FILE = "standings.json"
 class Standings:
     """One reading of the ledger. `champions`, `shadows`: `candidate` evidence by pipeline. `seq`: newest record.
 
-    `sealed_with`: name and public half of the key of each pipeline's log, if it is sealed.
+    `sealed_with`: name and public half of the key of each pipeline's log, if it is sealed. `decided`: number of the
+    newest valid record that decided on each pipeline's champion. `seq` may be that of a record that is not valid.
     """
 
     at: datetime
@@ -41,6 +42,7 @@ class Standings:
     shadows: Mapping[str, Mapping[str, Any]]
     clients: tuple[Client, ...]
     sealed_with: Mapping[str, Sequence[str]]
+    decided: Mapping[str, int]
 
 
 def newest_record(ledger: Ledger) -> int:
@@ -54,8 +56,12 @@ def read(ledger: Ledger, pipelines: Mapping[str, ModelPipeline], shadowed: Colle
     Raises LedgerError, DatabaseUnavailable.
     """
     seq, champions, shadows = newest_record(ledger), dict[str, Mapping[str, Any]](), dict[str, Mapping[str, Any]]()
+    decided = dict[str, int]()
     for name in sorted(pipelines):
-        version = intended(decisions_on(ledger, name))
+        decisions = decisions_on(ledger, name)
+        newest_decision = decisions[-1].seq if decisions else removals.removal_of(ledger, name)
+        decided[name] = newest_decision or 0
+        version = intended(decisions)
         record = candidate_record(ledger, name, version) if version else None
         if version is None or record is None:
             continue
@@ -63,35 +69,39 @@ def read(ledger: Ledger, pipelines: Mapping[str, ModelPipeline], shadowed: Colle
         if name in shadowed and (newest := _newest_candidate(ledger, name)) and str(newest["version"]) != version:
             shadows[name] = newest
     found = {name: key for name in champions if (key := public_key(ledger, pipelines[name]))}
-    return Standings(at, seq, champions, shadows, clients_on(ledger), found)
+    return Standings(at, seq, champions, shadows, clients_on(ledger), found, decided)
 
 
-def with_undecided(ledger: Ledger, before: Standings | None, found: Standings, names: Collection[str]) -> Standings:
-    """Return a reading in which champions of the reading before stay, unless a newer record decided on them.
+def with_undecided(before: Standings | None, found: Standings, names: Collection[str]) -> Standings:
+    """Return a reading in which champions of the reading before stay, unless a newer valid record decided. Pure.
 
     A champion changes by a promotion, a rollback or a removal. If it differs without any of these, a record that was
     read before was altered or deleted since: the reading is not followed, and the fault is logged.
     """
     if before is None:
         return found
-    champions, sealed = dict(found.champions), dict(found.sealed_with)
+    champions, shadows = dict(found.champions), dict(found.shadows)
+    sealed, decided = dict(found.sealed_with), dict(found.decided)
     for name, record in before.champions.items():
         version = str(record["version"])
         if name not in names or str(champions.get(name, {}).get("version")) == version:
             continue
-        newest = max([0, removals.removal_of(ledger, name) or 0, *(each.seq for each in decisions_on(ledger, name))])
-        if newest > before.seq:
+        if found.decided.get(name, 0) > before.decided.get(name, 0):
             continue
         logger.error(
-            "%s: the ledger does not give version %s as champion any more, and no newer record decides so: a "
-            "record was altered or deleted. The version goes on. Verify the ledger (docs/how-to/verify-the-ledger.md).",
+            "%s: the ledger does not give version %s as champion any more, and no newer record decides so: a record "
+            "was altered or deleted, or the ledger is an older copy. The version goes on. Verify the ledger "
+            "(docs/how-to/verify-the-ledger.md). If it was restored, delete %s, and start the scorer again.",
             name,
             version,
+            FILE,
         )
-        champions[name] = record
+        champions[name], decided[name] = record, before.decided.get(name, 0)
         if name in before.sealed_with:
             sealed[name] = before.sealed_with[name]
-    return replace(found, champions=champions, sealed_with=sealed)
+        if str(shadows.get(name, {}).get("version")) == version:
+            del shadows[name]
+    return replace(found, champions=champions, shadows=shadows, sealed_with=sealed, decided=decided)
 
 
 def _newest_candidate(ledger: Ledger, name: str) -> Mapping[str, Any] | None:
@@ -108,6 +118,7 @@ def keep(standings: Standings, folder: Path) -> None:
         "shadows": dict(standings.shadows),
         "clients": [client.as_json() for client in standings.clients],
         "sealed_with": {name: list(key) for name, key in standings.sealed_with.items()},
+        "decided": dict(standings.decided),
     }
     write_private(folder / FILE, json.dumps(plain).encode())
 
@@ -123,6 +134,7 @@ def kept(folder: Path) -> Standings | None:
             dict(plain["shadows"]),
             tuple(Client.from_json(client) for client in plain["clients"]),
             dict(plain["sealed_with"]),
+            dict(plain.get("decided", {})),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rempart.backup.keys import age
 from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.pitr import receiver, recovery, wal, wal_store
 from rempart.backup.pitr.wal import Base, Segment
-from rempart.errors import BackupError, ConfigError
+from rempart.errors import BackupError, ConfigError, SiteUnavailable
 from rempart.flows.pitr import point_in_time, wal_archive
 from rempart.flows.pitr.point_in_time import ArchiveTarget
 from rempart.flows.pitr.wal_archive import Archiver
@@ -151,7 +152,7 @@ def test_a_gap_in_the_archive_of_a_site_is_closed_by_a_base_backup(
     archiver: Archiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Segments 8 and 9 went to another site, during a failover."""
-    archiver._bases, archiver._after = [BASE], recovery.continues_at([BASE], [])
+    archiver._bases, archiver._after, archiver._timeline = [BASE], recovery.continues_at([BASE], []), 1
     received(archiver, SEGMENTS[0])
     archiver._ship()
     assert archiver._bases == [BASE] and archiver._after == 8 and not caplog.messages
@@ -171,3 +172,55 @@ def test_an_archive_continues_after_its_newest_base_backup_or_at_its_gap() -> No
     assert recovery.continues_at([BASE], held[:1]) == 7
     assert recovery.continues_at([], held) == 11
     assert recovery.continues_at([], []) is None
+    left = [Segment(9, number, COMMIT, None) for number in (7, 8, 9, 10)]  # type: ignore[arg-type]
+    assert recovery.continues_at([BASE], [*held, *left]) == 9, "segments of another timeline fill no gap"
+
+
+def test_a_new_timeline_is_no_gap_and_has_gaps_of_its_own(archiver: Archiver) -> None:
+    """A recovery went back from segment 80 to 10, and segments 11 and 12 went to another site."""
+    archiver._bases, archiver._after, archiver._timeline = [BASE], 81, 1
+    received(archiver, wal.segment_name(2, 10, 16 << 20))
+    archiver._ship()
+    assert archiver._bases == [BASE] and (archiver._after, archiver._timeline) == (11, 2)
+    received(archiver, wal.segment_name(2, 13, 16 << 20))
+    archiver._ship()
+    assert archiver._bases == []
+
+
+def test_a_base_backup_at_the_site_before_is_none_of_the_site_now(
+    archiver: Archiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = archiver._target
+    assert before is not None
+    server = receiver.Server(SYSTEM, 1, 16 << 20, "17", COMMIT, "reserved", 0, True)
+
+    def fails_over(target: ArchiveTarget, *_: object) -> Base:
+        if target is before:
+            archiver._target = replace(target, site=MemorySite("primary"))
+        return BASE
+
+    monkeypatch.setattr(point_in_time, "take_base", fails_over)
+    archiver._take_base(before, server)
+    assert archiver._bases == []
+    assert archiver._target is not None
+    archiver._take_base(archiver._target, server)
+    assert archiver._bases == [BASE]
+
+
+def test_a_new_site_whose_list_fails_gets_a_base_backup_not_those_of_the_site_before(
+    archiver: Archiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = archiver._target
+    assert before is not None
+    after = replace(before, site=MemorySite("primary"))
+    archiver._bases, archiver._after, archiver._timeline = [BASE], 9, 1
+    monkeypatch.setattr(point_in_time, "open_target", lambda platform: after)
+
+    def silent(*_: object) -> None:
+        raise SiteUnavailable("list: no answer", "x")
+
+    monkeypatch.setattr(wal_store, "listed", silent)
+    server = receiver.Server(SYSTEM, 1, 16 << 20, "17", COMMIT, "reserved", 0, True)
+    with pytest.raises(SiteUnavailable):
+        archiver._open(server)
+    assert archiver._target is after and recovery.base_is_due(archiver._bases, 1, timedelta(days=1), COMMIT)

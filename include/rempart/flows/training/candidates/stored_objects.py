@@ -18,6 +18,7 @@ from rempart.settings.sections import Classification
 from rempart.sites.port import Site
 
 _WORKERS = 8
+_ENTRY = "MLflow's entry of logged model "
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,12 @@ def cause(
     MLflow answers to both with the same error. `found`: the version's objects at the site.
     """
     where = f"Model {name} version {version}"
+    if found.missing and found.missing[0].startswith(_ENTRY):  # no file at the site brings it back
+        return type(error)(
+            f"{error.what}; missing: {found.missing[0]}",
+            "Somebody deleted it in MLflow, or MLflow's database is an older one. Bring that back: `rempart down`, "
+            "then `rempart restore --only database:mlflow --force`.",
+        )
     for keys, are in ((found.missing, "missing"), (found.different, "not those of its record")):
         if keys:
             many = f"{len(keys)} of its {found.needed} objects are {are} at site '{found.site}', such as {keys[0]}"
@@ -91,7 +98,7 @@ def _objects_of(
     needed: dict[str, str] = dict(record["outputs"])
     folders = removal.folders(tracking(), str(record["model_id"]), str(record["run_id"]))
     folder = next((each for each in folders if str(record["model_id"]) in each.split("/")), None)
-    gone = [] if folder else [f"MLflow's entry of logged model {record['model_id']}"]
+    gone = [] if folder else [f"{_ENTRY}{record['model_id']}"]
     if folder:
         needed |= {f"{BELOW}{folder}{path}": digest for path, digest in record["files"].items()}
 

@@ -111,8 +111,8 @@ def domain_of(body: Mapping[str, Any]) -> DomainFigures | None:
 
 
 def intervals_of(body: Mapping[str, Any]) -> IntervalFigures | None:
-    """Return what the intervals of a verdict's champion cover, or None if it gives none."""
-    if (found := body["intervals"]) is None:
+    """Return what the intervals of a verdict's champion cover, or None if it gives none, or nobody looked yet."""
+    if (found := body.get("intervals")) is None:
         return None
     return IntervalFigures(found["promised"], found["rows"], found["covered"], found["short"])
 
