@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from threading import RLock
+from threading import RLock, get_ident
 from types import ModuleType
 from typing import Any
 
@@ -28,11 +28,12 @@ _loading = RLock()
 
 def load(name: str) -> ModuleType:
     """Return a package, which is imported without the parts above unless it is there. Raises ImportError."""
-    with _loading:
-        if name in sys.modules:
-            return importlib.import_module(name)  # waits until another thread has imported it
-        with _lean():
-            return importlib.import_module(name)
+    if name not in sys.modules:
+        with _loading:
+            if name not in sys.modules:
+                with _lean():
+                    return importlib.import_module(name)
+    return importlib.import_module(name)  # waits until another thread has imported it, which may need our lock
 
 
 class _Unread(ModuleType):
@@ -55,6 +56,8 @@ class _Unread(ModuleType):
                     self.__dict__[_LOADER] = loader
                     raise
                 object.__setattr__(self, "__class__", ModuleType)
+        if type(self) is ModuleType:  # its code has run, and may tell attributes by a `__getattr__` of its own
+            return getattr(self, name)
         return object.__getattribute__(self, name)
 
 
@@ -72,7 +75,14 @@ class _Later(Loader):
 
 
 class _Finder(MetaPathFinder):
+    """Finds modules for the thread that made it. Another one has every part, and never waits for a module's code."""
+
+    def __init__(self) -> None:
+        self._thread = get_ident()
+
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if get_ident() != self._thread:
+            return None
         if name in LEFT_OUT:
             raise ModuleNotFoundError(f"{name} is left out", name=name)
         spec = PathFinder.find_spec(name, path) if name in LATER else None

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
 
 import pytest
+
+from rempart import lean_imports
 
 CLIENT = """
 import gc, sys
@@ -42,3 +47,28 @@ def test_a_process_has_what_it_asks_for_and_no_more(code: str, told: str) -> Non
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == told
+
+
+def test_a_module_that_makes_its_attributes_itself_does_so_from_the_first_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "made_later.py").write_text("ran = True\ndef __getattr__(name):\n    return f'its {name}'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(lean_imports, "LATER", frozenset({"made_later"}))
+    with lean_imports._lean():
+        module = import_module("made_later")
+    try:
+        assert "ran" not in vars(module)
+        assert module.first == "its first" and module.ran
+    finally:
+        del sys.modules["made_later"]
+
+
+def test_a_thread_that_imports_meanwhile_has_every_part_and_waits_for_no_other() -> None:
+    left_out = "mlflow.data.polars_dataset"
+    finder = lean_imports._Finder()
+    with pytest.raises(ModuleNotFoundError):
+        finder.find_spec(left_out, None)
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(finder.find_spec, left_out, None).result() is None
+        assert other.submit(finder.find_spec, "scipy.stats", None).result() is None

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import psycopg
 
 from rempart.coordination.database import Session, session
-from rempart.errors import LeaseHeld, LeaseLost, RempartError
+from rempart.errors import DatabaseUnavailable, LeaseHeld, LeaseLost, RempartError
 from rempart.settings.config import Connection
 
 SECONDS = 60.0
@@ -147,4 +147,5 @@ def hold_lease(connection: Connection, name: str, holder: str, seconds: float = 
         over.set()
         thread.join()
         if not lease.lost.is_set():
-            release(connection, lease)
+            with suppress(DatabaseUnavailable):  # it ends by itself, and what the block did is done
+                release(connection, lease)

@@ -218,7 +218,7 @@ def readable(line: str) -> str:
     """Return a progress line of the job as text; any other line unchanged, cut to 300 characters."""
     try:
         data = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return line[:300]
     if not isinstance(data, Mapping) or "stage" not in data:
         return line[:300]

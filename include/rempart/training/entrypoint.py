@@ -39,6 +39,7 @@ from rempart.errors import (
     TrackingUnavailable,
     TrainingError,
 )
+from rempart.models import onnx_format
 from rempart.settings.config import Connection, Connections, parse_connection
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.port import Site
@@ -206,21 +207,24 @@ def _trained_before(spec: JobSpec, site: Site) -> Outputs | None:
     try:
         facts = canonical_json.read(body)
         digests, work = dict(facts["files"]), Work.model_validate(facts.get("work", {}))
+        metrics, seconds = (
+            {name: float(each) for name, each in facts[part].items()} for part in ("metrics", "seconds")
+        )
         validation, backtest = facts["validation"], facts["backtest"]
         of = Measurements(
             Validated.model_validate(validation) if validation else None, tuple(map(Origin.model_validate, backtest))
         )
-        made_with, gpus = facts.get("made_with", {}), usage.GpusUse.model_validate(facts["gpus"])
-        told = facts["metrics"], facts["rows"], facts["seconds"]
+        made_with, gpus = dict(facts.get("made_with", {})), usage.GpusUse.model_validate(facts["gpus"])
+        rows, _ = int(facts["rows"]), digests[onnx_format.MODEL_FILE]
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # as below
     files = {"metrics.json": body}
     for name, digest in digests.items():
         try:
-            files[name] = site.read(spec.output.bucket, spec.key(name), sha256=digest)
+            files[name] = site.read(spec.output.bucket, spec.key(name), sha256=str(digest))
         except (ObjectMissing, IntegrityError):
             return None  # trained again: the same job gives the same model
-    return Outputs(files, *told, work, made_with, of, gpus)
+    return Outputs(files, metrics, rows, seconds, work, made_with, of, gpus)
 
 
 def _print(stage: str, **facts: Any) -> None:

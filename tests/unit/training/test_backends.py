@@ -73,3 +73,4 @@ def test_lines_are_readable():
     assert readable('{"at": "x", "stage": "trained", "mae": 1.5}') == "trained: mae 1.5"
     assert readable("plain" * 100) == ("plain" * 100)[:300]
     assert readable("[1]") == "[1]"
+    assert readable("[" * 100_000) == "[" * 300

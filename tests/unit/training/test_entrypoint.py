@@ -8,6 +8,7 @@ import socket
 import pytest
 from urllib3.util import Retry
 
+from rempart import canonical_json
 from rempart.errors import ErasedMeanwhile, IntegrityError, TrackingUnavailable, TrainingError
 from rempart.flows.training import train
 from rempart.flows.training.labelled import held_out_from, split
@@ -90,6 +91,29 @@ def test_a_record_of_outputs_that_cannot_be_read_is_no_record(order, body):
         assert entrypoint._trained_before(spec, site) is None
     finally:
         site.write("artifacts", spec.key("metrics.json"), before)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"metrics": 3},
+        {"metrics": {"train_mae": "low"}},
+        {"rows": None},
+        {"seconds": []},
+        {"made_with": 1},
+        {"files": {}},
+        {"files": {"model.onnx": 3}},
+    ],
+)
+def test_a_record_of_outputs_with_another_part_is_no_record(order, other):
+    platform, _, spec = order
+    site, key = platform.sites["primary"], spec.key("metrics.json")
+    before = site.read("artifacts", key)
+    site.write("artifacts", key, canonical_json.encode(json.loads(before) | other))
+    try:
+        assert entrypoint._trained_before(spec, site) is None
+    finally:
+        site.write("artifacts", key, before)
 
 
 def test_a_personal_value_is_in_the_lake_and_nowhere_else(order):  # S2

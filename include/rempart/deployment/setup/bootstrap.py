@@ -262,18 +262,14 @@ def set_up(root: Path, target: Environment) -> int:
             debian.install_java(venv, os.environ)
         return 0
     python, tools = venv / "bin" / "python", venv / "tools"
-    if (
-        before
-        and not is_moved(venv)
-        and before[1:] in ([], [tools_lock])
-        and not target.chosen
-        and _project_again(root, target, python, tools)
-    ):
-        stamp.write_text(f"{wanted}\n{tools_lock}\n", encoding="utf-8")
-        sys.stdout.write(
-            f"setup: the packages are those of the lock; the project, again, in {time.monotonic() - started:.0f} s\n"
-        )
-        return 0
+    if before and not is_moved(venv) and before[1:] in ([], [tools_lock]) and not target.chosen:
+        # of no lock from here on: if this is killed, a checkout of the lock before is no finished set-up either
+        stamp.write_text("\n".join(["none", *before[1:]]), encoding="utf-8")
+        if _project_again(root, target, python, tools):
+            stamp.write_text(f"{wanted}\n{tools_lock}\n", encoding="utf-8")
+            took = time.monotonic() - started
+            sys.stdout.write(f"setup: the packages are those of the lock; the project, again, in {took:.0f} s\n")
+            return 0
     check_machine()
     # what is in a cache or a folder of wheels installs without the index, so this only tells what may fail
     if (index := preflight.check_index(os.environ, needed=True)).outcome != "ok":

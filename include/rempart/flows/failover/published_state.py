@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -123,7 +122,7 @@ def read(platform: Platform) -> dict[str, dict[str, Any] | str]:
             found[name] = time_limit.reason(there)
             continue
         try:
-            found[name] = json.loads(there) if there else "no published state: the platform was never switched"
+            found[name] = canonical_json.read(there) if there else "no published state: the platform was never switched"
         except ValueError:
             found[name] = "not JSON"
     return found

@@ -94,6 +94,8 @@ def bring(
             with committing() as is_champion:
                 if not is_champion:
                     break
+                if not (is_asked or _may_go(run, each, keys)):  # an erasure in an input came while it was fetched
+                    continue
                 if is_other:  # before the first row: a run that is killed after its upsert has told it
                     ledger.append("scoring", name, {"brought": asdict(replace(mark, id=""))})
                     is_other = False

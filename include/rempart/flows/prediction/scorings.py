@@ -12,7 +12,6 @@ shows the scorings whose manifest exists. So a run that is killed leaves the for
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
@@ -160,7 +159,7 @@ def manifest(scoring: Scoring) -> bytes:
 def parse(body: bytes) -> Scoring:
     """Return the scoring in a manifest's bytes. Raises ValueError for invalid bytes."""
     try:
-        found = json.loads(body)
+        found = canonical_json.read(body)
         if found["format"] != FORMAT:
             raise ValueError(f"it is a manifest of format {found['format']}")
         asked = ScoringQuestion(**found["asked"])

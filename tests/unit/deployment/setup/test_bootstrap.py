@@ -158,3 +158,13 @@ def test_a_set_up_that_was_killed_while_it_installed_the_project_alone_does_that
     assert _set_up(root, monkeypatch, again=None, installed=True) == ["project"]
     assert _set_up(root, monkeypatch, again=True, installed=True) == ["project"]
     assert _set_up(root, monkeypatch, again=True, installed=True) == []
+
+
+def test_the_lock_before_is_not_set_up_after_one_that_was_killed_while_it_installed_the_project(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _set_up(root, monkeypatch, again=True, installed=True) == ["project"]
+    (root / "requirements-dev.txt").write_text("b")
+    assert _set_up(root, monkeypatch, again=None, installed=True) == ["project"]
+    (root / "requirements-dev.txt").write_text("a")
+    assert _set_up(root, monkeypatch, again=True, installed=True) == ["project"]

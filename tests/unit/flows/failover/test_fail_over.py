@@ -279,6 +279,9 @@ def test_each_site_is_told_and_one_that_was_away_catches_up(platform: Platform) 
     for name in ("primary", "haven"):
         told = json.loads(platform.sites[name].read(platform.config.buckets.backups, published_state.KEY))
         assert (told["generation"], told["site"], told["state"]) == (2, "haven", "active")
+    for altered in (b"{", b"[" * 100_000):
+        platform.sites["primary"].write(platform.config.buckets.backups, published_state.KEY, altered)
+        assert published_state.read(platform)["primary"] == "not JSON"
 
 
 def test_a_person_reads_each_step_and_where_the_platform_is(platform: Platform) -> None:

@@ -140,3 +140,20 @@ def test_a_promotion_in_between_keeps_the_rest_out_and_says_so(
     monkeypatch.setattr(flow, "champion_version", lambda *_: "9")
     told = run_notes.words("score", last_month(world).__dict__)
     assert "so your table was left as it was: start score_stays_test again." in str(told)
+
+
+def test_a_scoring_that_an_erasure_in_an_input_reached_while_it_was_fetched_does_not_come(
+    world: Scored, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched, erased = brought._fetched, set[str]()
+
+    def meanwhile(run: Any, scoring: Any, folder: Path) -> list[Path]:
+        files = fetched(run, scoring, folder)
+        if table.calls == 1 and not erased:
+            erased.add(scoring.id)
+        return files
+
+    monkeypatch.setattr(brought, "_fetched", meanwhile)
+    monkeypatch.setattr(brought, "_may_go", lambda run, scoring, keys: scoring.id not in erased)
+    last_month(world)
+    assert len(erased) == 1 and table.calls == 2 and table.versions() == {"7", "8"}

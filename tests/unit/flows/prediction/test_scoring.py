@@ -348,3 +348,9 @@ def test_the_files_of_a_stream_have_its_rows_in_order(tmp_path: Path, monkeypatc
     assert [part.rows for part in writer.parts] == [11, 13]
     read = [row for part in writer.parts for row in pq.read_table(part.file)["n"].to_pylist()]
     assert read == list(range(24))
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b"[" * 100_000])
+def test_a_manifest_that_cannot_be_read_is_none(body: bytes) -> None:
+    with pytest.raises(ValueError):
+        scorings.parse(body)

@@ -50,6 +50,7 @@ def test_an_empty_page_ends_a_listing_with_every_row(
         (Reply(status=204, length=False), {}),
         (Reply(status=204, length=False), {"records": "data.items", "format": "csv"}),
         (as_json({"data": {"items": None}}), {"records": "data.items"}),
+        (as_json({"data": {"items": None}, "status": "success", "code": 200, "ok": True}), {"records": "data.items"}),
         (as_json({"items": [], "next": None}), {"records": "items", "pagination": CURSOR}),
         (as_json([]), {"cursor": {"column": "seen"}, "cursor_parameter": "since"}),
         (as_json([]), {"pagination": {"by": "page", "parameter": "page"}}),
@@ -74,6 +75,10 @@ def test_a_day_without_rows_delivers_nothing_and_says_so(
         ({"data": {"rows": []}}, "field 'data.items' is missing"),
         ({"data": {"items": {}}}, "is no list of rows"),
         ({"data": {"items": None}, "error": "quota"}, "is null, and the answer tells of an error"),
+        ({"data": {"items": None, "errors": ["quota"]}}, "is null, and the answer tells of an error"),
+        ({"data": {"items": None}, "success": False}, "is null, and the answer tells of an error"),
+        ({"data": {"items": None}, "status": "error"}, "is null, and the answer tells of an error"),
+        ({"data": {"items": None}, "code": 429}, "is null, and the answer tells of an error"),
     ],
 )
 def test_an_answer_without_a_list_is_not_taken_for_an_empty_one(answer: object, says: str) -> None:

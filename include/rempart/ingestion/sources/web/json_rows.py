@@ -44,6 +44,8 @@ class RowsPage:
 
 NO_ROW = RowsPage([], None)
 """The page of an answer without a body."""
+_LOWEST_ERROR = 400
+"""Lowest status of HTTP that tells of an error. Some services write it into an answer with status 200."""
 
 
 def parse(body: bytes, records: str | None) -> RowsPage:
@@ -64,7 +66,7 @@ def parse(body: bytes, records: str | None) -> RowsPage:
         raise NotRows("the answer is not JSON" + (", but HTML" if body.lstrip()[:1] == b"<" else "")) from None
     rows = _list(whole, records) if records else whole
     if rows is None:
-        if isinstance(whole, dict) and (whole.get("error") or whole.get("errors")):
+        if _fails(whole) or (records and _fails(_place(whole, records))):
             raise NotRows(f"field '{records}' is null, and the answer tells of an error")
         return RowsPage([], whole)
     if not isinstance(rows, list):
@@ -77,11 +79,29 @@ def parse(body: bytes, records: str | None) -> RowsPage:
 
 def _list(whole: Any, records: str) -> Any:
     """Return the field with the list of rows. Raises NotRows if it is missing."""
-    path, _, name = records.rpartition(".")
-    place = RowsPage([], whole).field(path) if path else whole
+    place, name = _place(whole, records), records.rpartition(".")[2]
     if not isinstance(place, dict) or name not in place:
         raise NotRows(f"field '{records}' is missing, so there is no list of rows")
     return place[name]
+
+
+def _place(whole: Any, records: str) -> Any:
+    """Return what holds the list of rows."""
+    path = records.rpartition(".")[0]
+    return RowsPage([], whole).field(path) if path else whole
+
+
+def _fails(answer: Any) -> bool:
+    """Return whether an answer with status 200 says that the service could not do what it was asked."""
+    if not isinstance(answer, dict):
+        return False
+    if answer.get("error") or answer.get("errors") or False in (answer.get("success"), answer.get("ok")):
+        return True
+    codes = (answer.get("status"), answer.get("code"))
+    return any(
+        code >= _LOWEST_ERROR if isinstance(code, int) else str(code).lower() in ("error", "fail", "failed", "failure")
+        for code in codes
+    )
 
 
 def lines(page: RowsPage, columns: Collection[str]) -> Iterator[bytes]:
