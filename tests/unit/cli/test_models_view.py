@@ -199,6 +199,7 @@ def test_the_files_of_every_version_on_the_way_back_are_compared_before_anything
 ) -> None:
     watched = Watched()
     for version in ("1", "2", "3"):
+        candidate(watched, version)
         watched.promotion(version)
     platform: Any = SimpleNamespace(ledger=watched.ledger, tracking=lambda: None)
     pipeline: Any = SimpleNamespace(name=MODEL)

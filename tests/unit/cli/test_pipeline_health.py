@@ -15,7 +15,7 @@ import pytest
 from rempart.airflow_api import AirflowApi
 from rempart.cli.monitoring import pipeline_health
 from rempart.cli.monitoring.pipeline_health import NewestRun, PipelineHealth
-from rempart.cli.views import model_files, snapshot_objects
+from rempart.cli.views import model_files
 from rempart.cli.views.snapshot_objects import SnapshotObjects
 from rempart.deployment.servers import scorer_server
 from rempart.errors import ModelRefused, SiteError, TrackingRefused, TrackingUnavailable
@@ -24,7 +24,6 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.training.candidates import stored_objects
 from rempart.flows.training.candidates.stored_objects import ChampionObjects
 from rempart.models import loading, removal
-from rempart.settings import pipelines
 from rempart.settings.config import Connection
 from rempart.settings.pipelines import named
 from rempart.web import facts
@@ -153,17 +152,13 @@ def test_a_snapshot_whose_objects_are_lost_is_red_and_the_last_line_has_the_comm
     assert unknown.is_red and any("UNKNOWN: whether the snapshot" in line for line in pipeline_health.lines([unknown]))
 
 
-def test_snapshots_are_looked_at_one_by_one_and_one_that_is_silent_hides_no_other(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def objects_of(platform: Platform, pipeline: Any, snapshot: str) -> SnapshotObjects:
+def test_snapshots_are_looked_at_one_by_one_and_one_that_is_silent_hides_no_other() -> None:
+    def objects_of(name: str, snapshot: str) -> SnapshotObjects:
         if snapshot == "s1":
             raise SiteError("list lake: refused", "Look.")
         return SnapshotObjects("primary", 4)
 
-    monkeypatch.setattr(snapshot_objects, "objects_of", objects_of)
-    monkeypatch.setattr(pipelines, "named", lambda name: name)
-    found = pipeline_health._snapshots(platform, {"a": "s1", "b": "s2"}, {})
+    found = pipeline_health._snapshots(objects_of, {"a": "s1", "b": "s2"}, {})
     assert found == {"a": SnapshotObjects(silent="list lake: refused"), "b": SnapshotObjects("primary", 4)}
 
 

@@ -180,7 +180,12 @@ def test_figures_for_prometheus_are_those_of_the_pages() -> None:
     watched.materialization(["stay"])
     watched.skew(["stay"])
     watched.record("promotion", "stays", {"version": "1", "previous": None, "metrics": {"mae": 22.4}, "reasons": []})
-    verdict = watched.monitoring("stays", challenger=CHALLENGER, domain=DOMAIN)
+    verdict = watched.monitoring(
+        "stays",
+        challenger=CHALLENGER,
+        domain=DOMAIN,
+        intervals={"promised": 0.9, "rows": 1204, "covered": 0.88, "p": 0.4, "short": False},
+    )
     watched.retraining("stays", timedelta(hours=1), verdict)
     features = stays().model_dump()["features"]
     features["stay"]["max_age"] = "3h"

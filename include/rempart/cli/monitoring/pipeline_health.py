@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[Pipelin
     """Return each pipeline that has a file, by name, and the sources that did not answer, with the reason."""
     from rempart.airflow_api import AirflowApi
     from rempart.flows.training.candidates import stored_objects
-    from rempart.settings import config
+    from rempart.settings import config, pipelines
     from rempart.web import facts
     from rempart.web.read_models.pipeline_states import pipeline_states
 
@@ -87,7 +87,11 @@ def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[Pipelin
     asked: dict[str, Any] = time_limit.answers(
         {
             "site": lambda: stored_objects.look(platform, champions, by_now),
-            "lake": lambda: _snapshots(platform, snapshots, seen),
+            "lake": lambda: _snapshots(
+                lambda name, snapshot: snapshot_objects.objects_of(platform, pipelines.named(name), snapshot),
+                snapshots,
+                seen,
+            ),
             "Airflow": lambda: newest_runs(
                 AirflowApi(config.environment_connections("airflow_api")), [state.name for state in states]
             ),
@@ -107,14 +111,12 @@ def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[Pipelin
 
 
 def _snapshots(
-    platform: Platform, snapshots: Mapping[str, str], seen: dict[str, SnapshotObjects]
+    objects_of: Callable[[str, str], SnapshotObjects], snapshots: Mapping[str, str], seen: dict[str, SnapshotObjects]
 ) -> dict[str, SnapshotObjects]:
     """Look at each pipeline's current snapshot, and enter what was found in `seen` at once."""
-    from rempart.settings import pipelines
-
     for name, snapshot in snapshots.items():
         try:
-            seen[name] = snapshot_objects.objects_of(platform, pipelines.named(name), snapshot)
+            seen[name] = objects_of(name, snapshot)
         except RempartError as error:
             seen[name] = SnapshotObjects(silent=error.what)
     return seen

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,6 @@ from rempart.errors import PreflightFailed, RempartError
 
 if TYPE_CHECKING:
     from rempart.deployment.embedded.status import ServiceStatus
-    from rempart.flows.shared.platform import Platform
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -219,18 +219,13 @@ def status(as_json: AsJson = False) -> None:
         rendering.show(("", *pipeline_health.lines(pipelines, unknown), "", *about))
         if not all_run(lines):
             rendering.tell("Some services are stopped: `rempart up` starts them, and ends what an earlier run left.")
-        rendering.show(site_list.silent_lines(silent, _active(platform)))
+        active = platform.config.active_site
+        with suppress(RempartError):  # the database knows better, if it answers
+            active = platform.active().site
+        rendering.show(site_list.silent_lines(silent, active))
         rendering.show(pipeline_health.ending(pipelines))
     if red:
         raise typer.Exit(1)
-
-
-def _active(platform: Platform) -> str:
-    """Return the active site; that of rempart.yaml if the database does not answer."""
-    try:
-        return platform.active().site
-    except RempartError:
-        return platform.config.active_site
 
 
 def _show_services(lines: Sequence[ServiceStatus]) -> None:
