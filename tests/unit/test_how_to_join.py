@@ -66,6 +66,8 @@ def test_a_try_reads_a_file_of_each_input(project: Path) -> None:
     assert (
         "deliver trips FILE\n  rempart pipeline deliver weather FILE" in printed and "deliver wet_trips" not in printed
     )
+    assert "  rempart pipeline run trips --follow\n  rempart pipeline run weather --follow\n" in printed
+    assert "pipeline show wet_trips    # new rows of its inputs start it" in printed
     (project / "other.csv").write_text("x\n1\n")
     done = CliRunner().invoke(app, ["pipeline", "try", "wet_trips", "other.csv"])
     assert done.exit_code and "is named after none of its inputs: trips, weather" in str(done.exception)

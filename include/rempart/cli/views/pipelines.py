@@ -71,7 +71,7 @@ def state_lines(
         yield from text.pairs(
             [
                 ("source", f"{landing}/{state.prefix} ({state.classification})"),
-                ("predicts", f"{state.target}, from pipeline '{state.labels}'" if state.labels else str(state.target)),
+                ("predicts", _predicts(state)),
                 ("ingests", _ingests(state)),
             ]
         )
@@ -85,6 +85,12 @@ def state_lines(
     yield f"Next: {step.sentence}"
     if step.command:
         yield f"  {step.command}"
+
+
+def _predicts(state: PipelineState) -> str:
+    if state.target is None:
+        return "nothing: the pipeline ends at its snapshot"
+    return f"{state.target}, from pipeline '{state.labels}'" if state.labels else state.target
 
 
 def _ingests(state: PipelineState) -> str:

@@ -75,7 +75,9 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
         inputs = source.inputs if isinstance(source, DerivedSource) else (pipeline.name,)
         yield "Next: deliver the data, unless it was delivered before, and run the pipeline."
         yield from (f"  rempart pipeline deliver {name} FILE" for name in inputs)
-        yield f"  rempart pipeline run {pipeline.name} --follow"
+        yield from (f"  rempart pipeline run {name} --follow" for name in inputs)
+        if isinstance(source, DerivedSource):
+            yield f"  rempart pipeline show {pipeline.name}    # new rows of its inputs start it"
     else:
         yield f"Next: correct include/pipelines/{pipeline.name}.yaml or the data, then try again."
 

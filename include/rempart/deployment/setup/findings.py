@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +26,17 @@ class PreflightFinding:
     def line(self) -> str:
         sign = {"ok": "ok  ", "warning": "warn", "failed": "FAIL"}[self.outcome]
         return f"{sign}  {self.what:<15} {self.detail}" + (f"\n      -> {self.remedy}" if self.remedy else "")
+
+
+def one_for_each_remedy(findings: Iterable[PreflightFinding]) -> list[PreflightFinding]:
+    """Return the first finding of each remedy, with the number of the others, which it mends as well."""
+    by_remedy: dict[str, list[PreflightFinding]] = {}
+    for finding in findings:
+        by_remedy.setdefault(finding.remedy, []).append(finding)
+    return [
+        replace(first, detail=f"{first.detail}; {len(more)} more ports of this stack are taken so") if more else first
+        for first, *more in by_remedy.values()
+    ]
 
 
 OPEN_FILES, OPEN_FILES_WARN = 256, 1024

@@ -38,6 +38,7 @@ from rempart.deployment.setup.findings import (
     check_user,
     given_ports,
     localhost,
+    one_for_each_remedy,
     outgoing_ports,
     reserved_ports,
 )
@@ -183,9 +184,11 @@ def lasting_offset() -> int:
 
 
 def check_ports(ports: Mapping[str, int], stack: str) -> list[PreflightFinding]:
-    """Return a finding per taken port, or one on all: ok, or the hint that an outgoing connection may take one."""
-    taken = [finding for name, port in ports.items() if (finding := check_port(name, port, stack))]
-    return taken or [check_lasting(ports, given_ports(), lasting_offset, reserved_ports())]
+    """Return a finding per taken port, and one for all that have one remedy; or one on all: ok, or the hint that an
+    outgoing connection may take one.
+    """
+    found = one_for_each_remedy(finding for name, port in ports.items() if (finding := check_port(name, port, stack)))
+    return found or [check_lasting(ports, given_ports(), lasting_offset, reserved_ports())]
 
 
 def check_python(version: tuple[int, ...]) -> PreflightFinding:

@@ -48,6 +48,20 @@ def test_a_port_that_this_stack_holds_is_fine() -> None:
         child.communicate()
 
 
+def test_ports_that_one_stop_frees_are_one_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "port_is_free", lambda port: False)
+    monkeypatch.setattr(preflight, "free_offset", lambda environment: 300)
+    monkeypatch.setattr(
+        preflight, "port_holder", lambda port: (7, "weed", "other:site") if port > 18000 else (8, "x", "")
+    )
+    first, second = preflight.check_ports(
+        {"postgresql": 15432, "primary": 18333, "haven": 18433, "scorer": 18090}, "abc"
+    )
+    assert (first.what, second.what) == ("port 15432", "port 18333")
+    assert second.detail.endswith("; 2 more ports of this stack are taken so") and "Stop that stack" in second.remedy
+    assert first.detail.endswith("process 8 (x)")
+
+
 def test_the_proposed_offset_keeps_out_of_the_ports_of_outgoing_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "outgoing_ports", lambda: range(32768, 61000))
     busy: set[int] = set()
