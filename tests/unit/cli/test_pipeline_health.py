@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from rempart.airflow_api import AirflowApi
+from rempart.cli import run_follow
 from rempart.cli.monitoring import pipeline_health
 from rempart.cli.monitoring.pipeline_health import NewestRun, PipelineHealth
 from rempart.cli.views import model_files
@@ -110,10 +111,19 @@ def test_the_newest_run_of_a_pipeline_is_found_and_one_that_failed_comes_first(p
         run("ingest_b", "success", 20),
         run("train_a", "failed", 10),
     ]
-    found = pipeline_health.newest_runs(airflow(*runs, page=page), ["a", "b", "c"])
+    found = pipeline_health.newest_runs(airflow(*runs, page=page), dict.fromkeys("abc", tuple(run_follow.DAGS)))
     at = {minute: datetime(2026, 3, 1, 12, minute, tzinfo=UTC) for minute in (10, 30)}
     assert found == {"a": NewestRun("train", "failed", at[10]), "b": NewestRun("validate", "success", at[30])}
-    assert pipeline_health.newest_runs(airflow(), []) == {}
+    assert pipeline_health.newest_runs(airflow(), {}) == {}
+
+
+def test_a_run_of_a_stage_that_the_pipeline_has_no_more_is_not_told() -> None:
+    """The pipeline had a model. Airflow keeps the run of a DAG that is gone as it was, which is for ever `running`."""
+    without = replace(state(), target=None)
+    runs = (run("materialize_features_a", "running", 40), run("ingest_a", "success", 39))
+    found = pipeline_health.newest_runs(airflow(*runs), {"a": pipeline_health._stages(without)})
+    assert found == {"a": NewestRun("ingest", "success", datetime(2026, 3, 1, 12, 39, tzinfo=UTC))}
+    assert "materialize" in pipeline_health._stages(state())
 
 
 def state() -> PipelineState:

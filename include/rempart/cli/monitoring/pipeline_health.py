@@ -93,7 +93,8 @@ def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[Pipelin
                 seen,
             ),
             "Airflow": lambda: newest_runs(
-                AirflowApi(config.environment_connections("airflow_api")), [state.name for state in states]
+                AirflowApi(config.environment_connections("airflow_api")),
+                {state.name: _stages(state) for state in states},
             ),
         },
         seconds + len(champions) + len(snapshots),
@@ -122,14 +123,21 @@ def _snapshots(
     return seen
 
 
-def newest_runs(api: AirflowApi, pipelines: Sequence[str]) -> dict[str, NewestRun]:
+def _stages(state: PipelineState) -> tuple[str, ...]:
+    """Return the stages of a pipeline. Runs of a stage that it has no more, such as of a former model, are over."""
+    from rempart.cli import run_follow
+
+    return tuple(run_follow.DAGS) if state.error or state.target else ("ingest",)
+
+
+def newest_runs(api: AirflowApi, pipelines: Mapping[str, Sequence[str]]) -> dict[str, NewestRun]:
     """Return the newest run of each pipeline's stages; a pipeline without a run is absent. Raises AirflowApiError."""
     from rempart.cli import run_follow
 
     stages = {
         dag_id: (name, stage)
-        for name in pipelines
-        for stage, dag_id in zip(run_follow.DAGS, run_follow.dag_ids(name), strict=True)
+        for name, of_pipeline in pipelines.items()
+        for stage, dag_id in zip(of_pipeline, run_follow.dag_ids(name, of_pipeline), strict=True)
     }
     newest: dict[str, list[NewestRun]] = {}
     for dag_id, run in _newest(api, list(stages)).items():
