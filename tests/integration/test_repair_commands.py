@@ -98,9 +98,9 @@ def test_what_was_exported_is_put_again(servers: Servers, platform: Platform) ->
     key = next(info.key for info in own.list(bucket))
     body = own.read(bucket, key)
     own.delete(bucket, key)
-    assert "1 can be restored" in rempart(servers, "ledger", "repair")
+    assert "can be restored: 1" in rempart(servers, "ledger", "repair")
     assert not list(own.list(bucket))
-    assert "1 were restored" in rempart(servers, "ledger", "repair", "--yes")
+    assert "restored: 1" in rempart(servers, "ledger", "repair", "--yes")
     assert own.read(bucket, key) == body
 
 
