@@ -18,6 +18,7 @@ from rempart.backup.points.erasures import Erasure
 from rempart.backup.points.points import Dump
 from rempart.backup.points.restore_journal import Journal, Progress
 from rempart.backup.points.restore_plan import Selection
+from rempart.counts import counted
 from rempart.deployment.compose import containers
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import credentials
@@ -301,9 +302,8 @@ class _Restore:
     def _objects(self, target: Target) -> None:
         self.brought = fill_objects(target, self.point, self.selection)
         told = ", ".join(f"{count} {name}" for name, count in sorted(self.brought.served.items())) or "none"
-        self._add(
-            RestoreCheck("every object equals its record", True, f"{len(self.selection.objects)} objects: {told}")
-        )
+        objects = counted(len(self.selection.objects), "object")
+        self._add(RestoreCheck("every object equals its record", True, f"{objects}: {told}"))
 
     def _prove(self, platform: Platform) -> None:
         """Check the restored services the way their users use them."""
