@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from multiprocessing.managers import BaseManager
 from typing import Any, BinaryIO
 
@@ -38,6 +40,17 @@ class Manager(BaseManager):
 Manager.register("served", callable=lambda: _served)
 
 
+@cache
+def _reached(address: Any, key: bytes, process: int) -> Any:
+    """Return the manager's sites as this process reaches them.
+
+    One for all calls: a proxy that is collected while a thread sends closes the connection of that thread.
+    """
+    manager = Manager(address, key)
+    manager.connect()
+    return manager.served()  # type: ignore[attr-defined]
+
+
 class SharedSite:
     """A site of a manager, as any process reaches it. Called, it returns itself: so it also opens itself."""
 
@@ -54,9 +67,7 @@ class SharedSite:
             raise AttributeError(name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            manager = Manager(self._address, self._key)
-            manager.connect()
-            found = manager.served().call(self._site, name, args, kwargs)  # type: ignore[attr-defined]
+            found = _reached(self._address, self._key, os.getpid()).call(self._site, name, args, kwargs)
             return iter(found) if name in ("list", "versions") else found
 
         return call
