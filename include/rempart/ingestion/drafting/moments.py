@@ -32,7 +32,8 @@ def lines(s: Survey) -> Iterator[str]:
     for way in (
         f"{'At the same time' if timed else 'On the same day'}, but after the other values: uncomment `{outcome}`.",
         f"A column tells when: {column}.",
-        f"A fixed time later: uncomment `{outcome}`, and add it there, such as `plus: 14 days`.",
+        f"A fixed time later: uncomment `{outcome}`, and add it there, such as `plus: 14 days`"
+        + (". A value counts from then on." if timed else ". A value counts from the end of that day."),
         f"Not yet for some rows: see {_LATER}",
     ):
         yield from comment_lines(f"- {way}", "  ", further="  ")
