@@ -151,6 +151,19 @@ class Moment(Strict):
         return plain and columns[self.column].type == "date"
 
 
+def order_faults(moments: Mapping[str, Moment]) -> Iterator[str]:
+    """Yield moments that stand behind a later one. Only fixed offsets of one column tell it without the rows."""
+    before: dict[str, tuple[str, timedelta]] = {}
+    for name, moment in moments.items():
+        if moment.at or any(moment.offsets):
+            continue
+        latest, earlier = before.get(moment.column, (name, moment.earlier))
+        if moment.earlier > earlier:
+            yield f"moments.{name}: it is earlier than '{latest}', which stands before it: write them in order of time"
+        else:
+            before[moment.column] = (name, moment.earlier)
+
+
 def rename_faults(columns: Mapping[str, Column], key: Sequence[str], removed: Sequence[str]) -> Iterator[str]:
     """Yield what is wrong with declared changes of a schema."""
     earlier = [column.renamed_from for column in columns.values() if column.renamed_from]

@@ -28,6 +28,7 @@ from rempart.settings.columns import (
     Moment,
     Name,
     Period,
+    order_faults,
     rename_faults,
 )
 from rempart.settings.evaluation import splits
@@ -192,15 +193,14 @@ class Pipeline(Strict):
                 yield f"schema.{column}: use lower case letters, digits and _ (at most 50)"
             if spec.known not in moments:
                 yield f"schema.{column}.known: '{spec.known}' is not declared under moments ({', '.join(moments)})"
-        yield from rename_faults(columns, self.key, self.removed_columns)
+        yield from (*rename_faults(columns, self.key, self.removed_columns), *order_faults(moments))
         for path, column, types in self.source.named_columns():
             yield from wrong(path, column, types)
         yield from self.source.doubled_names(columns)
         for name, moment in moments.items():
             yield from wrong(f"moments.{name}.column", moment.column, TEMPORAL)
             for unit, offset in zip(("days", "hours", "minutes"), moment.offsets, strict=True):
-                if offset:
-                    yield from wrong(f"moments.{name}.minus_{unit}", offset, ("integer",))
+                yield from wrong(f"moments.{name}.minus_{unit}", offset, ("integer",)) if offset else ()
             yield from (f"moments.{name}.{fault}" for fault in moment.clock_faults(columns, self.source.time_zone))
         for column in self.key:
             yield from wrong("key", column, _KEYS)

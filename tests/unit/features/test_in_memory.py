@@ -92,6 +92,33 @@ def test_an_outcome_that_is_known_a_fixed_time_after_its_row_is_learned_from_onl
     assert learned == taken[:3] + taken[10:], "what was taken on 4 to 10 March became known on the 11th or later"
 
 
+def test_a_trailing_view_reads_an_outcome_only_once_its_fixed_time_is_over() -> None:
+    sections = {
+        "name": "repairs", "classification": "internal", "source": {"prefix": "repairs/"}, "key": ["job"],
+        "moments": {"event": {"column": "day"}, "outcome": {"column": "day", "plus": "5 days"}}, "partition_by": "day",
+        "schema": {
+            "job": {"type": "integer", "known": "event"},
+            "branch": {"type": "category", "known": "event", "values": ["a"]},
+            "day": {"type": "date", "known": "event"}, "hours": {"type": "number", "known": "outcome"},
+        },
+        "features": {
+            "own": {"kind": "row", "columns": ["branch"]},
+            "trend": {"kind": "trailing", "by": ["branch"], "days": [30], "mean": ["hours"]},
+        },
+        "prediction": {"target": "hours", "task": "regression", "at": "event"},
+        "holdout": {"column": "day", "last": "2d"}, "gate": {"metric": "mae", "limit": 1, "baseline_by": ["branch"]},
+    }  # fmt: skip
+    days = [date(2026, 1, 1) + timedelta(days=number) for number in range(9)]
+    table = pa.table(
+        {"job": pa.array(range(9), pa.int64()), "branch": ["a"] * 9, "day": days, "hours": [float(n) for n in range(9)]}
+    )
+    made = training_set(ModelPipeline.model_validate(sections), table)["trend__hours_mean_30d"].to_pylist()
+    assert made == [None] * 6 + [0.0, 0.5, 1.0], "that of 1 January is known at the end of the 6th"
+    sections["moments"] = dict(reversed(sections["moments"].items()))  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"moments\.event: it is earlier than 'outcome', which stands before it"):
+        ModelPipeline.model_validate(sections)
+
+
 def test_clock_times_and_offsets_are_those_of_the_offline_store() -> None:
     taken = [datetime(2026, 3, 28, 23, 30, tzinfo=UTC), datetime(2026, 3, 29, 1, 30, tzinfo=UTC)]
     table = pa.table(

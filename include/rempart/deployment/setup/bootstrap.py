@@ -282,7 +282,7 @@ def set_up(root: Path, target: Environment) -> int:
         debian.check_space(root, target.folder)
     counter = Counter(sys.stdout, os.environ)
     counter.begin()
-    stamp.unlink(missing_ok=True)  # from here on a set-up that is killed begins anew
+    stamp.unlink(missing_ok=True)  # a set-up that is killed from here on starts again
     try:
         _install(root, target, venv, counter)
     finally:

@@ -116,7 +116,7 @@ def check_lasting(
     """Return the finding on ports that are free or ours: a hint if an outgoing connection may take one at any time.
 
     `given`: the ports that the system gives to outgoing connections. `offset`: one with which no port is given; else 0.
-    `reserved`: what the system keeps already: the remedy writes the whole list anew.
+    `reserved`: what the system keeps already: the remedy writes the whole list.
     """
     low, high = min(ports.values(), default=0), max(ports.values(), default=0)
     detail = f"all {len(ports)} free or ours ({low} to {high})"

@@ -53,7 +53,7 @@ Committing = Callable[[], AbstractContextManager[bool]]
 
 @dataclass(frozen=True)
 class TableUpdate:
-    """What became of the table: rows that were inserted or changed, and rows of versions that are not champion.
+    """What happened to the table: rows that were inserted or changed, and rows of versions that are not champion.
 
     `superseded`: another version became champion, so the rest did not come.
     """

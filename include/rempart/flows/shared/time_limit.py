@@ -30,6 +30,7 @@ def answers(questions: Mapping[str, Callable[[], Answer]], seconds: float) -> di
             found[name] = future.exception(max(0.0, until - time.monotonic())) or future.result()
         except TimeoutError:
             found[name] = TimeoutError(f"no answer within {seconds:.0f} s")
+            _open[:] = [each for each in _open if not each.done()]
             _open.append(future)  # type: ignore[arg-type] # only asked whether it is done
     return found
 
