@@ -78,7 +78,7 @@ def refused_deliveries(platform: Platform) -> list[str]:
 
 @pytest.fixture(scope="module")
 def rolled(platform: Platform) -> Iterator[str]:
-    """A model of which two versions were promoted, by the records alone; they are taken back at the end.
+    """A model of which two versions were promoted, by the records alone; it is removed at the end.
 
     A restore point lacks a champion that the registry never had: its drill would be red in tests that come later.
     """
@@ -86,9 +86,8 @@ def rolled(platform: Platform) -> Iterator[str]:
         body = {"version": version, "previous": None, "metrics": {"mae": 22.0}, "baselines": {}, "reasons": ["passed"]}
         platform.ledger.append("promotion", "rolled_in_browser", body)
     yield "rolled_in_browser"
-    for champion, replaces in (("1", "2"), ("none", "1")):
-        body = {"champion": champion, "replaces": replaces, "alias_was": None}
-        platform.ledger.append("rollback", "rolled_in_browser", body)
+    for state in ("began", "ended"):
+        platform.ledger.append("removal", "rolled_in_browser", {"id": "browser", "what": "remove", "state": state})
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.flows.training.champions import intended, succession
+from rempart.flows.training.champions import champion_times, intended, succession
 from rempart.ledger.port import Evidence
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -32,3 +32,24 @@ def test_each_rollback_goes_one_promotion_further_back():
 @given(st.lists(st.none() | st.integers(1, 9)), st.integers(1, 9))
 def test_a_promotion_and_its_rollback_leave_things_as_they_were(steps, version):
     assert succession(decisions(*steps, version, None)) == succession(decisions(*steps))
+
+
+def test_a_rollback_names_the_champion_also_where_an_older_decision_was_altered():
+    """Its record does not count any more, so that the steps alone lead to another version."""
+
+    def back(to, seq=9):
+        return Evidence(seq, NOW, "rollback", "m", {"champion": to, "replaces": "3"})
+
+    assert succession([*decisions(1, 3), back("2")]) == ["1", "2"], "the promotion of version 2 was altered"
+    assert succession([*decisions(1, 2, 3), back("1")]) == ["1"], "the rollback to version 2 was altered"
+    assert succession([back("2")]) == ["2"] == [intended([back("2")])]
+
+
+@given(st.lists(st.integers(1, 4)), st.lists(st.integers(1, 4)))
+def test_the_newest_time_as_champion_is_that_of_the_champion(steps, rolled):
+    """Retirement keeps the files of the version that served last: it must be the one that is champion."""
+    back = [Evidence(20 + i, NOW, "rollback", "m", {"champion": str(to)}) for i, to in enumerate(rolled)]
+    found = [*decisions(*steps), *back]
+    times = champion_times(found)
+    assert [time.version for time in times[-1:]] == succession(found)[-1:]
+    assert [time.until for time in times[-1:]] == [None] * bool(times)

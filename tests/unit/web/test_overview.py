@@ -191,6 +191,15 @@ def test_a_rolled_back_champion_is_the_one_before(watched: Watched) -> None:
     assert back.since == NOW + timedelta(minutes=7)
 
 
+def test_s7_a_champion_whose_promotion_was_altered_is_shown_without_figures() -> None:
+    """The page ended with an error: only the rollback names the version."""
+    watched = Watched()
+    watched.record("rollback", "hotel_bookings", {"champion": "1", "replaces": "2"})
+    (back,) = champions(watched.facts())
+    assert (back.version, back.state, back.metric, back.value) == ("1", "unknown", None, None)
+    assert back.seq == watched.facts().of("rollback")[0].seq
+
+
 def test_d8_a_point_without_the_store_that_a_champion_needs_is_red() -> None:
     lacks = {"store": "mlflow", "fact": "another database", "needed_by": []}
     watched = Watched().healthy()

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from rempart.flows.approval.told import reasons
-from rempart.flows.training.champions import ALARM, champion_times, succession
+from rempart.flows.training.champions import ALARM, TimeAsChampion, champion_times
 from rempart.ledger.port import Evidence, Kind
 from rempart.models.gates.verdict import baseline_bound, champion_bound, is_kept
 from rempart.settings.gates.metrics import LOWER_IS_BETTER
@@ -22,6 +22,7 @@ from rempart.web.read_models.messages import Moment, State, moment
 class Champion:
     """The champion by the recorded decisions, with the figures of its promotion, record `seq`.
 
+    Without that record (it was altered) the figures are unknown, and `seq` is the rollback that names the version.
     `since`: when a decision made it champion last, which may be a rollback.
     `margin`: its improvement over the strictest bound, as a share of that bound; None if the record lacks a needed
     value.
@@ -132,16 +133,19 @@ def champions(facts: CockpitFacts) -> tuple[Champion, ...]:
         decisions.setdefault(record.subject, []).append(record)
     found = []
     for model, known in sorted(decisions.items()):
-        if versions := succession(known):
+        times = champion_times(known)
+        if times and times[-1].until is None:
+            now = times[-1]
             promoted = [
-                record for record in known if record.kind == "promotion" and str(record.body["version"]) == versions[-1]
+                record for record in known if record.kind == "promotion" and str(record.body["version"]) == now.version
             ]
-            found.append(_champion(model, promoted[-1], champion_times(known)[-1].since))
+            # the promotion may be altered, or older than what is read: then a rollback alone names the version
+            found.append(_champion(model, now, promoted[-1] if promoted else None))
     return tuple(found)
 
 
-def _champion(model: str, record: Evidence, since: datetime) -> Champion:
-    body = record.body
+def _champion(model: str, time: TimeAsChampion, record: Evidence | None) -> Champion:
+    body = record.body if record else {}
     gate = body.get("gate") or {}
     metric: str | None = gate.get("metric")
     value = (body.get("metrics") or {}).get(metric)
@@ -152,9 +156,9 @@ def _champion(model: str, record: Evidence, since: datetime) -> Champion:
     state: State = "unknown" if margin is None else "good" if margin >= 0 else "bad"
     return Champion(
         model,
-        str(body["version"]),
-        since,
-        record.seq,
+        time.version,
+        time.since,
+        record.seq if record else time.seq,
         metric,
         value,
         bound,
