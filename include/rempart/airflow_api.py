@@ -58,7 +58,7 @@ class AirflowApi:
     """Trigger DAG runs and follow them. The connection holds host, port, user and password of the API server."""
 
     def __init__(self, connection: Connection) -> None:
-        self.url = f"{connection.schema or 'http'}://{connection.host}:{connection.port}"
+        self.url = connection.http_url()
         self._login = {"username": connection.login, "password": connection.password}
         self._http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
 

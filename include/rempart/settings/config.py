@@ -20,6 +20,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from rempart.errors import ConfigError, ConnectionMissing
 from rempart.settings.columns import Name
+from rempart.settings.connections.fields import TLS as TLS
+from rempart.settings.connections.fields import check as check_fields
 from rempart.settings.operators import Operator, merge, named_operators, read_catalogue
 from rempart.settings.pipeline_sections import SparkJobs
 from rempart.settings.policy.rules import OriginPlace, Place, PolicyRule
@@ -186,8 +188,6 @@ class Config(Strict):
         return self
 
 
-TLS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
-"""Settings of libpq that a connection to PostgreSQL may have in its extra."""
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 """libpq's modes, from the least to the most strict."""
 
@@ -204,6 +204,9 @@ class Connection:
     password: str = field(default="", repr=False)
     schema: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self.name, vars(self), self.port, self.extra)
 
     def tls(self) -> dict[str, Any]:
         """Return libpq's TLS settings from `extra` and the environment (PGSSLMODE, ...); the stricter of two modes."""
@@ -223,6 +226,11 @@ class Connection:
             f"{driver}://{quote(self.login, safe='')}:{quote(self.password, safe='')}"
             f"@{self.host}:{self.port or 5432}/{self.schema}{'?' if tls else ''}{tls}"
         )
+
+    def http_url(self) -> str:
+        """Return the server's URL, without credentials and path. The schema is `http` or `https`."""
+        port = f":{self.port}" if self.port else ""
+        return f"{self.schema or 'http'}://{self.host}{port}"
 
 
 Connections = Callable[[str], Connection]

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from xml.etree import ElementTree
 
 ERROR_BYTES = 64 << 10
@@ -94,6 +94,16 @@ def file_sha256(file: Path) -> str:
     """Return the SHA-256 of a file, hex."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def copied(body: IO[bytes], out: IO[bytes] | None = None) -> str:
+    """Return the SHA-256 of a body, hex, in constant memory, and write the body to `out` if given."""
+    digest = hashlib.sha256()
+    while chunk := body.read(_CHUNK):
+        digest.update(chunk)
+        if out is not None:
+            out.write(chunk)
+    return digest.hexdigest()
 
 
 def md5(body: bytes) -> bytes:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rempart.errors import IntegrityError, ObjectMissing, SiteError, SiteUnavailable
+from rempart.sites.digests import copied
 from rempart.sites.port import ObjectInfo, Site
 
 TRIES = 3
@@ -119,14 +120,11 @@ def put_file(
 
 
 def _has(site: Site, bucket: str, key: str, sha256: str) -> bool:
-    digest = hashlib.sha256()
     try:
         with site.open(bucket, key) as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+            return copied(stream) == sha256
     except (ObjectMissing, IntegrityError):
         return False
-    return digest.hexdigest() == sha256
 
 
 def put_again(

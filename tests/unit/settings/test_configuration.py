@@ -18,8 +18,8 @@ from rempart.audit import licences
 from rempart.errors import ConfigError, PipelineError, TrainingError
 from rempart.flows.monitoring import watch_file
 from rempart.flows.training import check_pipeline
-from rempart.orchestration.run_parameters import contradictory, unknown
-from rempart.settings import config, operators, pipelines, plain_yaml
+from rempart.orchestration.run_parameters import contradictory, undecided, unknown
+from rempart.settings import access, config, operators, pipelines, plain_yaml
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline
 from rempart.sovereignty import egress
@@ -224,6 +224,16 @@ def test_parameters_that_contradict_each_other_are_refused_before_a_run_is_made(
     for more in ({"accept_quarantined": True}, {"accept_loss": "0" * 32}):
         told = str(contradictory({"again": "all", **more}))
         assert "takes no `accept_quarantined` and no `accept_loss`: nothing was started" in told
+
+
+@pytest.mark.parametrize("conf", [{"again": "0" * 64, "accept_quarantined": True}, {"accept_loss": "0" * 32}])
+def test_s1_a_program_that_starts_ingestions_decides_about_no_rows_and_no_loss(conf: dict[str, object]) -> None:
+    may = {name for name in access.ROLES if undecided(conf, access.role(name).capabilities) is None}
+    assert may == {"operator", "admin"}
+    told = str(undecided(conf, access.role("caller").capabilities))
+    assert list(conf)[-1] in told and "nothing was started" in told and "operator, admin" in told
+    for plain in ({}, {"again": "all"}, {"again": "0" * 64, "accept_quarantined": False, "accept_loss": None}):
+        assert undecided(plain, access.role("caller").capabilities) is None
 
 
 ASK = """

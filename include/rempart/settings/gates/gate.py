@@ -120,8 +120,10 @@ class Gate(Strict):
         return None
 
     def metrics(self) -> tuple[Metric, ...]:
-        """Return the metrics that the rules compare, each once."""
-        return tuple(dict.fromkeys(name for rule in self.all_rules() if (name := self.metric_of(rule))))
+        """Return the metrics that the rules compare, and `cost` if the gate says what errors cost, each once."""
+        compared = (name for rule in self.all_rules() if (name := self.metric_of(rule)))
+        costs: tuple[Metric, ...] = ("cost",) if self.cost is not None else ()
+        return tuple(dict.fromkeys((*compared, *costs)))
 
     def grouping_columns(self) -> tuple[str, ...]:
         """Return the columns by which held-out rows are grouped, each once: the baseline's and the subgroups'."""

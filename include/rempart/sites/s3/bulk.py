@@ -1,14 +1,17 @@
 """Transfer bodies in memory fast: GET, HEAD and PUT by obstore (Rust), for a tenth of boto3's processor time.
 
 It returns None for everything that it does differently from boto3, and for every error. boto3 then repeats the request
-and reports the error. So one module alone translates errors and repeats requests.
+and reports the error. So one module alone translates errors and repeats requests. After a request without an answer,
+boto3 takes all of them for a while, so that a silent site costs this module's limit once.
 """
 
 from __future__ import annotations
 
 import os
+import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import Any
@@ -16,7 +19,12 @@ from typing import Any
 from rempart.settings.config import Connection
 from rempart.sites.port import ObjectInfo
 
-_TIMEOUT = "120s"
+SILENT_SECONDS = 20.0
+"""Seconds without a byte of the answer after which a request is left to boto3."""
+SENDING = 2
+"""How many times as long a body may take, which is sent before the answer begins: a slow line is no silent site."""
+REST_SECONDS = 600.0
+"""Seconds for which boto3 takes all requests after that."""
 _HOME: list[int] = []
 """The process in which obstore was first used."""
 
@@ -77,7 +85,7 @@ class Bulk:
             "unsigned_payload": True,  # the checksum is signed, and is of the body
             "client_options": {
                 "allow_http": endpoint.startswith("http:"),
-                "timeout": _TIMEOUT,
+                "timeout": "1h",  # a long body is not cut; the default is 30 s for all of it
                 "connect_timeout": "5s",
             },
             "retry_config": {"max_retries": 0},
@@ -86,11 +94,23 @@ class Bulk:
         # and in the environment of jobs it is not installed
         special = connection.extra.get("ca_bundle") or connection.extra.get("addressing_style", "path") != "path"
         self._off = bool(special) or find_spec("obstore") is None
+        self._rests_until = 0.0
         self.stores: dict[tuple[str, bool], Any] = {}
         _BULKS.add(self)
 
     def _takes(self, key: str) -> bool:
-        return not self._off and plain(key) and at_home()
+        return not self._off and time.monotonic() >= self._rests_until and plain(key) and at_home()
+
+    @contextmanager
+    def _patience(self, seconds: float) -> Iterator[None]:
+        """Leave the site's requests to boto3 for `REST_SECONDS` if this one failed after so many seconds."""
+        began = time.monotonic()
+        try:
+            yield
+        except BaseException:
+            if (now := time.monotonic()) - began >= seconds:
+                self._rests_until = now + REST_SECONDS
+            raise
 
     def takes(self, key: str, metadata: Mapping[str, str]) -> bool:
         """Return whether a body with this key and metadata is sent with obstore."""
@@ -100,8 +120,10 @@ class Bulk:
         if (bucket, checked) not in self.stores:
             from obstore.store import S3Store
 
-            extra: Any = {"checksum_algorithm": "sha256"} if checked else {}
-            self.stores[bucket, checked] = S3Store(bucket, **self._settings, **extra)
+            settings = dict(self._settings) | ({"checksum_algorithm": "sha256"} if checked else {})
+            limit = SILENT_SECONDS * (SENDING if checked else 1)
+            settings["client_options"] = settings["client_options"] | {"read_timeout": f"{round(limit * 1000)}ms"}
+            self.stores[bucket, checked] = S3Store(bucket, **settings)
         return self.stores[bucket, checked]
 
     def get(self, bucket: str, key: str, version_id: str | None) -> tuple[ObjectInfo, bytes] | None:
@@ -120,8 +142,9 @@ class Bulk:
         from obstore.exceptions import BaseError
 
         try:
-            answer = obstore.get(self._store(bucket), key, options=options)
-            body = b"" if options.get("head") else answer.bytes().to_bytes()
+            with self._patience(SILENT_SECONDS):
+                answer = obstore.get(self._store(bucket), key, options=options)
+                body = b"" if options.get("head") else answer.bytes().to_bytes()
         except (BaseError, OSError, ValueError):
             return None
         attributes, meta = dict(answer.attributes), answer.meta
@@ -162,14 +185,15 @@ class Bulk:
 
         attributes: Any = {**metadata, "Content-Type": content_type}
         try:
-            made = obstore.put(
-                self._store(bucket, checked=True),
-                key,
-                body,
-                attributes=attributes,
-                use_multipart=False,
-                mode="create" if new else "overwrite",
-            )
+            with self._patience(SILENT_SECONDS * SENDING):
+                made = obstore.put(
+                    self._store(bucket, checked=True),
+                    key,
+                    body,
+                    attributes=attributes,
+                    use_multipart=False,
+                    mode="create" if new else "overwrite",
+                )
         except (BaseError, OSError, ValueError):
             return None
         if not (etag := str(made["e_tag"] or "").strip('"')):

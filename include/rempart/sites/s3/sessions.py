@@ -16,7 +16,7 @@ from rempart.errors import SiteError, SiteUnavailable
 from rempart.settings.config import Connection
 from rempart.settings.sections import SHORTEST_SESSION, JobCredentials
 from rempart.sites.refusals import BUSY
-from rempart.sites.s3.client import SESSION_TOKEN, SESSION_UNTIL, open_client
+from rempart.sites.s3.client import SESSION_TOKEN, SESSION_UNTIL, SILENT_SECONDS, leave_silent, open_client
 from rempart.sovereignty.policy import Decision
 
 _DIGEST = "X-Amz-Content-SHA256"
@@ -137,15 +137,19 @@ def _sts(connection: Connection, region: str) -> Any:
     import boto3
     from botocore.config import Config as BotoConfig
 
-    return boto3.session.Session().client(
+    client = boto3.session.Session().client(
         "sts",
         endpoint_url=connection.extra.get("endpoint_url"),
         aws_access_key_id=connection.login,
         aws_secret_access_key=connection.password,
         aws_session_token=connection.extra.get(SESSION_TOKEN),
         region_name=connection.extra.get("region_name", region),
-        config=BotoConfig(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=30),
+        config=BotoConfig(
+            retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=SILENT_SECONDS
+        ),
     )
+    client.meta.events.register_first("needs-retry.sts", leave_silent)
+    return client
 
 
 def _with_digest(request: Any, **_: Any) -> None:

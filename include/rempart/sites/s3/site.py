@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from rempart.sites.capabilities import CapabilityRecord
 from rempart.sites.digests import file_sha256
 from rempart.sites.locks import Locks, lock_until
 from rempart.sites.port import ObjectInfo
-from rempart.sites.s3.client import open_client
+from rempart.sites.s3.client import PARTS_SECONDS, open_client
 from rempart.sites.s3.reader import S3Reader
 from rempart.sites.s3.upload import S3Upload
 from rempart.sovereignty.policy import Decision
@@ -48,7 +49,7 @@ class S3Site(S3Reader):
     ) -> None:
         super().__init__(name, connection, region, permission, most_listed=most_listed)
         self._locks = Locks(self._client, f"site '{name}' ({self.endpoint})")
-        self._unsigned = partial(open_client, name, connection, region, signed=False)
+        self._unsigned = partial(open_client, name, connection, region, signed=False, silent=PARTS_SECONDS)
 
     @cached_property
     def _parts(self) -> Any:
@@ -115,14 +116,17 @@ class S3Site(S3Reader):
         try:
             return self._call("put", bucket, key, put)
         except SiteUnavailable:
-            if (found := self._arrived(bucket, key, size, sha256, since)) is None:
-                raise
-            return found
+            with suppress(SiteUnavailable):
+                if found := self._arrived(bucket, key, size, sha256, since):
+                    return found
+            raise
 
     def _arrived(self, bucket: str, key: str, size: int, sha256: str, since: datetime) -> ObjectInfo | None:
-        """Return the object if a body with this SHA-256 was stored since then."""
+        """Return the object if a body with this SHA-256 was stored since then. Raises SiteUnavailable."""
         try:
             found = self.head(bucket, key)
+        except SiteUnavailable:
+            raise
         except SiteError:
             return None
         same = (found.size, found.sha256) == (size, sha256) and found.modified >= since - _LOST

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from rempart.settings.gates.gate import Cost
 from rempart.settings.gates.rules import BaselineRule, ChampionRule, LeakageRule, LimitRule
 from rempart.settings.pipeline import Gate, ModelPipeline
 from tests.unit.training import stage
@@ -45,6 +46,8 @@ def test_rules_are_asked_besides_and_name_their_metrics():
     gate = read("classification", rules=rules).gate
     assert gate.leakage() == gate.all_rules()[-1] == LeakageRule(allow=["stay__lead"])
     assert gate.metrics() == ("log_loss", "brier", "calibration_error")
+    costly = gate.model_copy(update={"cost": Cost(false_positive=1, false_negative=8)})
+    assert costly.metrics()[-1] == "cost", "who says what errors cost, sees what they cost"
     assert gate.grouping_columns() == ("agent", "room", "breakfast", "arrival")
     assert Gate.model_validate(gate.model_dump(mode="json")) == gate
 

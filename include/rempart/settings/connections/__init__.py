@@ -1,0 +1,1 @@
+"""Fields of connections, whichever backend they come from."""
