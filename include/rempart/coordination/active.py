@@ -26,6 +26,9 @@ from rempart.settings.config import Config, Connection
 LEASE = "active-site"
 _WRITERS = 0x52454D50415254  # the number of the advisory lock that writers share
 _BARRIER = 0x52454D50415255  # the number of the advisory lock that a writer shares during a commit
+_ALONE = 0x52454D50  # the first number of the advisory locks of `alone`
+ALONE_SECONDS = 300
+"""Seconds for which a commit waits for another commit of the same thing."""
 _COLUMNS = "generation, site, state, switchover, at"
 _NEWEST = f"SELECT {_COLUMNS} FROM active_site ORDER BY generation DESC LIMIT 1"  # noqa: S608 # no value in it
 
@@ -63,11 +66,14 @@ class ActiveSites(Protocol):
     def note(self, lease: Lease, now: Active) -> None:
         """Keep the switchover of the newest generation. Raises as `advance`."""
 
-    def committing(self, began: Active, *, lasting: bool = False) -> AbstractContextManager[Callable[[], bool]]:
+    def committing(
+        self, began: Active, *, lasting: bool = False, alone: str = ""
+    ) -> AbstractContextManager[Callable[[], bool]]:
         """Keep fences (and, unless `lasting` as for a server's life, barriers) from completing while the block runs.
 
-        Raises SiteFenced unless `began` is still the newest. The block gets a function that checks this again and that
-        others still wait (else DatabaseUnavailable).
+        `alone`: what only one block at a time may commit. Raises LeaseHeld if another takes too long, and SiteFenced
+        unless `began` is still the newest. The block gets a function that checks this again and that others still wait
+        (else DatabaseUnavailable).
         """
 
     def barrier(self, seconds: float) -> AbstractContextManager[None]:
@@ -217,8 +223,10 @@ class PostgresqlActiveSites:
                 raise _not_newest(now)
 
     @contextmanager
-    def committing(self, began: Active, *, lasting: bool = False) -> Iterator[Callable[[], bool]]:
+    def committing(self, began: Active, *, lasting: bool = False, alone: str = "") -> Iterator[Callable[[], bool]]:
         with session(self.connection, "commit at the active site") as opened, opened.transaction():
+            if alone:
+                _take_alone(opened, alone)
             opened.execute("SELECT pg_advisory_xact_lock_shared(%s)", [_WRITERS])
             if not lasting:
                 opened.execute("SELECT pg_advisory_xact_lock_shared(%s)", [_BARRIER])
@@ -250,6 +258,23 @@ def _take(opened: Session, lock: int, seconds: float) -> None:
     opened.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
 
 
+def _take_alone(opened: Session, what: str) -> None:
+    """Take the lock of what only one block at a time may commit; it ends with the transaction. Raises LeaseHeld."""
+    opened.execute("SELECT set_config('lock_timeout', %s, true)", [f"{ALONE_SECONDS}s"])
+    try:
+        opened.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_ALONE, what])
+    except psycopg.errors.LockNotAvailable as cause:
+        raise _still_alone(what) from cause
+    opened.execute("SELECT set_config('lock_timeout', '0', true)")
+
+
+def _still_alone(what: str) -> LeaseHeld:
+    return LeaseHeld(
+        f"commit the {what}: another process is still committing it after {ALONE_SECONDS} s",
+        "Nothing was committed. Run again when it has ended; Airflow shows the running task.",
+    )
+
+
 def _still_committing(seconds: float) -> LeaseHeld:
     return LeaseHeld(
         f"wait for writers: a pipeline still commits (a promotion, a materialization, a snapshot) after {seconds:g} s",
@@ -270,6 +295,7 @@ class MemoryActiveSites:
     writers: int = 0
     held: str | None = None
     commits: int = 0
+    alone: set[str] = field(default_factory=set)
 
     def active(self) -> Active:
         return self.rows[-1] if self.rows else Active(0, self.first)
@@ -299,13 +325,17 @@ class MemoryActiveSites:
         self.rows[-1] = now
 
     @contextmanager
-    def committing(self, began: Active, *, lasting: bool = False) -> Iterator[Callable[[], bool]]:
+    def committing(self, began: Active, *, lasting: bool = False, alone: str = "") -> Iterator[Callable[[], bool]]:
         _unchanged(began, self.active())
+        if alone in self.alone:
+            raise _still_alone(alone)
+        self.alone |= {alone} - {""}
         self.writers += 1
         self.commits += not lasting
         try:
             yield lambda: self.active().generation == began.generation
         finally:
+            self.alone.discard(alone)
             self.writers -= 1
             self.commits -= not lasting
 

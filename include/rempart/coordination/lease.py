@@ -15,6 +15,7 @@ import psycopg
 
 from rempart.coordination.database import Session, session
 from rempart.errors import DatabaseUnavailable, LeaseHeld, LeaseLost, RempartError
+from rempart.repeating import repeating
 from rempart.settings.config import Connection
 
 SECONDS = 60.0
@@ -128,24 +129,20 @@ def still(connection: Connection, lease: Lease, seconds: float = SECONDS) -> Ite
 def hold_lease(connection: Connection, name: str, holder: str, seconds: float = SECONDS) -> Iterator[Lease]:
     """Hold a lease, renewed by a thread, while the block runs. Raises LeaseHeld."""
     lease = take(connection, name, holder, seconds)
-    over = threading.Event()
 
-    def keep() -> None:
-        while not over.wait(seconds / 3):
-            try:
-                renew(connection, lease, seconds)
-            except LeaseLost:
-                return
-            except RempartError:  # the database is away: what is written next finds out whether the lease is over
-                continue
+    def keep() -> bool:
+        try:
+            renew(connection, lease, seconds)
+        except LeaseLost:
+            return True
+        except RempartError:  # the database is away: what is written next finds out whether the lease is over
+            return False
+        return False
 
-    thread = threading.Thread(target=keep, name=f"lease {name}", daemon=True)
-    thread.start()
     try:
-        yield lease
+        with repeating(keep, seconds / 3, f"lease {name}"):
+            yield lease
     finally:
-        over.set()
-        thread.join()
         if not lease.lost.is_set():
             with suppress(DatabaseUnavailable):  # it ends by itself, and what the block did is done
                 release(connection, lease)

@@ -46,8 +46,14 @@ class AttributedLedger:
     def append(self, kind: Kind, subject: str, body: Mapping[str, Any]) -> Evidence:
         return self._ledger.append(kind, subject, {**body, KEY: asdict(self._writer)})
 
-    def find(self, kind: Kind, subject: str | None = None, *, limit: int = 100) -> list[Evidence]:
+    def find(self, kind: Kind, subject: str | None = None, *, limit: int | None = None) -> list[Evidence]:
         return self._ledger.find(kind, subject, limit=limit)
+
+    def each(self, kind: Kind, subject: str | None = None) -> Iterator[Evidence]:
+        return self._ledger.each(kind, subject)
+
+    def first_altered(self, after: int = 0) -> int | None:
+        return self._ledger.first_altered(after)
 
     def forged(self, *, limit: int = 100) -> list[Entry]:
         return self._ledger.forged(limit=limit)

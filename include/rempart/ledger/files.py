@@ -43,7 +43,7 @@ def checkpoints(place: Path) -> dict[str, str]:
     if not files:
         raise LedgerError(
             f"read the checkpoints: there is none in {place}",
-            "Copy the checkpoints from the locked bucket of the second operator.",
+            "Copy the checkpoints from the second operator's locked bucket. If it has none yet, run export_evidence.",
         )
     return {name: file.read_text(encoding="utf-8", errors="surrogateescape") for name, file in files.items()}
 

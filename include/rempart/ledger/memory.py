@@ -11,6 +11,7 @@ from rempart.ledger.canonical import parse
 from rempart.ledger.chain import Entry, Head, extend, introduce
 from rempart.ledger.keys import Signer, signer
 from rempart.ledger.port import Evidence, Kind
+from rempart.ledger.reading import first_altered, key_chain
 
 
 def _now() -> datetime:
@@ -36,9 +37,16 @@ class MemoryLedger:
         self.records.append(evidence(self.chain[-1].text))
         return self.records[-1]
 
-    def find(self, kind: Kind, subject: str | None = None, *, limit: int = 100) -> list[Evidence]:
-        keys = [evidence(entry.text) for entry in self.chain] if kind == "key" else self.records
-        return [r for r in reversed(keys) if r.kind == kind and subject in (None, r.subject)][:limit]
+    def find(self, kind: Kind, subject: str | None = None, *, limit: int | None = None) -> list[Evidence]:
+        return [*islice(self.each(kind, subject), limit)]
+
+    def each(self, kind: Kind, subject: str | None = None) -> Iterator[Evidence]:
+        known = [evidence(entry.text) for entry in self.chain] if kind == "key" else [*self.records]
+        yield from (record for record in reversed(known) if record.kind == kind and subject in (None, record.subject))
+
+    def first_altered(self, after: int = 0) -> int | None:
+        keys = key_chain((entry.text, entry.sig) for entry in self.chain if evidence(entry.text).kind == "key")
+        return first_altered(keys, ((entry.seq, entry.text, entry.sig) for entry in self.chain[after:]), after)
 
     def forged(self, *, limit: int = 100) -> list[Entry]:
         return []

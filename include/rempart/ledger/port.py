@@ -90,11 +90,20 @@ class Ledger(Protocol):
     def append(self, kind: Kind, subject: str, body: Mapping[str, Any]) -> Evidence:
         """Write one record and return it with its number. The body is finite, plain JSON (see ledger.canonical)."""
 
-    def find(self, kind: Kind, subject: str | None = None, *, limit: int = 100) -> list[Evidence]:
+    def find(self, kind: Kind, subject: str | None = None, *, limit: int | None = None) -> list[Evidence]:
         """Return records of a kind (and a subject), newest first, each verified, so that callers may act on them.
 
-        A record that the chain's key did not sign at its place is left out and logged (`ledger.reading`); `page` and
-        `entries` return what is stored, for display and verification.
+        All of them, or the newest `limit`. A record that the chain's key did not sign at its place is left out and
+        logged (`ledger.reading`); `page` and `entries` return what is stored, for display and verification.
+        """
+
+    def each(self, kind: Kind, subject: str | None = None) -> Iterator[Evidence]:
+        """Yield what `find` returns, page by page: a caller that stops early reads no more pages."""
+
+    def first_altered(self, after: int = 0) -> int | None:
+        """Return the number of the first record after `after` that was altered or deleted, or None.
+
+        It has no valid signature or is not there, and a later record is valid. Records at the end are `forged`.
         """
 
     def forged(self, *, limit: int = 100) -> list[Entry]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import islice
 from typing import Any, get_args
 
 import psycopg
@@ -14,7 +15,7 @@ from rempart.errors import DatabaseUnavailable, LedgerBroken, LedgerError
 from rempart.ledger.chain import Entry, Head, extend, introduce
 from rempart.ledger.keys import Signer
 from rempart.ledger.port import Evidence, Kind
-from rempart.ledger.reading import KeyChain, key_chain
+from rempart.ledger.reading import KeyChain, first_altered, key_chain
 from rempart.settings.config import Connection
 
 Session = psycopg.Connection[tuple[Any, ...]]
@@ -29,7 +30,8 @@ LEFT JOIN LATERAL (
 ) keys ON true
 """
 _KEYS = "SELECT record, sig FROM evidence WHERE kind = 'key' ORDER BY seq"
-_PAGE = 1000
+_FIRST_PAGE, _PAGE = 100, 5_000
+"""Rows that are read at once: at first by a caller who may stop early, and of all records."""
 # the digest of what was written before the chain: SHA-256 of the rows as JSON (UTC), one a line
 _UNSIGNED = """
 SELECT count(*), max(at), encode(sha256(convert_to(string_agg(to_jsonb(u)::text, E'\\n' ORDER BY seq), 'UTF8')), 'hex')
@@ -69,23 +71,35 @@ class PostgresqlLedger:
             _insert(session, entry)
         return _evidence(entry.text)
 
-    def find(self, kind: Kind, subject: str | None = None, *, limit: int = 100) -> list[Evidence]:
+    def find(self, kind: Kind, subject: str | None = None, *, limit: int | None = None) -> list[Evidence]:
+        first = _PAGE if limit is None else min(limit, _PAGE)
+        return [*islice(self._pages(kind, subject, first), limit)]
+
+    def each(self, kind: Kind, subject: str | None = None) -> Iterator[Evidence]:
+        return self._pages(kind, subject, _FIRST_PAGE)
+
+    def _pages(self, kind: Kind, subject: str | None, rows_wanted: int) -> Iterator[Evidence]:
+        """Yield records newest first, each page by a session of its own; `rows_wanted`: rows of the first page."""
         query = "SELECT seq, record, sig FROM evidence_all WHERE kind = %s"
         values: list[str | int] = [kind]
         if subject is not None:
             query, values = f"{query} AND subject = %s", [*values, subject]
-        records: list[Evidence] = []
-        wanted, below = limit, ""
-        with self._session(f"find {kind} {subject or ''}".rstrip()) as session:
+        below = ""
+        while True:
+            with self._session(f"find {kind} {subject or ''}".rstrip()) as session:
+                keys = key_chain(session.execute(_KEYS).fetchall())
+                rows = session.execute(f"{query} {below} ORDER BY seq DESC LIMIT {rows_wanted:d}", values).fetchall()
+            read = (_counted(keys, *row) for row in rows)
+            yield from (record for record in read if record and record.kind == kind)
+            if len(rows) < rows_wanted:
+                return
+            rows_wanted, below = _PAGE, f"AND seq < {rows[-1][0]:d}"
+
+    def first_altered(self, after: int = 0) -> int | None:
+        with self._session("look for altered records") as session, session.cursor("altered") as cursor:
             keys = key_chain(session.execute(_KEYS).fetchall())
-            while True:
-                rows = session.execute(f"{query} {below} ORDER BY seq DESC LIMIT {wanted:d}", values).fetchall()
-                records += [
-                    record for record in (_counted(keys, *row) for row in rows) if record and record.kind == kind
-                ]
-                if len(rows) < wanted or len(records) >= limit:
-                    return records[:limit]
-                wanted, below = _PAGE, f"AND seq < {rows[-1][0]:d}"  # some of them do not count
+            cursor.execute("SELECT seq, record, sig FROM evidence WHERE seq > %s ORDER BY seq", [after])
+            return first_altered(keys, cursor, after)
 
     def forged(self, *, limit: int = 100) -> list[Entry]:
         entries: list[Entry] = []

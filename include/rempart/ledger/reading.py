@@ -83,6 +83,23 @@ def key_chain(rows: Iterable[tuple[str, str]]) -> KeyChain:
     return chain
 
 
+def first_altered(keys: KeyChain, rows: Iterable[tuple[int, str, str]], after: int) -> int | None:
+    """Return the first number without a valid record before a valid one, or None. Pure.
+
+    `rows`: number, text and signature of the stored records after `after`, in order. A valid record in the place of
+    another is not valid there.
+    """
+    expected, first = max(after, 0) + 1, None
+    for seq, text, sig in rows:
+        valid = (record := keys.read(text, sig)) is not None and record["seq"] == seq
+        if first is None and (seq != expected or not valid):
+            first = expected
+        if valid and first is not None:
+            return first
+        expected = seq + 1
+    return None
+
+
 def _record(text: str) -> dict[str, Any] | None:
     """Return the text as a record if it has the right form."""
     try:

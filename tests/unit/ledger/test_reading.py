@@ -11,7 +11,7 @@ import pytest
 from rempart.ledger import keys
 from rempart.ledger.canonical import canonical
 from rempart.ledger.chain import Entry, Head, extend, introduce
-from rempart.ledger.reading import key_chain
+from rempart.ledger.reading import first_altered, key_chain
 
 FIRST, SECOND, THIEF = (keys.signer(bytes([number] * 32)) for number in (1, 2, 3))
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
@@ -71,3 +71,11 @@ def test_a_signature_of_another_text_and_what_is_no_record_count_for_nothing(cha
     bare = canonical({"kind": "promotion", "subject": "x", "seq": 2})
 
     assert found.read(bare, base64.b64encode(FIRST.sign(bare.encode())).decode()) is None, "signed, and no record"
+
+
+def test_a_copy_of_a_valid_record_in_the_place_of_another_is_an_altered_record(chain: list[Entry]) -> None:
+    """An owner of the database can copy record 1 over record 2: its signature is valid, its place is wrong."""
+    found, copied = key_chain(rows(chain[0], chain[2])), [chain[0], chain[0], *chain[2:]]
+    stored = [(place, entry.text, entry.sig) for place, entry in enumerate(copied, 1)]
+    assert first_altered(found, stored, 0) == first_altered(found, stored[1:], 1) == 2
+    assert first_altered(found, [(entry.seq, entry.text, entry.sig) for entry in chain], 0) is None
