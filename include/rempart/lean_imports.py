@@ -21,7 +21,7 @@ LATER = frozenset({"altair", "mlflow.gateway", "mlflow.genai", "scipy.stats"})
 """Modules whose code runs when somebody first uses them, not when Great Expectations or MLflow imports them."""
 LEFT_OUT = frozenset({"mlflow.data.polars_dataset", "mlflow.genai.datasets"})
 """Optional modules, without which MLflow's import goes on: Polars, and sources that it cannot import at that moment
-anyway. Whoever imports one later gets it."""
+anyway. An import of one later works, and so does `mlflow.data.from_polars`."""
 _LOADER = "_rempart_loader"
 _loading = RLock()
 
@@ -32,8 +32,29 @@ def load(name: str) -> ModuleType:
         with _loading:
             if name not in sys.modules:
                 with _lean():
-                    return importlib.import_module(name)
+                    package = importlib.import_module(name)
+                _offer_polars()
+                return package
     return importlib.import_module(name)  # waits until another thread has imported it, which may need our lock
+
+
+def _offer_polars() -> None:
+    """Let `mlflow.data` have `from_polars`, which registers itself when somebody first asks for it."""
+    data = sys.modules.get("mlflow.data")
+    if data is None or "from_polars" in vars(data):
+        return
+
+    def registered(name: str) -> Any:
+        if name == "from_polars":
+            try:
+                made = importlib.import_module("mlflow.data.polars_dataset").from_polars
+            except ImportError as cause:
+                raise AttributeError("mlflow.data.from_polars needs the package polars: install it") from cause
+            importlib.import_module("mlflow.data.dataset_registry").register_constructor(made)
+            return made
+        raise AttributeError(f"module 'mlflow.data' has no attribute {name!r}")
+
+    vars(data)["__getattr__"] = registered
 
 
 class _Unread(ModuleType):

@@ -29,6 +29,11 @@ from rempart import lean_imports
 mlflow = lean_imports.load("mlflow")
 from mlflow.genai.scorers.base import Scorer  # a part that imports others, which import it
 assert mlflow.genai.scorers.Scorer is Scorer and callable(mlflow.genai.evaluate)
+import polars
+data = mlflow.data.from_polars(polars.DataFrame({"nights": [1, 2]}), name="stays")
+assert data.name == "stays" and data.profile["num_rows"] == 2
+assert mlflow.data.dataset_registry.get_registered_constructors()["from_polars"] is mlflow.data.from_polars
+assert not hasattr(mlflow.data, "from_nothing")
 import mlflow.data.polars_dataset, mlflow.genai.datasets
 assert mlflow.gateway.__spec__.loader.get_code("mlflow.gateway")
 from mlflow.gateway.utils import is_valid_endpoint_name

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from rempart.errors import ConfigError, ConnectionMissing
 from rempart.settings import config as configuration
 from rempart.sovereignty import egress
-from rempart.sovereignty.egress import Destination
+from rempart.sovereignty.egress import Destination, endpoint
 
 EGRESS_PROXY = ("egress", 13128)
 """The proxy of docker-compose.yml."""
@@ -70,8 +70,8 @@ def airflow_destinations() -> Iterator[Destination]:
     ):
         yield from at(os.environ.get(variable, ""), variable)
     if cluster := os.environ.get("KUBERNETES_SERVICE_HOST"):
-        address = f"[{cluster}]" if ":" in cluster else cluster
-        yield from at(f"{address}:{os.environ.get('KUBERNETES_SERVICE_PORT', '443')}", "Kubernetes API server")
+        server = endpoint(cluster, int(os.environ.get("KUBERNETES_SERVICE_PORT", "443")))
+        yield from at(server, "Kubernetes API server")
 
 
 def _endpoint_named(connection: str) -> str:

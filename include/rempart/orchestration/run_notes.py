@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rempart.backup.drill.checks import passed_told
-from rempart.counts import counted
-from rempart.deployment.setup.terminal import size
+from rempart.counts import counted, size
 from rempart.ingestion.acceptance import good
 
 MARK = "Rempart: "

@@ -29,8 +29,14 @@ VERSION: Literal[1] = 1
 ATTEMPTS = 2
 """A job whose driver is lost runs once more, by the same identity: it stores the same objects."""
 Work = Literal["ingest", "derive", "training_set"]
-_ROOMS = ("features", "flows/distributed", "ingestion", "settings", "spark")
-"""Folders of the package whose code determines what a job makes."""
+CODE = (
+    "canonical_json.py", "child_processes.py", "counts.py", "engine_connection.py", "engine_spill.py", "errors.py",
+    "features", "flows/distributed", "ingestion", "lean_imports.py", "models/definitions.py", "process_environment.py",
+    "repeating.py", "settings", "sites", "sovereignty", "spark", "training/addresses.py",
+    "training/attempts/interruption.py", "training/attempts/progress_lines.py", "training/kubernetes/facts.py",
+    "training/kubernetes/queue.py", "training/kubernetes/rights.py",
+)  # fmt: skip
+"""Folders and modules of the package that a job imports: its image must have the platform's."""
 
 
 class InputObject(Strict):
@@ -187,10 +193,11 @@ class Made(Strict):
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """Return the package's version, and a hash of the code that determines what a job makes."""
+    """Return the package's version, and a hash of the code with which a job runs."""
     digest, package = hashlib.sha256(), Path(__file__).parents[1]
-    for room in _ROOMS:
-        for file in sorted((package / room).rglob("*.py")):
+    for name in CODE:
+        place = package / name
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())
     return f"{importlib.metadata.version('rempart')}+{digest.hexdigest()[:12]}"
 

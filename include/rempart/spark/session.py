@@ -12,11 +12,12 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rempart.errors import SparkError
+from rempart.process_environment import variables
 from rempart.settings.pipeline_sections import SparkResources
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def started(settings: Mapping[str, str], work: Path) -> Iterator[SparkSession]:
     """Open a session of a configuration, which Spark reads from a file in `work`. Raises SparkError."""
     home = spark_home()
     prepare(settings, work, home)
-    variables = {
+    places = {
         "SPARK_HOME": str(work / "home"),
         "SPARK_CONF_DIR": str(work / "conf"),
         "SPARK_LOCAL_DIRS": str(work / "spill"),
@@ -164,10 +165,10 @@ def started(settings: Mapping[str, str], work: Path) -> Iterator[SparkSession]:
         "PYSPARK_SUBMIT_ARGS": "pyspark-shell",
         "JAVA_HOME": str(java_home()),
     }
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
     session: SparkSession | None = None
-    try:
+    with ExitStack() as ending:
+        ending.enter_context(variables(places))
+        ending.callback(lambda: _stop(session))
         from pyspark.errors import PySparkException
         from pyspark.logger import PySparkLogger
         from pyspark.sql import SparkSession as Session
@@ -183,16 +184,13 @@ def started(settings: Mapping[str, str], work: Path) -> Iterator[SparkSession]:
                 "folder for temporary files; then run `make setup-spark`.",
             ) from None
         yield session
-    finally:
-        if session is not None:
-            with suppress(Exception):  # its JVM may be gone
-                session.stop()
-            end_gateway()
-        for variable, value in before.items():
-            if value is None:
-                os.environ.pop(variable, None)
-            else:
-                os.environ[variable] = value
+
+
+def _stop(session: SparkSession | None) -> None:
+    if session is not None:
+        with suppress(Exception):  # its JVM may be gone
+            session.stop()
+        end_gateway()
 
 
 def end_gateway() -> None:

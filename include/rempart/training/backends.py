@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +16,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import BinaryIO, Protocol
 
+from rempart import child_processes
 from rempart.errors import ObjectMissing, PoolUnavailable, TrackingUnavailable, TrainingError
+from rempart.process_environment import inherited
 from rempart.settings.config import Connections, connection_text, project_root, var_dir
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.port import Site
@@ -29,6 +30,19 @@ from rempart.training.trainers import openmp, trainers
 logger = logging.getLogger(__name__)
 
 LAST_LINES = 20
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+PASSED_ON = {
+    *("HOME", "JAVA_HOME", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER", "XDG_CACHE_HOME"),
+    *("LANG", "LANGUAGE", "REMPART_HOME", "REMPART_VAR"),
+    *("PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONPATH", "PYTHONUTF8", "PYTHONWARNINGS"),
+    *("AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE"),
+} | {name for proxy in _PROXIES for name in (proxy, proxy.lower())}
+"""Variables that a job's process inherits: where programs, files, certificates and proxies are."""
+PASSED_ON_BEGINNINGS = (
+    *("LC_", "MALLOC_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ORT_"),
+    *("CUDA_", "CUBLAS_", "CUDNN_", "NCCL_", "GLOO_", "NVIDIA_", "TORCH_", "TORCHINDUCTOR_", "TRITON_", "PYTORCH_"),
+)
+"""Beginnings of further such names: threads, memory and GPUs."""
 
 
 class TrainingBackend(Protocol):
@@ -76,7 +90,7 @@ class LocalBackend:
         def stop() -> None:
             late.set()
             for process in processes:
-                _kill(process)
+                child_processes.kill_group(process)
 
         timer = threading.Timer(self.timeout.total_seconds(), stop)
         timer.start()
@@ -97,7 +111,7 @@ class LocalBackend:
             lines.close()
             for process in processes:
                 if process.poll() is None:
-                    _kill(process)
+                    child_processes.kill_group(process)
                     process.wait()
         log = "\n".join(f"  {line}" for line in last)
         if late.is_set():
@@ -146,8 +160,7 @@ class LocalBackend:
         except OSError:
             os.close(reading)
             for process in processes:
-                _kill(process)
-                process.wait()
+                child_processes.end_group(process)
             raise
         finally:
             os.close(writing)
@@ -160,13 +173,12 @@ class LocalBackend:
         return {**bare_environment(), **given}
 
 
-def bare_environment(*without: str) -> dict[str, str]:
-    """Return this process's environment for a trainer: without Airflow's settings and connections.
+def bare_environment() -> dict[str, str]:
+    """Return the environment of a job's process: `PASSED_ON` and nothing else of this process's.
 
-    `without`: beginnings of further names that it does not get.
+    No secret is among them, except what a proxy's address may contain.
     """
-    others = ("AIRFLOW", "_AIRFLOW", "PG", "MLFLOW_", "PET_", *without)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
+    kept = inherited(PASSED_ON, PASSED_ON_BEGINNINGS)
     fixed = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
     return {**kept, **openmp.variables(kept, var_dir().absolute() / "lib"), **TELEMETRY_OFF, **fixed}
 
@@ -224,9 +236,3 @@ def readable(line: str) -> str:
         return line[:300]
     facts = ", ".join(f"{key} {value}" for key, value in data.items() if key not in ("at", "stage"))
     return f"{data['stage']}: {facts}" if facts else str(data["stage"])
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the job and every process that it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)

@@ -19,7 +19,6 @@ import argparse
 import gc
 import hashlib
 import importlib
-import json
 import os
 import sys
 import time
@@ -51,6 +50,7 @@ from rempart.training.attempts.checkpoints import Checkpoints
 from rempart.training.attempts.interruption import INTERRUPTED, SESSION_OVER, TRY_AGAIN, Interrupted, Interruption
 from rempart.training.attempts.process_group import PROCESS, Group, PeerLost
 from rempart.training.attempts.progress import EVERY_SECONDS, Progress, TrainingRun
+from rempart.training.attempts.progress_lines import tell
 from rempart.training.gpus import nvml, usage
 from rempart.training.gpus.watch import Gpus
 from rempart.training.job import PYTHON, JobResult, JobSpec, Origin, Validated, Work, parse_result, parse_spec
@@ -227,12 +227,6 @@ def _trained_before(spec: JobSpec, site: Site) -> Outputs | None:
     return Outputs(files, metrics, rows, seconds, work, made_with, of, gpus)
 
 
-def _print(stage: str, **facts: Any) -> None:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    sys.stdout.write(json.dumps({"at": now, "stage": stage, **facts}) + "\n")
-    sys.stdout.flush()
-
-
 def _connection(name: str) -> Connection:
     """Return a connection of the job from its environment only. Raises ConnectionMissing."""
     variable = f"AIRFLOW_CONN_{name.upper()}"
@@ -312,7 +306,7 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     interruption = Interruption()
     try:
-        with interruption.listening(lambda: _print("interrupted", **interruption.facts, in_time=False)):
+        with interruption.listening(lambda: tell("interrupted", **interruption.facts, in_time=False)):
             return _run(spec, given.checkpoint_every, interruption, given.probe)
     except Interrupted:  # the request came between two of the lines above
         return INTERRUPTED
@@ -323,10 +317,10 @@ def _probed(spec: JobSpec, group: Group, targets: Sequence[str]) -> int:
     _check(spec, group)
     for name in _LIBRARIES:
         importlib.import_module(name)
-    _print("ready", version=spec.version, code=spec.code_version)
+    tell("ready", version=spec.version, code=spec.code_version)
     answers = [(target, *reach(target)) for target in targets]
     for target, ok, detail in answers:
-        _print("reached", target=target, ok=ok, detail=detail)
+        tell("reached", target=target, ok=ok, detail=detail)
     return 0 if all(ok for _, ok, _ in answers) else 1
 
 
@@ -334,13 +328,13 @@ def _run(spec: JobSpec, checkpoint_every: float, interruption: Interruption, pro
     group = Group()
     try:
         if (seat := process_group.seat(spec.nodes, os.environ, spec.processes)) is not None:
-            _print("joining", node=seat.rank, nodes=seat.size)
+            tell("joining", node=seat.rank, nodes=seat.size)
             group = process_group.join(seat, spec.job_id)
-            _print("joined", node=group.rank, nodes=group.size)
+            tell("joined", node=group.rank, nodes=group.size)
         world = World(
             _site_of(spec, _connection),
             _connection,
-            _print if group.rank == 0 else _nothing,
+            tell if group.rank == 0 else _nothing,
             checkpoint_every=checkpoint_every,
             interruption=interruption,
             group=group,
@@ -351,7 +345,7 @@ def _run(spec: JobSpec, checkpoint_every: float, interruption: Interruption, pro
             run_job(spec, world)
         else:
             share_job(spec, world)
-            _print("done", job_id=spec.job_id, node=group.rank)
+            tell("done", job_id=spec.job_id, node=group.rank)
         return group.leave(0)
     except Interrupted as end:
         return _interrupted(end, group, interruption)
@@ -367,7 +361,7 @@ def _failed(group: Group, error: Exception) -> int:
     else:  # its message may quote data, so only its kind and place are said
         what = f"unexpected, {trainers.place_of(error)}"
         report, status = {"error": type(error).__name__, "what": what, "hint": "Report it."}, 1
-    _print("failed", **_node(group), **report)
+    tell("failed", **_node(group), **report)
     return group.leave(status, **report)
 
 
@@ -375,14 +369,14 @@ def _interrupted(end: Interrupted, group: Group, interruption: Interruption) -> 
     """Say so, and leave. When a peer is gone because it failed, this node failed too, for the same reason."""
     if isinstance(end, PeerLost) and (failure := group.failure()) is not None:
         status = int(failure.pop("status"))
-        _print("failed", **failure)
+        tell("failed", **failure)
         return group.leave(status, **failure)
     facts: dict[str, Any] = dict(interruption.facts)
     if group.rank > 0:
         facts.pop("saved_step", None)  # it is the first node that knows
     if isinstance(end, PeerLost):
         facts["why"] = "another node ended or does not answer"
-    _print("interrupted", **_node(group), **facts, in_time=True)
+    tell("interrupted", **_node(group), **facts, in_time=True)
     return group.leave(INTERRUPTED)
 
 

@@ -59,7 +59,7 @@ def ask(module: str, order: Strict, use: str, limit: timedelta, what: str) -> Tr
             [backends.python_of(use), "-m", module],
             input=order.model_dump_json().encode(),
             capture_output=True,
-            env=backends.bare_environment("AWS_"),  # it reads a local file
+            env=backends.bare_environment(),
             timeout=limit.total_seconds(),
             check=False,
         )

@@ -65,6 +65,7 @@ SAME = [
     "SELECT trip, started + INTERVAL '90 minutes' AS e, started - INTERVAL 2 DAY - INTERVAL 1 SECOND AS b FROM trips",
     """SELECT t.trip, w.rain FROM trips t
     JOIN weather w ON w.hour + INTERVAL 3 HOUR >= date_trunc('hour', t.started) - INTERVAL '1' MINUTE""",
+    "SELECT trip, km + (SELECT count(*) FROM weather) AS n FROM trips WHERE started > (SELECT min(hour) FROM weather)",
     "SELECT trip, km % 3 AS k, km % nullif(km, 0) AS n FROM trips WHERE NOT (trip <> 0 AND paid)",
 ]
 """Queries whose rows are the same on both engines: tests/spark runs them."""
@@ -163,6 +164,19 @@ def test_a_query_whose_rows_are_the_same_is_written_for_spark(query: str) -> Non
             "SELECT trip, EXISTS (SELECT 1 FROM weather w WHERE w.hour = t.started) AS e FROM trips t",
             "columns of the outer query elsewhere than in WHERE",
         ),
+        (
+            "SELECT trip, (SELECT max(rain) FROM weather w WHERE w.hour = t.started) AS rain FROM trips t",
+            "a query as a value.*columns of the outer query.*LEFT JOIN",
+        ),
+        (
+            "SELECT trip FROM trips t WHERE km > (SELECT count(*) FROM weather w WHERE w.hour < t.started) + 1",
+            "a query as a value",
+        ),
+        (
+            "SELECT trip FROM trips t WHERE km IN (1.0, (SELECT max(rain) FROM weather w WHERE w.hour = t.started))",
+            "a query as a value",
+        ),
+        ("SELECT trip, s.r FROM trips t, (SELECT max(rain) AS r FROM weather WHERE hour = t.started) s", "a construct"),
         ("SELECT count(DISTINCT rider) OVER (PARTITION BY day) AS n FROM trips", "a window of DISTINCT"),
         ("SELECT count(*) FILTER (paid) OVER (PARTITION BY day) AS n FROM trips", "a window of DISTINCT or FILTER"),
         ("SELECT trip FROM trips WHERE started > '2026-01-01T24:00:00Z'", "of a text and a time"),

@@ -9,7 +9,7 @@ import pytest
 from rempart.errors import TrackingUnavailable, TrainingError
 from rempart.settings.config import Connection
 from rempart.settings.telemetry import TELEMETRY_OFF
-from rempart.training.backends import LocalBackend, readable
+from rempart.training.backends import LocalBackend, bare_environment, readable
 from tests.unit.training import stage
 from tests.unit.training.test_job import result, spec
 
@@ -67,6 +67,17 @@ def test_the_job_gets_the_connections_of_its_spec_and_no_others(monkeypatch, cap
         backend("import os; print(sorted(k for k in os.environ if 'AIRFLOW' in k or 'MLFLOW' in k))").run(spec())
     switches = [name for name in TELEMETRY_OFF if "AIRFLOW" in name or "MLFLOW" in name]
     assert caplog.messages == [str(sorted(["AIRFLOW_CONN_MLFLOW", "AIRFLOW_CONN_S3_PRIMARY", *switches]))]
+
+
+def test_a_job_inherits_what_it_needs_and_nothing_that_nobody_thought_of(monkeypatch, caplog):
+    for secret in ("REMPART_AIRFLOW_FERNET_KEY", "AWS_SECRET_ACCESS_KEY", "VAULT_TOKEN", "DATABASE_URL", "ANY_NAME"):
+        monkeypatch.setenv(secret, "top-secret")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    with pytest.raises(TrainingError):
+        backend("import os; print('top-secret' in os.environ.values(), os.environ['CUDA_VISIBLE_DEVICES'])").run(spec())
+    assert caplog.messages == ["False 1"]
+    assert bare_environment()["https_proxy"] == "http://proxy.example:3128" and "PATH" in bare_environment()
 
 
 def test_lines_are_readable():

@@ -146,6 +146,9 @@ def test_a_model_is_trained_in_a_process_of_its_own_and_is_no_verdict(
     shown = "\n".join(trying.lines(found, spec))
     assert f"On the validation part: validation_mae {found.model.validation['validation_mae']:.4g}" in shown
     assert f"Model: mae {found.model.metrics['mae']:.4g}" in shown and "This is no verdict of the gate" in shown
+    flatters = "A figure that you choose by flatters the model"
+    alone = replace(found, model=replace(found.model, validation={}))
+    assert flatters not in shown and flatters in "\n".join(trying.lines(alone, spec))
     for part, is_told in ((2, False), (60, True)):  # a model with this part of the baseline's error
         other = replace(found, model=replace(found.model, metrics={"mae": found.baseline.value / part}))
         assert ("a column that tells the target" in "\n".join(trying.lines(other, spec))) is is_told

@@ -59,8 +59,7 @@ class EgressTarget:
     lookup: bool = False
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}" if self.port else host
+        return egress.endpoint(self.host, self.port)
 
 
 def _text(host: object) -> str:

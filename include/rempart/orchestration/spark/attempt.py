@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -46,6 +45,8 @@ from rempart.training.kubernetes.pod import ADMITTED
 logger = logging.getLogger(__name__)
 
 Json = dict[str, Any]
+_DELETIONS = 3
+"""How often a deletion is asked for, with four seconds for each answer: an ended task has little time."""
 JUDGE_AGAIN = 30.0
 """Seconds after which the nodes of running pods are judged again: labels of nodes change."""
 LATE = timedelta(seconds=60)
@@ -116,7 +117,7 @@ class Attempt:
             driver = next((pod for pod in found if pod["metadata"]["name"] == self.name), None)
             now = datetime.now(UTC)
             for pod in found:
-                self._times = usage.look(self._times, pod, _role(pod), now)
+                self._times = usage.look(self._times, pod, labels.role_of(pod), now)
             if driver is None:
                 return (*ending(None), last)
             if denied := self._steps(found):
@@ -151,7 +152,7 @@ class Attempt:
         wait for a node is half as long.
         """
         begun = (driver.get("status") or {}).get("startTime")
-        executors = [pod for pod in found if _role(pod) == labels.EXECUTOR]
+        executors = [pod for pod in found if labels.role_of(pod) == labels.EXECUTOR]
         if not begun or any(map(is_at_work, executors)):
             self._worked = now
             return None
@@ -294,22 +295,29 @@ class Attempt:
         return str(answer.data.decode("utf-8", "replace"))
 
     def delete(self, grace: int = GRACE_SECONDS) -> None:
-        """Delete the driver, and with it its executors and Secret; no error if that fails: the janitor finds it."""
+        """Delete the driver, and with it its executors and Secret. An API server that does not answer is asked again.
+
+        It is no error if that fails: the janitor finds the driver.
+        """
         self._delete(self.name, grace)
 
     def _delete(self, name: str, grace: int) -> None:
-        with suppress(ApiException, HTTPError):
-            self.client.delete_namespaced_pod(
-                name, self.place.namespace, grace_period_seconds=grace, _request_timeout=4
-            )
+        for _ in range(_DELETIONS):
+            try:
+                self.client.delete_namespaced_pod(
+                    name, self.place.namespace, grace_period_seconds=grace, _request_timeout=4
+                )
+            except ApiException as cause:
+                if cause.status == 404:
+                    return  # an earlier request arrived, and only its answer was lost
+            except HTTPError as cause:
+                logger.warning("delete driver %s: %s", name, status_and_message(cause)[1])
+            else:
+                return
 
     def _plain(self, answer: Any) -> Json:
         plain: Json = self.client.api_client.sanitize_for_serialization(answer)
         return plain
-
-
-def _role(pod: Mapping[str, Any]) -> str:
-    return str((pod["metadata"].get("labels") or {}).get(labels.ROLE))
 
 
 def _is_admitted(driver: Json) -> bool:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -28,6 +26,7 @@ from rempart.flows.distributed.pods import PoolPlace, SparkPods, allowed_places
 from rempart.orchestration.clusters.api_answers import retried, status_and_message
 from rempart.orchestration.clusters.connections import cluster_of
 from rempart.orchestration.spark.attempt import JUDGE_AGAIN, Attempt
+from rempart.signals import sigterm_raises
 from rempart.sites.port import Site
 from rempart.spark.kubernetes import labels
 from rempart.spark.kubernetes.attempts import LOST, Adopt, Begin, DriverSeen, GiveUp, TriedAttempt, next_attempt
@@ -135,7 +134,7 @@ class SparkInPods:
             job, place, step.number, at, self._client(place), every=self.every, judge_again=self.judge_again
         )
         try:
-            with ended_by_signal():
+            with sigterm_raises(TaskEnded()):
                 if isinstance(step, Adopt):
                     logger.info("driver %s is there: it is followed", attempt.name)
                 elif refused := attempt.begin():
@@ -196,23 +195,6 @@ class SparkInPods:
 
     def _client(self, place: PoolPlace) -> Any:
         return self.clients(place.connection)
-
-
-@contextmanager
-def ended_by_signal() -> Iterator[None]:
-    """Raise TaskEnded on SIGTERM inside the block: Airflow sends it to a task that a person ends."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(*_: object) -> None:
-        raise TaskEnded
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def started_by(variables: Any = os.environ) -> str:

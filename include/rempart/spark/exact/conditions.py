@@ -1,4 +1,4 @@
-"""Judge the conditions of a query, and queries behind IN. Pure.
+"""Judge the conditions of a query, and queries inside of it. Pure.
 
 DuckDB takes a number for a condition, which Spark refuses when the job runs. A query behind IN is a join there, of
 which nothing but true comes out, so it may only stand where false and unknown do the same.
@@ -23,6 +23,9 @@ _PLACES = {
     exp.Not: "NOT",
 }
 
+_TABLES = (exp.From, exp.Join, exp.CTE, exp.Union, exp.Subquery, exp.Exists)
+"""Kinds of nodes in which a query in parentheses is a table, or is judged as part of them."""
+
 
 def check(node: Any) -> None:
     """Raise IngestError unless the conditions of a node are true or false, and a query behind IN may stand there."""
@@ -40,6 +43,9 @@ def check(node: Any) -> None:
         _check_query(node)
     if isinstance(node, exp.Exists):
         _check_exists(node)
+    if isinstance(node, exp.Subquery) and _is_value(node) and _names_outer(node.unnest()):
+        what = "a query as a value, (SELECT ...), with columns of the outer query"
+        raise refused(what, "Spark refuses many of them; write LEFT JOIN (SELECT ... GROUP BY those columns)")
 
 
 def _conditions(node: Any) -> Iterator[Any]:
@@ -75,6 +81,12 @@ def _check_exists(node: exp.Exists) -> None:
         raise refused(
             "EXISTS (...) with columns of the outer query elsewhere than in WHERE", "Spark refuses it; join it"
         )
+
+
+def _is_value(query: exp.Subquery) -> bool:
+    """Return whether a query in parentheses stands for one value: also one among the values of IN, or before it."""
+    around = query.parent
+    return around.args.get("query") is not query if isinstance(around, exp.In) else not isinstance(around, _TABLES)
 
 
 def _names_outer(inner: Any) -> bool:

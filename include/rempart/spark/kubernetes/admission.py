@@ -225,14 +225,10 @@ def came_before(driver: Mapping[str, Any], in_namespace: Iterable[Mapping[str, A
     Drivers that take a whole quota leave none for executors. All but the oldest of them go, so it is never all of them.
     """
     pods = [pod for pod in in_namespace if has_node(pod)]
-    served = {_job(pod) for pod in pods if _role(pod) == labels.EXECUTOR}
-    drivers = [pod for pod in pods if _role(pod) == labels.DRIVER and labels.JOB in pod["metadata"]["labels"]]
+    served = {_job(pod) for pod in pods if labels.role_of(pod) == labels.EXECUTOR}
+    drivers = [pod for pod in pods if labels.role_of(pod) == labels.DRIVER and labels.JOB in pod["metadata"]["labels"]]
     oldest = min((_age(pod) for pod in drivers if _job(pod) not in served | {_job(driver)}), default=None)
     return oldest[1] if oldest and oldest < _age(driver) else ""
-
-
-def _role(pod: Mapping[str, Any]) -> str:
-    return str((pod["metadata"].get("labels") or {}).get(labels.ROLE))
 
 
 def _job(pod: Mapping[str, Any]) -> tuple[str, str]:

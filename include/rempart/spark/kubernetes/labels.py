@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rempart.sovereignty import pool_pods
 from rempart.sovereignty.pods import LABEL
 from rempart.spark.order import SparkOrder
@@ -19,6 +22,11 @@ MANAGED_BY = {"app.kubernetes.io/managed-by": "rempart", "app.kubernetes.io/comp
 def name(order_id: str, attempt: int) -> str:
     """Return the name of an attempt's driver. Executors' names begin with it, and so an attempt has one driver."""
     return f"spark-{order_id}-{attempt}"
+
+
+def role_of(pod: Mapping[str, Any]) -> str:
+    """Return the role of a pod, as its label says."""
+    return str((pod["metadata"].get("labels") or {}).get(ROLE))
 
 
 def labels(order: SparkOrder, attempt: int, role: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How long a driver waits for its first executor before its pool is left."""
+"""How long a driver waits for its first executor before its pool is left, and how it is deleted."""
 
 from __future__ import annotations
 
@@ -55,3 +55,32 @@ def test_the_wait_is_half_as_long_only_for_a_node() -> None:
     outcome, why = told(WAIT / 2, driver, unplaced, others=[rival])
     assert outcome == "capacity" and "no executor got a node in 0:05:00" in why and "spark-j1-driver" in why
     assert told(WAIT / 2, driver, pulls, others=[rival]) is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked"),
+    [([None], 1), (["silent", None], 2), (["silent", 404], 2), ([500, "silent", 503], 3)],
+    ids=["it answers", "one answer is lost", "only the answer was lost", "it never answers"],
+)
+def test_a_deletion_is_asked_for_again_if_the_api_server_does_not_answer(
+    answers: list[str | int | None], asked: int
+) -> None:
+    from kubernetes.client.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    from rempart.orchestration.spark.attempt import Attempt
+
+    names = list[str]()
+
+    def delete(name: str, *_: Any, **__: Any) -> None:
+        answer = answers[len(names)]
+        names.append(name)
+        if answer == "silent":
+            raise HTTPError
+        if answer is not None:
+            raise ApiException(status=int(answer))
+
+    client, place = SimpleNamespace(delete_namespaced_pod=delete), SimpleNamespace(namespace="training")
+    attempt: Any = SimpleNamespace(client=client, place=place)
+    Attempt._delete(attempt, "spark-j1-1", 5)
+    assert names == ["spark-j1-1"] * asked
