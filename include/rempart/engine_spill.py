@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from rempart.repeating import repeating
 
 MUCH = 4
 """Work that spills more than this many times its memory is told: a larger memory, or Spark, may be faster."""
@@ -25,19 +26,13 @@ class Spill:
 @contextmanager
 def watched(folder: Path) -> Iterator[Spill]:
     """Watch a folder while work is done that may spill to it. The folder may come later, and go."""
-    seen, over = Spill(), threading.Event()
+    seen = Spill()
 
     def watch() -> None:
-        while not over.wait(_PAUSE):
-            seen.bytes = max(seen.bytes, size(folder))
+        seen.bytes = max(seen.bytes, size(folder))
 
-    watcher = threading.Thread(target=watch, name="spill", daemon=True)
-    watcher.start()
-    try:
+    with repeating(watch, _PAUSE, "spill"):
         yield seen
-    finally:
-        over.set()
-        watcher.join()
 
 
 def size(folder: Path) -> int:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from rempart import canonical_json
 from rempart.errors import IntegrityError, ObjectMissing
 from rempart.ingestion.acceptance import COUNTS
 from rempart.ingestion.landing import Arrival
-from rempart.ingestion.reading import RefusedRow
+from rempart.ingestion.refused import Refused, by_reason
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sources import Dialect, Source
 from rempart.sites.once import gives_back, put_again
@@ -24,12 +24,6 @@ _READERS = 8
 HELD_BACK = "held back"
 REFUSED = "refused"
 """Outcome of a held-back delivery: no row is accepted, because too many were refused."""
-
-
-class Refused(Iterable[RefusedRow], Protocol):
-    """Refused rows that can be counted."""
-
-    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -188,17 +182,8 @@ def attempt(outcome_json: Mapping[str, Any]) -> int:
     return int(outcome_json.get("again", 0))
 
 
-def by_reason(refused: Iterable[RefusedRow]) -> dict[str, int]:
-    """Count refused rows by reason; a row with two reasons counts under both."""
-    reasons: dict[str, int] = {}
-    for row in refused:
-        for reason in row.reasons:
-            reasons[reason] = reasons.get(reason, 0) + 1
-    return dict(sorted(reasons.items()))
-
-
 def _verdict(good: int, refused: Refused, fault: str | None) -> str:
-    return REFUSED if fault or not good else "accepted in part" if refused else "accepted"
+    return REFUSED if fault or not good else "accepted in part" if len(refused) else "accepted"
 
 
 def good(outcome_json: Mapping[str, Any]) -> int:

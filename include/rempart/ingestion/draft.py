@@ -73,15 +73,16 @@ def reminder(text: str) -> str | None:
 
 def _lines(s: Survey) -> Iterator[str]:
     origin = f"{s.sample.told} of {shown(s.sample.name)}{s.sample.left_out}"
-    decide = "Decide each line marked CHECK, delete the mark, then run"
-    yield f"# Drafted from {origin}. {decide} `rempart pipeline check {s.name}`."
+    asked = f"`rempart pipeline check {s.name}` names each line that you must decide, until its mark is deleted"
+    yield f"# Drafted from {origin}. {asked}."  # not with the mark itself: a search for it ends empty
     if s.totals:
         rows = "1 row has" if s.totals == 1 else f"{s.totals:,} rows have"
         yield f"# {rows} almost only empty cells, as a line of totals has: such rows go to quarantine."
     yield f"name: {s.name}"
     yield f"description: Predicts {s.target.name} of each row at {s.time}, from what is known then."
     stored = "public, internal, personal or sensitive; it decides where the data may be stored"
-    yield f"classification: personal    # CHECK: {stored}"
+    careful = "" if any(c.people for c in s.columns) else ". No column seems to name people: the draft is careful"
+    yield f"classification: personal    # CHECK: {stored}{careful}"
     sections = (source_section.lines, _key, moments.lines, columns.lines, rules.lines, learning.lines)
     yield from chain.from_iterable(("", *section(s)) for section in sections)
 

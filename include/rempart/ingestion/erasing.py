@@ -1,4 +1,4 @@
-"""Remove the rows of some keys from an object: file in, file out; for a quarantine file bytes in, bytes out.
+"""Remove the rows of some keys from an object: file in, file out, some rows in memory.
 
 A delivery loses the lines of these rows and keeps all others byte for byte; a quarantine file, a part of a snapshot and
 a training set lose their rows. A delivery that cannot be searched has a `fault`: ingestion refuses it, and an erasure
@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from rempart.settings.pipeline import Pipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 __all__ = ["ERASED", "Cut", "IsErased", "Kind"]
 Kind = Literal["delivery", "quarantine", "part", "training set", "manifest", "prediction", "prediction log"]
@@ -89,7 +91,7 @@ def kind_of(key: str, pipeline: str) -> Kind | None:
     return "manifest" if key.startswith(folder) and not other else None
 
 
-def keys_of(table: pa.Table, key: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+def keys_of(table: pa.Table | pa.RecordBatch, key: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """Return the key of each row, in order."""
     return zip(*(table[column].to_pylist() for column in key), strict=True)
 
@@ -105,31 +107,35 @@ def split(table: pa.Table, key: Sequence[str], gone: IsErased) -> tuple[pa.Table
 
 
 def cut_table(file: Path, kind: Kind, key: Sequence[str], gone: IsErased, out: Path) -> Cut:
-    """Write a part or a training set (Parquet) without these rows to `out`, in their order. Some rows are in memory."""
-    import pyarrow as pa
+    """Write a part or a training set (Parquet) without these rows to `out`, in their order."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as opened:
         schema = opened.schema_arrow.remove_metadata() if kind == "part" else opened.schema_arrow
         if not set(key) <= set(schema.names):  # of another time, with another key
             return Cut(unread=opened.metadata.num_rows)
-
-        def read(columns: Sequence[str] | None = None) -> Iterator[tuple[pa.Table, pa.Table]]:
-            for batch in opened.iter_batches(_BATCH, columns=columns):
-                yield split(pa.Table.from_batches([batch]), key, gone)
-
-        if not (struck := sum(erased.num_rows for _, erased in read(list(key)))):
+        struck, first = array("q"), 0
+        for batch in opened.iter_batches(_BATCH, columns=list(key)):
+            struck.extend(first + row for row, values in enumerate(keys_of(batch, key)) if gone(values))
+            first += batch.num_rows
+        if not struck:
             return Cut()
-        snapshots.write((left for left, _ in read()), schema, out)
-    return Cut(rows=struck, file=out)
+        snapshots.write(_without(opened, struck), schema, out)
+    return Cut(rows=len(struck), file=out)
 
 
-def _parquet(table: pa.Table) -> bytes:
-    import pyarrow.parquet as pq
+def _without(opened: pq.ParquetFile, places: array[int]) -> Iterator[pa.Table]:
+    """Yield the rows of a Parquet file, some at a time, without those at these places (ascending)."""
+    import numpy as np
+    import pyarrow as pa
 
-    sink = io.BytesIO()
-    pq.write_table(table.combine_chunks(), sink, compression="zstd")
-    return sink.getvalue()
+    left, first = np.frombuffer(places, np.int64), 0
+    for batch in opened.iter_batches(_BATCH):
+        here = left[np.searchsorted(left, first) : np.searchsorted(left, first + batch.num_rows)] - first
+        kept = np.ones(batch.num_rows, bool)
+        kept[here] = False
+        yield pa.Table.from_batches([batch.filter(pa.array(kept))] if len(here) else [batch])
+        first += batch.num_rows
 
 
 def header_of(stream: BinaryIO, size: int, pipeline: Pipeline) -> Sequence[str] | None:
@@ -262,16 +268,36 @@ def _writing(file: Path, encoding: str, start: bytes) -> Iterator[TextIO]:
         yield opened.enter_context(io.TextIOWrapper(raw, encoding=encoding, newline=""))
 
 
-def cut_quarantine(body: bytes, header: Sequence[str] | None, pipeline: Pipeline, gone: IsErased) -> Cut:
-    """Return a quarantine file without these rows; `header`: its delivery's names of columns (default: as declared).
+def cut_quarantine(
+    file: Path, header: Sequence[str] | None, pipeline: Pipeline, gone: IsErased, out: Path | None = None
+) -> Cut:
+    """Write a quarantine file without these rows to `out`, in their order.
 
-    The format and the dialect of the rows are those of the pipeline's source.
+    `header`: its delivery's names of columns (default: as declared). The format and the dialect of the rows are those
+    of the pipeline's source.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(pa.BufferReader(body))
-    raw = [text or "" for text in table["raw"].to_pylist()]
+    with pq.ParquetFile(file) as opened:
+        places, unread, first = array("q"), 0, 0
+        for batch in opened.iter_batches(_BATCH, columns=["raw"]):
+            struck, lacking = _quarantined([text or "" for text in batch["raw"].to_pylist()], header, pipeline, gone)
+            places.extend(first + row for row in sorted(struck))
+            unread += len(lacking)
+            first += batch.num_rows
+        if not places:
+            return Cut(unread=unread)
+        if out is not None:
+            with pq.ParquetWriter(out, opened.schema_arrow, compression="zstd") as writer:
+                for left in _without(opened, places):
+                    writer.write_table(left)
+    return Cut(None, len(places), unread, file=out)
+
+
+def _quarantined(
+    raw: Sequence[str], header: Sequence[str] | None, pipeline: Pipeline, gone: IsErased
+) -> tuple[set[int], set[int]]:
+    """Return which quarantined rows were erased, and which have no readable key."""
     if pipeline.source.format == "csv":
         rows = [_fields(text, pipeline.source.delimiter) if text else () for text in raw]
     else:
@@ -283,11 +309,7 @@ def cut_quarantine(body: bytes, header: Sequence[str] | None, pipeline: Pipeline
         as_iso = pipeline.model_copy(update={"source": iso(pipeline.source)})
         more, lacking = _struck(rows, header or (), as_iso, gone)
         struck, unread = struck | more, unread & lacking
-    unread -= {row for row, text in enumerate(raw) if not text}  # rows that were erased before
-    if not struck:
-        return Cut(unread=len(unread))
-    left = table.filter(pa.array([row not in struck for row in range(table.num_rows)], pa.bool_()))
-    return Cut(_parquet(left), len(struck), len(unread))
+    return struck, unread - {row for row, text in enumerate(raw) if not text}  # some were erased before
 
 
 def _fields(text: str, delimiter: str) -> Sequence[str]:

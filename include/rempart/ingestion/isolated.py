@@ -17,17 +17,16 @@ import threading
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rempart import child_processes
 from rempart.ingestion.engine.deliveries import StagedDelivery
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.reading_process import BEYOND
-from rempart.ingestion.refused import RefusedRows
+from rempart.ingestion.refused import mapped
+from rempart.process_environment import inherited
 from rempart.settings.pipeline import Pipeline, Source
 from rempart.settings.telemetry import TELEMETRY_OFF
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SECONDS = 300.0
 """Time limit in seconds for one delivery, beside the time for its size."""
@@ -60,8 +59,7 @@ def stage(file: Path, name: str, pipeline: Pipeline, limits: Limits, out: Path) 
     answer = _ask(order, file)
     if answer["fault"]:
         return StagedDelivery(out, fault=answer["fault"])
-    refused = RefusedRows(_mapped(Path(f"{out}.refused")))
-    return StagedDelivery(out, answer["good"], answer["good"], refused)
+    return StagedDelivery(out, answer["good"], answer["good"], mapped(Path(f"{out}.refused")))
 
 
 def keys(file: Path, key: Mapping[str, str], out: Path) -> str | None:
@@ -90,12 +88,6 @@ def _facts(pipeline: Pipeline) -> dict[str, Any]:
         "moments": {name: moment.model_dump(mode="json") for name, moment in pipeline.moments.items()},
         "source": pipeline.source.model_dump(mode="json", include=set(Source.model_fields)),
     }
-
-
-def _mapped(file: Path) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
 
 
 def _ask(order: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -131,7 +123,7 @@ def _answer(order: Mapping[str, Any], file: Path) -> dict[str, Any]:
 
 def environment() -> dict[str, str]:
     """Return the environment of a process that reads foreign rows: nothing of it is a secret, and telemetry is off."""
-    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | TELEMETRY_OFF | _FIXED
+    return inherited(_PASSED_ON) | TELEMETRY_OFF | _FIXED
 
 
 def _running() -> _Reader:
@@ -161,11 +153,7 @@ def end() -> None:
     global _reader
     reader, _reader = _reader, None
     if reader is not None and reader.owner == os.getpid():
-        reader.process.kill()
-        reader.process.wait()
-        for stream in (reader.process.stdin, reader.process.stdout):
-            if stream is not None:
-                stream.close()
+        child_processes.end(reader.process)
 
 
 atexit.register(end)

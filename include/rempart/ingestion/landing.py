@@ -5,21 +5,20 @@ A delivery is identified by its SHA-256: the same bytes under another name are t
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rempart.errors import IntegrityError, ObjectMissing
-from rempart.ingestion.reading import RefusedRow
-from rempart.ingestion.refused import RefusedRows, schema
+from rempart.ingestion import refused as refused_rows
+from rempart.ingestion.reading import LINE, RAW
+from rempart.ingestion.refused import AT_A_TIME, JOINED, REASONS, Refused, RefusedFile
 from rempart.sites import once
-from rempart.sites.digests import file_sha256
+from rempart.sites.digests import copied, file_sha256
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.spool import spool_folder
 
@@ -37,8 +36,6 @@ ORDER = "order"
 _LONGEST_NAME = 200
 """Bytes of a name that are kept: a longer name would not fit into the keys that begin with more than its folder."""
 _TYPE = "application/octet-stream"
-_AT_A_TIME = 5_000
-"""Rows of a row group: their reasons and text are in memory while it is written."""
 
 
 @dataclass(frozen=True)
@@ -155,12 +152,9 @@ def fetch(
 
     Raises ObjectMissing, and IntegrityError where it has not the SHA-256 that was asked for.
     """
-    digest = hashlib.sha256()
     with site.open(bucket, key, version_id=version_id) as stream, file.open("wb") as out:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-            out.write(block)
-    if sha256 not in (None, computed := digest.hexdigest()):
+        computed = copied(stream, out)
+    if sha256 not in (None, computed):
         raise IntegrityError(
             f"read {bucket}/{key} at site '{site.name}': its SHA-256 differs from the recorded one",
             "Restore the object from the other site or from a restore point.",
@@ -183,7 +177,7 @@ def quarantine(
     bucket: str,
     pipeline: str,
     sha256: str,
-    refused: Iterable[RefusedRow],
+    refused: Refused,
     retain_until: date,
     again: int = 0,
     *,
@@ -207,51 +201,58 @@ def quarantine(
         )
 
 
-def _write_refused(refused: Iterable[RefusedRow], file: Path) -> None:
+def stored_schema() -> pa.Schema:
+    """Return the columns of a quarantine object."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    rows = iter(refused)
-    columns_of = pa.schema([("source_line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
-    with pq.ParquetWriter(file, columns_of, compression="zstd") as writer:
-        while some := list(islice(rows, _AT_A_TIME)):
-            columns = [[row.line for row in some], ["; ".join(row.reasons) for row in some], [row.raw for row in some]]
-            writer.write_table(
-                pa.table(
-                    [pa.array(column, kind) for column, kind in zip(columns, columns_of.types, strict=True)],
-                    schema=columns_of,
-                )
-            )
+    return pa.schema([("source_line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
 
 
-def refused_rows(body: bytes) -> RefusedRows:
-    """Return the rows in a quarantine object, by line. Several reasons of one row are joined to one text."""
+def _write_refused(refused: Refused, file: Path) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    table = pq.read_table(pa.BufferReader(body)).combine_chunks()
-    reasons = pa.ListArray.from_arrays(
-        pa.array(range(table.num_rows + 1), pa.int32()), pa.concat_arrays([*table["reason"].chunks, _no_text()])
-    )
-    raw = pc.fill_null(table["raw"], "")
-    return RefusedRows(pa.table([table["source_line"], reasons, raw], schema=schema())).sorted()
+    with pq.ParquetWriter(file, stored_schema(), compression="zstd") as writer:
+        for rows in refused.tables():
+            columns = [rows[LINE], pc.binary_join(rows[REASONS], JOINED), pc.fill_null(rows[RAW], "")]
+            writer.write_table(pa.table(columns, schema=stored_schema()), row_group_size=AT_A_TIME)
 
 
-def refused_lines(site: Site, bucket: str, key: str) -> list[tuple[int, str]]:
-    """Return line and reasons of each row in a quarantine object. Raises ObjectMissing, IntegrityError, SiteError."""
+def read_refused(stored: Path, file: Path) -> RefusedFile:
+    """Return the rows of a quarantine object, which is in the file `stored`, by line; `file` takes them.
+
+    Several reasons of one row are joined to one text.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(stored) as opened:
+
+        def tables() -> Iterator[pa.Table]:
+            for batch in opened.iter_batches(AT_A_TIME):
+                reasons = pa.ListArray.from_arrays(pa.array(range(batch.num_rows + 1), pa.int32()), batch["reason"])
+                columns = [batch["source_line"], reasons, pc.fill_null(batch["raw"], "")]
+                yield pa.table(columns, schema=refused_rows.schema())
+
+        refused_rows.write(tables(), file)
+        return RefusedFile(file, opened.metadata.num_rows)
+
+
+@contextmanager
+def refused_lines(site: Site, bucket: str, key: str) -> Iterator[Iterator[tuple[int, str]]]:
+    """Provide line and reasons of each row in a quarantine object. Raises ObjectMissing, IntegrityError, SiteError."""
     import pyarrow.parquet as pq
 
     with spool_folder() as folder:
         fetch(site, bucket, key, folder / "quarantine.parquet")
-        table = pq.read_table(folder / "quarantine.parquet", columns=["source_line", "reason"])
-    return list(zip(table["source_line"].to_pylist(), table["reason"].to_pylist(), strict=True))
-
-
-def _no_text() -> pa.Array:
-    import pyarrow as pa
-
-    return pa.array([], pa.string())
+        with pq.ParquetFile(folder / "quarantine.parquet") as opened:
+            yield (
+                (row["source_line"], row["reason"])
+                for batch in opened.iter_batches(AT_A_TIME, columns=["source_line", "reason"])
+                for row in batch.to_pylist()
+            )
 
 
 def clear(site: Site, bucket: str, arrival: Arrival) -> None:

@@ -49,7 +49,6 @@ def work(order: Mapping[str, Any]) -> dict[str, Any]:
 
 def _stage(order: Mapping[str, Any]) -> dict[str, Any]:
     """Read and type a delivery into two files: `out` (Parquet) and `out`.refused (Arrow)."""
-    import pyarrow as pa
 
     pipeline, limits, out = _pipeline(order["pipeline"]), Limits(**order["limits"]), Path(order["out"])
     if wrong := formats.wrong_name(order["name"], pipeline.source.format):
@@ -60,9 +59,7 @@ def _stage(order: Mapping[str, Any]) -> dict[str, Any]:
     staged = staging.stage(rows, pipeline, out, limits, lambda table: {})
     if staged.fault:
         raise Unreadable(staged.fault)
-    refused = RefusedRows.of(staged.refused).table
-    with pa.OSFile(f"{out}.refused", "wb") as file, pa.ipc.new_file(file, refused.schema) as writer:
-        writer.write_table(refused)
+    RefusedRows.of(staged.refused).save(Path(f"{out}.refused"))
     return {"good": staged.good}
 
 

@@ -1,11 +1,12 @@
-"""Refused rows of a delivery: in an Arrow table, made Python objects only while somebody iterates over them."""
+"""Refused rows of a delivery: in Arrow tables, made Python objects only while somebody iterates over them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, overload
 
 from rempart.ingestion.reading import LINE, RAW, RefusedRow
 
@@ -13,7 +14,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 REASONS = "_reasons"
-_AT_A_TIME = 5_000
+AT_A_TIME = 5_000
+"""Rows whose text is in memory at the same time."""
+_SMALL = 256 << 10
+"""Bytes of a delivery's rows that stay in memory."""
+JOINED = "; "
+"""Stands between the reasons of one row where they are one text."""
+
+
+class Refused(Protocol):
+    """Refused rows of a delivery, which may be more than fit into memory."""
+
+    def __len__(self) -> int: ...
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield the rows in order of their lines, some at a time, in the columns of `schema`."""
 
 
 def schema() -> pa.Schema:
@@ -28,10 +42,67 @@ def table_of(rows: Iterable[RefusedRow]) -> pa.Table:
     import pyarrow as pa
 
     waiting, batches = iter(rows), []
-    while some := list(islice(waiting, _AT_A_TIME)):
+    while some := list(islice(waiting, AT_A_TIME)):
         columns = [[row.line for row in some], [row.reasons for row in some], [row.raw for row in some]]
         batches.append(pa.record_batch([*map(pa.array, columns, schema().types)], schema=schema()))
     return pa.Table.from_batches(batches, schema())
+
+
+def each(tables: Iterable[pa.Table]) -> Iterator[RefusedRow]:
+    """Yield the rows of tables as objects."""
+    for table in tables:
+        for batch in table.to_batches(AT_A_TIME):
+            for row in batch.to_pylist():
+                yield RefusedRow(row[LINE], tuple(row[REASONS]), row[RAW] or "")
+
+
+def by_reason(refused: Refused) -> dict[str, int]:
+    """Count refused rows by reason; a row with two reasons counts under both."""
+    import pyarrow.compute as pc
+
+    reasons: dict[str, int] = {}
+    for table in refused.tables():
+        for found in pc.value_counts(pc.list_flatten(table[REASONS])).to_pylist():
+            reasons[found["values"]] = reasons.get(found["values"], 0) + found["counts"]
+    return dict(sorted(reasons.items()))
+
+
+def write(tables: Iterable[pa.Table], file: Path) -> None:
+    """Write refused rows to a Parquet file, some at a time."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(file, schema(), compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=AT_A_TIME)
+
+
+@dataclass(frozen=True)
+class RefusedFile:
+    """Refused rows in a Parquet file on this disk that `write` made."""
+
+    file: Path
+    rows: int
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def tables(self) -> Iterator[pa.Table]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.file) as source:
+            for batch in source.iter_batches(AT_A_TIME):
+                yield pa.Table.from_batches([batch])
+
+    def __iter__(self) -> Iterator[RefusedRow]:
+        return each(self.tables())
+
+
+def mapped(file: Path) -> RefusedRows:
+    """Return the rows that `RefusedRows.save` wrote. They are in memory only while somebody reads them."""
+    import pyarrow as pa
+
+    return RefusedRows(pa.ipc.open_file(pa.memory_map(str(file))).read_all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +125,21 @@ class RefusedRows(Sequence[RefusedRow]):
     def sorted(self) -> RefusedRows:
         return RefusedRows(self.table.sort_by(LINE))
 
+    def save(self, file: Path) -> None:
+        """Write the rows to a file. Rows that are mapped from an older file of this name keep it."""
+        import pyarrow as pa
+
+        file.unlink(missing_ok=True)
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, self.table.schema) as writer:
+            writer.write_table(self.table)
+
+    def spilled(self, file: Path) -> RefusedRows:
+        """Return the rows; many of them from this file, so that those of many deliveries fit into memory."""
+        if self.table.nbytes <= _SMALL:
+            return self
+        self.save(file)
+        return mapped(file)
+
     @property
     def text_bytes(self) -> int:
         """Return the size of the rows' text."""
@@ -64,10 +150,12 @@ class RefusedRows(Sequence[RefusedRow]):
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
+    def tables(self) -> Iterator[pa.Table]:
+        if self.table.num_rows:
+            yield self.table
+
     def __iter__(self) -> Iterator[RefusedRow]:
-        for batch in self.table.to_batches(_AT_A_TIME):
-            for row in batch.to_pylist():
-                yield RefusedRow(row[LINE], tuple(row[REASONS]), row[RAW] or "")
+        return each(self.tables())
 
     @overload
     def __getitem__(self, index: int) -> RefusedRow: ...

@@ -36,6 +36,10 @@ _GROUP = 131_072
 """Rows of a row group."""
 
 
+class OtherFormat(ValueError):
+    """A manifest that a release with another format wrote."""
+
+
 @dataclass(frozen=True)
 class Part:
     """Rows of one partition (such as month `YYYY-MM`), as one Parquet object. A partition has one or more parts."""
@@ -127,11 +131,19 @@ def current(site: Site, bucket: str, pipeline_name: str) -> Snapshot | None:
 
 
 def read(site: Site, bucket: str, pipeline_name: str, snapshot_id: str) -> Snapshot:
-    """Return a snapshot by its id. Raises ObjectMissing, IntegrityError if the manifest does not match the id."""
+    """Return a snapshot by its id.
+
+    Raises ObjectMissing, and IntegrityError if the manifest does not match the id or has another format.
+    """
     key = f"{folder(pipeline_name)}{snapshot_id}.json"
     body = site.read(bucket, key)
     try:
         snapshot = parse(body, pipeline_name)
+    except OtherFormat as cause:
+        raise IntegrityError(
+            f"read manifest {bucket}/{key} at site '{site.name}': {cause}, but this release reads format {FORMAT}",
+            "Use the release that wrote it: docs/how-to/upgrade.md, 'Keys, snapshots and tables of another format'.",
+        ) from cause
     except ValueError as cause:
         raise _altered(site, bucket, key, "it is not a manifest") from cause
     if snapshot.pipeline != pipeline_name or not snapshot.id == snapshot_id == content_id(snapshot):
@@ -146,7 +158,7 @@ def parse(body: bytes, pipeline_name: str) -> Snapshot:
     try:
         found = json.loads(body)
         if found["format"] != FORMAT:
-            raise ValueError(f"it is a manifest of format {found['format']}")
+            raise OtherFormat(f"it has format {found['format']!r:.20}")
         content = found["content"]
         return Snapshot(
             found["id"],

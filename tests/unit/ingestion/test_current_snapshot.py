@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from rempart.coordination.active import Active
 from rempart.coordination.failover import Kind, Switchover
-from rempart.errors import IngestError
+from rempart.errors import IngestError, SiteUnavailable
 from rempart.flows.erasure.erase_objects import repoint
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest import ingest
@@ -20,7 +22,10 @@ from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings.pipeline import Pipeline
+from rempart.sites.port import ObjectInfo
 from tests import switchovers
+from tests.memory_site import MemorySite
+from tests.unit.ingestion.conftest import NOW
 
 A, B, C = "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,3,night,x", "m3,2026-02-01,3,1,base,"
 CURRENT = "snapshots/readings/current.json"
@@ -96,6 +101,75 @@ def test_what_is_committed_between_the_two_looks_is_no_loss(
         return found
 
     monkeypatch.setattr(snapshots, "current", before_the_commit)
+    assert ingest(platform, readings).total_rows == 3
+
+
+class LateSite(MemorySite):
+    """A site that takes one write of `current.json`, does not answer, and stores it only `at_last`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.late, self.taken = False, b""
+
+    def write(self, bucket: str, key: str, body: bytes, **more: Any) -> ObjectInfo:
+        if self.late and key == CURRENT:
+            self.late, self.taken = False, body
+            raise SiteUnavailable(f"put {bucket}/{key}: ReadTimeoutError", "Retry.")
+        return super().write(bucket, key, body, **more)
+
+    def at_last(self) -> None:
+        super().write("lake", CURRENT, self.taken)
+
+
+@pytest.fixture
+def late(platform: Platform) -> LateSite:
+    site = LateSite("primary")
+    for bucket in ("landing", "lake"):
+        site.ensure_bucket(bucket, versioned=True)
+    platform.sites["primary"] = site
+    return site
+
+
+@pytest.mark.parametrize("before", [(), (A,)], ids=["first snapshot", "later snapshot"])
+def test_l9_a_write_that_a_site_stores_late_takes_no_rows_of_the_next_run(
+    platform: Platform, readings: Pipeline, deliver: Deliver, late: LateSite, before: tuple[str, ...]
+) -> None:
+    """The run that gave the write up recorded nothing, so that evidence does not know its snapshot."""
+    hours = itertools.count()
+    platform = replace(platform, clock=lambda: NOW + timedelta(hours=next(hours)))
+    if before:
+        deliver("0.csv", *before)
+        ingest(platform, readings)
+    deliver("1.csv", B)
+    late.late = True
+    with pytest.raises(SiteUnavailable):
+        ingest(platform, readings)
+    deliver("2.csv", "m4,2026-02-01,4,1,base,")
+    rows = ingest(platform, readings).total_rows
+    right = late.read("lake", CURRENT)
+    late.at_last()
+    deliver("3.csv", C)
+    with pytest.raises(IngestError, match=rf"evidence \d+ names [0-9a-f]{{32}} \({rows} rows\). Nothing was ingested"):
+        ingest(platform, readings)
+    late.write("lake", CURRENT, right)
+    assert ingest(platform, readings).total_rows == rows + 1 == len(before) + 3
+
+
+def test_an_erasure_that_was_killed_before_its_evidence_does_not_stop_ingestion(
+    platform: Platform, readings: Pipeline, deliver: Deliver
+) -> None:
+    """Its snapshot has the time of the replaced one, which is the newest on record, and the same predecessor."""
+    hours = itertools.count()
+    platform = replace(platform, clock=lambda: NOW + timedelta(hours=next(hours)))
+    for name, row in (("1", A), ("2", B)):
+        deliver(f"{name}.csv", row)
+        ingest(platform, readings)
+    site = platform.sites["primary"]
+    before = snapshots.current(site, "lake", "readings")
+    assert before is not None
+    after = replace(before, key=("day", "meter"))
+    snapshots.commit(site, "lake", replace(after, id=snapshots.content_id(after)), [])
+    deliver("3.csv", C)
     assert ingest(platform, readings).total_rows == 3
 
 

@@ -28,6 +28,7 @@ from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.erasing import Cut, IsErased
 from rempart.ingestion.judging import typed_rows
 from rempart.ingestion.reading import RefusedRow
+from rempart.ingestion.refused import RefusedRows
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.spool import spool_folder
 from tests.snapshots_of_tables import Drawing
@@ -214,21 +215,24 @@ def test_quarantine_loses_these_rows_alone(rows: list[tuple[int, str, str]], str
             "raw": pa.array(raws, pa.string()),
         }
     )
-    sink = io.BytesIO()
-    pq.write_table(table, sink)
-    cut = erasing.cut_quarantine(sink.getvalue(), COLUMNS, STAYS, gone(struck))
-    left = pq.read_table(io.BytesIO(cut.body or sink.getvalue()))["raw"].to_pylist()
+    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(erasing, "_BATCH", 3)
+        file = Path(place) / "quarantine"
+        pq.write_table(table, file)
+        cut = erasing.cut_quarantine(file, COLUMNS, STAYS, gone(struck), Path(place) / "left")
+        left = pq.read_table(cut.file or file)["raw"].to_pylist()
     assert left == [raw for raw, row in zip(raws, rows, strict=True) if row[0] not in struck]
 
 
-def test_rows_that_ingestion_refused_as_erased_say_nothing_and_are_not_searched() -> None:
+def test_rows_that_ingestion_refused_as_erased_say_nothing_and_are_not_searched(tmp_path: Path) -> None:
     from tests.memory_site import MemorySite
 
+    rows = RefusedRows.of([RefusedRow(2, (erasing.ERASED,), "")])
     site = MemorySite()
     site.ensure_bucket("lake", versioned=True)
-    landing.quarantine(site, "lake", "stays", "s", [RefusedRow(2, (erasing.ERASED,), "")], date(2026, 1, 1))
-    body = site.read("lake", landing.quarantine_key("stays", "s"))
-    assert erasing.cut_quarantine(body, None, STAYS, gone({1})) == erasing.Cut()
+    landing.quarantine(site, "lake", "stays", "s", rows, date(2026, 1, 1))
+    (tmp_path / "stored").write_bytes(site.read("lake", landing.quarantine_key("stays", "s")))
+    assert erasing.cut_quarantine(tmp_path / "stored", None, STAYS, gone({1}), tmp_path / "left") == erasing.Cut()
 
 
 def table_of(rows: list[tuple[int, int]]) -> pa.Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ def test_typed_keys_of_a_parquet_delivery_are_found(
     assert pq.read_table(cut.file).equals(rows.slice(0, 1))
 
 
-def test_rows_in_the_quarantine_of_a_parquet_delivery_are_found_as_typed_values_and_as_text() -> None:
+def test_rows_in_the_quarantine_of_a_parquet_delivery_are_found_as_typed_values_and_as_text(tmp_path: Path) -> None:
     raws = [
         '{"price": 1.5, "arrival": "2026-01-02"}',
         '{"price": "1,5", "arrival": "02.01.2026"}',
@@ -59,8 +58,7 @@ def test_rows_in_the_quarantine_of_a_parquet_delivery_are_found_as_typed_values_
         '{"price": null, "arrival": "2026-01-02"}',
     ]
     numbers = pa.array(range(1, 5), pa.int64())
-    sink = io.BytesIO()
-    pq.write_table(pa.table({"source_line": numbers, "reason": ["why"] * 4, "raw": raws}), sink)
-    cut = erasing.cut_quarantine(sink.getvalue(), None, STAYS, lambda key: tuple(key) == STAY)
-    assert (cut.rows, cut.unread) == (2, 1) and cut.body
-    assert pq.read_table(io.BytesIO(cut.body))["raw"].to_pylist() == raws[2:]
+    pq.write_table(pa.table({"source_line": numbers, "reason": ["why"] * 4, "raw": raws}), tmp_path / "stored")
+    cut = erasing.cut_quarantine(tmp_path / "stored", None, STAYS, lambda key: tuple(key) == STAY, tmp_path / "left")
+    assert (cut.rows, cut.unread) == (2, 1) and cut.file
+    assert pq.read_table(cut.file)["raw"].to_pylist() == raws[2:]

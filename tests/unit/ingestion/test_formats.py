@@ -22,6 +22,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing
 from rempart.ingestion.content import parquet_cut
 from rempart.settings.pipeline import Pipeline
+from tests import quarantined
 from tests.unit.ingestion.conftest import HEADER
 from tests.unit.ingestion.test_reingest import allowing
 
@@ -66,7 +67,7 @@ def in_quarantine(platform: Platform) -> dict[int, str]:
     site = platform.sites["primary"]
     (found,) = deliveries.outcomes(site, "lake", "readings")
     key = landing.quarantine_key("readings", found["sha256"], deliveries.attempt(found))
-    return {row.line: row.reasons[0] for row in landing.refused_rows(site.read("lake", key))}
+    return {row.line: row.reasons[0] for row in quarantined.rows_of(site.read("lake", key))}
 
 
 def test_every_format_gives_the_same_snapshot_and_the_same_reasons(

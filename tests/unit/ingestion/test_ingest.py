@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from rempart.coordination.active import Active
 from rempart.coordination.failover import Switchover
-from rempart.errors import ConfigError, IngestError, PlacementDenied, SiteFenced
+from rempart.errors import CommittedMeanwhile, ConfigError, IngestError, PlacementDenied, SiteFenced
+from rempart.flows.ingestion import derived_run
 from rempart.flows.ingestion.ingest import check_quarantine, ingest
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing, snapshots
@@ -226,6 +227,57 @@ def test_a_current_snapshot_without_evidence_gets_it(
     assert ingest(platform, readings) == first
     assert len(platform.ledger.find("snapshot")) == 1
     assert snapshots.current(platform.sites["primary"], "lake", "readings") is not None
+
+
+def test_x3_a_run_that_stood_still_takes_away_nothing_that_its_successor_committed(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+) -> None:
+    overtakes: list[None] = [None]
+
+    class Overtaken(MemorySite):
+        """While one run reads its delivery, another run takes in this one and a newer one."""
+
+        def write_new(self, *arguments: Any, **named: Any) -> bool:
+            if overtakes:
+                overtakes.pop()
+                deliver("2.csv", B, to=standing)
+                assert ingest(standing, readings).total_rows == 2
+            return super().write_new(*arguments, **named)
+
+    sites = {"primary": Overtaken("primary")}
+    for bucket in ("landing", "lake"):
+        sites["primary"].ensure_bucket(bucket, versioned=True)
+    standing = replace(platform, sites=sites)
+    deliver("1.csv", A, to=standing)
+    with pytest.raises(CommittedMeanwhile, match="Another run or an erasure changed it; nothing was committed"):
+        ingest(standing, readings)
+    assert ingest(standing, readings).total_rows == 2
+    assert len(standing.ledger.find("snapshot")) == 1
+
+
+def test_x3_a_run_that_was_overtaken_before_it_began_to_write_writes_nothing(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver("1.csv", A)
+    ingest(platform, readings)
+    told = [*platform.ledger.find("snapshot"), *platform.ledger.find("deliveries")]
+    waiting, checked = ["2.csv"], derived_run.check_schema
+
+    def check_schema(*given: Any) -> None:
+        checked(*given)
+        if waiting:
+            deliver(waiting.pop(), B)
+            assert ingest(platform, readings).total_rows == 2
+
+    with monkeypatch.context() as during:
+        during.setattr(derived_run, "check_schema", check_schema)
+        with pytest.raises(CommittedMeanwhile) as stopped:
+            ingest(platform, readings)
+    assert stopped.value.transient
+    versions = [key for key in lake(platform) if "_delta_log" in key]
+    assert versions == [log.version_key("readings", 0), log.version_key("readings", 1)]
+    after = [*platform.ledger.find("snapshot"), *platform.ledger.find("deliveries")]
+    assert len(after) == len(told) + 2, "one snapshot, one account of deliveries"
 
 
 def test_a_site_that_is_fenced_meanwhile_gets_no_snapshot_and_the_next_one_gets_it(

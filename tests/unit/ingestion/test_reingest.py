@@ -32,10 +32,11 @@ from rempart.ingestion.engine.again import only_quarantined
 from rempart.ingestion.engine.deliveries import StagedDelivery
 from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.reading import LINE, RAW, RefusedRow
-from rempart.ingestion.refused import RefusedRows
+from rempart.ingestion.refused import RefusedFile, RefusedRows, write
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import Expectation, Pipeline
+from tests import quarantined
 from tests.unit.ingestion.conftest import NOW
 from tests.unit.ingestion.test_ingest_faults import CutOff
 
@@ -67,7 +68,7 @@ def in_quarantine(platform: Platform) -> dict[int, str]:
         assert not keys
         return {}
     assert keys == [landing.quarantine_key("readings", found["sha256"], deliveries.attempt(found))]
-    rows = {row.line: row.reasons[0] for row in landing.refused_rows(site.read("lake", keys[0]))}
+    rows = {row.line: row.reasons[0] for row in quarantined.rows_of(site.read("lake", keys[0]))}
     assert len(rows) == found["quarantined"] == found["delivered"] - found["accepted"]
     return rows
 
@@ -284,7 +285,9 @@ def test_each_row_in_quarantine_is_judged_once_or_stays(rows: list[tuple[str, bo
         texts = pa.array([text for text, _ in rows], pa.string())
         pq.write_table(pa.table({"c": texts, LINE: pa.array(range(2, len(rows) + 2), pa.int64()), RAW: texts}), read)
         resources = Resources(100 << 20, 1, Path(place) / "spill")
-        found = only_quarantined(StagedDelivery(read, len(rows)), RefusedRows.of(refused), again, resources)
+        before = RefusedFile(Path(place) / "before", len(refused))
+        write(RefusedRows.of(refused).tables(), before.file)
+        found = only_quarantined(StagedDelivery(read, len(rows)), before, again, resources)
         table = pq.read_table(again)
     assert [*table[LINE].to_pylist(), 99] == [refused_row.line for refused_row in refused]
     assert table[RAW].to_pylist() == table["c"].to_pylist() == [row.raw for row in refused[:-1]]
@@ -364,7 +367,11 @@ class ForwardOnly(io.BytesIO):
 
 
 def test_after_an_erasure_a_quarantine_is_read_without_going_back_in_a_stream(
-    platform: Platform, readings: Pipeline, deliver: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    platform: Platform,
+    readings: Pipeline,
+    deliver: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     deliver("1.csv", A, BAD)
     ingest(platform, readings)
@@ -372,5 +379,5 @@ def test_after_an_erasure_a_quarantine_is_read_without_going_back_in_a_stream(
     monkeypatch.setattr(
         site, "open", lambda bucket, key, **more: contextlib.nullcontext(ForwardOnly(site.read(bucket, key)))
     )
-    found = held(readings, site, "lake", outcome(platform)["sha256"], nobody, NOW.date())
+    found = held(readings, site, "lake", outcome(platform)["sha256"], nobody, NOW.date(), tmp_path)
     assert [row.raw for row in found.rows] == [BAD]

@@ -18,6 +18,7 @@ from rempart.flows.ingestion.rejudge import plan, rejudge
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing, snapshots
 from rempart.settings.pipeline import ModelPipeline
+from tests import quarantined
 from tests.unit.ingestion.test_ingest_faults import CutOff
 from tests.unit.ingestion.test_reingest import CutOffLedger, all_outcomes, allowing
 
@@ -34,7 +35,7 @@ def state(platform: Platform) -> tuple[str, dict[str, Any]]:
     refused: dict[str, Any] = {}
     for found in all_outcomes(platform):
         keys = [info.key for info in site.list("lake", f"quarantine/readings/{found['sha256']}")]
-        rows = [row for key in keys for row in landing.refused_rows(site.read("lake", key))]
+        rows = [row for key in keys for row in quarantined.rows_of(site.read("lake", key))]
         assert len(keys) <= 1 and len(rows) == found["quarantined"] == found["delivered"] - deliveries.good(found)
         refused[found["file"]] = [(row.line, row.reasons) for row in rows]
     return current.id, refused
@@ -62,6 +63,16 @@ def test_a_stricter_rule_takes_rows_out_and_a_laxer_one_in(
     assert (lax.accepted, lax.total_rows) == (3, 3)
     assert take_in(platform, readings, "all").snapshot == first.snapshot and state(platform) == before
     assert not rejudge(platform, readings).changed and plan(platform, readings).same
+
+
+def test_a_row_with_two_reasons_that_is_judged_alike_changes_nothing(
+    platform: Platform, readings: ModelPipeline, deliver: Callable[..., None]
+) -> None:
+    deliver("1.csv", A, "m9,x,5,,no,")
+    assert ingest(platform, readings).quarantined == 1
+    before = all_outcomes(platform)
+    assert len(before[0]["reasons"]) == 2
+    assert not rejudge(platform, readings).changed and all_outcomes(platform) == before
 
 
 lines = st.lists(st.sampled_from([A, B, C, SHORT, "m1,2026-01-01,7,,base,", "m2,2026-01-01,150,3,night,x"]), min_size=1)

@@ -118,6 +118,17 @@ def test_an_altered_part_or_manifest_is_refused(site: Site, snapshot: snapshots.
         snapshots.current(site, "lake", "readings")
 
 
+def test_a_snapshot_of_a_release_with_another_format_names_both_and_asks_for_no_copy(
+    site: Site, snapshot: snapshots.Snapshot
+) -> None:
+    key = f"snapshots/readings/{snapshot.id}.json"
+    manifest = json.loads(site.read("lake", key))
+    site.write("lake", key, json.dumps(manifest | {"format": 1}).encode())
+    with pytest.raises(IntegrityError, match="it has format 1, but this release reads format 3") as refused:
+        snapshots.current(site, "lake", "readings")
+    assert "docs/how-to/upgrade.md" in refused.value.hint and "replica" not in refused.value.hint
+
+
 def test_before_the_first_there_is_none() -> None:
     site = MemorySite()
     site.ensure_bucket("lake", versioned=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rempart.ingestion.drafting.writing import comment_lines, list_lines, number_text
 from rempart.ingestion.sampling.names import yaml_word
@@ -27,16 +27,20 @@ def lines(s: Survey) -> Iterator[str]:
     yield "    kind: row"
     yield list_lines("    columns: ", inputs)
     yield from comment_lines(f"Left out: {_left_out(s)}.", "    ")
-    yield f"    calendar: {{{time}: [month, day_of_week, day_of_year]}}"
+    of_day = ", hour" if any(c.name == s.time and c.type == "timestamp" for c in s.columns) else ""
+    yield f"    calendar: {{{time}: [month, day_of_week, day_of_year{of_day}]}}"
     if ages := ", ".join(_ages(s)):
         yield f"    expressions: {{{ages}}}    # days from these dates to the row's time"
     if spans := ", ".join(_spans(s)):
         told = "days between dates, for a view at a moment when both are known"
         yield f"    # {'add to ' if ages else ''}expressions: {{{spans}}}    # {told}"
-    if groups and numeric:
-        yield "  trend:    # mean and count over earlier rows of the same group"
+    lists = [c.name for c in s.columns if c.type == "category"]
+    if numeric and (by := [*(name for name in s.naive or () if name in lists), *groups]):
+        group = by[0]
+        told = f"mean {s.target.name} of earlier rows of the same {group}. Remove the view if this may not decide"
+        yield f"  trend:    # {told}"
         yield "    kind: trailing"
-        yield f"    by: [{yaml_word(groups[0])}]"
+        yield f"    by: [{yaml_word(group)}]"
         yield "    days: [30, 90]"
         yield f"    mean: [{target}]"
     yield ""
@@ -59,7 +63,20 @@ def lines(s: Survey) -> Iterator[str]:
     useless = f"from which {metric} on is a model of no use to you? Drafted generously: a quarter worse than {guess}"
     yield f"  limit: {number_text(s.limit)}    # CHECK: {useless}"
     yield "  baseline_margin: 0.1    # share of the baseline's error by which a model must be better"
-    yield f"  baseline_by: [{yaml_word(groups[0]) if groups else s.time + '.month'}]"
+    yield from _baseline(s, groups)
+
+
+def _baseline(s: Survey, groups: Sequence[str]) -> Iterator[str]:
+    """Yield by which groups the guess is made that a model must beat. `groups`: columns, if the rows tell nothing."""
+    guess = "the mean" if s.target.type in NUMERIC else "the shares of the classes"
+    if s.naive is None:
+        yield f"  baseline_by: [{yaml_word(groups[0]) if groups else s.time + '.month'}]"
+    elif not s.naive:
+        yield f"  baseline_by: []    # no groups make {guess} a clearly better guess on the newest {s.last_days} days"
+    else:
+        by = ", ".join(name if "." in name else yaml_word(name) for name in s.naive)
+        told = f"a model must beat {guess} of each group. These groups err least on the newest {s.last_days} days"
+        yield f"  baseline_by: [{by}]    # {told}"
 
 
 def _ages(s: Survey) -> Iterator[str]:
@@ -96,7 +113,7 @@ def _trainer(rows: int, *, skewed: bool) -> Iterator[str]:
 
 def _other_target(s: Survey) -> str:
     """Return whether the target is a guess, and how to draft for another column."""
-    asked = "At which moment is it asked for?"
+    asked = f"Is it asked for at `event`, the time in {s.time}?"
     if s.target_chosen:
         return f"the column to predict, as you chose it. {asked}"
     return f"a guess of the target. For another, remove this file and draft again with `--target COLUMN`. {asked}"

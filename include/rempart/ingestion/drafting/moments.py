@@ -13,13 +13,18 @@ _LATER = "docs/how-to/target-comes-later.md"
 
 
 def lines(s: Survey) -> Iterator[str]:
-    """Yield the section, with a line to uncomment for each other date and for an outcome of the same day, and the key
-    `partition_by`.
+    """Yield the section, with what its two times mean, and the key `partition_by`.
+
+    A line to uncomment stands for each other date, and for an outcome of the same day.
     """
     dates = [c.name for c in s.columns if c.type in ("date", "timestamp") and c.name != s.time]
     outcome = "outcome" if "outcome" not in dates else "outcome_of_the_row"
     target = s.target.name
     yield f"moments:    # CHECK: when is {target} known, and is any other value known later than `event`?"
+    asked = "`event` is when you ask for the prediction, and a model reads only what is known by then."
+    known = f"The outcome is when {target} is known."
+    example = "Example: a loan is granted on 1 March, its `event`, and repaid or not on 1 June, its outcome."
+    yield from comment_lines(f"{asked} {known} {example}", "  ")
     for name in in_order(s.time, dates, s.orders, s.earlier):
         yield f"  {'event' if name == s.time else f'# {_moment_of(name, dates)}'}: {{column: {yaml_word(name)}}}"
         if name == s.time:
@@ -27,14 +32,15 @@ def lines(s: Survey) -> Iterator[str]:
     if s.open_days:
         told = f"No row of the newest {s.open_days} days has {target}: it comes later than the row."
         yield from comment_lines(told, "  ")
-    column = "uncomment its line above" if dates else "declare it here, such as `closed: {column: closed_on}`"
+    column = "uncomment its line above" if dates else "declare it, such as `closed: {column: closed_on}`"
     timed = next(c.type for c in s.columns if c.name == s.time) == "timestamp"
     for way in (
         f"{'At the same time' if timed else 'On the same day'}, but after the other values: uncomment `{outcome}`.",
         f"A column tells when: {column}.",
-        f"A fixed time later: uncomment `{outcome}`, and add it there, such as `plus: 14 days`"
-        + (". A value counts from then on." if timed else ". A value counts from the end of that day."),
+        f"A fixed time later: uncomment `{outcome}`, and add `plus: 14 days` to it"
+        + ("." if timed else ", from the end of that day."),
         f"Not yet for some rows: see {_LATER}",
+        f"You ask before {s.time}: add `minus: 3 days` to `event`, or `minus_days` with the name of a column.",
     ):
         yield from comment_lines(f"- {way}", "  ", further="  ")
     then = f"Then write that moment below, such as `known: {outcome}`, at {target} and at each value that is known no "

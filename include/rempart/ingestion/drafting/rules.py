@@ -66,6 +66,6 @@ def _unlikely(found: Range, *, ask_negative: bool) -> str:
         below = f"{found.negative:,} of {found.cells:,} {'is' if found.negative == 1 else 'are'} negative"
         (told if ask_negative else notes).append(f"{below}: is that right?" if ask_negative else below)
     if found.reached:
-        notes.append(f"{number_text(found.high)} is the largest here: raise it if larger ones are right")
+        notes.append(f"{number_text(found.high)} is the largest here: raise it if need be")
     mark = "CHECK: " if told else ""
-    return f"    # {mark}{'; '.join([*told, *notes])}" if told or notes else ""
+    return f"    # {mark}{'; '.join([*told, *notes]).replace('?;', '?')}" if told or notes else ""

@@ -10,7 +10,7 @@ from rempart.ingestion.engine.batches import LINE, RAW
 from rempart.ingestion.engine.database import batches, opened, parquet
 from rempart.ingestion.engine.deliveries import StagedDelivery
 from rempart.ingestion.engine.limits import Resources
-from rempart.ingestion.refused import REASONS, RefusedRows, schema
+from rempart.ingestion.refused import REASONS, RefusedFile, RefusedRows, schema
 
 if TYPE_CHECKING:
     import duckdb
@@ -19,7 +19,7 @@ _ROWS = 50_000
 
 
 def only_quarantined(
-    read: StagedDelivery, quarantined: RefusedRows, file: Path, resources: Resources
+    read: StagedDelivery, quarantined: RefusedFile, file: Path, resources: Resources
 ) -> StagedDelivery:
     """Return the quarantined rows of a delivery as read now, each on its original line; good ones are in `file`.
 
@@ -29,11 +29,10 @@ def only_quarantined(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    before, now = file.with_name(f"{file.name}.before"), file.with_name(f"{file.name}.now")
-    pq.write_table(quarantined.table, before)
+    before, now = quarantined.file, file.with_name(f"{file.name}.now")
     pq.write_table(read.refused.table, now)
     good = 0
-    with opened(resources, sorted({file.parent, *read.folders})) as connection:
+    with opened(resources, sorted({file.parent, before.parent, *read.folders})) as connection:
         _match(connection, read.rows, now, before)
         with (
             pq.ParquetFile(read.file) as source,

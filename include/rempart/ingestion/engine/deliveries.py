@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rempart.engine_connection import EngineConnection
 from rempart.ingestion.acceptance import HELD, held_back
 from rempart.ingestion.engine import csv_rows, json_rows, keys, parquet_rows, parts, staging
-from rempart.ingestion.engine.batches import LINE, RefusedRow, TextRows
+from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow, TextRows
 from rempart.ingestion.engine.database import batches, opened, parquet
 from rempart.ingestion.engine.keys import FILE, KeyVerdict, Relations
 from rempart.ingestion.engine.limits import Limits, Resources
@@ -21,9 +21,12 @@ from rempart.ingestion.engine.staging import Judge, Staged
 from rempart.ingestion.engine.versions import rule
 from rempart.ingestion.parsing import formats
 from rempart.ingestion.parsing.schema import snapshot_columns
-from rempart.ingestion.refused import RefusedRows
+from rempart.ingestion.refused import RefusedRows, each, schema
 from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ERASED = "erased"
 """Reason of a refused row whose key is in the register of erasures; nothing of it is stored."""
@@ -143,7 +146,7 @@ def decide(
     known rows may have come after these.
     """
     files = _OnFiles(known, pipeline, folder, resources, part_bytes)
-    return decide_with(files, deliveries, pipeline, limits, hold_back=hold_back, late=late)
+    return decide_with(files, deliveries, pipeline, limits, hold_back=hold_back, late=late, spill=folder)
 
 
 class Engine(Protocol):
@@ -172,9 +175,10 @@ def decide_with(
     *,
     hold_back: bool = True,
     late: bool = False,
+    spill: Path | None = None,
 ) -> TakenIn:
-    """Do what `decide` does with any engine."""
-    using = _Decision(engine, pipeline, limits, late)
+    """Do what `decide` does with any engine. `spill`: folder of refused rows, which stay in memory without it."""
+    using = _Decision(engine, pipeline, limits, late, spill)
     while True:  # again without a delivery that repeats too many keys: another row may be the first of its key then
         taken = using.taken(deliveries, frozenset())
         found = taken.deliveries
@@ -218,6 +222,7 @@ class _Decision:
     pipeline: Pipeline
     limits: Limits
     late: bool
+    spill: Path | None
 
     def taken(self, deliveries: Sequence[StagedDelivery], without: frozenset[int]) -> TakenIn:
         """Return the deliveries with the rows that their keys refuse, and the parts of the others.
@@ -246,6 +251,8 @@ class _Decision:
             repeated = rule.refused(connection, pipeline) if verdict.refused else iter(())
             for i, rows in itertools.groupby(repeated, lambda row: row.delivery):
                 refused = found[i].refused.plus(row.row for row in rows)
+                if self.spill:
+                    refused = refused.spilled(self.spill / f"refused-{i:06d}")
                 found[i] = replace(found[i], good=found[i].good - verdict.refused[i][0], refused=refused)
             for i in used:
                 counts = verdict.replaced.get(i, 0), verdict.repeated.get(i, 0)
@@ -307,21 +314,34 @@ class HeldRows:
     def __len__(self) -> int:
         return self.delivery.delivered
 
-    def __iter__(self) -> Iterator[RefusedRow]:
-        refused = iter(self.delivery.refused)
-        waiting = next(refused, None)
-        for row in self._staged():
-            while waiting is not None and waiting.line < row.line:
-                yield waiting
-                waiting = next(refused, None)
-            if waiting is not None and waiting.line == row.line:
-                continue  # its key is repeated
-            yield row
-        if waiting is not None:
-            yield waiting
-            yield from refused
+    def tables(self) -> Iterator[pa.Table]:
+        import numpy as np
+        import pyarrow as pa
 
-    def _staged(self) -> Iterator[RefusedRow]:
+        refused, done = self.delivery.refused.table, 0
+        lines = refused[LINE].to_numpy()
         for batch in self.good():
-            for row in batch.to_pylist():
-                yield RefusedRow(row[LINE], (HELD,), staging.raw_text(row))
+            rows = _held(pa.Table.from_batches([batch]))
+            numbers = rows[LINE].to_numpy()
+            upto = int(np.searchsorted(lines, numbers[-1], "right")) if len(numbers) else done
+            if upto > done:  # a row whose key is repeated is among the refused ones
+                left = rows.filter(pa.array(np.isin(numbers, lines[done:upto], invert=True)))
+                rows = pa.concat_tables([refused.slice(done, upto - done), left]).sort_by(LINE)
+                done = upto
+            yield rows
+        if done < len(lines):
+            yield refused.slice(done)
+
+    def __iter__(self) -> Iterator[RefusedRow]:
+        return each(self.tables())
+
+
+def _held(rows: pa.Table) -> pa.Table:
+    """Return good rows as those of a held-back delivery."""
+    import pyarrow as pa
+
+    raw = rows[RAW]
+    if raw.null_count:  # a format without text
+        raw = pa.chunked_array([[staging.raw_text(row) for row in staging.values(rows)]], pa.string())
+    why = pa.repeat(pa.scalar([HELD], pa.list_(pa.string())), rows.num_rows)
+    return pa.table([rows[LINE], why, raw], schema=schema())

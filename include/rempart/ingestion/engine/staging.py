@@ -144,12 +144,12 @@ def _refused(text: pa.Table, reasons: Mapping[int, Sequence[str]]) -> Iterator[R
     import pyarrow as pa
 
     places = sorted(reasons)
-    rows = _values(text.take(pa.array(places, pa.int64())))
+    rows = values(text.take(pa.array(places, pa.int64())))
     for place, row in zip(places, rows, strict=True):
         yield RefusedRow(row[LINE], tuple(reasons[place]), raw_text(row))
 
 
-def _values(table: pa.Table) -> list[dict[str, Any]]:
+def values(table: pa.Table) -> list[dict[str, Any]]:
     """Return rows as Python's values; times are text where one is beyond Python's calendar."""
     import pyarrow as pa
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from rempart import child_processes
 from rempart.errors import IngestError, PipelineError
 from rempart.ingestion import expectations, isolated
 from rempart.ingestion.judging.distinct import DistinctValues
@@ -72,12 +73,7 @@ class JudgePool:
         if self._owner != os.getpid():
             return
         for process in running:
-            process.kill()
-        for process in running:
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    _close(stream)
+            child_processes.end(process)
 
     def _asked(self, declared: Sequence[Expectation], table: pa.Table) -> dict[int, list[int]]:
         import yaml
@@ -128,13 +124,28 @@ def _send(process: subprocess.Popen[bytes], rules: str, rows: pa.Table) -> None:
     with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_table(rows)
     body = sink.getbuffer()
-    assert process.stdin is not None  # noqa: S101 - a pipe, as asked for
     try:
-        process.stdin.write(json.dumps({"expectations": rules, "bytes": len(body)}).encode() + b"\n")
-        process.stdin.write(body)
-        process.stdin.flush()
+        _write(process, json.dumps({"expectations": rules, "bytes": len(body)}).encode() + b"\n")
+        _write(process, body)
     except BrokenPipeError:
         raise _ended(process) from None
+
+
+def _write(process: subprocess.Popen[bytes], body: bytes | memoryview) -> None:
+    """Write to the process. Raises IngestError if it reads nothing for `SECONDS`, BrokenPipeError if it ended."""
+    assert process.stdin is not None  # noqa: S101 - a pipe, as asked for
+    pipe, left = process.stdin.fileno(), memoryview(body)
+    os.set_blocking(pipe, False)
+    with selectors.DefaultSelector() as ready:
+        ready.register(pipe, selectors.EVENT_WRITE)
+        while left:
+            if not ready.select(SECONDS):
+                raise IngestError(
+                    f"judge rows: the process that applies the expectations read nothing for {SECONDS:.0f} s",
+                    "Run the ingestion again. If this repeats, this machine has too little free memory.",
+                )
+            with suppress(BlockingIOError):  # less room than the pipe said
+                left = left[os.write(pipe, left) :]
 
 
 def _answer(process: subprocess.Popen[bytes]) -> Mapping[str, Sequence[int]]:
@@ -170,8 +181,3 @@ def _ended(process: subprocess.Popen[bytes]) -> IngestError:
         f"judge rows: the process that applies the expectations ended with {code}",
         "Run the ingestion again. If this repeats, this machine has too little free memory.",
     )
-
-
-def _close(stream: Any) -> None:
-    with suppress(BrokenPipeError):  # what was not sent is not needed
-        stream.close()

@@ -44,10 +44,10 @@ def judged(
         _JudgedDelivery(delivery, folder / f"{i:06d}", limits, frozenset(struck[i]) if struck else frozenset())
         for i, delivery in enumerate(deliveries)
     ]
-    waiting: list[tuple[int, _Batch]] = []
+    waiting, done = list[tuple[int, _Batch]](), list[StagedDelivery]()
 
-    def judge_waiting() -> None:
-        """Judge the waiting rows."""
+    def judge_waiting(upto: int) -> None:
+        """Judge the waiting rows, and end the deliveries before `upto`: all their rows are judged."""
         if waiting:
             against = judge(pa.concat_tables([batch.rows for _, batch in waiting]))
             places, start = sorted(against), 0
@@ -57,6 +57,7 @@ def judged(
                 found[i].add(batch, {place - start: against[place] for place in here})
                 start = end
             waiting.clear()
+        done.extend(found[i].done() for i in range(len(done), upto))
 
     read = None if columns is None else [*columns, LINE]
     rows = size = 0
@@ -71,10 +72,10 @@ def judged(
                     waiting.append((i, batch))
                     first, rows, size = first + some.num_rows, rows + batch.rows.num_rows, size + batch.rows.nbytes
                     if rows >= _ROWS or size >= _BYTES:
-                        judge_waiting()
+                        judge_waiting(i)
                         rows = size = 0
-    judge_waiting()
-    return [judged_delivery.done() for judged_delivery in found]
+    judge_waiting(len(found))
+    return done
 
 
 def without(delivery: StagedDelivery, lines: Collection[int], folder: Path) -> StagedDelivery:
@@ -167,12 +168,14 @@ class _JudgedDelivery:
         self._delivery = replace(self._delivery, good=good, judged=judged)
 
     def done(self) -> StagedDelivery:
-        """Return the delivery. Its refused rows are left out of its file."""
+        """Return the delivery. Its refused rows are left out of its file, and many of them are on disk."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         if self._delivery.fault or not any(map(len, self._left_out)):
             return self._delivery
+        refused = self._delivery.refused.spilled(self._file.with_name(f"{self._file.name}.refused"))
+        self._delivery = replace(self._delivery, refused=refused)
         pq.write_table(pa.table({LINE: pa.chunked_array(self._left_out, pa.int64())}), self._file)
         return replace(self._delivery, left_out=self._file)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.ingestion.engine.database import opened, parquet
 from rempart.ingestion.engine.limits import Resources
+from rempart.sovereignty.classification import may_be_personal
 
 if TYPE_CHECKING:
     import duckdb
@@ -82,7 +83,7 @@ def profile(
     classification: str,
 ) -> Profile:
     """Return the profile of the rows of Parquet files. `columns`: types by name, as a manifest has them."""
-    guarded = classification in ("personal", "sensitive")
+    guarded = may_be_personal(classification)
     if not parts:
         none = tuple(ColumnProfile(name, type_, 0, 0) for name, type_ in columns.items())
         return Profile(pipeline, snapshot, classification, 0, guarded, none)

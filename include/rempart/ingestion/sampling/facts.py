@@ -32,6 +32,9 @@ _SELDOM, _SHOWN = 500, 3
 _SHORT = 12
 """Characters of a text that is told though it is no value of its column: a longer one may tell of a person."""
 _SEPARATORS = ("|", ";")
+_CODE = re.compile(r"(?:.*_)?(?:post_?code|postal_code|zip(?:_?code)?|plz|postleitzahl|code_postal|codice_postale)")
+_CODE_DOUBT = "a code or a quantity? For a code, write `type: category` with its `values`; a sum of codes means nothing"
+"""Columns whose whole numbers are names of places, and what a draft asks about them."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ def column_facts(
         )
     zeros = any(map(_LEADING_ZERO.fullmatch, distinct))
     if declared is None and not zeros and (found := _number(name, distinct, nullable, unique, dialect)):
-        return found
+        is_code = found.type == "integer" and _CODE.fullmatch(name)
+        return replace(found, doubt=found.doubt or _CODE_DOUBT) if is_code else found
     if time := recognise.time_in(distinct, dialect):
         doubt = _other_times(distinct, *time, dialect)
         far = _unlikely(distinct, dialect)
@@ -115,6 +119,7 @@ def _texts(plain: ColumnFacts, cells: recognise.Cells, dialect: Dialect, *, zero
         return replace(plain, type="category", values=tuple(sorted(cells)), doubt=doubt, people=why)
     if closed:
         other = "If it does not, write `type: category` with all its `values`, and add it to `columns` below"
+        other += ". If it does, and may decide all the same, name it in `by` of a trailing view"
         doubt = f"does it name people ({why})? Its values are not listed, and no model reads it. {other}"
         return replace(plain, doubt=doubt, people=why)
     if why:

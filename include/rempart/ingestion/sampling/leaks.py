@@ -37,9 +37,9 @@ def leaks(columns: Sequence[ColumnFacts], target: ColumnFacts, table: pa.Table, 
     if rows.num_rows < _FEWEST:
         return frozenset()
     if target.type in NUMERIC:
-        wanted = _numbers(rows[target.name], dialect)
+        wanted = cell_numbers(rows[target.name], dialect)
         return frozenset(c.name for c in columns if _orders(c, rows[c.name], wanted, dialect))
-    classes = _codes(rows[target.name])
+    classes = value_codes(rows[target.name])
     return frozenset(c.name for c in columns if any(_tells(c, rows[c.name], classes, dialect)))
 
 
@@ -47,10 +47,10 @@ def _orders(column: ColumnFacts, cells: pa.ChunkedArray, wanted: np.ndarray, dia
     """Return whether the column has almost the target's order, or two values for its small and its large numbers."""
     import numpy as np
 
-    if column.type in NUMERIC and _follows(_numbers(cells, dialect), wanted):
+    if column.type in NUMERIC and _follows(cell_numbers(cells, dialect), wanted):
         return True
     known = cells.is_valid().to_numpy()
-    codes = _codes(cells)[known]
+    codes = value_codes(cells)[known]
     return column.type in _LISTS and len(np.unique(codes)) == 2 and _separates(wanted[known], codes)
 
 
@@ -60,19 +60,19 @@ def _tells(column: ColumnFacts, cells: pa.ChunkedArray, classes: np.ndarray, dia
 
     yield _divides(cells.is_null().to_numpy().astype(np.int64), classes)
     if column.type in _LISTS:
-        yield _divides(_codes(cells), classes)
+        yield _divides(value_codes(cells), classes)
     if column.type in NUMERIC and len(np.unique(classes)) == 2:
-        yield _separates(_numbers(cells, dialect), classes)
+        yield _separates(cell_numbers(cells, dialect), classes)
 
 
-def _codes(cells: pa.ChunkedArray) -> np.ndarray:
+def value_codes(cells: pa.ChunkedArray) -> np.ndarray:
     """Return a number for each distinct value; an empty cell is a value, too."""
     encoded = cells.combine_chunks().dictionary_encode(null_encoding="encode")
     codes: np.ndarray = encoded.indices.to_numpy(zero_copy_only=False)
     return codes
 
 
-def _numbers(cells: pa.ChunkedArray, dialect: Dialect) -> np.ndarray:
+def cell_numbers(cells: pa.ChunkedArray, dialect: Dialect) -> np.ndarray:
     """Return the numbers of a column of text; NaN for what is none."""
     import numpy as np
 

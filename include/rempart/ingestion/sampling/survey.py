@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from rempart.ingestion.sampling.leaks import leaks
 from rempart.ingestion.sampling.names import plain_name, shown
 from rempart.ingestion.sampling.orders import Order, orders
 from rempart.ingestion.sampling.sample import Declared, Sample
-from rempart.ingestion.sampling.targets import chosen_target, likeliest_target
+from rempart.ingestion.sampling.targets import chosen_target, likeliest_target, naive_groups
 from rempart.settings.columns import Period
 from rempart.settings.sources import Dialect
 
@@ -51,7 +51,8 @@ class Survey:
     dates. `last_year`: of the range of the row's time. `limit`: of the rows that the drafted file accepts. `skewed`:
     a few large numbers of the target rule its mean. `totals`: rows with almost only empty cells, which are not looked
     at. `open_days`: the newest days, of which no row has a target. `positive`: the rarer of two classes.
-    `units`: beside the numbers of columns. `constant`: columns with the same value in all rows.
+    `units`: beside the numbers of columns. `constant`: columns with the same value in all rows. `naive`: groups by
+    which a guess without a model is best; None if too few rows tell.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Survey:
     positive: str = ""
     units: Mapping[str, Unit] = field(default_factory=dict)
     constant: Collection[str] = ()
+    naive: Sequence[str] | None = None
 
     def named(self, *types: str) -> list[ColumnFacts]:
         """Return columns of these types, or of all, that are neither key nor target."""
@@ -147,7 +149,12 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     rarer = min(classes, key=lambda label: (classes[label], label)) if len(target.values) == len(classes) == 2 else ""
     found = replace(found, totals=totals, open_days=(days[-1] - known[-1]).days, positive=rarer, units=written.units)
     constant = [c.name for c in found.named() if not c.nullable and len(table[c.name].unique()) == 1 < table.num_rows]
-    return replace(found, constant=constant, leaks=leaks(found.named(), target, table, dialect))
+    found = replace(found, constant=constant, leaks=leaks(found.named(), target, table, dialect))
+    parts = [c for c in columns if c.name in key.columns and c.type == "category" and len(key.columns) > 1]
+    listed = [c for c in found.named("category", "boolean") if c.name not in (*found.leaks, *found.together)]
+    groups = [c.name for c in (*parts, *listed)]  # a part of the key is a thing with many rows, such as a station
+    held_out = days[-1] - timedelta(days=found.last_days - 1), days[-1]
+    return replace(found, naive=naive_groups(groups, found.time, target, table, dialect, held_out))
 
 
 def without_totals(table: pa.Table) -> tuple[pa.Table, int]:

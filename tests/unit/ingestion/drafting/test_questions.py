@@ -65,6 +65,7 @@ def test_no_person_of_a_list_is_named_and_no_model_reads_the_column(text: str) -
     (line,) = (line for line in text.splitlines() if line.startswith("  caseworker:"))
     assert "# CHECK: does it name people (its name says so)? Its values are not listed" in line
     assert "If it does not, write `type: category` with all its `values`, and add it to `columns`" in line
+    assert "If it does, and may decide all the same, name it in `by` of a trailing view" in line
 
 
 def test_people_are_found_by_their_names_and_never_guessed_as_the_target(tmp_path: Path) -> None:
@@ -87,6 +88,43 @@ def test_the_outcome_of_the_same_day_is_one_line_to_uncomment(text: str, known: 
     target = "  days_to_decision: {type: integer, known: "
     assert changed != text and f"{target}event}}" in text
     pipeline = load(changed.replace(f"{target}event", f"{target}{known}"))
+    assert list(pipeline.moments) == ["event", "outcome"]
+    check_pipeline.check(pipeline, thorough=False)
+
+
+def unbroken_moments(text: str) -> str:
+    """Return the section `moments` with each comment on one line."""
+    section = text.split("\nmoments:")[1].split("\npartition_by")[0]
+    return " ".join(line.strip().removeprefix("#").strip() for line in section.splitlines())
+
+
+def test_the_moments_begin_with_what_the_two_times_are_and_an_example(text: str) -> None:
+    told = unbroken_moments(text)
+    first, then, example = (
+        told.index("`event` is when you ask for the prediction, and a model reads only what is known by then."),
+        told.index("The outcome is when days_to_decision is known."),
+        told.index("Example: a loan is granted on 1 March, its `event`, and repaid or not on 1 June, its outcome."),
+    )
+    assert first < then < example < told.index("event: {column: filed_on}")
+
+
+@pytest.mark.parametrize(
+    ("event", "outcome"), [("", ", plus: 14 days"), (", minus: 3 days", ""), (", minus_days: weekly_meetings", "")]
+)
+def test_each_way_to_move_a_time_that_a_draft_names_is_valid(text: str, event: str, outcome: str) -> None:
+    assert re.findall("`((?:plus|minus)[^`]*)`", unbroken_moments(text)) == [
+        "plus: 14 days",
+        "minus: 3 days",
+        "minus_days",
+    ]
+    for line, changed in (
+        ("  event: {column: filed_on}", f"  event: {{column: filed_on{event}}}"),
+        ("  # outcome: {column: filed_on}", f"  outcome: {{column: filed_on{outcome}}}"),
+        ("  days_to_decision: {type: integer, known: event", "  days_to_decision: {type: integer, known: outcome"),
+    ):
+        assert text.count(line) == 1
+        text = text.replace(line, changed)
+    pipeline = load(text)
     assert list(pipeline.moments) == ["event", "outcome"]
     check_pipeline.check(pipeline, thorough=False)
 
@@ -163,3 +201,11 @@ def test_a_list_on_several_lines_is_the_same_list(values: list[str], before: int
     assert plain_yaml.load(f"top:\n{told}\n")["top"][name]["values"] == values
     longest = max((len(line) for line in comment_lines(" ".join(["word"] * len(values)), "    ")), default=0)
     assert longest <= 120
+
+
+def test_whole_numbers_that_name_places_are_asked_about(tmp_path: Path) -> None:
+    header, *rows = permits().splitlines()
+    numbered = [f"{row};{1010 + 10 * (i % 9)}" for i, row in enumerate(rows)]
+    text = draft_pipeline(write(tmp_path / "permits.csv", "\n".join([f"{header};Postcode", *numbered, ""])))
+    (line,) = (line for line in text.splitlines() if line.startswith("  postcode:"))
+    assert "type: integer" in line and "# CHECK: a code or a quantity?" in line

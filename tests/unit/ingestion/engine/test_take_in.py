@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rempart.ingestion import reading
+from rempart.ingestion import refused as refused_rows
 from rempart.ingestion.engine import staging
 from rempart.ingestion.engine.batches import LINE, RAW, TextRows
 from rempart.ingestion.engine.database import opened
@@ -86,11 +87,15 @@ delivery = st.lists(line, min_size=1, max_size=8).map(lambda rows: (HEADER + "".
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(delivery, min_size=1, max_size=3), st.booleans())
-def test_the_same_rows_are_accepted_and_refused_for_the_same_reasons(bodies: list[bytes], some_known: bool) -> None:
+@given(st.lists(delivery, min_size=1, max_size=3), st.booleans(), st.booleans())
+def test_the_same_rows_are_accepted_and_refused_for_the_same_reasons(
+    bodies: list[bytes], some_known: bool, on_disk: bool
+) -> None:
     schema = arrow_schema(snapshot_columns(PIPELINE))
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
         folder = Path(place)
+        if on_disk:
+            patch.setattr(refused_rows, "_SMALL", 0)
         current, known = None, []
         if some_known:
             first = _judged(None, bodies[:1])

@@ -96,3 +96,12 @@ def test_an_interrupt_ends_the_processes(monkeypatch: pytest.MonkeyPatch) -> Non
         pool.places(DECLARED, TABLE)
     assert started
     assert not any(map(alive, started))
+
+
+def test_a_process_that_reads_nothing_is_given_up_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "SECONDS", 0.3)
+    many = pa.table({"n": pa.array(range(200_000), pa.int64())})
+    with JudgePool(1, many=1, command=stub("import time; time.sleep(60)")) as pool:
+        with pytest.raises(IngestError, match="read nothing for"):
+            pool.places(DECLARED[:1], many)
+        assert not pool._running

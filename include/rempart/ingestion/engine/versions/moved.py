@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rempart.ingestion.engine.batches import RAW, RefusedRow
+from rempart.ingestion.engine.batches import RAW
 from rempart.ingestion.engine.database import opened, parquet
 from rempart.ingestion.engine.limits import Resources
-from rempart.ingestion.refused import REASONS, table_of
+from rempart.ingestion.refused import JOINED, REASONS, Refused, RefusedFile, write
 
 
 @dataclass(frozen=True)
@@ -24,14 +23,11 @@ class Moved:
     changed: bool
 
 
-def moved(before: Iterable[RefusedRow], now: Iterable[RefusedRow], folder: Path, resources: Resources) -> Moved:
+def moved(before: RefusedFile, now: Refused, folder: Path, resources: Resources) -> Moved:
     """Compare refused rows by their text: lines of a delivery may have moved by an erasure."""
-    import pyarrow.parquet as pq
-
-    had, has = folder / "moved-before", folder / "moved-now"
-    pq.write_table(table_of(before), had)
-    pq.write_table(table_of(now), has)
-    with opened(resources, [folder]) as connection:
+    had, has = before.file, folder / "moved-now"
+    write(now.tables(), has)
+    with opened(resources, sorted({folder, had.parent})) as connection:
 
         def more(these: Path, those: Path, columns: str) -> int:
             query = (
@@ -41,6 +37,6 @@ def moved(before: Iterable[RefusedRow], now: Iterable[RefusedRow], folder: Path,
             (found,) = connection.execute(query).fetchall()
             return int(found[0])
 
-        both = f"{RAW}, {REASONS}"
+        both = f"{RAW}, array_to_string({REASONS}, '{JOINED}')"  # a quarantine has them as one text
         changed = more(had, has, both) + more(has, had, both) > 0
         return Moved(more(has, had, RAW), more(had, has, RAW), changed)
