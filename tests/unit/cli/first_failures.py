@@ -275,10 +275,10 @@ def stopped_half_way(project: Place) -> str:
 
 @mistake(USE, "The disk is full", "No space left", "Free space")
 def disk_full(project: Place) -> str:
-    from rempart.deployment.setup import credentials
+    from rempart import private_files
 
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(project.var / "secrets.env"))
-    with patch.object(credentials, "write_private", side_effect=full):
+    with patch.object(private_files, "write", side_effect=full):
         return rempart("up")
 
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from rempart import private_files
 from rempart.backup.databases.postgresql import find_tools
 from rempart.deployment.access import roles
 from rempart.deployment.compose import egress_proxy, ingress
@@ -172,7 +173,7 @@ def initialise(
     for name, text in wanted.items():
         _write_mounted(folder / name, text)
     generated = egress_proxy.settings(inside, secrets, listed) | ingress.settings(pem)
-    credentials.write_private(settings, settings_text(before | lines, _as_named(stack, folder), generated))
+    private_files.write(settings, settings_text(before | lines, _as_named(stack, folder), generated))
     logger.info(
         "%s: %d files, %d secrets %s",
         folder,
@@ -191,7 +192,7 @@ def initialise_build(stack: Stack, settings: Path, inherited: Mapping[str, str])
     for name, text in _build_files(stack, inherited).items():
         _write_mounted(folder / name, text)
     kept = {setting.name: before[setting.name] for setting in MADE if setting.name in before}
-    credentials.write_private(settings, settings_text(before, _as_named(stack, folder), kept))
+    private_files.write(settings, settings_text(before, _as_named(stack, folder), kept))
     logger.info("wrote the settings of the build to %s", settings)
 
 
@@ -240,7 +241,7 @@ def _of_the_team(stack: Stack) -> set[str]:
 def _write_mounted(file: Path, text: str) -> None:
     """Write a file for a container's user, who is not its owner; the folder is closed to others."""
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
-        credentials.write_private(file, text)
+        private_files.write(file, text)
     file.chmod(0o444)
 
 

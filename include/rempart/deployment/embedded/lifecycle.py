@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import functools
 import logging
-import os
 import shutil
 import subprocess
 import time
@@ -29,12 +28,11 @@ from rempart.deployment.servers import (
     schemas,
     scorer_server,
 )
-from rempart.deployment.setup import credentials, environment, launch, preflight
+from rempart.deployment.setup import credentials, launch, preflight
 from rempart.deployment.setup.paths import AIRFLOW_COMPONENTS, Stack
 from rempart.errors import ConnectionMissing, PreflightFailed, RempartError, SiteError, StackError
 from rempart.replication.continuity import PostgresqlContinuity
 from rempart.settings.config import SCORER, Connections
-from rempart.settings.telemetry import TELEMETRY_OFF
 
 logger = logging.getLogger(__name__)
 
@@ -361,8 +359,3 @@ def down(stack: Stack) -> None:
         if not stack.sockets.is_relative_to(stack.var):
             shutil.rmtree(stack.sockets)
         logger.info("the stack is down: no process is running", extra={"last": True})
-
-
-def adopt_environment() -> None:
-    """Disable telemetry in this process too, and exclude its local traffic from the proxy."""
-    os.environ.update(TELEMETRY_OFF | environment.off_proxy(os.environ))

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from rempart import private_files
 from rempart.audit import lock
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import RempartError, StackError
@@ -24,7 +25,8 @@ class Release:
     """A checkout of this project:
 
     `packages` of its lock by name, the SHA-256 of each of the `scripts` in include/sql/platform, the `point_format` of
-    its restore points and the `key_format` of the keys that open them. Unreadable parts are left out.
+    its restore points, the `key_format` of the keys that open them, and the `snapshot_format` of its manifests of
+    snapshots. Unreadable parts are left out.
     """
 
     root: Path
@@ -34,6 +36,7 @@ class Release:
     scripts: Mapping[str, str]
     point_format: int | None
     key_format: int | None
+    snapshot_format: int | None
 
     @property
     def postgresql(self) -> int | None:
@@ -56,7 +59,7 @@ def of_checkout(root: Path, python: str) -> Release:
     version = re.search(r'^version = "([^"]+)"', text("pyproject.toml"), re.M)
 
     def format_in(name: str) -> int | None:
-        form = re.search(r"^FORMAT = (\d+)", text(f"include/rempart/backup/{name}"), re.M)
+        form = re.search(r"^FORMAT = (\d+)", text(f"include/rempart/{name}"), re.M)
         return int(form[1]) if form else None
 
     scripts = sorted((root / "include" / "sql" / "platform").glob("*.sql"))
@@ -66,17 +69,16 @@ def of_checkout(root: Path, python: str) -> Release:
         version[1] if version else "",
         {locked.name: locked.version for locked in lock.read(text("requirements.txt"))},
         {file.stem: hashlib.sha256(file.read_bytes()).hexdigest() for file in scripts},
-        format_in("points/points.py"),
-        format_in("keys/key_envelope.py"),
+        format_in("backup/points/points.py"),
+        format_in("backup/keys/key_envelope.py"),
+        format_in("ingestion/snapshots.py"),
     )
 
 
 def record(stack: Stack, release: Release) -> None:
     """Record the release that starts the stack."""
     file = stack.state / _RECORD
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps({**asdict(release), "root": str(release.root)}) + "\n", encoding="utf-8")
-    part.replace(file)
+    private_files.write(file, json.dumps({**asdict(release), "root": str(release.root)}) + "\n")
 
 
 def forget(stack: Stack) -> None:

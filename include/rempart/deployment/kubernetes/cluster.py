@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from rempart import private_files
 from rempart.deployment.access import managed_databases, roles
 from rempart.deployment.compose import containers
 from rempart.deployment.servers import airflow_server, external, mlflow_server, schemas
@@ -187,7 +188,7 @@ def initialise(stack: Stack, inherited: Mapping[str, str], *, restored: Mapping[
         credentials.write_secrets(master, secrets)
     wanted = files(inside, secrets)
     for name, text in wanted.items():
-        credentials.write_private(folder / name, text)
+        private_files.write(folder / name, text)
     logger.info(
         "%s: %d files, %d secrets %s", folder, len(wanted), len(secrets), "in place" if secrets == before else "written"
     )

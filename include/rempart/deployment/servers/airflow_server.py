@@ -13,13 +13,12 @@ from typing import Any
 
 from psycopg import sql
 
+from rempart import private_files
 from rempart.airflow_api import last_words
 from rempart.backup.drill import airflow_schema
 from rempart.deployment.servers import rest
-from rempart.deployment.servers.mlflow_server import address
 from rempart.deployment.servers.postgresql import connect
 from rempart.deployment.setup import environment
-from rempart.deployment.setup.credentials import write_private
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import StackError
 from rempart.settings.access import LANDING_WATCH
@@ -44,7 +43,7 @@ def write_users(stack: Stack, resolve: Connections) -> None:
     accounts = [resolve(name) for name in ("airflow_api", LANDING_WATCH)]
     text = json.dumps({account.login: account.password for account in accounts})
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
-        write_private(file, text)
+        private_files.write(file, text)
 
 
 def database_revision(database: Connection, table: str = "alembic_version") -> str:
@@ -105,7 +104,7 @@ def token(connection: Connection) -> str:
     """Return a bearer token for the REST API. Raises StackError."""
     answer = rest.call(
         "POST",
-        f"{address(connection)}/auth/token",
+        f"{connection.http_url()}/auth/token",
         body={"username": connection.login, "password": connection.password},
     )
     return str(answer["access_token"])
@@ -127,7 +126,7 @@ def stale(monitor: Mapping[str, Any], since: Mapping[str, datetime]) -> list[str
 
 def check(connection: Connection, since: Mapping[str, datetime], expects_dags: bool) -> Health:
     """Check heartbeats of all components, the API login, and a parsed DAG if the project has any. Raises StackError."""
-    url = address(connection)
+    url = connection.http_url()
     if late := stale(rest.call("GET", f"{url}/api/v2/monitor/health"), since):
         raise StackError(
             f"start Airflow: no heartbeat yet from {', '.join(late)}", "Read their logs (`rempart stack logs`)."

@@ -10,9 +10,9 @@ import os
 import subprocess
 from collections.abc import Mapping
 
+from rempart import private_files
 from rempart.deployment.servers import rest
 from rempart.deployment.setup import environment
-from rempart.deployment.setup.credentials import write_private
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import StackError
 from rempart.settings.config import TRACKED, Connection
@@ -41,7 +41,7 @@ def write_authentication(stack: Stack, database: Connection) -> None:
     file = stack.var / "mlflow" / "basic_auth.ini"
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_private(file, text)
+        private_files.write(file, text)
 
 
 def migrate(stack: Stack, database: Connection) -> None:
@@ -105,18 +105,12 @@ def upload_checksums(variables: Mapping[str, str], bucket: str) -> dict[str, str
     return {"MLFLOW_S3_UPLOAD_EXTRA_ARGS": json.dumps(asked)} if kept and whole else {}
 
 
-def address(connection: Connection) -> str:
-    """Return the server's URL from an Airflow connection (schema `http` or `https`)."""
-    port = f":{connection.port}" if connection.port else ""
-    return f"{connection.schema or 'http'}://{connection.host}{port}"
-
-
 def check(connection: Connection) -> str:
     """Query the tracking store, and read an artifact through the server's proxy. Raises StackError.
 
     The artifact is written once and read each time, because its bucket keeps every version.
     """
-    url, user = address(connection), (connection.login, connection.password)
+    url, user = connection.http_url(), (connection.login, connection.password)
     answer = rest.call("POST", f"{url}/api/2.0/mlflow/experiments/search", body={"max_results": 1}, basic=user)
     if not isinstance(answer, dict):
         raise StackError(f"check MLflow: {url} is not an MLflow server", "Check the connection 'mlflow'.")

@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from rempart import private_files
 from rempart.audit.knocking import knock
 from rempart.backup.watch.heartbeat import PREFIX
 from rempart.deployment.setup import site_certificates
-from rempart.deployment.setup.credentials import session_key, write_private
+from rempart.deployment.setup.credentials import session_key
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import SiteError, StackError
 from rempart.settings import config
@@ -107,7 +108,7 @@ def _write(file: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content)
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_private(file, text)
+        private_files.write(file, text)
 
 
 def sessions(site: str, role: str, longest: timedelta, key: str, names: Buckets) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from rempart import private_files
 from rempart.deployment.setup import credentials, environment, launch, privileges, services
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import DatabaseUnavailable, StackError
@@ -55,7 +56,7 @@ def initialise(stack: Stack, password: str) -> bool:
     home.mkdir(parents=True, exist_ok=True)
     partial, password_file = home / "data.partial", home / "initdb.password"
     shutil.rmtree(partial, ignore_errors=True)
-    credentials.write_private(password_file, password)
+    private_files.write(password_file, password)
     if user:
         os.chown(home, user.uid, user.gid)
         os.chown(password_file, user.uid, user.gid)

@@ -15,13 +15,15 @@ NOT_READY = "scorer: NOT READY"
 def check(stack: Stack) -> str:
     """Return how many champions answer. No champion is no fault. Raises StackError while the scorer is not ready."""
     told: dict[str, Any] = rest.call("GET", f"http://127.0.0.1:{stack.scorer_port}/v2/health/ready")
-    if not told["models"]:
-        return "it answers, and no pipeline has a champion yet"
+    if not told["models"]:  # it is not ready while one cannot be opened and none answers
+        opening = "the first champion is being opened" if told["opening"] else "no pipeline has a champion yet"
+        return f"it answers, and {opening}"
     known = "" if told["ledger_answers"] else f"; nothing new is known since {told['ledger_known_at']}"
+    opening = f"; that of {told['opening']} more is being opened" if told["opening"] else ""
     failing = f"; {told['failing']} champions cannot be opened" if told["failing"] else ""
     several = f"the champions of {told['models']} pipelines answer"
     answering = "the champion of 1 pipeline answers" if told["models"] == 1 else several
-    return f"{answering}{failing}{known}"
+    return f"{answering}{opening}{failing}{known}"
 
 
 def line(stack: Stack) -> str:

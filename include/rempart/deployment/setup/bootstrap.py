@@ -314,11 +314,11 @@ def _install(root: Path, target: Environment, venv: Path, counter: Counter) -> N
         "UV_NO_CONFIG": "1",
     }
     uv = tools / "bin" / "uv"
-    sync: list[str | Path] = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode"]
-    building = environment
+    sync: list[str | Path] = [uv, "pip", "sync", "--require-hashes"]
+    building = {"UV_COMPILE_BYTECODE": "1"} | environment  # else each first start compiles
     if target.builds:
         sync.append("--no-build-isolation")
-        building = environment | {"PYTHONPATH": str(tools)}
+        building["PYTHONPATH"] = str(tools)
     _sync([*sync, *uv_options(settings), root / target.lock], building, venv, counter)
     ours: list[str | Path] = [uv, "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
     with alone(root):  # it writes metadata beside the code

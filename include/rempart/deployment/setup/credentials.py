@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from rempart import private_files
 from rempart.backup.keys import age, keyring
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import StackError
@@ -169,17 +170,6 @@ def _backup_connection(backup_key: Callable[[], tuple[str, str]]) -> str:
     return json.dumps({"conn_type": "age", "login": login, "password": password})
 
 
-def write_private(file: Path, text: str) -> None:
-    """Replace a file atomically; others can never read it."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
-
-
 def ensure(stack: Stack) -> dict[str, str]:
     """Read the secrets, make missing ones, and write the file if anything changed.
 
@@ -214,7 +204,7 @@ def _refuse_a_store_without_its_secret(stack: Stack, existing: Mapping[str, str]
 
 def write_secrets(file: Path, secrets: Mapping[str, str]) -> None:
     """Write the file of secrets atomically."""
-    write_private(file, _HEADER + "".join(f"{key}={value}\n" for key, value in secrets.items()))
+    private_files.write(file, _HEADER + "".join(f"{key}={value}\n" for key, value in secrets.items()))
 
 
 def others(existing: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:

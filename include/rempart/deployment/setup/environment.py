@@ -12,10 +12,9 @@ from rempart.deployment.setup import process_secrets, profiles, site_certificate
 from rempart.deployment.setup.credentials import connections
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import ConnectionMissing
-from rempart.models.tracking import address
 from rempart.settings.access import LANDING_WATCH_USER
 from rempart.settings.config import Connection, Connections, tracker
-from rempart.settings.telemetry import TELEMETRY_OFF
+from rempart.settings.telemetry import TELEMETRY_OFF, off_proxy
 from rempart.tracking_access.app import READER, READER_PASSWORD
 
 MODEL_SOURCE = r"\Amodels:/m-[0-9a-f]{32}\Z"
@@ -58,13 +57,6 @@ SECRET_SETTINGS = {
 def held(stack: Stack, inherited: Mapping[str, str], process: str) -> frozenset[str]:
     """Return the kinds of secrets that a process of this stack holds. Raises StackError for an unknown executor."""
     return process_secrets.held(process, stack.config, profiles.executor(stack, inherited), cluster=stack.cluster)
-
-
-def off_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return NO_PROXY, in both spellings, with this machine added."""
-    names = [n for n in (environment.get("NO_PROXY") or environment.get("no_proxy") or "").split(",") if n]
-    value = ",".join(dict.fromkeys([*names, "127.0.0.1", "localhost"]))
-    return {"NO_PROXY": value, "no_proxy": value}
 
 
 def base(stack: Stack, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -222,7 +214,7 @@ def tracking(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:
     """
     if external := stack.external("mlflow"):
         return {"MLFLOW_TRACKING_URI": external.url, "MLFLOW_REGISTRY_URI": external.url}
-    url = address(connections(stack, secrets)("mlflow"))
+    url = connections(stack, secrets)("mlflow").http_url()
     user = {"MLFLOW_TRACKING_USERNAME": READER, "MLFLOW_TRACKING_PASSWORD": secrets[READER_PASSWORD]}
     return {"MLFLOW_TRACKING_URI": url, "MLFLOW_REGISTRY_URI": url, **user}
 

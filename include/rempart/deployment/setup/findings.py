@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import email.utils
 import os
 import shutil
 import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -219,3 +222,18 @@ def check_restic(environment: Mapping[str, str], unpacked: Path) -> PreflightFin
         "not found: `make setup` unpacks one where there is apt; without it there are no backups of databases",
         "On Debian and Ubuntu: apt-get install restic. Elsewhere: put restic 0.17.1 or later on PATH.",
     )
+
+
+def request_of(url: str) -> urllib.request.Request:
+    """Return a request for a URL. Its user and password go into a header, which no redirect gets and nobody looks up.
+
+    `urllib` takes them for a part of the host's name, and asks the name server for it. Raises ValueError.
+    """
+    parts = urllib.parse.urlsplit(url)
+    login, at, host = parts.netloc.rpartition("@")
+    asked = urllib.request.Request(urllib.parse.urlunsplit(parts._replace(netloc=host)))  # noqa: S310 # the user's own
+    if at:
+        name, _, password = map(urllib.parse.unquote, login.partition(":"))
+        given = base64.b64encode(f"{name}:{password}".encode()).decode()
+        asked.add_unredirected_header("Authorization", f"Basic {given}")
+    return asked

@@ -40,6 +40,7 @@ from rempart.deployment.setup.findings import (
     localhost,
     one_for_each_remedy,
     outgoing_ports,
+    request_of,
     reserved_ports,
 )
 
@@ -304,7 +305,7 @@ def check_index(environment: Mapping[str, str], needed: bool) -> PreflightFindin
         )
     try:
         context = ssl.create_default_context(cafile=certificate_file(environment) or None)
-        with urllib.request.urlopen(f"{index}/uv/", timeout=5, context=context) as answer:  # noqa: S310 # the user's own index
+        with urllib.request.urlopen(request_of(f"{index}/uv/"), timeout=5, context=context) as answer:  # noqa: S310
             if (clock := check_clock(answer.headers.get("Date") or "", time.time())).outcome != "ok":
                 return clock
             return PreflightFinding("package index", "ok", f"{without_secret(index)} answers {answer.status}")

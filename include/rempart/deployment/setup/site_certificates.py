@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from rempart.deployment.setup.credentials import write_private
+from rempart import private_files
 
 FILES = ("ca.pem", "site.pem", "site.key")
 """The authority's certificate, the site's, and the site's key: the names of their files."""
@@ -143,7 +143,7 @@ def ensure(folder: Path, site: str, now: datetime) -> bool:
         return False
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, text in wanted.items():
-        write_private(folder / name, text)
+        private_files.write(folder / name, text)
     return True
 
 

@@ -18,10 +18,15 @@ from rempart.deployment.setup import paths, services
 from rempart.errors import RempartError, StackError
 from rempart.flows.upgrade import upgrade_journal
 from rempart.flows.upgrade.upgrade_journal import BegunUpgrade
+from rempart.ingestion import snapshots
 from rempart.settings import config
 
 ROOT = Path(__file__).resolve().parents[4]
-FORMATS = ("include/rempart/backup/points/points.py", "include/rempart/backup/keys/key_envelope.py")
+FORMATS = (
+    "include/rempart/backup/points/points.py",
+    "include/rempart/backup/keys/key_envelope.py",
+    "include/rempart/ingestion/snapshots.py",
+)
 
 
 @pytest.fixture
@@ -51,7 +56,7 @@ def test_a_checkout_is_told_by_its_own_files() -> None:
     found = release.of_checkout(ROOT, "python")
     assert found.postgresql == 18 and found.packages["apache-airflow-core"].startswith("3.")
     assert set(found.scripts) == {"ledger", "continuity", "feast_online"} and found.point_format == 5
-    assert found.key_format == 2
+    assert found.key_format == 2 and found.snapshot_format == snapshots.FORMAT
     assert found.same_code(dataclasses.replace(found, root=Path("/elsewhere"), python="other"))
     assert release.of_checkout(ROOT / "docs", "python").packages == {}
 

@@ -7,6 +7,7 @@ import hashlib
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,26 @@ def test_pip_settings_are_handed_on() -> None:
     }
     assert bootstrap.uv_settings(pip, {"UV_DEFAULT_INDEX": "https://mine"})["SSL_CERT_FILE"] == "/ca.pem"
     assert "UV_DEFAULT_INDEX" not in bootstrap.uv_settings(pip, {"UV_DEFAULT_INDEX": "https://mine"})
+
+
+@pytest.mark.parametrize("own", [None, "0"])
+def test_packages_are_compiled_at_once_unless_the_user_s_uv_says_otherwise(
+    own: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = list[str]()
+
+    def sync(command: object, environment: Mapping[str, str], *_: object) -> None:
+        given.append(environment["UV_COMPILE_BYTECODE"])
+
+    monkeypatch.delenv("UV_COMPILE_BYTECODE", raising=False)
+    if own is not None:
+        monkeypatch.setenv("UV_COMPILE_BYTECODE", own)
+    monkeypatch.setattr(bootstrap, "_run", lambda *_: None)
+    monkeypatch.setattr(bootstrap, "read_pip_settings", lambda _: {})
+    monkeypatch.setattr(bootstrap, "_sync", sync)
+    for name in ("rempart", "spark"):
+        bootstrap._install(tmp_path, bootstrap.ENVIRONMENTS[name], tmp_path / ".venv", SimpleNamespace(update=print))
+    assert given == [own or "1"] * 2
 
 
 @pytest.mark.parametrize(("output", "options"), [("1", ["--no-index"]), ("true", ["--no-index"]), ("0", []), ("", [])])

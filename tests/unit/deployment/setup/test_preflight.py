@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import socket
 import subprocess
 import sys
+import threading
+import urllib.request
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,6 +153,36 @@ def test_findings(look: Callable[[], preflight.PreflightFinding], outcome: str, 
     assert finding.outcome == outcome and message in finding.remedy
     assert bool(finding.remedy) == (outcome != "ok"), "a fault without a remedy"
     assert "hush" not in finding.line()
+
+
+def test_the_password_of_an_index_is_given_to_the_index_and_to_no_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, looked_up, look_up = list[str | None](), list[object](), socket.getaddrinfo
+
+    class Index(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            given.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    def watched(host: object, *more: Any, **named: Any) -> Any:
+        looked_up.append(host)
+        return look_up(host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", watched)
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Index) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        index = f"http://me:h%40sh@127.0.0.1:{server.server_port}/simple"
+        finding = preflight.check_index({"PIP_INDEX_URL": index}, True)
+        server.shutdown()
+        thread.join()
+    assert finding.outcome == "ok" and "h%40sh" not in finding.line()
+    assert given == ["Basic " + base64.b64encode(b"me:h@sh").decode()]
+    assert set(looked_up) <= {"127.0.0.1"}
 
 
 def test_a_proxy_is_shown_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
