@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from rempart import child_processes
 from rempart.errors import BackupError
+from rempart.repeating import repeating
 
 CHUNK = 1 << 20
 """Bytes of a stream that are handled at a time."""
@@ -39,7 +41,6 @@ class Watch:
     def __init__(self, process: subprocess.Popen[bytes], seconds: float) -> None:
         self._process, self._seconds = process, seconds
         self._since: float | None = time.monotonic()
-        self._over = threading.Event()
         self.stalled = False
 
     def progress(self) -> None:
@@ -53,21 +54,15 @@ class Watch:
     @contextmanager
     def watching(self) -> Iterator[Watch]:
         """Watch until the end of the context."""
-        thread = threading.Thread(target=self._watch, daemon=True)
-        thread.start()
-        try:
+        with repeating(self._end_if_stalled, min(1.0, self._seconds / 4), "stall watch"):
             yield self
-        finally:
-            self._over.set()
-            thread.join()
 
-    def _watch(self) -> None:
-        while not self._over.wait(min(1.0, self._seconds / 4)):
-            since = self._since
-            if since is not None and time.monotonic() - since > self._seconds:
-                self.stalled = True
-                kill(self._process)
-                return
+    def _end_if_stalled(self) -> bool:
+        since = self._since
+        if since is not None and time.monotonic() - since > self._seconds:
+            self.stalled = True
+            kill(self._process)
+        return self.stalled
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -152,8 +147,7 @@ def ending(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]
         if process.poll() is None:
             kill(process)
         process.wait()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        child_processes.kill_group(process)
         if process.stdin is not None:
             with contextlib.suppress(OSError):
                 process.stdin.close()

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,13 +26,6 @@ def start(command: Sequence[str], env: Mapping[str, str], folder: Path, log: Bin
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
-
-
-def end(leader: subprocess.Popen[bytes]) -> None:
-    """End the group of a started command at once."""
-    with suppress(ProcessLookupError):
-        os.killpg(leader.pid, signal.SIGKILL)
-    leader.communicate()
 
 
 def _end_group_with_parent() -> None:

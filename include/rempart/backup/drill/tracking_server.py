@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rempart import child_processes
 from rempart.backup.drill import ends_with_parent
 from rempart.errors import BackupError
 from rempart.settings.config import Connection
@@ -113,7 +114,7 @@ def scratch_server(
         try:
             yield ScratchServer(connection, process, folder / "log")
         finally:
-            ends_with_parent.end(process)  # it holds no data that needs a clean shutdown
+            child_processes.end_group(process)  # it holds no data that needs a clean shutdown
 
 
 def _last_error(log: Path) -> str:

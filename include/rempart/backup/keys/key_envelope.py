@@ -122,6 +122,6 @@ def _of_this_format(body: bytes, where: str) -> dict[str, Any]:
     if plain["format"] != FORMAT:
         raise IntegrityError(
             f"read {where}: it has format {plain['format']!r:.20}, but this release reads format {FORMAT}",
-            "Use the release that wrote it: docs/how-to/upgrade.md, 'Keys and tables of another format'.",
+            "Use the release that wrote it: docs/how-to/upgrade.md, 'Keys, snapshots and tables of another format'.",
         )
     return plain

@@ -6,10 +6,10 @@ The tar holds no WAL: the archive does. Its last member is PostgreSQL's manifest
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tarfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -23,6 +23,7 @@ from rempart.backup.pitr.receiver import Server
 from rempart.backup.pitr.wal import Base, position
 from rempart.errors import BackupError, DatabaseUnavailable, IntegrityError, RempartError
 from rempart.settings.config import Connection
+from rempart.sites.digests import copied
 
 FILE, MANIFEST = "base.tar", "backup_manifest"
 TAG = "base"
@@ -106,7 +107,8 @@ def unpack(stream: Any, folder: Path | None, where: str) -> BaseBackupFacts:
                     if folder:
                         (folder / MANIFEST).write_bytes(text)
                     continue
-                digests[str(path)] = _copied(body, folder / path if folder else None)
+                with (folder / path).open("xb") if folder else nullcontext() as out:
+                    digests[str(path)] = copied(body, out)
         while stream.read(_CHUNK):
             pass
     except (tarfile.TarError, ValueError) as cause:
@@ -138,21 +140,6 @@ def _safe(name: str, where: str) -> PurePosixPath:
             f"read {where}: it names a file outside its folder", "Do not use it, and find out who made it."
         )
     return path
-
-
-def _copied(body: IO[bytes], file: Path | None) -> str:
-    """Return the SHA-256 of a body, and write the body to `file` if given."""
-    digest = hashlib.sha256()
-    out = file.open("xb") if file else None
-    try:
-        while chunk := body.read(_CHUNK):
-            digest.update(chunk)
-            if out:
-                out.write(chunk)
-    finally:
-        if out:
-            out.close()
-    return digest.hexdigest()
 
 
 class _Moving:

@@ -77,11 +77,6 @@ def from_json(plain: Mapping[str, Any]) -> Erasure:
     return Erasure(plain["id"], at, subjects=tuple(plain["subjects"]), **{name: str(plain[name]) for name in names})
 
 
-def new_id(now: datetime, suffix: str) -> str:
-    """Return an id that sorts by time; `suffix` is eight random hex digits."""
-    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{suffix}"
-
-
 def key_of(erasure_id: str) -> str:
     """Return the key of an entry in the bucket of backups."""
     return f"{PREFIX}{erasure_id}.json"

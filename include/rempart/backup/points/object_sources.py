@@ -15,6 +15,7 @@ from rempart.backup.points.points import HeldObject
 from rempart.backup.points.sealed_objects import unseal
 from rempart.backup.points.sealing import SealedObject
 from rempart.errors import BackupError, IntegrityError, RempartError, SiteUnavailable
+from rempart.sites.digests import copied
 from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,6 @@ GIVE_UP = 3
 IN_ONE = 4 << 20
 """Size below which objects are fetched in one request, in memory."""
 OCTETS = "application/octet-stream"
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -124,20 +124,17 @@ class ObjectSources:
 
 def _read(site: Site, bucket: str, held_object: HeldObject, file: Path, version: str | None) -> Fetched:
     """Read one site's plain copy. Raises IntegrityError, ObjectMissing, SiteError."""
-    digest = hashlib.sha256()
     if held_object.size <= IN_ONE:
         info, body = site.fetch(bucket, held_object.key, version_id=version)
-        digest.update(body)
+        sha256 = hashlib.sha256(body).hexdigest()
         file.write_bytes(body)
     else:
         info = site.head(bucket, held_object.key, version_id=version)
         with site.open(bucket, held_object.key, version_id=info.version_id) as stream, file.open("wb") as out:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-                out.write(chunk)
-    if digest.hexdigest() != held_object.sha256:
+            sha256 = copied(stream, out)
+    if sha256 != held_object.sha256:
         raise IntegrityError(
-            f"read {bucket}/{held_object.key} at site '{site.name}': the SHA-256 is {digest.hexdigest()[:12]}…, "
+            f"read {bucket}/{held_object.key} at site '{site.name}': the SHA-256 is {sha256[:12]}…, "
             f"but {held_object.sha256[:12]}… is recorded",
             "Find out what altered it.",
         )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rempart import private_files
 from rempart.errors import BackupError
 
 
@@ -65,10 +65,8 @@ class Journal:
     def write(self, progress: Progress) -> None:
         """Save the progress atomically."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         plain = {**asdict(progress), "began": progress.began.isoformat()}
-        partial.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.file)
+        private_files.write(self.file, json.dumps(plain, indent=1) + "\n")
 
     def end(self) -> None:
         """End the restore. The next restore starts a new journal."""

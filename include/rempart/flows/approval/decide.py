@@ -139,7 +139,8 @@ class Desk:
         if current == version and version not in waits:
             if not dry_run:
                 with platform.committing(active):  # a killed approval left the alias behind
-                    champions.settle(platform.tracking(), ledger, name, decisions, platform.clock())
+                    removals.check_same(ledger, name, removal)
+                    champions.settle(platform.tracking(), ledger, name, platform.clock())
             previous = decisions[-1].body.get("previous")
             told = f"version {version} of model {name} is the champion already"
             return Decided(version, dry_run, "settled before", not dry_run, False, version, previous, told)

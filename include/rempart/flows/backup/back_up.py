@@ -24,13 +24,14 @@ from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.keys.keyring import Keyring
 from rempart.backup.points import chain, locking, points, references
 from rempart.coordination.active import ActiveSites, backup_site, is_open
+from rempart.counts import size
 from rempart.errors import RepositoryDamaged, RepositoryMissing
 from rempart.flows.backup import locks
 from rempart.flows.backup.mend_links import check_chain
 from rempart.flows.backup.point_objects import hold_objects, originals
 from rempart.flows.backup.point_store import PointStore, store_at
 from rempart.flows.backup.seal import seal_body
-from rempart.flows.backup.stores_not_held import ask, stores
+from rempart.flows.backup.stores_not_held import ask, still_there, stores
 from rempart.flows.doctor.doctor_site import require
 from rempart.flows.replication.reconcile import before_bringing
 from rempart.flows.replication.replicate import bring
@@ -162,6 +163,7 @@ def back_up(
         dumper = _Dumper(store.ledger, repository, keyring, tools, store.kept, point_id, facts)
         sites = continuity.active_sites(config.active_site)
         stored, barrier_seconds = _dump(sites, platform.database("backup"), dumper)
+        asked = still_there(asked, platform.tracking)
         for line in champions.settle_all(platform.tracking, store.ledger, sites, store.clock, facts.moved()):
             logger.warning("%s", line)
         extended = _extend(store)
@@ -350,10 +352,10 @@ class _Dumper:
             key = renewed_key(self.ledger, self.keyring, scope, error)
             stored = self._stored(key, frozen, len(rows))
         logger.info(
-            "dumped database %s: %.1f MB (%.1f MB new) in %.1f s",
+            "dumped database %s: %s (%s new) in %.1f s",
             name,
-            stored.bytes / 1e6,
-            stored.bytes_added / 1e6,
+            size(stored.bytes),
+            size(stored.bytes_added),
             stored.seconds,
         )
         held = points.Dump(name, scope.id, key.serial, stored.snapshot, stored.sha256, stored.bytes, rows, digests)

@@ -13,6 +13,7 @@ from rempart.backup.points.garbage import Named, fingerprint
 from rempart.backup.points.locking import KnownLocks, ListedVersions
 from rempart.backup.points.pruning import delete_unless_locked
 from rempart.backup.watch import heartbeat
+from rempart.counts import size
 from rempart.errors import BackupError
 from rempart.flows.backup.point_store import PointStore
 from rempart.flows.shared.bounded_map import bounded_map
@@ -65,7 +66,7 @@ def collect(store: PointStore, known: KnownLocks) -> CollectedGarbage:
         sum(not count for count, _ in sealed),
     )
     if done.sealed or done.old:
-        logger.info("deleted %d sealed objects and %d old versions (%.1f MB)", done.sealed, done.old, done.bytes / 1e6)
+        logger.info("deleted %d sealed objects and %d old versions (%s)", done.sealed, done.old, size(done.bytes))
     return done
 
 

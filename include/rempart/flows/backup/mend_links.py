@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 RECENT = 100
 """Number of records that a backup checks; a repair checks all."""
-ALL = 100_000
 GONE = "it is missing"
 
 
@@ -40,7 +39,7 @@ class Mended:
     faults: Mapping[int, str] = field(default_factory=dict)
 
 
-def named_links(ledger: Ledger, site: str, bucket: str, limit: int = ALL) -> dict[int, bytes]:
+def named_links(ledger: Ledger, site: str, bucket: str, limit: int | None = None) -> dict[int, bytes]:
     """Return the bytes of each link of a site by its number, from the ledger's newest records of restore points."""
     found: dict[int, bytes] = {}
     for record in ledger.find("restore-point", limit=limit):  # newest first
@@ -97,7 +96,7 @@ def mend(
     LedgerError.
     """
     site, bucket, keys = store.site, store.bucket, store.trusted_keys()
-    named = named_links(store.ledger, site.name, bucket, RECENT if newest else ALL)
+    named = named_links(store.ledger, site.name, bucket, RECENT if newest else None)
     stored = chain.read(site, bucket, keys, named=hashes(named), newest=newest)
     there = set(chain.numbers(site, bucket))
     judged = list(chain.faults(stored, keys))

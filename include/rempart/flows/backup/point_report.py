@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from rempart.backup.points.holds import Hold
 from rempart.backup.points.points import valid_id
 from rempart.backup.points.retention import FLOOR, FUTURE, GRACE, HELD, LOCKED, YOUNG
+from rempart.counts import size
 from rempart.errors import BackupError
 from rempart.flows.backup.prune import Pruned
 from rempart.flows.backup.restore_points import PointStatus, Survey
@@ -22,14 +23,6 @@ _MEANS = {
     HELD: "it has a hold",
     LOCKED: "it is locked until later (backup.locked)",
 }
-
-
-def size(count: int) -> str:
-    """Format bytes for people: `512 B`, `12.3 MiB`."""
-    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while value >= 1024 and len(units) > 1:
-        value, units = value / 1024, units[1:]
-    return f"{value:.0f} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
 def age(span: timedelta) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rempart.backup.points import locking, points, pruning, retention
 from rempart.backup.points.pruning import PrunedFolder
+from rempart.counts import size
 from rempart.errors import BackupError
 from rempart.flows.backup import collect_garbage, forget_dumps, locks
 from rempart.flows.backup.collect_garbage import CollectedGarbage
@@ -200,4 +201,4 @@ def _log(cleared: PrunedFolder) -> None:
     elif cleared.retained_until:
         logger.info("kept %s: it is locked until %s", cleared.id, cleared.retained_until.isoformat(" ", "minutes"))
     else:
-        logger.info("deleted %s: %d objects (%.1f MB)", cleared.id, cleared.deleted, cleared.bytes / 1e6)
+        logger.info("deleted %s: %d objects (%s)", cleared.id, cleared.deleted, size(cleared.bytes))

@@ -20,8 +20,6 @@ from rempart.sites.once import bodies
 from rempart.sites.port import Site
 
 WORKERS = 8
-ALL = 100_000
-"""Upper limit of ledger records of holds, or of drills."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +214,7 @@ def proofs(ledger: Ledger) -> dict[str, tuple[bool, datetime]]:
     A drill that failed only an objective does not count against the point.
     """
     found: dict[str, tuple[bool, datetime]] = {}
-    for record in ledger.find("drill", limit=ALL):  # newest first
+    for record in ledger.find("drill"):  # newest first
         found.setdefault(record.subject, (record.body.get("proved", record.body["ok"]) is True, record.at))
     return found
 
@@ -224,7 +222,7 @@ def proofs(ledger: Ledger) -> dict[str, tuple[bool, datetime]]:
 def _held(store: PointStore) -> dict[str, Hold]:
     """Return every hold at the site or in the ledger: losing either does not release a hold."""
     by_ledger: dict[str, Hold | None] = {}
-    for record in store.ledger.find("hold", limit=ALL):  # newest first
+    for record in store.ledger.find("hold"):  # newest first
         body = record.body
         there = Hold(str(body["role"]), str(body["why"]), record.at) if body["held"] else None
         by_ledger.setdefault(record.subject, there)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rempart.backup.databases import not_held, postgresql
 from rempart.backup.databases.not_held import NotHeld, Registry
 from rempart.errors import RempartError
 from rempart.flows.shared.platform import Platform
-from rempart.models import registry, tracking
+from rempart.models import registry
 from rempart.settings.config import Connection
 from rempart.settings.sections import StackService
 
@@ -45,8 +45,8 @@ def ask(
     if declared and declared.external:
         try:
             connection = tracking_of()
-            where = tracking.address(connection)
-            server = Registry(*registry.contents(connection))
+            where = connection.http_url()
+            server = _contents(connection)
         except RempartError as error:
             server, where = error.what, where or declared.external.url
     backup, elsewhere = database("backup"), {}
@@ -54,6 +54,25 @@ def ask(
         if fact := _elsewhere(database, postgresql.for_database(backup, name), name):
             elsewhere[name] = fact
     return StoreAnswers(server, where, elsewhere)
+
+
+def still_there(asked: StoreAnswers, tracking_of: Callable[[], Connection]) -> StoreAnswers:
+    """Return the answers without what an external tracking server shows no more, now that the snapshots are opened.
+
+    A version that was deleted in between is in no dump, also of the right database. A server that does not answer now
+    leaves the answers as they are.
+    """
+    if not isinstance(before := asked.server, Registry):
+        return asked
+    try:
+        now = _contents(tracking_of())
+    except RempartError:
+        return asked
+    return replace(asked, server=Registry(before.experiments & now.experiments, before.versions & now.versions))
+
+
+def _contents(connection: Connection) -> Registry:
+    return Registry(*registry.contents(connection))
 
 
 def _elsewhere(database: Callable[[str], Connection], dumped: Connection, name: str) -> str | None:

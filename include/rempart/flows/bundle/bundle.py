@@ -15,7 +15,7 @@ from rempart.backup.bundle import bundle, open_bundle
 from rempart.backup.bundle.bundle import BundleFile, BundleIdentity, Index
 from rempart.backup.databases import restic
 from rempart.coordination.active import backup_site
-from rempart.counts import counted
+from rempart.counts import counted, size
 from rempart.errors import BackupError, IntegrityError
 from rempart.flows.backup.seal import AHEAD
 from rempart.flows.bundle import bundle_contents
@@ -75,9 +75,9 @@ def store(platform: Platform, *, wheels: Path | None = None) -> StoredBundle:
         held |= brought.wheels_of(before)
         signer = platform.signer()
         index = Index(platform.clock(), wanted, held, bundle_contents.ENTRY, signer.id)
-        logger.info("sending a bundle of %d files (%.0f MB) to site '%s'", len(held), index.bytes / 1e6, site.name)
+        logger.info("sending a bundle of %d files (%s) to site '%s'", len(held), size(index.bytes), site.name)
         key, sent = bundle.store(site, bucket, index, signer, brought, needed + AHEAD, known, _progress(index))
-    logger.info("sent %.0f MB for %s", sent / 1e6, key)
+    logger.info("sent %s for %s", size(sent), key)
     platform.ledger.append(
         "bundle",
         key,
@@ -199,7 +199,7 @@ def standing(platform: Platform) -> BundleState:
     ends = bundle.locked_until(site, bucket, key)
     lock = f"locked until {ends:%Y-%m-%d}" if ends else "NOT LOCKED"
     notes += [
-        f"{bucket}/{key} at site '{site.name}': {counted(len(index.files), 'file')}, {index.bytes / 1e6:.0f} MB",
+        f"{bucket}/{key} at site '{site.name}': {counted(len(index.files), 'file')}, {size(index.bytes)}",
         f"made on {index.at:%Y-%m-%d %H:%M} UTC for Python {machine[0]} on {machine[1]}, {lock}",
         f"it differs from the running release: {', '.join(stale)} changed"
         if stale
@@ -236,5 +236,5 @@ def fetch(site: Site, bucket: str, keys: Mapping[str, bytes], folder: Path) -> I
         came = open_bundle.bring(plain, opened, folder)
     except open_bundle.BundleRefused as cause:
         raise IntegrityError(f"No bundle of site '{site.name}' could be fetched: {cause}", bundle.ASK) from cause
-    logger.info("fetched %.0f MB to %s: every file matches its signature", came / 1e6, folder)
+    logger.info("fetched %s to %s: every file matches its signature", size(came), folder)
     return bundle.index_of(plain)

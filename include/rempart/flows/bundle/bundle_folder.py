@@ -14,7 +14,7 @@ from pathlib import Path
 from rempart.backup.bundle import bundle, open_bundle
 from rempart.backup.bundle.bundle import Index
 from rempart.backup.databases import restic
-from rempart.counts import counted
+from rempart.counts import counted, size
 from rempart.deployment.compose import images as engine
 from rempart.errors import BackupError, ConnectionMissing
 from rempart.flows.bundle import bundle_contents
@@ -76,7 +76,7 @@ def write(platform: Platform, folder: Path, *, wheels: Path | None = None, image
 def lines(folder: Path, index: Index) -> list[str]:
     """Summary of a written folder, for a person."""
     return [
-        f"{folder}: {counted(len(index.files), 'file')}, {index.bytes / 1e6:.0f} MB, signed by key {index.key}",
+        f"{folder}: {counted(len(index.files), 'file')}, {size(index.bytes)}, signed by key {index.key}",
         f"{_public_key(folder)}: bring it by another way; {OPENER} has SHA-256 {index.files[OPENER].sha256}",
     ]
 

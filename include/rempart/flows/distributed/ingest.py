@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +31,7 @@ from rempart.ingestion.engine.identity import quote
 from rempart.ingestion.engine.keys import FILE, KeyVerdict, Relations
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.engine.parts import WrittenPart
-from rempart.ingestion.reading import RefusedRow
-from rempart.ingestion.refused import REASONS, schema, table_of
+from rempart.ingestion.refused import REASONS, Refused, write
 from rempart.ingestion.snapshots import PART_TYPE
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.digests import file_sha256
@@ -251,29 +249,19 @@ def _crowded(before: Sequence[InputObject], given: Parameters) -> frozenset[str]
 
 def _keep_refused(order: SparkOrder, world: World, typed: DataFrame, taken: engine.TakenIn) -> Iterator[MadeObject]:
     """Store the refused rows of each delivery; of one that is held back all of its rows."""
-    import pyarrow.parquet as pq
-
     for i, delivery in enumerate(taken.deliveries):
-        rows: Sequence[RefusedRow] | HeldRows = delivery.refused
+        rows: Refused = delivery.refused
         if i in taken.held:
             rows = HeldRows(delivery, partial(_good_rows, typed, i))
         if not len(rows):
             continue
         file = world.work / "refused.parquet"
-        with pq.ParquetWriter(file, schema(), compression="zstd") as writer:
-            for some in _some(rows):
-                writer.write_table(table_of(some))
+        write(rows.tables(), file)
         sha256 = file_sha256(file)
         key, size = order.key(f"refused-{sha256}.parquet"), file.stat().st_size
         keep_file(world.site, order.output.bucket, key, file, sha256, metadata={}, content_type=PART_TYPE)
         file.unlink()
         yield MadeObject(role=MADE_REFUSED, key=key, sha256=sha256, bytes=size, rows=len(rows), facts={"delivery": i})
-
-
-def _some(rows: Sequence[RefusedRow] | HeldRows) -> Iterator[list[RefusedRow]]:
-    waiting = iter(rows)
-    while found := list(islice(waiting, _AT_A_TIME)):
-        yield found
 
 
 def _good_rows(typed: DataFrame, delivery: int) -> Iterator[Any]:

@@ -16,7 +16,6 @@ expected one, and whether each address and Kubernetes' API answers (`rempart poo
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -26,10 +25,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rempart.errors import ObjectMissing, SessionExpired, SparkError
 from rempart.flows.distributed.world import Progress, World
@@ -49,6 +47,7 @@ from rempart.spark.order import (
 )
 from rempart.training.addresses import reach
 from rempart.training.attempts.interruption import INTERRUPTED, SESSION_OVER, TRY_AGAIN, Interrupted, Interruption
+from rempart.training.attempts.progress_lines import tell
 from rempart.training.kubernetes.facts import KUBERNETES_API
 
 if TYPE_CHECKING:
@@ -187,13 +186,6 @@ def work_of(order: SparkOrder) -> Work:
     """Return the function that does the work of an order."""
     work: Work = import_module(WORK[order.do]).run
     return work
-
-
-def tell(stage: str, /, **facts: Any) -> None:
-    """Write a line of progress to standard output."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    sys.stdout.write(json.dumps({"at": now, "stage": stage, **facts}) + "\n")
-    sys.stdout.flush()
 
 
 def _ordered(file: str) -> SparkOrder:

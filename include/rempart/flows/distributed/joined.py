@@ -20,13 +20,13 @@ from rempart.flows.distributed import facts, orders
 from rempart.flows.distributed.facts import TrainingSetFacts
 from rempart.flows.distributed.loaded_snapshots import LoadedSnapshots
 from rempart.flows.distributed.training_set import LABELS, PART, ROWS, USED, told_view
-from rempart.flows.shared.leases import PATIENCE, job_lease, wait_for
+from rempart.flows.shared import leases
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.engine import identity
 from rempart.settings.pipeline import ModelPipeline
 from rempart.sites.spool import spool_folder
-from rempart.spark.order import InputObject, SparkOrder, SparkResult
+from rempart.spark.order import ATTEMPTS, InputObject, SparkOrder, SparkResult
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,11 +48,13 @@ def point_in_time(
     None if sums of a column would not be those of PostgreSQL to six digits; the log names it. What the job stored is
     deleted at the end. A training, a search and a monitoring of the same snapshots have equal orders, and one place
     for what the job stores: they run one after the other. Raises SparkError, FeatureError, LabelsMissing,
-    IntegrityError, SiteError, PlacementDenied, DatabaseUnavailable; LeaseHeld if another of them runs for long.
+    IntegrityError, SiteError, PlacementDenied, DatabaseUnavailable; LeaseHeld if another of them runs longer than
+    `spark.timeout` allows.
     """
     site = platform.active_site(pipeline.classification)
     ordered = order(platform, databases, pipeline, loaded, site)
-    with wait_for(platform.continuity, job_lease(ordered.order_id), PATIENCE) as lease, spool_folder() as folder:
+    longest = ATTEMPTS * pipeline.spark.timeout
+    with leases.alone(platform.continuity, ordered.order_id, longest) as lease, spool_folder() as folder:
         try:
             result = orders.run(platform, pipeline, ordered, backend, folder)
             told = facts.of_result(TrainingSetFacts, result)

@@ -7,10 +7,8 @@ deleted at its end, and no setting or connection of Airflow. If this process end
 from __future__ import annotations
 
 import logging
-import os
 import re
 import secrets
-import signal
 import subprocess
 import threading
 from collections import deque
@@ -19,6 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from rempart import child_processes
 from rempart.errors import SparkError, SparkInterrupted
 from rempart.flows.distributed.job import stored_result
 from rempart.settings.config import Connections
@@ -96,7 +95,7 @@ class LocalSpark:
 
             def stop() -> None:
                 late.set()
-                _kill(process)
+                child_processes.kill_group(process)
 
             timer = threading.Timer(self.timeout.total_seconds(), stop)
             timer.start()
@@ -112,12 +111,7 @@ class LocalSpark:
                 status = process.wait()
             finally:
                 timer.cancel()
-                _kill(process)  # executors of a driver that is gone, too
-                process.wait()
-                for stream in (process.stdin, process.stdout):
-                    if stream is not None:
-                        with suppress(OSError):
-                            stream.close()
+                child_processes.end_group(process)  # executors of a driver that is gone, too
             if status and not any(line.startswith("failed") for line in last):
                 last.extend(named(errors.read_text(encoding="utf-8", errors="replace")))
         if late.is_set():
@@ -132,16 +126,10 @@ class LocalSpark:
 def variables(folder: Path, file: Path) -> dict[str, str]:
     """Return the environment of a job: nothing of Airflow, its temporary files in `folder`, and its credentials."""
     own = {credentials.VARIABLE: str(file), "TMPDIR": str(folder)}
-    return {**bare_environment("SPARK_", "PYSPARK_", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS"), **own}
+    return {**bare_environment(), **own}
 
 
 def named(text: str) -> list[str]:
     """Return the classes of the errors of a process that could not say itself why it ended: no message, no value."""
     found = [matched for line in text.splitlines() if (matched := _NAMED.match(line))]
     return [": ".join(filter(None, matched.groups())) for matched in found[-2:]]
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the job and every process that it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from rempart.counts import size
 from rempart.errors import ObjectMissing, SparkError
 from rempart.flows.distributed.job import RESULT
 from rempart.flows.distributed.local import LocalSpark
@@ -160,7 +161,7 @@ def told(result: SparkResult) -> str:
     return (
         f"the Spark job made {len(result.made)} objects in {sum(result.seconds.values()):.0f} s: {used.executors} "
         f"executors with {used.cores} cores and {used.memory} MiB each, {used.tasks} tasks, {used.failed_tasks} of "
-        f"them ran again, {used.shuffled / 1e6:.0f} MB moved, {used.spilled / 1e6:.0f} MB spilled"
+        f"them ran again, {size(used.shuffled)} moved, {size(used.spilled)} spilled"
     )
 
 

@@ -10,11 +10,10 @@ import json
 import secrets
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from threading import current_thread, main_thread
 from typing import Any
 
 from rempart.coordination.active import other_site
@@ -24,6 +23,7 @@ from rempart.settings.config import Config, Connections
 from rempart.settings.pipeline import Trainer
 from rempart.settings.sections import Classification, Pool
 from rempart.settings.telemetry import TELEMETRY_OFF
+from rempart.signals import sigterm_raises
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.egress import endpoint_of, parse_endpoint
 from rempart.sovereignty.job_permission import JobSite, permitted
@@ -163,7 +163,7 @@ def run_probe(
         return Probe("", False, "the policy allows no pod here with this image: see policy and image", left=left)
     pod["spec"]["activeDeadlineSeconds"] = int(seconds) + 60
     path = f"{pods}/{pod['metadata']['name']}"
-    with _ended_by_signal():
+    with sigterm_raises(SystemExit(128 + signal.SIGTERM)):  # the pod is deleted first
         try:
             created = cluster.post(pods, pod)
             result = Probe("", False, created.why) if isinstance(created, Unknown) else _follow(cluster, path, seconds)
@@ -256,20 +256,3 @@ def _is_over(pod: Mapping[str, Any], now: datetime) -> bool:
     # a pod that found no node has no deadline of its own yet
     age = now - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
     return age.total_seconds() > float(pod["spec"].get("activeDeadlineSeconds", SECONDS))
-
-
-@contextmanager
-def _ended_by_signal() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that the pod is deleted first."""
-    if current_thread() is not main_thread():
-        yield
-        return
-
-    def end(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

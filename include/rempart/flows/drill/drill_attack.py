@@ -18,7 +18,7 @@ from rempart.backup.points.points import Manifest
 from rempart.counts import counted
 from rempart.errors import ObjectMissing
 from rempart.flows.backup.mend_links import hashes, named_links
-from rempart.flows.backup.restore_points import ALL, proofs
+from rempart.flows.backup.restore_points import proofs
 from rempart.flows.drill.drill_steps import Tally
 from rempart.flows.restore.restore_source import verified
 from rempart.flows.shared.erasures import rewritten
@@ -93,7 +93,7 @@ def _candidates(ledger: Ledger, site: Site, bucket: str, links: Iterable[Link]) 
     vouched = {link.point: link for link in links}
     folders = retention.folders(site.versions(bucket, "points/"))
     there = sorted(folder.id for folder in folders.values() if folder.manifest != "none")[-WINDOW:]
-    records = {record.subject: record for record in ledger.find("restore-point", limit=ALL)}
+    records = {record.subject: record for record in ledger.find("restore-point")}
     failed = {point for point, (ok, _) in proofs(ledger).items() if not ok}
     for point in there:
         try:
@@ -113,7 +113,7 @@ def _candidates(ledger: Ledger, site: Site, bucket: str, links: Iterable[Link]) 
 
 def promoted(ledger: Ledger) -> set[tuple[str, str]]:
     """Return name and version of every model that became champion, according to the ledger."""
-    promotions, rollbacks = (ledger.find(kind, limit=ALL) for kind in _PROMOTES)
+    promotions, rollbacks = (ledger.find(kind) for kind in _PROMOTES)
     found = {(promotion.subject, str(promotion.body.get("version"))) for promotion in promotions}
     return found | {(rollback.subject, str(rollback.body["champion"])) for rollback in rollbacks}
 

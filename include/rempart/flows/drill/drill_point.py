@@ -11,7 +11,6 @@ from rempart.backup.keys.keyring import KeyPlace
 from rempart.backup.points import chain, points
 from rempart.coordination.active import backup_site
 from rempart.errors import BackupError, IntegrityError
-from rempart.flows.backup.restore_points import ALL
 from rempart.flows.restore.restore_source import Keys, OpenPoint, Wish, find
 from rempart.flows.shared.keys import open_keyring
 from rempart.flows.shared.platform import Platform, classification_of
@@ -43,13 +42,13 @@ def choose(ledger: Ledger, site: Site, backups: str, point_id: str | None) -> st
         return points.valid_id(point_id)
     if not (found := points.list(site, backups)):
         raise BackupError(f"Site '{site.name}' holds no restore point", "Run the DAG backup_platform first.")
-    lacking = {record.subject for record in ledger.find("restore-point", limit=ALL) if not is_whole(record.body)}
+    lacking = {record.subject for record in ledger.find("restore-point") if not is_whole(record.body)}
     return next((point for point in found if point not in lacking), found[0])
 
 
 def newest_whole(ledger: Ledger, site: Site, backups: str) -> datetime | None:
     """Return the creation time of the newest complete point that the site and the ledger have."""
-    records = {record.subject: record for record in ledger.find("restore-point", limit=ALL)}
+    records = {record.subject: record for record in ledger.find("restore-point")}
     for point in points.list(site, backups):
         if point in records and is_whole(records[point].body):
             return points.created_at(point)

@@ -18,7 +18,6 @@ from rempart.backup.drill.drill_profiles import PROFILES, Profile
 from rempart.backup.drill.drill_report import Cited, DrillReport, Grounds
 from rempart.backup.points.points import Manifest
 from rempart.errors import BackupError
-from rempart.flows.backup.restore_points import ALL
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Evidence, Kind, Ledger
 from rempart.settings.config import Config
@@ -72,7 +71,7 @@ def _grounds(ledger: Ledger, record: Evidence) -> Grounds:
     oldest = record.at - drill_report.YEAR
 
     def newest(kind: Kind, subject: str | None = None) -> list[Evidence]:
-        known = ledger.find(kind, subject, limit=ALL)
+        known = ledger.find(kind, subject)
         return [candidate for candidate in known if candidate.seq <= record.seq and candidate.at >= oldest]
 
     def first(found: Sequence[Evidence]) -> Cited | None:
@@ -179,7 +178,7 @@ def make_again(platform: Platform, profile: str | None, number: int | None, out:
 
 
 def _record(ledger: Ledger, number: int | None) -> Evidence:
-    drills = ledger.find("drill", limit=1 if number is None else ALL)
+    drills = ledger.find("drill", limit=1 if number is None else None)
     for record in drills:
         if number in (None, record.seq):
             return record
@@ -193,5 +192,5 @@ def _record(ledger: Ledger, number: int | None) -> Evidence:
 
 def _filed(ledger: Ledger, record: Evidence) -> set[str]:
     """Return the SHA-256 of a drill's filed report."""
-    filed = ledger.find("drill-report", record.subject, limit=ALL)
+    filed = ledger.find("drill-report", record.subject)
     return {digest for entry in filed if entry.body["drill"] == record.seq for digest in entry.body["sha256"].values()}

@@ -15,7 +15,6 @@ from rempart.backup.points.points import Dump
 from rempart.backup.points.restore_plan import Part, Selection, select
 from rempart.counts import counted
 from rempart.errors import BackupError
-from rempart.flows.backup.restore_points import ALL
 from rempart.flows.drill import drill_attack, drill_point, drill_report, drill_sandbox, drill_steps
 from rempart.flows.drill.drill_steps import BegunDrill, Scenario, StepResult, Tally
 from rempart.flows.restore.fill import empty, fill_databases, fill_objects
@@ -187,7 +186,7 @@ def _selection(point: OpenPoint, ledger: Ledger) -> Selection:
         parts.append(Part("bucket", "artifacts"))
     on_record = {
         (record.subject, serial)
-        for record in ledger.find("backup-key", limit=ALL)
+        for record in ledger.find("backup-key")
         if record.body["event"] == "destroyed"
         for serial in record.body["serials"]
     }

@@ -15,7 +15,6 @@ from typing import Any, Literal, TypeVar
 
 from rempart.backup.drill.checks import RestoreCheck
 from rempart.errors import BackupError, DrillFailed, IntegrityError, RempartError
-from rempart.flows.backup.restore_points import ALL
 from rempart.ledger.port import Evidence, Ledger
 
 logger = logging.getLogger(__name__)
@@ -125,7 +124,7 @@ def begin(ledger: Ledger, drill_id: str, step: StepName, site: str | None = None
 
 def begun_at(ledger: Ledger, drill_id: str) -> str | None:
     """Return the site at which the newest restore of a drill began to make the sandbox; None if none went so far."""
-    began = (entry.body for entry in ledger.find("drill-step", drill_id, limit=ALL) if entry.body.get("begins"))
+    began = (entry.body for entry in ledger.find("drill-step", drill_id) if entry.body.get("begins"))
     return next((str(body["site"]) for body in began if body["site"]), None)
 
 
@@ -148,7 +147,7 @@ def read(ledger: Ledger, drill_id: str) -> DrillSteps:
     Raises BackupError if the ledger has no restore of the drill, or if the restore did not end.
     """
     step_results: dict[str, StepResult | None] = {}
-    for entry in ledger.find("drill-step", drill_id, limit=ALL):  # newest first
+    for entry in ledger.find("drill-step", drill_id):  # newest first
         if entry.body.get("begins"):
             step_results.setdefault(str(entry.body["step"]), None)
             continue
@@ -164,9 +163,9 @@ def read(ledger: Ledger, drill_id: str) -> DrillSteps:
 
 def judged(ledger: Ledger, drill_id: str) -> Evidence | None:
     """Return the verdict on the newest restore of a drill, or None without a verdict."""
-    steps = ledger.find("drill-step", drill_id, limit=ALL)  # newest first, as the verdicts
+    steps = ledger.find("drill-step", drill_id)  # newest first, as the verdicts
     restored = next((entry.seq for entry in steps if entry.body["step"] == "restore"), 0)
-    verdicts = (record for record in ledger.find("drill", limit=ALL) if record.seq > restored)
+    verdicts = (record for record in ledger.find("drill") if record.seq > restored)
     return next((record for record in verdicts if record.body.get("drill") == drill_id), None)
 
 

@@ -334,7 +334,7 @@ def _record(ledger: Ledger, result: ErasureResult, who: erasures.Erased) -> None
         "unread": sum(result.unread.values()),
         "left": result.left,
     }
-    records = ledger.find("erasure", result.pipeline, limit=erasures.ALL)
+    records = ledger.find("erasure", result.pipeline)
     last = next((record.body for record in records if record.body["state"] == "ended"), None)
     same = last is not None and all(last[name] == body[name] for name in ("erasures", "pending", "left"))
     if not same or result.found:

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteError
-from rempart.features import offline
+from rempart.features import offline, removal
 from rempart.flows.erasure import erase_listing, erase_objects, erase_predictions, erase_versions
 from rempart.flows.erasure.erase_objects import HeldVersion
 from rempart.flows.erasure.erase_report import DescendantResult
 from rempart.flows.erasure.erase_stores import ErasureStores, with_features
-from rempart.flows.ingestion import current_snapshot, delta_log, derived_run, source_state
+from rempart.flows.ingestion import delta_log, derived_run, source_state
 from rempart.flows.shared.deletion import versions_below
 from rempart.flows.training.materialize import materialize_rows
 from rempart.ingestion import deliveries, erasing, landing, snapshots
@@ -254,7 +254,7 @@ def _was_derived(stores: ErasureStores, name: str, sha256: str, clean: Clean) ->
 
 def _withdraw(stores: ErasureStores, name: str, current: Snapshot) -> None:
     """Record that the current snapshot goes, so that the next run begins without one."""
-    records = stores.ledger.find("snapshot", name, limit=current_snapshot.ALL)
+    records = stores.ledger.find("snapshot", name)
     newest = next((found.body["snapshot"] for found in records if found.body.get("bucket") == stores.lake), current.id)
     body = {"lost": newest, "shown": None, "site": stores.home, "bucket": stores.lake}
     stores.ledger.append("acceptance", name, {**body, "by": "an erasure in its inputs"})
@@ -306,3 +306,4 @@ def _reload_features(stores: ErasureStores, pipeline: Pipeline, clean: Clean) ->
     )
     with stores.active_sites.committing(stores.active):
         materialize_rows(databases, with_features(pipeline), rows, wanted, stores.clock(), keep_former=False)
+    removal.forget_deleted(databases, pipeline.name)

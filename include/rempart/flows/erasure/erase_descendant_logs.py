@@ -33,7 +33,7 @@ STATE = "log emptied"
 
 def emptied_before(ledger: Ledger, pipeline: str) -> datetime | None:
     """Return the time up to which a pipeline's entries have no inputs and features; None if all have theirs."""
-    records = ledger.find("erasure", pipeline, limit=erasures.ALL)
+    records = ledger.find("erasure", pipeline)
     times = [datetime.fromisoformat(record.body["before"]) for record in records if record.body["state"] == STATE]
     return max(times, default=None)
 
@@ -84,7 +84,7 @@ def _recorded(stores: ErasureStores, done: DescendantResult) -> datetime:
     """Return the time before which entries may hold erased values, and record it: shipments empty later ones by it."""
     ledger, name = stores.ledger, done.pipeline
     wanted = {entry.id for source in _sources(ledger, name) for entry in erasures.on_record(ledger, source)}
-    for record in ledger.find("erasure", name, limit=erasures.ALL):
+    for record in ledger.find("erasure", name):
         if record.body["state"] == STATE and wanted <= set(record.body["erasures"]):
             return datetime.fromisoformat(record.body["before"])
     before = stores.clock()
@@ -120,7 +120,7 @@ def _emptied(
         known,
         folder,
         only="prediction log",
-        cut_log=lambda body: emptied(body, before),
+        cut_log=lambda body: (*emptied(body, before), 0),
     )
     scan = search.all(stores.sites)
     if news := erase_objects.store(stores.sites[stores.home], bucket, scan.held):

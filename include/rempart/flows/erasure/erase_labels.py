@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from rempart.errors import FeatureError, PipelineError
-from rempart.features import offline
+from rempart.features import offline, removal
 from rempart.features.databases import FeatureDatabases
 from rempart.features.label_feed import feed_of
 from rempart.flows.erasure import erase_listing
@@ -89,3 +89,4 @@ def strike(
             continue
         current = labelled.current(stores.sites[stores.home], stores.lake, feed, 0, stores.clock())
         offline.load_labels(databases, reader.pipeline, current.as_received(), stores.clock())
+        removal.forget_deleted(databases, reader.pipeline.name)

@@ -20,9 +20,6 @@ from rempart.ledger.port import Ledger
 from rempart.serving.hour_files import IsErased
 from rempart.settings.pipeline import Pipeline
 
-ALL = 1_000_000
-"""More records than a ledger holds of a pipeline's log."""
-
 
 def by_entries(pipeline: Pipeline, entries: Iterable[Erasure]) -> IsErased:
     """Return a function that tells whether the register's entries name a subject of the log. Pure."""
@@ -56,7 +53,7 @@ def former_keys(ledger: Ledger, keyring: Keyring, pipeline: str, newest: ScopeKe
 
     Raises BackupError, SiteError.
     """
-    records = ledger.find("prediction-log", pipeline, limit=ALL)
+    records = ledger.find("prediction-log", pipeline)
     named = {str(record.body["subject_key"]) for record in records if record.body.get("subject_key")}
     for key in sorted(named - {f"{newest.scope.id} {newest.serial}"}):
         scope, _, serial = key.partition(" ")

@@ -15,7 +15,7 @@ from typing import Any
 
 from rempart.errors import ObjectMissing, SiteError
 from rempart.flows.erasure.erase_listing import Version, doubt
-from rempart.flows.ingestion import current_snapshot, ingest_run
+from rempart.flows.ingestion import ingest_run
 from rempart.flows.prediction import scorings
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.ingestion import deliveries, erasing, landing, snapshots
@@ -112,8 +112,9 @@ class Search:
     folder: Path
     only: Kind | None = None
     """Kind of the objects to search; None for all."""
-    cut_log: Callable[[bytes], tuple[bytes | None, int]] = lambda body: (None, 0)
-    """Returns what stays of a file of the prediction log, and how many entries go; None if all stays."""
+    cut_log: Callable[[bytes], tuple[bytes | None, int, int]] = lambda body: (None, 0, 0)
+    """Returns what stays of a file of the prediction log (None if all stays), how many entries go, and how many name
+    nobody."""
     _clean: set[tuple[str, int]] = field(default_factory=set)
     _headers: dict[str, Sequence[str]] = field(default_factory=dict)
     _parts: dict[str, Part] = field(default_factory=dict)
@@ -166,13 +167,15 @@ class Search:
                     return info, current, *self._delivery(site, info)
                 if kind in _TABLES:
                     return info, current, *self._table(site, kind, info)
-                fetched, body = site.fetch(self.bucket, info.key, version_id=info.version_id)
-                return info, current, hashlib.sha256(body).hexdigest(), self._cut(site, kind, fetched, body)
+                if kind == "quarantine":
+                    return info, current, *self._quarantine(site, info)
+                _, body = site.fetch(self.bucket, info.key, version_id=info.version_id)
+                return info, current, hashlib.sha256(body).hexdigest(), Cut(*self.cut_log(body))
 
             for info, current, digest, cut in bounded_map(todo, look, WORKERS):
                 if cut.fault:
                     scan.faults[info.key] = cut.fault
-                elif cut.unread:
+                elif cut.unread and (kind != "prediction log" or current):  # earlier versions have the same entries
                     scan.unread[info.key] = cut.unread
                 if cut.body is None and cut.file is None:
                     self._clean.add((info.key, info.size))
@@ -193,12 +196,6 @@ class Search:
         ):
             yield from site.versions(self.bucket, prefix)
 
-    def _cut(self, site: Site, kind: Kind, info: ObjectInfo, body: bytes) -> Cut:
-        if kind == "quarantine":
-            delivery = landing.delivery_of(info.key)
-            return erasing.cut_quarantine(body, self._headers.get(delivery), self._read_by(site, delivery), self.gone)
-        return Cut(*self.cut_log(body))  # of the prediction log
-
     def _brought(self, site: Site, info: ObjectInfo) -> tuple[ObjectInfo, str, Path]:
         """Fetch an object in constant memory. Return its facts, its SHA-256, and the file."""
         file = self._new_file()
@@ -214,6 +211,15 @@ class Search:
         key = scorings.names_of(self.pipeline.key) if kind == "prediction" else self.pipeline.key
         _, digest, file = self._brought(site, info)
         cut = erasing.cut_table(file, kind, key, self.gone, self._new_file())
+        file.unlink()
+        return digest, cut
+
+    def _quarantine(self, site: Site, info: ObjectInfo) -> tuple[str, Cut]:
+        """Return the SHA-256 of a quarantine file and its remaining rows."""
+        delivery = landing.delivery_of(info.key)
+        _, digest, file = self._brought(site, info)
+        header, read_by = self._headers.get(delivery), self._read_by(site, delivery)
+        cut = erasing.cut_quarantine(file, header, read_by, self.gone, self._new_file())
         file.unlink()
         return digest, cut
 
@@ -378,7 +384,7 @@ def repoint(
         return None
     # the ingestion that wrote it may have been killed
     ingest_run.conclude(ledger, pipeline, site, bucket, before.deliveries)
-    known = ledger.find("snapshot", pipeline.name, limit=current_snapshot.ALL)
+    known = ledger.find("snapshot", pipeline.name)
     if all(record.body.get("snapshot") != before.id for record in known):
         ingest_run.tell_snapshot(ledger, pipeline, site.name, bucket, before)
     after = snapshots.read(site, bucket, pipeline.name, succeeded[before.id].id)

@@ -25,9 +25,6 @@ from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
-_ALL = 100_000
-"""More records than a ledger holds of scorings."""
-
 
 def repoint(site: Site, bucket: str, rows_of: str, held: Sequence[HeldVersion]) -> dict[str, int | None]:
     """Write the manifests of cut files anew at the home site, and begin their tables again.
@@ -101,7 +98,7 @@ def user_tables(stores: ErasureStores, pipeline: Pipeline) -> list[UserTable]:
         scoring = loaded.scoring if isinstance(loaded, ModelPipeline) else None
         if scoring and scoring.into and (scoring.from_ or name) == pipeline.name:
             found[scoring.into.connection, scoring.into.table, name] = UserTable(scoring.into, name, keys)
-    for record in stores.ledger.find("scoring", limit=_ALL):
+    for record in stores.ledger.find("scoring"):
         told: Mapping[str, Any] = record.body
         if told.get("rows_of") == pipeline.name and told.get("into"):
             into = Into(**told["into"])

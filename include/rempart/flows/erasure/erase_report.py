@@ -8,7 +8,8 @@ from datetime import datetime
 
 from rempart.counts import counted
 from rempart.flows.erasure.erase_objects import Scan
-from rempart.ingestion.erasing import Kind
+from rempart.ingestion.erasing import Kind, original
+from rempart.serving import hour_files
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ class ErasureResult:
     """Result of an erasure for one pipeline, or its plan with `dry_run`.
 
     `found`: rows by place. `deleted`: versions of objects. `rewritten`: replaced objects. `locked`: versions under
-    lock, and until when. `silent`: sites still to clean, and why. `unread`: rows without a readable key, by object.
-    `left`: unlocked rows that a second search still found. `faults`: why a delivery could not be searched, by object.
-    `descendants`: pipelines that are derived from it, in which older versions are deleted, or that use its feature
-    views. `derived`: deleted versions of objects that
-    were derived from snapshots, by kind.
+    lock, and until when. `silent`: sites still to clean, and why. `unread`: rows, and entries of the prediction log,
+    without a readable key, by object. `left`: unlocked rows that a second search still found. `faults`: why a delivery
+    could not be searched, by object. `descendants`: pipelines that are derived from it, in which older versions are
+    deleted, or that use its feature views. `derived`: deleted versions of objects that were derived from snapshots, by
+    kind.
     """
 
     pipeline: str
@@ -98,6 +99,27 @@ def places(scan: Scan) -> dict[str, int]:
     }
 
 
+def _unsearched(unread: Mapping[str, int]) -> Iterator[str]:
+    """Yield what names nobody, so that no search finds a person in it."""
+    logged = {key: count for key, count in unread.items() if original(key).startswith(hour_files.ROOT)}
+    refused = {key: count for key, count in unread.items() if key not in logged}
+    if refused:
+        yield (
+            f"{sum(refused.values())} refused rows have no readable key and were not searched; check them yourself: "
+            f"{_most(refused)}"
+        )
+    if logged:
+        yield (
+            f"{counted(sum(logged.values()), 'entry', 'entries')} of the prediction log without a key of a row: not "
+            "searched, because the client did not send it. Such entries go after serving.log.keep_days: "
+            f"{_most(logged)}"
+        )
+
+
+def _most(unread: Mapping[str, int]) -> str:
+    return ", ".join(f"{key} ({count})" for key, count in sorted(unread.items())[:5])
+
+
 def lines(result: ErasureResult) -> Iterator[str]:
     """Yield the result of a run as lines for people."""
     for place, rows in result.found.items():
@@ -108,6 +130,7 @@ def lines(result: ErasureResult) -> Iterator[str]:
         yield f"PENDING: site '{name}' could not be searched or cleaned ({why})"
     for key, why in sorted(result.faults.items()):
         yield f"PENDING: {key} could not be searched ({why}); check it yourself, and delete it if it has such rows"
+    yield from _unsearched(result.unread)
     if result.dry_run:
         yield (
             f"{result.subjects} rows of '{result.pipeline}' would be erased: objects are rewritten without them; "
@@ -135,12 +158,6 @@ def lines(result: ErasureResult) -> Iterator[str]:
         yield f"PENDING: {where} is retained until {until:%Y-%m-%d %H:%M} UTC"
     if result.left:
         yield f"PENDING: a second search found {counted(result.left, 'row')} that a task stored meanwhile"
-    if result.unread:
-        most = ", ".join(f"{key} ({count})" for key, count in sorted(result.unread.items())[:5])
-        yield (
-            f"{sum(result.unread.values())} refused rows have no readable key and were not searched; check them "
-            f"yourself: {most}"
-        )
     for done in result.descendants:
         yield from done.lines()
     if result.pending:

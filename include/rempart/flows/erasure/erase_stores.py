@@ -9,7 +9,7 @@ from functools import partial
 
 from rempart.coordination.active import Active, ActiveSites
 from rempart.errors import FeatureError, InputMissing, RempartError
-from rempart.features import offline
+from rempart.features import offline, removal
 from rempart.features.databases import FeatureDatabases
 from rempart.features.used import sources
 from rempart.flows.shared.platform import Platform, classification_of
@@ -111,3 +111,4 @@ def reload_features(databases: FeatureDatabases, pipeline: Pipeline, site: Site,
         for source in sources.sources(model).values():
             reload_features(databases, source, site, bucket, now)
         materialize_rows(databases, model, snapshots.rows(site, bucket, current), current.id, now, keep_former=False)
+    removal.forget_deleted(databases, pipeline.name)

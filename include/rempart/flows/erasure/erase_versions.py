@@ -16,7 +16,6 @@ from rempart.errors import SiteError
 from rempart.flows.erasure.erase_objects import HeldVersion
 from rempart.flows.erasure.erase_stores import ErasureStores
 from rempart.flows.ingestion import delta_log, profile, source_state
-from rempart.flows.shared import erasures
 from rempart.flows.shared.deletion import Deleted, versions_below
 from rempart.flows.shared.leases import PATIENCE, pair_lease, wait_for
 from rempart.ingestion import snapshots
@@ -84,7 +83,7 @@ def condemn(stores: ErasureStores, pipeline: str, held: Sequence[HeldVersion], d
         tables = map(log.folder, derived.tables)
         for folder in (*folders, *tables, *((source_state.folder(pipeline),) if derived.of_source else ())):
             keys.update(info.key for info in versions_below(stores.sites[stores.home], stores.lake, folder))
-    records = stores.ledger.find("erasure", pipeline, limit=erasures.ALL)
+    records = stores.ledger.find("erasure", pipeline)
     known = {str(key) for record in records for key in record.body.get("condemned", ())}
     if fresh := sorted(keys - known):
         stores.ledger.append("erasure", pipeline, {"state": "condemned", "condemned": fresh})

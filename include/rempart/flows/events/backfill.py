@@ -25,7 +25,6 @@ from rempart.ledger.port import Evidence
 from rempart.settings import pipelines
 from rempart.settings.pipeline import Pipeline
 
-ALL = 100_000
 MOST_RUNS = 20
 """Runs of one delivery that a person may repeat with the same pipeline file and period."""
 
@@ -144,7 +143,7 @@ def look(platform: Platform, pipeline: Pipeline, first: date, last: date) -> Bac
     def is_stored(sha256: str) -> bool:
         return sha256 in stored or landing.raw_of(site, lake, name, sha256) is not None
 
-    outcomes = newest_of(platform.ledger.find("deliveries", name, limit=ALL), removed).values()
+    outcomes = newest_of(platform.ledger.find("deliveries", name), removed).values()
     return plan(name, outcomes, first, last, pipelines.text_of(name), is_stored, removed)
 
 

@@ -113,8 +113,9 @@ def abandon(platform: Platform, *, dry_run: bool = True) -> SwitchoverResult:
                 "generation": now.generation,
             }
             platform.ledger.append("failover", _subject(switchover), body)
-        openers = platform.openers(classification_of(load_all()))
-        published_state.write(sites.active(), openers, platform.config.buckets.backups)
+            # under the lease: another switchover must not publish a newer state before this one is written
+            openers = platform.openers(classification_of(load_all()))
+            published_state.write(now, openers, platform.config.buckets.backups)
     return _result(now, now.switchover, dry_run=dry_run, done=not dry_run, plan=plan)
 
 
@@ -233,7 +234,7 @@ class _Run:
             return
         known = {
             (record.body.get("switchover"), record.body.get("step"), record.body.get("at"))
-            for record in self.steps.ledger.find("failover", _subject(switchover), limit=100)
+            for record in self.steps.ledger.find("failover", _subject(switchover))
         }
         for step, outcome in ((step, switchover.steps[step]) for step in switchover.plan if step in switchover.steps):
             if (switchover.id, step, outcome["at"]) not in known:

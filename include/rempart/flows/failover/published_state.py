@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from rempart import canonical_json
 from rempart.coordination.active import Active, ActiveSites
-from rempart.errors import DatabaseUnavailable, ObjectMissing, RempartError
+from rempart.errors import DatabaseUnavailable, ObjectMissing
 from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.settings.pipelines import load_all
@@ -28,19 +29,27 @@ def body(active: Active) -> bytes:
 
 
 def write(active: Active, sites: Mapping[str, Callable[[], Site]], bucket: str) -> dict[str, str]:
-    """Update the published state at every site that answers. Return the outcome for each; a silent site is no error."""
-    wanted, found = body(active), {}
-    for name, there in _at_all(sites, bucket).items():
-        try:
-            if isinstance(there, BaseException):
-                raise there
-            if there != wanted:
-                sites[name]().write(bucket, KEY, wanted, content_type="application/json")
-            found[name] = f"generation {active.generation}"
-        except (RempartError, TimeoutError) as error:
-            found[name] = f"behind: {error.what if isinstance(error, RempartError) else error}"
+    """Update the published state at every site that answers. Return the outcome for each; a silent site is no error.
+
+    The caller holds the lease of the switchover, so that no newer state is published meanwhile. Reading and writing
+    have one time limit (`time_limit.SITE_SECONDS`). A site that was given up before its write gets none later. A site
+    that took the write and did not answer may store it late, over a newer state; the next switchover replaces it.
+    """
+    wanted, given_up, found = body(active), threading.Event(), dict[str, str]()
+    asked = {name: partial(_update, open_site, bucket, wanted, given_up) for name, open_site in sites.items()}
+    for name, outcome in time_limit.answers(asked, time_limit.SITE_SECONDS).items():
+        found[name] = f"generation {active.generation}"
+        if isinstance(outcome, BaseException):
+            found[name] = f"behind: {time_limit.reason(outcome)}"
             logger.warning("published state at site '%s': %s", name, found[name])
+    given_up.set()
     return found
+
+
+def _update(open_site: Callable[[], Site], bucket: str, wanted: bytes, given_up: threading.Event) -> None:
+    site = open_site()
+    if _there(site, bucket) != wanted and not given_up.is_set():
+        site.write(bucket, KEY, wanted, content_type="application/json")
 
 
 def _at_all(sites: Mapping[str, Callable[[], Site]], bucket: str) -> Mapping[str, bytes | BaseException | None]:

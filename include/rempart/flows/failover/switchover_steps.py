@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.replication_pairs import BUCKETS, physical_bucket
 from rempart.ledger.port import Ledger
+from rempart.repeating import repeating
 from rempart.replication.continuity import Continuity
 from rempart.replication.transfer import stored_sha256
 from rempart.settings.config import Config
@@ -63,19 +63,9 @@ PATIENCE = 75.0
 def telling(what: str) -> Iterator[None]:
     """Log an operation at its start and every five seconds, so that it does not look stuck."""
     logger.info("%s ...", what)
-    over, began = threading.Event(), time.monotonic()
-
-    def tell() -> None:
-        while not over.wait(_QUIET_SECONDS):
-            logger.info("%s ... %.0f s", what, time.monotonic() - began)
-
-    thread = threading.Thread(target=tell, name="telling", daemon=True)
-    thread.start()
-    try:
+    began = time.monotonic()
+    with repeating(lambda: logger.info("%s ... %.0f s", what, time.monotonic() - began), _QUIET_SECONDS, "telling"):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @dataclass(frozen=True)

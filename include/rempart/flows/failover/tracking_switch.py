@@ -22,7 +22,7 @@ def switch_tracking(platform: Platform, active: Active, seconds: float = SECONDS
     """Write an artifact through MLflow and find it at the active site. Raises StackError if it is never found."""
     tracking, site = platform.tracking(), platform.site(active.site, classification_of(load_all()))
     name = f".rempart-generation-{active.generation}"
-    url = f"{mlflow_server.address(tracking)}/api/2.0/mlflow-artifacts/artifacts/{name}"
+    url = f"{tracking.http_url()}/api/2.0/mlflow-artifacts/artifacts/{name}"
     bucket, key = platform.config.buckets.artifacts, f"{mlflow_server.PREFIX}/{name}"
     deadline = time.monotonic() + seconds
     while True:

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 from pydantic import TypeAdapter
 
+from rempart import private_files
 from rempart.audit import (
     advisories,
     credentials,
@@ -150,7 +151,7 @@ class Audit:
         file = self.stack.var / "audit" / f"{name}.cdx.json"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            stack_credentials.write_private(file, text)
+            private_files.write(file, text)
         except OSError as cause:
             raise AuditError(
                 f"{file} cannot be written: {cause.strerror}", "Set REMPART_VAR to a folder that you own."

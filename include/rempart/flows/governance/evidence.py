@@ -17,7 +17,7 @@ from rempart.errors import ConfigError, IntegrityError, LedgerBroken, LedgerErro
 from rempart.flows.doctor import doctor_site
 from rempart.flows.governance import exported_segments, locked_evidence
 from rempart.flows.governance.exported_segments import HOW
-from rempart.flows.governance.locked_evidence import ALL, Checked, Exports, Places
+from rempart.flows.governance.locked_evidence import Checked, Exports, Places
 from rempart.flows.shared.platform import Platform
 from rempart.ledger import keys
 from rempart.ledger.canonical import canonical
@@ -208,7 +208,7 @@ def _oldest_news(entries: Iterable[Entry]) -> datetime | None:
 
 def _chain_after(ledger: Ledger, site: Site, bucket: str, exported: int, ends: Sequence[str]) -> Chain:
     """Return the exported chain after checking that the database still holds it. Raises LedgerBroken."""
-    introduced = ledger.find("key", limit=10_000)
+    introduced = ledger.find("key")
     chain = Chain(frozenset(record.subject for record in introduced[-1:]))
     if not exported:
         return chain
@@ -284,7 +284,7 @@ def export_to(platform: Platform, folder: Path) -> LocalExport:
     The folder holds the database's current content: verifying it against the checkpoints shows whether it changed.
     Raises LedgerError for an empty ledger, SiteError, PlacementDenied.
     """
-    config, introduced = platform.config, platform.ledger.find("key", limit=10_000)
+    config, introduced = platform.config, platform.ledger.find("key")
     if not introduced:
         raise LedgerError("The ledger is empty", "Run the platform first: its first record starts the chain.")
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -296,9 +296,7 @@ def export_to(platform: Platform, folder: Path) -> LocalExport:
         for entry in platform.ledger.entries():
             file.write(f"{entry.line}\n")
             records += 1
-    known = {
-        record.subject: str(record.body["file"]).encode() for record in platform.ledger.find("checkpoint", limit=ALL)
-    }
+    known = {record.subject: str(record.body["file"]).encode() for record in platform.ledger.find("checkpoint")}
     site, _ = platform.evidence_site(config.checkpoint_site)
     written = _write_checkpoints(site, config.buckets.checkpoints, known, folder / "checkpoints")
     replica_of, _ = platform.evidence_site(config.evidence_site)

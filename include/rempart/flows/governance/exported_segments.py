@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rempart.errors import LedgerBroken
 from rempart.flows.governance import locked_evidence
-from rempart.flows.governance.locked_evidence import CHECKPOINT, RECENT, SEGMENT, Expected, Exports, Places
+from rempart.flows.governance.locked_evidence import CHECKPOINT, SEGMENT, Expected, Exports, Places
 from rempart.ledger.chain import read_line
 from rempart.ledger.port import Ledger
 from rempart.sites.once import bodies, store_once
@@ -72,7 +72,7 @@ def store(exports: Exports, key: str, body: bytes) -> Expected:
 
 def tell(ledger: Ledger, places: Places, foreign: tuple[str, ...]) -> tuple[str, ...]:
     """Record foreign objects, each once. Return the new ones."""
-    recorded = {str(key) for record in ledger.find("repair", "foreign", limit=RECENT) for key in record.body["keys"]}
+    recorded = {str(key) for record in ledger.find("repair", "foreign") for key in record.body["keys"]}
     news = [f"{places.evidence}/{key}" for key in foreign if f"{places.evidence}/{key}" not in recorded][:100]
     if news:
         body = {"site": places.site.name, "count": len(news), "keys": news}
@@ -93,7 +93,7 @@ def _listed(places: Places) -> list[tuple[int, int, str]]:
 
 def _on_record(ledger: Ledger, places: Places) -> tuple[int, list[str]]:
     """Return the newest recorded exported record at this site, and its segments; 0 without an export."""
-    for record in ledger.find("checkpoint", limit=RECENT):
+    for record in ledger.each("checkpoint"):
         matched = CHECKPOINT.fullmatch(record.subject)
         if matched and (record.body["site"], record.body["bucket"]) == (places.site.name, places.evidence):
             return int(matched[1]), [str(segment["key"]) for segment in record.body["segments"]]

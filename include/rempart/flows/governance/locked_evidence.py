@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 RECENT = 1000
 """Number of exports whose objects are checked for existence in each run."""
-ALL = 1_000_000
 AT_ONCE = 20
 """Number of objects of recent exports read back in a run, in turn, in addition to the newest export."""
 ROUND = timedelta(days=30)
@@ -115,7 +114,7 @@ def check(
     database differs from the export; SiteError.
     """
     ledger, places = exports.ledger, exports.places
-    records = ledger.find("checkpoint", limit=ALL if whole else RECENT)
+    records = ledger.find("checkpoint", limit=None if whole else RECENT)
     recent = expected(((record.subject, record.body) for record in records), places)
     older = expected(_older(exports, records), places) if len(records) == RECENT and not whole else []
     known = [*recent, *older]

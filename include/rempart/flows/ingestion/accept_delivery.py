@@ -18,7 +18,6 @@ from rempart.settings.pipelines import named
 
 logger = logging.getLogger(__name__)
 
-MOST = 1_000_000
 SHORTEST = 8
 """Characters of a SHA-256 that are enough to name a delivery, if no other begins with them."""
 
@@ -72,7 +71,7 @@ def on_record(ledger: Ledger, pipeline: str, delivery: str) -> Mapping[str, Any]
     Raises IngestError if no delivery or more than one begins so, DatabaseUnavailable.
     """
     found: dict[str, Mapping[str, Any]] = {}
-    for record in ledger.find("deliveries", pipeline, limit=MOST):
+    for record in ledger.find("deliveries", pipeline):
         for entry in record.body["deliveries"]:
             if str(entry["sha256"]).startswith(delivery) and len(delivery) >= SHORTEST:
                 found.setdefault(str(entry["sha256"]), entry)

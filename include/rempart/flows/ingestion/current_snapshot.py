@@ -10,18 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rempart.counts import counted
-from rempart.errors import IngestError
+from rempart.errors import IngestError, ObjectMissing
 from rempart.flows.ingestion.ingest_run import IngestionRun
 from rempart.flows.shared import removals
 from rempart.ingestion import snapshots
 from rempart.ingestion.derived.inputs import is_derived
 from rempart.ingestion.snapshots import Snapshot
 from rempart.ledger.port import Evidence, Ledger
-
-ALL = 100_000
-"""Number of snapshot records of a pipeline in which an earlier snapshot is searched."""
-_RECENT = 50
-"""Number of the newest records that are searched for records of the run's own bucket."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +69,11 @@ def _check_kind(run: IngestionRun, shown: Snapshot | None) -> None:
 
 def is_given_up(ledger: Ledger, bucket: str, name: str, snapshot: str) -> bool:
     """Return whether a snapshot is on record as gone: a person accepted its loss, or an erasure withdrew it."""
-    records = ledger.find("snapshot", name, limit=ALL)
+    records = ledger.find("snapshot", name)
     made = max((record.seq for record in records if record.body["snapshot"] == snapshot), default=0)
     return any(
         record.seq > made and (record.body.get("lost"), record.body.get("bucket")) == (snapshot, bucket)
-        for record in ledger.find("acceptance", name, limit=ALL)
+        for record in ledger.find("acceptance", name)
     )
 
 
@@ -87,7 +82,7 @@ def _lost(run: IngestionRun, shown: Snapshot | None) -> Evidence | None:
     ledger, name = run.ledger, run.pipeline.name
     now = stands = shown.id if shown else None
     newest = None
-    for record in ledger.find("snapshot", name, limit=_RECENT):
+    for record in ledger.each("snapshot", name):
         if record.body.get("bucket") != run.lake:
             continue
         if stands == record.body["snapshot"] and "replaced" in record.body:
@@ -102,18 +97,31 @@ def _lost(run: IngestionRun, shown: Snapshot | None) -> Evidence | None:
     if any(
         acceptance.seq > newest.seq
         and (acceptance.body.get("lost"), acceptance.body.get("shown"), acceptance.body.get("bucket")) == loss
-        for acceptance in ledger.find("acceptance", name, limit=_RECENT)
+        for acceptance in ledger.each("acceptance", name)
     ):
         return None
     if shown is None:
         return None if removals.emptied_since(ledger, name, newest.seq) else newest
     if shown.previous == newest.body["snapshot"] or _went_back(run, newest):
         return None  # after the newest on record, the site committed one that an interrupted run did not record
-    records = ledger.find("snapshot", name, limit=ALL)
+    records = ledger.find("snapshot", name)
     before = {str(record.body["snapshot"]): record.body.get("previous") for record in records}
     if run.site.name != newest.body["site"] and newest.body["snapshot"] in _line(before, shown.id):
         return None  # a failover had left it behind
-    return newest if shown.id in before else None
+    return newest if shown.id in before or _is_older(run, shown, newest) else None
+
+
+def _is_older(run: IngestionRun, shown: Snapshot, newest: Evidence) -> bool:
+    """Return whether an unrecorded snapshot was made before the newest on record.
+
+    A site may take a run's `current.json`, not answer, and store it over that of the next run. An erasure keeps the
+    time of the snapshot that it replaces.
+    """
+    try:
+        recorded = snapshots.read(run.site, run.lake, run.pipeline.name, str(newest.body["snapshot"]))
+    except ObjectMissing:
+        return False
+    return shown.created_at < recorded.created_at
 
 
 def _line(before: Mapping[str, str | None], name: str | None) -> set[str]:
@@ -132,14 +140,13 @@ def _went_back(run: IngestionRun, newest: Evidence) -> bool:
         return True
     if any(
         failover.seq > newest.seq and failover.body.get("step") == "switch" and failover.body.get("accept_loss")
-        for failover in ledger.find("failover", limit=_RECENT)
+        for failover in ledger.each("failover")
     ):
         return True
     brought = {"all", "bucket:lake", f"dataset:{run.pipeline.name}"}
-    restores = ledger.find("restore", limit=_RECENT)
     return any(
         restore.seq > newest.seq
         and not restore.body.get("aside")
         and not brought.isdisjoint(restore.body.get("parts", ()))
-        for restore in restores
+        for restore in ledger.each("restore")
     )

@@ -220,7 +220,9 @@ def _upload(site: Site, bucket: str, pipeline: Pipeline, planned: PlannedFile, o
         if hashlib.sha256(body).hexdigest() != planned.sha256:
             raise _changed(planned)
         if not site.write_new(bucket, planned.key, body, metadata=metadata, content_type=_TYPE):
-            raise _occupied(pipeline, planned.file, site.head(bucket, planned.key))
+            stands = site.head(bucket, planned.key)
+            if (stands.size, stands.sha256) != (planned.size, planned.sha256):  # else only the answer was lost
+                raise _occupied(pipeline, planned.file, stands)
         progress("upload", planned.name, len(body))
         return
     now = datetime.now(UTC)

@@ -37,8 +37,6 @@ from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 from rempart.sovereignty import places
 
-ALL = 100_000
-"""More records than a ledger holds of derivations: one for each change of a query or its inputs."""
 WHOLE = KnownRows(same_form=False)
 """No row of the earlier snapshot stays."""
 
@@ -120,7 +118,7 @@ def told(traced: Mapping[str, tuple[tuple[str, str], ...] | None]) -> dict[str, 
 def recorded_inputs(ledger: Ledger) -> dict[str, set[str]]:
     """Return the inputs of each derived pipeline, now and ever: declared in its file, or recorded as evidence."""
     found = {name: set(used) for name, used in files.inputs_of(load_all()).items() if used}
-    for derivation in ledger.find("derivation", limit=ALL):
+    for derivation in ledger.find("derivation"):
         found.setdefault(derivation.subject, set()).update(derivation.body["inputs"])
     return found
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from rempart.counts import counted
+from rempart.counts import counted, size
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.flows.distributed import orders
 from rempart.flows.ingestion import current_snapshot, derived_run, ingest_run, source_state
@@ -67,7 +67,7 @@ class ExtractResult:
         if self.waiting:
             yield f"{self.waiting} deliveries of the last extraction are not ingested yet: nothing new was extracted"
         else:
-            yield f"extracted {counted(self.deliveries, 'delivery', 'deliveries')} ({self.bytes / 1e6:.1f} MB)"
+            yield f"extracted {counted(self.deliveries, 'delivery', 'deliveries')} ({size(self.bytes)})"
         if self.absent is not None:
             yield f"rows of the snapshot that are no longer at the source: {self.absent}"
         if not self.complete:

@@ -101,7 +101,8 @@ def ingest(
         run = ingest_run.begin(platform, pipeline)
         before = current_snapshot.current(run, accepted_loss)
         derived_run.check_schema(before, pipeline)
-        with platform.committing(run.active):
+        with platform.committing(run.active, alone=run.alone):
+            run.check_unchanged(before)
             behind = delta_log.follow(run.site, run.lake, before)
             finished: Sequence[Mapping[str, Any]] = ()
             interrupted = before is not None and ingest_run.is_interrupted(run, before)
@@ -120,9 +121,9 @@ def ingest(
             resources = ingest_run.resources(run.config, folder)
             with engine_spill.watched(resources.spill) as spilled:
                 snapshot, added, outcomes = _take_in(run, before, plan.new, recorded, folder, job)
-            with platform.committing(run.active):
-                run.check_unchanged()
+            with platform.committing(run.active, alone=run.alone):
                 derived_run.check_same(run, derived)
+                run.check_unchanged(before)
                 if snapshot and snapshot is not before:
                     if before and interrupted:
                         ingest_run.append_snapshot(run, before)

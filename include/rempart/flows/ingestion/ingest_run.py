@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rempart.coordination.active import Active
-from rempart.errors import ConfigError, IngestError
+from rempart.errors import CommittedMeanwhile, ConfigError, IngestError
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.erasures import Erased
@@ -58,13 +58,27 @@ class IngestionRun:
     erased: Erased | None = None
     removal: int = 0
 
-    def check_unchanged(self) -> None:
-        """Check that nobody was erased, and the pipeline not reset, since the run began. Call it inside `committing`.
+    @property
+    def alone(self) -> str:
+        """Return the name under which commits to this pipeline follow one another (`Platform.committing`)."""
+        return f"snapshot of {self.pipeline.name}"
 
-        Raises ErasedMeanwhile, PipelineError.
+    def check_unchanged(self, before: snapshots.Snapshot | None) -> None:
+        """Check that nobody was erased, the pipeline not reset and no snapshot committed since the run began.
+
+        `before`: the current snapshot when it began. A run whose machine stood still would take away what its
+        successor committed. Call it inside `committing`. Raises ErasedMeanwhile, PipelineError, SiteError,
+        CommittedMeanwhile.
         """
         erasures.check_same(self.ledger, self.pipeline.name, self.erased)
         removals.check_same(self.ledger, self.pipeline.name, self.removal)
+        now = snapshots.current(self.site, self.lake, name := self.pipeline.name)
+        if (now.id if now else None) != (before.id if before else None):
+            raise CommittedMeanwhile(
+                f"Pipeline '{name}': its current snapshot was {before.id if before else 'none'} when this run began, "
+                f"and is {now.id if now else 'none'} now. Another run or an erasure changed it; nothing was committed",
+                f"Run ingest_{name} again: it goes on from there.",
+            )
 
     @property
     def lake(self) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from rempart.backup.keys import age
@@ -22,12 +24,14 @@ from rempart.flows.shared import erasures
 from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, unpacking
+from rempart.ingestion import refused as refused_rows
 from rempart.ingestion.reading import RefusedRow
-from rempart.ingestion.refused import RefusedRows
+from rempart.ingestion.refused import RefusedFile
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sections import Access
 from rempart.sites.port import Site
+from rempart.sites.spool import spool_folder
 
 MAX_ROWS, MAX_BYTES, MAX_TEXT = 200, 256 * 1024, 4000
 """Limits of one look: rows, their bytes in total, and characters of one row."""
@@ -40,7 +44,7 @@ class HeldDelivery:
     """A delivery's quarantine: its recorded outcome, its rows, and until when they are kept."""
 
     outcome: dict[str, Any]
-    rows: RefusedRows
+    rows: RefusedFile
     retain_until: date
 
 
@@ -54,8 +58,10 @@ class Look:
     sealed: str
 
 
-def held(pipeline: Pipeline, site: Site, lake: str, sha256: str, erased: Erased | None, today: date) -> HeldDelivery:
-    """Return a delivery's quarantine without erased rows; no rows if none is left.
+def held(
+    pipeline: Pipeline, site: Site, lake: str, sha256: str, erased: Erased | None, today: date, folder: Path
+) -> HeldDelivery:
+    """Return a delivery's quarantine without erased rows; no rows if none is left. `folder` takes the rows.
 
     Raises IngestError for an unknown delivery, a missing quarantine, or one past its retention.
     """
@@ -67,11 +73,13 @@ def held(pipeline: Pipeline, site: Site, lake: str, sha256: str, erased: Erased 
             f"{what} is not on record at site '{site.name}'",
             "Take its SHA-256 from the cockpit's page of this pipeline. A plain run ingests files that still wait.",
         ) from cause
+    stored, file = folder / f"{sha256}.quarantine", folder / f"{sha256}.held"
     if not outcome["quarantined"]:
-        return HeldDelivery(outcome, RefusedRows.of(()), today)
+        refused_rows.write((), file)
+        return HeldDelivery(outcome, RefusedFile(file, 0), today)
     key = landing.quarantine_key(pipeline.name, sha256, deliveries.attempt(outcome))
     try:
-        found, body = site.fetch(lake, key)
+        found = site.head(lake, key)
     except ObjectMissing as cause:
         raise IngestError(
             f"{what}: its quarantine ({lake}/{key}) is missing at site '{site.name}'",
@@ -83,14 +91,17 @@ def held(pipeline: Pipeline, site: Site, lake: str, sha256: str, erased: Erased 
             f"{what}: its quarantine was kept until {until} and is no longer shown",
             "Deliver corrected rows as a new file. `retention` in rempart.yaml says how long quarantine is kept.",
         )
+    landing.fetch(site, lake, key, stored, found.sha256, version_id=found.version_id)
     if erased:
         raw, read_by = landing.raw_of(site, lake, pipeline.name, sha256), deliveries.read_by(outcome, pipeline)
         header = None
         if raw and raw.size and read_by.source.format == "csv":
             start = site.read_part(lake, raw.key, 0, min(raw.size, _START))  # a stream of S3 cannot seek
             header = erasing.header_of(io.BytesIO(start), len(start), read_by)
-        body = erasing.cut_quarantine(body, header, read_by, erased.has).body or body
-    return HeldDelivery(outcome, landing.refused_rows(body), until)
+        stored = erasing.cut_quarantine(stored, header, read_by, erased.has, folder / f"{sha256}.cut").file or stored
+    rows = landing.read_refused(stored, file)
+    stored.unlink()
+    return HeldDelivery(outcome, rows, until)
 
 
 def look(platform: Platform, pipeline: Pipeline, delivery: str, recipient: str, *, by: str | None) -> Look:
@@ -104,8 +115,9 @@ def look(platform: Platform, pipeline: Pipeline, delivery: str, recipient: str, 
     site = platform.active_site(pipeline.classification)
     lake = platform.config.buckets.lake
     erased = erasures.erased(platform.ledger, pipeline.name, erasures.secrets_of(platform))
-    held_delivery = held(pipeline, site, lake, delivery, erased, platform.clock().date())
-    shown = _first(held_delivery.rows[:MAX_ROWS])
+    with spool_folder() as folder:
+        held_delivery = held(pipeline, site, lake, delivery, erased, platform.clock().date(), folder)
+        shown = _first(islice(held_delivery.rows, MAX_ROWS))
     told = {
         "pipeline": pipeline.name,
         "delivery": delivery,
@@ -124,7 +136,7 @@ def look(platform: Platform, pipeline: Pipeline, delivery: str, recipient: str, 
     return Look(delivery, len(held_delivery.rows), len(shown), sealed)
 
 
-def _first(rows: Sequence[RefusedRow]) -> list[dict[str, Any]]:
+def _first(rows: Iterable[RefusedRow]) -> list[dict[str, Any]]:
     """Return as many rows as may be shown. Longer texts are cut, with a note."""
     shown: list[dict[str, Any]] = []
     size = 0

@@ -9,8 +9,7 @@ interruption the old quarantine is valid or the next run completes this one, and
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,8 +28,8 @@ from rempart.ingestion.engine.again import only_quarantined
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.judging import typed_rows
 from rempart.ingestion.landing import fetch
-from rempart.ingestion.reading import RefusedRow
-from rempart.ingestion.refused import RefusedRows
+from rempart.ingestion.reading import LINE
+from rempart.ingestion.refused import JOINED, REASONS, Refused
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.spool import spool_folder
 
@@ -79,15 +78,16 @@ def reingest(
     run = ingest_run.begin(platform, pipeline)
     before = current_snapshot.current(run, accepted_loss)
     derived_run.check_schema(before, pipeline)
-    with platform.committing(run.active):
+    with platform.committing(run.active, alone=run.alone):
+        run.check_unchanged(before)
         behind = delta_log.follow(run.site, run.lake, before)
         finished = ingest_run.finish(run, before)
-    found = held_rows(pipeline, run.site, run.lake, sha256, run.erased, run.now.date())
-    # leftovers of a run that was killed at this point
-    ingest_run.drop_replaced(run.site, run.lake, pipeline.name, found.outcome)
-    if not found.rows and not found.outcome["fault"]:
-        return result_of(before, before, [found.outcome], bool(finished), table_fault=behind)
     with spool_folder() as folder:
+        found = held_rows(pipeline, run.site, run.lake, sha256, run.erased, run.now.date(), folder)
+        # leftovers of a run that was killed at this point
+        ingest_run.drop_replaced(run.site, run.lake, pipeline.name, found.outcome)
+        if not len(found.rows) and not found.outcome["fault"]:
+            return result_of(before, before, [found.outcome], bool(finished), table_fault=behind)
         rows = _judged(run, found, sha256, folder)
         derived = derived_run.newest(run, before)
         known = derived_run.known_again(run, before, derived, found.outcome, folder)
@@ -95,7 +95,7 @@ def reingest(
         taken = ingest_run.decide(run, [rows], known, folder, hold_back=False, late=late)
         (now,) = taken.deliveries
         _check_readable(run, found, sha256, now.fault)
-        refused: RefusedRows | HeldRows = now.refused
+        refused: Refused = now.refused
         delivered = deliveries.good(found.outcome) + rows.delivered
         over = len(refused) > pipeline.max_quarantined * delivered
         held = over and accepted_by is None and len(refused) < rows.delivered
@@ -126,9 +126,9 @@ def reingest(
             landing.quarantine(
                 run.site, run.lake, pipeline.name, sha256, refused, until, again=outcome.again, folder=folder
             )
-        with platform.committing(run.active):
-            run.check_unchanged()
+        with platform.committing(run.active, alone=run.alone):
             derived_run.check_same(run, derived)
+            run.check_unchanged(before)
             if accepted_by:
                 _tell_accepted(run, sha256, len(refused), delivered, accepted_by)
             if snapshot and snapshot is not before:
@@ -196,9 +196,14 @@ def _others_are_later(run: IngestionRun, outcome: Mapping[str, Any]) -> bool:
     )
 
 
-def _verdicts(rows: Iterable[RefusedRow]) -> str:
-    """Return a digest of lines and reasons, in order of lines."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps([row.line, "; ".join(row.reasons)]).encode())
-    return digest.hexdigest()
+def _verdicts(rows: Refused) -> tuple[str, ...]:
+    """Return digests of lines and reasons, in order of lines; the same however many rows a table has."""
+    import pyarrow.compute as pc
+
+    lines, lengths, texts = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+    for table in rows.tables():
+        reasons = pc.binary_join(table[REASONS], JOINED)
+        lines.update(table[LINE].to_numpy())
+        lengths.update(pc.binary_length(reasons).to_numpy())
+        texts.update("".join(reasons.to_pylist()).encode())
+    return lines.hexdigest(), lengths.hexdigest(), texts.hexdigest()

@@ -6,6 +6,7 @@ were refused may join. The writes have the order of `reingest`, and an interrupt
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from rempart.ingestion.content.growth import KnownRows
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.engine.versions.moved import Moved, moved
 from rempart.ingestion.judging import typed_rows
-from rempart.ingestion.refused import RefusedRows
+from rempart.ingestion.refused import Refused, by_reason
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sources import is_extracted
 from rempart.sites.spool import spool_folder
@@ -39,7 +40,7 @@ class JudgedAnew:
 
     before: HeldDelivery
     after: StagedDelivery
-    refused: RefusedRows | HeldRows
+    refused: Refused
     moved: Moved
     held: bool
     source: Pipeline
@@ -108,10 +109,11 @@ def plan(platform: Platform, pipeline: Pipeline) -> RejudgePlan:
     before = _current(run)
     with spool_folder() as folder:
         anew, after, _ = _judged(run, before, folder)
-    reasons = {
-        reason: (sum(_reasons(d.before.outcome).get(reason, 0) for d in anew), sum(_now(d, reason) for d in anew))
-        for reason in sorted({r for d in anew for r in (*_reasons(d.before.outcome), *deliveries.by_reason(d.refused))})
-    }
+        had, now = Counter[str](), Counter[str]()
+        for d in anew:
+            had.update(d.before.outcome["reasons"])
+            now.update(by_reason(d.refused))
+    reasons = {reason: (had[reason], now[reason]) for reason in sorted({*had, *now})}
     return RejudgePlan(
         pipeline.name,
         len(anew),
@@ -145,7 +147,8 @@ def rejudge(platform: Platform, pipeline: Pipeline) -> IngestResult:
     """
     run = ingest_run.begin(platform, pipeline)
     before = _current(run)
-    with platform.committing(run.active):
+    with platform.committing(run.active, alone=run.alone):
+        run.check_unchanged(before)
         behind = delta_log.follow(run.site, run.lake, before)
         finished = ingest_run.finish(run, before)
     with spool_folder() as folder:
@@ -154,13 +157,13 @@ def rejudge(platform: Platform, pipeline: Pipeline) -> IngestResult:
         outcomes = [_outcome(run, d, after.id).as_json() for d in changed]
         for delivery, outcome in zip(changed, outcomes, strict=True):
             if len(delivery.refused):
-                until = delivery.before.retain_until if delivery.before.rows else run.retain_until("quarantine")
+                until = delivery.before.retain_until if len(delivery.before.rows) else run.retain_until("quarantine")
                 attempt, sha256 = deliveries.attempt(outcome), str(outcome["sha256"])
                 landing.quarantine(
                     run.site, run.lake, pipeline.name, sha256, delivery.refused, until, again=attempt, folder=folder
                 )
-        with platform.committing(run.active):
-            run.check_unchanged()
+        with platform.committing(run.active, alone=run.alone):
+            run.check_unchanged(before)
             if after.id != before.id:
                 after = replace(after, deliveries=tuple(outcomes))
                 source_state.drop_later(run.site, run.lake, pipeline.name, before)
@@ -217,8 +220,8 @@ def _judged(
         now = taken.deliveries[i]
         if now.fault:
             raise _unreadable(run, outcome, now.fault)
-        held = held_rows(run.pipeline, run.site, run.lake, outcome["sha256"], run.erased, run.now.date())
-        refused = HeldRows.on_disk(now, resources) if i in taken.held else now.refused
+        held = held_rows(run.pipeline, run.site, run.lake, outcome["sha256"], run.erased, run.now.date(), folder)
+        refused: Refused = HeldRows.on_disk(now, resources) if i in taken.held else now.refused
         change = moved(held.rows, refused, folder, resources)
         if outcome["fault"]:  # none of its rows was known
             change = Moved(0, now.delivered - len(refused), changed=True)
@@ -283,12 +286,3 @@ def _outcome(run: IngestionRun, delivery: JudgedAnew, snapshot: str) -> deliveri
         replaced=delivery.replaced,
         repeated=delivery.repeated,
     )
-
-
-def _reasons(outcome: Mapping[str, Any]) -> Mapping[str, int]:
-    reasons: Mapping[str, int] = outcome["reasons"]
-    return reasons
-
-
-def _now(delivery: JudgedAnew, reason: str) -> int:
-    return deliveries.by_reason(delivery.refused).get(reason, 0)

@@ -15,8 +15,6 @@ from rempart.monitoring.retraining import TrainingDecision
 from rempart.settings.pipeline import ModelPipeline
 
 logger = logging.getLogger(__name__)
-MANY = 10_000
-"""Records of trainings that drift started; the budget allows few."""
 
 
 def decide(platform: Platform, pipeline: ModelPipeline, *, started_by: Collection[str]) -> TrainingDecision:
@@ -67,4 +65,4 @@ def _begun_by(run: Writer | None, retrainings: Iterable[Evidence]) -> int | None
 
 def _retrainings(platform: Platform, name: str) -> list[Evidence]:
     ledger = platform.ledger
-    return removals.since(ledger.find("retraining", name, limit=MANY), removals.removal_of(ledger, name))
+    return removals.since(ledger.find("retraining", name), removals.removal_of(ledger, name))

@@ -14,7 +14,7 @@ from rempart.flows.shared.platform import Platform
 def rpo(platform: Platform) -> Rpo:
     """Return what would be lost now. Raises DatabaseUnavailable, LedgerError, ReplicationError."""
     now, active, lags = platform.clock(), platform.active().site, dict[str, timedelta | None]()
-    whole = (record for record in platform.ledger.find("restore-point", limit=1000) if is_whole(record.body))
+    whole = (record for record in platform.ledger.each("restore-point") if is_whole(record.body))
     newest = next(whole, None)
     for pair in platform.config.replication:
         if pair.source == active:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from rempart.backup.points import locking
+from rempart.counts import size
 from rempart.errors import ConfigError, ObjectMissing, RempartError, SiteUnavailable
 from rempart.flows.backup.locks import read_known
 from rempart.flows.doctor.doctor_site import least_protected
@@ -61,13 +62,13 @@ def measure_site(platform: Platform, name: str) -> dict[str, Any]:
             continue
         buckets[bucket] = asdict(used)
         logger.info(
-            "%s at '%s': %d objects (%.1f MB), %d old versions (%.1f MB)",
+            "%s at '%s': %d objects (%s), %d old versions (%s)",
             bucket,
             name,
             used.objects,
-            used.bytes / 1e6,
+            size(used.bytes),
             used.old_versions,
-            used.old_bytes / 1e6,
+            size(used.old_bytes),
         )
         try:
             if kept and oldest:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rempart import private_files
 from rempart.backup.watch.alarm import after, due
 from rempart.backup.watch.heartbeat import decode, key_of
 from rempart.backup.watch.heartbeat_check import HeartbeatVerdict, ReceivedHeartbeat, Unheard, judge
 from rempart.backup.watch.rpo import of_heartbeats
-from rempart.deployment.setup.credentials import write_private
 from rempart.errors import ObjectMissing, RempartError, SiteError, WatchError
 from rempart.flows.monitoring import watch_file
 from rempart.flows.monitoring.alerts import Alert, deliver
@@ -66,15 +66,21 @@ def open_site(settings: Watch, environment: Mapping[str, str]) -> Site:
     return S3Site(settings.site.name, connection(settings.site, environment), settings.site.region, permission)
 
 
-def run_round(settings: Watch, site: Site, state: Path, environment: Mapping[str, str], now: datetime) -> Round:
+def run_round(
+    settings: Watch, site: Site, state: Path, environment: Mapping[str, str], clock: Callable[[], datetime]
+) -> Round:
     """Run one round and send what is new since the last one.
 
-    Raises WatchError if the state cannot be saved: the next round would send it again.
+    Each heartbeat is judged by the time at which it was read: a site may take minutes to answer, and one that is
+    written meanwhile is not dated in the future. Raises WatchError if the state cannot be saved: the next round would
+    send it again.
     """
-    keys = settings.public_keys()
-    seen = {kind: look(site, settings.site.bucket, kind, keys) for kind in settings.kinds}
-    verdicts = judge(seen, settings.limits(), now)
-    figure = of_heartbeats(seen, settings.limits(), now)
+    keys, limits = settings.public_keys(), settings.limits()
+    seen, verdicts = dict[str, ReceivedHeartbeat | Unheard](), list[HeartbeatVerdict]()
+    for kind, limit in limits.items():
+        seen[kind] = look(site, settings.site.bucket, kind, keys)
+        verdicts += judge(seen, {kind: limit}, clock())
+    figure = of_heartbeats(seen, limits, now := clock())
     told, undelivered = read_state(state), []
     for name, recipient in settings.alerts.items():
         mine = told.get(name, {})
@@ -93,7 +99,7 @@ def run_round(settings: Watch, site: Site, state: Path, environment: Mapping[str
         write_state(state, {name: told.get(name, {}) for name in settings.alerts})
     if not settings.alerts:
         logger.warning("watch.yaml has no recipient under `alerts`: only the exit code reports")
-    return Round(verdicts, tuple(undelivered), figure.line() if figure else "")
+    return Round(tuple(verdicts), tuple(undelivered), figure.line() if figure else "")
 
 
 def look(site: Site, bucket: str, kind: str, keys: list[bytes]) -> ReceivedHeartbeat | Unheard:
@@ -130,7 +136,7 @@ def write_state(file: Path, notified: Mapping[str, Mapping[str, datetime]]) -> N
     plain = {name: {kind: at.isoformat() for kind, at in kinds.items()} for name, kinds in notified.items()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_private(file, json.dumps({"told": plain}, indent=1, sort_keys=True) + "\n")
+        private_files.write(file, json.dumps({"told": plain}, indent=1, sort_keys=True) + "\n")
     except OSError as cause:
         raise WatchError(
             f"{file} cannot be written ({cause.strerror})",
@@ -158,7 +164,7 @@ def rounds(
     kept = state or file.parent / settings.state
     while True:
         try:
-            found = run_round(settings, site, kept, environment, clock())
+            found = run_round(settings, site, kept, environment, clock)
         except RempartError as error:
             found = Round(fault=error)
         yield found

@@ -19,6 +19,7 @@ from rempart.backup.pitr.recovery import Course, Holdings
 from rempart.backup.pitr.wal import Archive, Base, Segment
 from rempart.backup.pitr.wal_store import StoredEntry
 from rempart.coordination.active import backup_site
+from rempart.counts import size
 from rempart.errors import (
     BackupError,
     ConfigError,
@@ -169,9 +170,7 @@ def take_base(target: ArchiveTarget, server: Server, tools: Tools | None = None)
             "bytes_added": stored.bytes_added,
         },
     )
-    logger.info(
-        "stored a base backup of %.1f MB (%.1f MB new) in %.1f s", base.bytes / 1e6, stored.bytes_added / 1e6, seconds
-    )
+    logger.info("stored a base backup of %s (%s new) in %.1f s", size(base.bytes), size(stored.bytes_added), seconds)
     return base
 
 

@@ -7,16 +7,18 @@ folder starts with its own.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from rempart.backup.databases import postgresql, processes
@@ -32,6 +34,8 @@ READER = "backup"
 PORT = 5432
 """Names the socket's file; no port is opened."""
 STOP_SECONDS = 120.0
+STILL_SECONDS = 1800.0
+"""Seconds without any progress after which a recovery is given up. PostgreSQL logs how far it is every 10 s."""
 _SETTINGS = {
     "max_connections": "max_connections setting",
     "max_worker_processes": "max_worker_processes setting",
@@ -50,6 +54,29 @@ class Recovered:
     timeline: int
     rows: Mapping[str, tuple[int, int]]
     seconds: float
+
+
+_EVERY = 5.0
+"""Seconds between two looks for progress."""
+
+
+@dataclass
+class Stillness:
+    """How long a sign of progress has been the same; it is looked at every few seconds, because that costs time."""
+
+    limit: float
+    _sign: object = None
+    _since: float = 0.0
+    _looked: float = -math.inf
+
+    def is_over(self, now: float, sign: Callable[[], object]) -> bool:
+        """Return whether the sign has been the same for more than `limit` seconds. `now`: seconds of a clock."""
+        if now - self._looked < min(_EVERY, self.limit):
+            return False
+        self._looked = now
+        if (seen := sign()) != self._sign:
+            self._sign, self._since = seen, now
+        return now - self._since > self.limit
 
 
 def verify(tools: Tools, folder: Path) -> None:
@@ -158,8 +185,12 @@ def _run(command: list[str | Path]) -> subprocess.CompletedProcess[str]:
 
 
 def _promoted(process: subprocess.Popen[bytes], socket: Path, log: Path) -> None:
-    """Wait until the recovery has ended; every few seconds log how far it is. Raises BackupError if the server ends."""
-    told = time.monotonic()
+    """Wait until the recovery has ended; every few seconds log how far it is.
+
+    Raises BackupError if the server ends, or makes no progress for `STILL_SECONDS`: neither its log nor the last
+    replayed record changes.
+    """
+    told, stillness, replayed = time.monotonic(), Stillness(STILL_SECONDS), ""
     while True:
         if process.poll() is not None:
             lines = [
@@ -170,17 +201,31 @@ def _promoted(process: subprocess.Popen[bytes], socket: Path, log: Path) -> None
                 f"PostgreSQL ended the recovery: {postgresql.first_error(f'error: {message}')[:200]}",
                 "Find the message in docs/runbooks/restore-to-a-second.md.",
             )
+        if stillness.is_over(time.monotonic(), partial(_sign, log, replayed)):
+            raise BackupError(
+                f"PostgreSQL stopped in the recovery: no progress for {STILL_SECONDS:.0f} s",
+                "Check the disk of this machine (`dmesg`, free space), then run the recovery again.",
+            )
         try:
             with postgresql.session(_at(socket, "postgres"), "check whether the recovery has ended") as opened:
-                row = opened.execute("SELECT pg_is_in_recovery(), pg_last_xact_replay_timestamp()").fetchone()
+                row = opened.execute(
+                    "SELECT pg_is_in_recovery(), pg_last_xact_replay_timestamp(), pg_last_wal_replay_lsn()::text"
+                ).fetchone()
             if row and not row[0]:
                 return
+            replayed = str(row[2]) if row else ""
             if row and row[1] and time.monotonic() - told > 5:
                 told = time.monotonic()
                 logger.info("recovered up to %s", row[1].astimezone(UTC).isoformat(" ", "seconds"))
         except DatabaseUnavailable:
             pass  # not consistent yet
         time.sleep(0.1)
+
+
+def _sign(log: Path, replayed: str) -> tuple[int, str]:
+    """Return what changes with progress: the lines of the log, except refused connections, and what was replayed."""
+    with log.open(errors="replace") as lines:
+        return sum("FATAL" not in line for line in lines), replayed
 
 
 def _at(socket: Path, database: str) -> Connection:

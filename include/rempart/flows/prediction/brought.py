@@ -29,8 +29,6 @@ from rempart.sites.once import read_named
 
 logger = logging.getLogger(__name__)
 _BATCH = 1 << 16
-_ALL = 100_000
-"""More records than a ledger holds of scorings."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def bring(
 
 def _marks(ledger: Ledger, model: str, into: Into) -> list[UpsertedScoring]:
     """Return what a table got, newest first."""
-    records = ledger.find("scoring", model, limit=_ALL)
+    records = ledger.find("scoring", model)
     found = (UpsertedScoring(**record.body["brought"]) for record in records if "brought" in record.body)
     return [mark for mark in found if (mark.connection, mark.table) == (into.connection, into.table)]
 

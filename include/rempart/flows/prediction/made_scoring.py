@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 logger = logging.getLogger(__name__)
-_ALL = 100_000
-"""More records than a ledger holds of scorings."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ def _partitions(run: Run, asked: ScoringQuestion, window: RowPeriod | None) -> t
 
 def _expired(run: Run) -> set[str]:
     """Return the ids of scorings that retention deleted: their rows are not predicted again."""
-    records = run.platform.ledger.find("scoring", run.pipeline.name, limit=_ALL)
+    records = run.platform.ledger.find("scoring", run.pipeline.name)
     return {str(name) for record in records for name in record.body.get("expired", ())}
 
 

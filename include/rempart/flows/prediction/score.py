@@ -35,7 +35,6 @@ from rempart.sovereignty import places
 from rempart.sovereignty.classification import highest
 
 logger = logging.getLogger(__name__)
-_RECENT = 1000
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,7 @@ def _labels(run: Run, window: RowPeriod | None) -> labelled.Delivered | None:
 def _record(ledger: Ledger, site: str, bucket: str, scoring: Scoring, into: Into | None) -> None:
     """Write evidence of a scoring, unless it is on record."""
     asked = scoring.asked
-    if any(record.body.get("scoring") == scoring.id for record in ledger.find("scoring", asked.model, limit=_RECENT)):
+    if any(record.body.get("scoring") == scoring.id for record in ledger.each("scoring", asked.model)):
         return
     ledger.append(
         "scoring",

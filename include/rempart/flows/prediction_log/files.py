@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 RECENT = 500
 """Records in which those of the last day are, as a rule."""
-ALL = 1_000_000
-"""More records than a ledger holds of a pipeline's log."""
 
 
 def on_record(ledger: Ledger, bucket: str, pipeline: str, keys: Collection[str]) -> set[str]:
@@ -34,7 +32,7 @@ def on_record(ledger: Ledger, bucket: str, pipeline: str, keys: Collection[str])
     """
     found, wanted = set[str](), set(keys)
     removed = removals.removal_of(ledger, pipeline) if wanted else None
-    for limit in (RECENT, ALL):
+    for limit in (RECENT, None):
         if not wanted - found:
             return found
         for record in removals.since(ledger.find("prediction-log", pipeline, limit=limit), removed):

@@ -15,9 +15,8 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Ledger
 from rempart.serving.seals import Sealing, Unwrap
 from rempart.settings.pipeline import ModelPipeline, Pipeline
+from rempart.sovereignty.classification import may_be_personal
 
-_ALL = 100_000
-"""More records than a ledger holds of keys."""
 OpenKey = Callable[[str], ScopeKey]
 """Returns the key of this name (`name_of`). Raises BackupError, SiteError."""
 
@@ -29,7 +28,7 @@ def scope_of(pipeline: ModelPipeline) -> EncryptionScope:
 
 def is_sealed(pipeline: Pipeline) -> bool:
     """Return whether inputs and features are sealed, because they may be about persons."""
-    return pipeline.classification in ("personal", "sensitive")
+    return may_be_personal(pipeline.classification)
 
 
 def name_of(scope: str, serial: str) -> str:
@@ -83,7 +82,7 @@ def public_key(ledger: Ledger, pipeline: ModelPipeline) -> tuple[str, str] | Non
 
 def _former_scope(ledger: Ledger, pipeline: ModelPipeline) -> EncryptionScope | None:
     """Return the scope of a pipeline's log whose key was made or destroyed last, of whatever retention."""
-    for record in ledger.find("backup-key", limit=_ALL):
+    for record in ledger.find("backup-key"):
         if record.body["event"] in ("made", "destroyed"):
             scope = parse(record.subject)
             if (scope.kind, scope.name) == ("predictions", pipeline.name):

@@ -18,7 +18,6 @@ from rempart.flows.prediction.champion import check_definitions, version_of
 from rempart.flows.prediction_log import files, sealed_values
 from rempart.flows.prediction_log.keys import opener, unwrapper
 from rempart.flows.shared import removals
-from rempart.flows.shared.erasures import ALL
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Ledger
 from rempart.models.encoding import Feature
@@ -153,9 +152,9 @@ def find(
     hours = {hour for key in listed if (hour := hour_files.hour_of(key))}
     for hour in nearest(hours, time_of(entry_id)):
         for key, body in files.bodies(platform.ledger, site, bucket, name, [hour]):
-            if entry_id in hour_files.read(body, ["id"])["id"].to_pylist():
-                table = hour_files.read(body)
-                row = next(row for row in table.to_pylist() if row["id"] == entry_id)
+            if hour_files.having(hour_files.read(body, ["id"]), [entry_id]).num_rows:
+                table = hour_files.having(hour_files.read(body), [entry_id])
+                row = table.to_pylist()[0]
                 if all(row.get(column) is None for column in hour_files.PRIVATE):
                     if row["key"]:
                         open_key(row["key"])  # it tells when the key was destroyed
@@ -194,7 +193,7 @@ def reasons(ledger: Ledger, pipeline: ModelPipeline, entry_id: str, now: datetim
     removed = removals.removal_of(ledger, name)
     if removed is not None:
         yield f"The pipeline was removed, with its log (evidence {removed})."
-    for record in ledger.find("prediction-log", name, limit=files.RECENT):
+    for record in ledger.each("prediction-log", name):
         if record.body["state"] == "expired":
             yield (
                 f"Entries from before {str(record.body['before'])[:10]} are deleted after {rules.keep_days} days "
@@ -203,7 +202,7 @@ def reasons(ledger: Ledger, pipeline: ModelPipeline, entry_id: str, now: datetim
             break
     is_known = at is not None and abs(now - at) < timedelta(days=36_500)
     within = hour_files.hour_folder(name, at) if at and is_known else hour_files.folder(name)
-    for record in ledger.find("erasure", name, limit=ALL):
+    for record in ledger.each("erasure", name):
         if any(str(each["key"]).startswith(within) for each in record.body.get("successors", ())):
             yield f"An erasure on {record.at:%Y-%m-%d} took entries from the log (evidence {record.seq})."
             break

@@ -11,7 +11,6 @@ from rempart.errors import RempartError, ServingError, SiteError
 from rempart.flows.erasure import erase_versions
 from rempart.flows.erasure.erase_objects import HeldVersion
 from rempart.flows.erasure.erase_stores import ErasureStores, open_stores
-from rempart.flows.prediction_log import files
 from rempart.flows.shared.deletion import versions_below
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Evidence
@@ -70,7 +69,7 @@ def expire(platform: Platform, pipeline: ModelPipeline) -> Expiry | None:
     PlacementDenied, LeaseHeld, LedgerError, DatabaseUnavailable.
     """
     name, ledger, now = pipeline.name, platform.ledger, platform.clock()
-    records = ledger.find("prediction-log", name, limit=files.RECENT)
+    records = ledger.find("prediction-log", name)
     keep, before = pipeline.serving.log.keep_days, _cutoff(pipeline, now)
     if not records or any(_expired(record) == before.isoformat() for record in records):
         return None

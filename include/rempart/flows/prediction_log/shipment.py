@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -18,6 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from rempart import private_files
 from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.points.erasures import pseudonym
 from rempart.errors import ErasedMeanwhile, RempartError, ServingError
@@ -166,13 +166,8 @@ def _batches(folder: Path) -> Iterator[list[Path]]:
 
 
 def _begun(folder: Path, batch: Sequence[Path]) -> Iterator[list[Path]]:
-    begun, part = folder / _BATCH, folder / f"{_BATCH}.part"
-    with part.open("w", encoding="utf-8") as opened:
-        json.dump([file.name for file in batch], opened)
-        opened.flush()
-        os.fsync(opened.fileno())
-    part.replace(begun)
-    segments.sync_folder(folder)
+    begun = folder / _BATCH
+    private_files.write(begun, json.dumps([file.name for file in batch]))
     yield list(batch)
     begun.unlink()
 
@@ -281,9 +276,9 @@ class _Shipping:
     def _new(self, site: Site, rows: Sequence[Row]) -> list[Row]:
         """Return the entries that no file on record has."""
         hours = {row.entry.at.replace(minute=0, second=0, microsecond=0) for row in rows}
-        known = set[str]()
+        known, wanted = set[str](), [row.entry.id for row in rows]
         for _, body in files.bodies(self.ledger, site, self.bucket, self.pipeline.name, hours):
-            known.update(hour_files.read(body, ["id"])["id"].to_pylist())
+            known.update(hour_files.having(hour_files.read(body, ["id"]), wanted)["id"].to_pylist())
         return [row for row in rows if row.entry.id not in known]
 
     def _store(self, site: Site, file: hour_files.HourFile) -> None:

@@ -35,9 +35,6 @@ from rempart.sites.port import ObjectInfo, Site
 
 Runs = Callable[[], Sequence[str]]
 """Returns the DAG runs of the pipeline that have not ended. Raises AirflowApiError."""
-_ALL = 1000
-_DELIVERIES = 1_000_000
-"""More records than a ledger holds of the deliveries of a pipeline."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +218,7 @@ def _again(home: Site, stores: ErasureStores, pipeline: Pipeline) -> tuple[PutBa
 def _arrivals(ledger: Ledger, name: str) -> dict[str, tuple[datetime, int, datetime]]:
     """Return the order of each delivery (`deliveries.in_order`) by SHA-256. Evidence has it after a reset, too."""
     found = dict[str, tuple[datetime, int, datetime]]()
-    for record in removals.since(ledger.find("deliveries", name, limit=_DELIVERIES), removals.removal_of(ledger, name)):
+    for record in removals.since(ledger.find("deliveries", name), removals.removal_of(ledger, name)):
         for outcome in record.body["deliveries"]:
             order, sha256 = deliveries.in_order(outcome), str(outcome["sha256"])
             found[sha256] = max(order, found.get(sha256, order))
@@ -262,7 +259,7 @@ def _erasure(ledger: Ledger, name: str) -> str | None:
     """Return why an erasure of the pipeline's rows is not complete, or None."""
     records = [
         r
-        for r in ledger.find("erasure", name, limit=_ALL)
+        for r in ledger.find("erasure", name)
         if r.body["state"] in ("registered", "ended")  # others tell what an erasure elsewhere changed here
     ]
     if not records:

@@ -18,8 +18,6 @@ ORDERS = (ORDER, "spec.json")
 """Files that say of which pipeline a job is; the first cannot be written by the job itself. They are deleted last, so
 that a killed deletion finds the rest.
 """
-_ALL = 100_000
-"""More records than a ledger holds of candidates."""
 
 
 def of_pipeline(stores: ErasureStores, name: str) -> frozenset[str]:
@@ -47,7 +45,7 @@ def job_of(key: str) -> str:
 
 def _on_record(ledger: Ledger) -> Mapping[str, str]:
     """Return the pipeline of each job that gave a candidate."""
-    return {str(record.body["job_id"]): record.subject for record in ledger.find("candidate", limit=_ALL)}
+    return {str(record.body["job_id"]): record.subject for record in ledger.find("candidate")}
 
 
 def _listed(site: Site, bucket: str) -> Iterator[str]:

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
 
-from rempart.counts import counted
-from rempart.deployment.setup.terminal import size
+from rempart.counts import counted, size
 from rempart.flows.shared.removals import What
 
 Part = Literal[

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import Any, Self
 
 from rempart.backup.watch import heartbeat
 from rempart.coordination.lease import Lease
+from rempart.counts import size
 from rempart.errors import ReplicationError, SiteError, SiteUnavailable
 from rempart.flows.doctor.doctor_site import require
 from rempart.flows.replication.reconcile import before_bringing
@@ -140,24 +140,19 @@ def check_objective(config: Config, source: str, target: str, result: Replicatio
     if result.lag_seconds > objective:
         raise ReplicationError(
             f"{source} -> {target}: lag {result.lag_seconds:.0f} s exceeds the objective of {objective:.0f} s; "
-            f"{result.pending} changes ({result.pending_bytes / 1e6:.1f} MB) are pending",
+            f"{result.pending} changes ({size(result.pending_bytes)}) are pending",
             "Widen the pair's `window` in rempart.yaml, or raise its `lag_objective`. The changes wait for the window.",
         )
-
-
-def as_json(result: Any) -> str:
-    """Return a result as a JSON document."""
-    return json.dumps(asdict(result), indent=2)
 
 
 def lines(result: ReplicationResult) -> list[str]:
     """Yield a result as lines for people."""
     shown = [
-        f"{result.verified} of {result.objects} objects ({result.bytes / 1e6:.1f} MB) have a verified replica",
+        f"{result.verified} of {result.objects} objects ({size(result.bytes)}) have a verified replica",
         f"grade: {result.grade}",
-        f"copied {result.copied} ({result.copied_bytes / 1e6:.1f} MB) in {result.seconds:.1f} s",
+        f"copied {result.copied} ({size(result.copied_bytes)}) in {result.seconds:.1f} s",
         f"hidden {result.hidden}, purged {result.purged}, kept {result.kept} that the source deleted",
-        f"lag {result.lag_seconds:.0f} s, {result.pending} changes ({result.pending_bytes / 1e6:.1f} MB) pending",
+        f"lag {result.lag_seconds:.0f} s, {result.pending} changes ({size(result.pending_bytes)}) pending",
     ]
     if result.copied:
         age = f"median {result.lag_p50:.0f} s, 95 % {result.lag_p95:.0f} s, longest {result.lag_max:.0f} s"
@@ -366,14 +361,14 @@ class OpenPair:
 
     def progress(self, of: str = "") -> Callable[[KeyResult], None]:
         """Log every few seconds how many objects are copied; `of` tells how many there are in all."""
-        last, copied, size = self.clock(), 0, 0
+        last, copied, sent = self.clock(), 0, 0
 
         def count(done: KeyResult) -> None:
-            nonlocal last, copied, size
-            copied, size, now = copied + done.put, size + done.bytes, self.clock()
+            nonlocal last, copied, sent
+            copied, sent, now = copied + done.put, sent + done.bytes, self.clock()
             if (now - last).total_seconds() >= LOG_EVERY:
                 last = now
-                logger.info("copied %d%s objects (%.1f MB)", copied, of, size / 1e6)
+                logger.info("copied %d%s objects (%s)", copied, of, size(sent))
 
         return count
 

@@ -7,9 +7,8 @@ lease.
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -26,6 +25,7 @@ from rempart.flows.shared.leases import holder, pair_lease
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.replication_pairs import check_direction, pair_of
 from rempart.ledger.port import Ledger
+from rempart.repeating import repeating
 from rempart.replication.catalogue import Catalogue
 from rempart.replication.continuity import Continuity
 from rempart.replication.outcome import SHOWN, Outcome, Planned
@@ -215,20 +215,11 @@ def _lease(prepared: Prepared) -> Lease:
 @contextmanager
 def _renewed(continuity: Continuity, lease: Lease) -> Iterator[None]:
     """Renew the lease of a run with several processes while one of them works."""
-    over = threading.Event()
 
-    def keep() -> None:
-        while not over.wait(LEASE_SECONDS / 10):
-            try:
-                continuity.renew(lease, LEASE_SECONDS)
-            except RempartError:  # the next write checks whether the lease has ended
-                if lease.lost.is_set():
-                    return
+    def keep() -> bool:
+        with suppress(RempartError):  # the next write checks whether the lease has ended
+            continuity.renew(lease, LEASE_SECONDS)
+        return lease.lost.is_set()
 
-    thread = threading.Thread(target=keep, name="lease", daemon=True)
-    thread.start()
-    try:
+    with repeating(keep, LEASE_SECONDS / 10, "lease"):
         yield
-    finally:
-        over.set()
-        thread.join()

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
+from rempart.counts import size
 from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteError, SiteUnavailable
 from rempart.flows.replication.replicate import bring
 from rempart.flows.shared.leases import PATIENCE, when_free
@@ -97,7 +98,7 @@ def verify(platform: Platform, source: str, target: str, *, whole: bool = False)
 
 def lines(result: VerifyResult) -> list[str]:
     """Yield a result as lines for people."""
-    shown = [f"{result.read} of {result.replicas} replicas ({result.bytes / 1e6:.1f} MB) were read back"]
+    shown = [f"{result.read} of {result.replicas} replicas ({size(result.bytes)}) were read back"]
     if not result.damaged:
         return [*shown, "every replica equals its source"]
     return [

@@ -21,7 +21,6 @@ from rempart.flows.ingestion import derived_run
 from rempart.flows.restore.restore_source import OpenPoint
 from rempart.flows.shared import erasures, used_views
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training.labelled import ALL
 from rempart.ingestion.derived.inputs import ancestors
 from rempart.ledger.port import Ledger
 
@@ -80,7 +79,7 @@ def _datasets(selection: Selection, ledger: Ledger) -> set[str]:
     """
     restored = {dataset_of(obj.key) for obj in selection.objects if obj.bucket == "lake"}
     names, inputs = {name for name in restored if name}, derived_run.recorded_inputs(ledger)
-    labels = {str(entry.body["pipeline"]) for entry in ledger.find("labels", limit=ALL) if entry.subject in names}
+    labels = {str(entry.body["pipeline"]) for entry in ledger.find("labels") if entry.subject in names}
     names |= labels | used_views.sources(ledger, names)
     return names.union(*(ancestors(name, inputs) for name in names))
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 
 from rempart.backup.points.restore_plan import Part, Selection, dataset_of
 from rempart.counts import counted
 from rempart.ingestion import snapshots
 from rempart.ledger.port import Evidence, Kind, Ledger
 
-MOST = 1_000
-"""Records of a kind that are read at first, the newest."""
 _KINDS: tuple[Kind, ...] = ("deliveries", "snapshot", "candidate", "model-card")
 
 
@@ -50,11 +49,8 @@ def look(ledger: Ledger, since: datetime, parts: Sequence[Part] = ()) -> dict[st
 
 
 def _since(ledger: Ledger, kind: Kind, since: datetime) -> list[Evidence]:
-    """Return all records of a kind after a moment: more are read until one is older."""
-    most = MOST
-    while len(found := ledger.find(kind, limit=most)) == most and found[-1].at > since:
-        most *= 4
-    return [record for record in found if record.at > since]
+    """Return all records of a kind after a moment, newest first."""
+    return [*takewhile(lambda record: record.at > since, ledger.each(kind))]
 
 
 def newer(records: Sequence[Evidence]) -> dict[str, NewerData]:

@@ -9,8 +9,8 @@ from rempart.backup.points import restore_plan
 from rempart.backup.points.chain import Link
 from rempart.backup.points.points import Manifest
 from rempart.backup.points.restore_plan import Part, Selection
-from rempart.counts import counted
-from rempart.flows.backup.point_report import age, size
+from rempart.counts import counted, size
+from rempart.flows.backup.point_report import age
 
 _RUNBOOK = "docs/runbooks/current-snapshot-is-gone.md"
 SKEW = timedelta(minutes=10)

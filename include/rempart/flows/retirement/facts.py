@@ -82,9 +82,9 @@ def model_facts(
 
 def recorded(ledger: Ledger, model: str) -> Recorded:
     """Return what the ledger has of a model's versions. Raises LedgerError, DatabaseUnavailable."""
-    removed, everything = removals.removal_of(ledger, model), retirements.ALL
-    candidates = removals.since(ledger.find("candidate", model, limit=everything), removed)
-    refusals = removals.since(ledger.find("refusal", model, limit=everything), removed)
+    removed = removals.removal_of(ledger, model)
+    candidates = removals.since(ledger.find("candidate", model), removed)
+    refusals = removals.since(ledger.find("refusal", model), removed)
     waits, decisions = approvals.on_record(ledger, model), decisions_on(ledger, model)
     gone = retirements.on_record(ledger, model)
     bodies = dict[str, Mapping[str, Any]]()

@@ -16,7 +16,7 @@ from rempart.flows.erasure.erase_stores import ErasureStores
 from rempart.flows.retirement.deletion import delete_below_all
 from rempart.flows.retirement.due_trials import DueTrials, due_trials
 from rempart.flows.search import records
-from rempart.flows.shared import removals, retirements
+from rempart.flows.shared import removals
 from rempart.ledger.port import Evidence, Kind, Ledger
 from rempart.models import removal as model_removal
 from rempart.settings.config import Connection
@@ -40,7 +40,7 @@ def due(ledger: Ledger, model: str, after: timedelta, now: datetime) -> dict[str
     removed = removals.removal_of(ledger, model)
 
     def found(kind: Kind) -> list[Evidence]:
-        return removals.since(ledger.find(kind, model, limit=retirements.ALL), removed)
+        return removals.since(ledger.find(kind, model), removed)
 
     return due_trials(
         [records.search_of(record) for record in found("search")],

@@ -12,7 +12,7 @@ from rempart.flows.search import freeze, records, trials
 from rempart.flows.search.freeze import FrozenSearch
 from rempart.flows.search.records import Ended, Search
 from rempart.flows.search.trials import AskedTrial, Result
-from rempart.flows.shared.leases import PATIENCE, job_lease, wait_for
+from rempart.flows.shared import leases
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import job_credentials, pod_job, train
 from rempart.flows.training.check_pipeline import check_trainer
@@ -170,7 +170,8 @@ def train_found(
     check_found(platform.ledger, pipeline, search, params)
     spec, site = order(platform, pipeline, search, params), platform.active_site(pipeline.classification)
     backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
-    with wait_for(platform.continuity, job_lease(spec.job_id), PATIENCE):  # `train_<pipeline>` may run an equal order
+    # `train_<pipeline>` may run an equal order
+    with leases.alone(platform.continuity, spec.job_id, pipeline.trainer.timeout):
         permitted = permission.permit(platform.config, spec, on=platform.clock().date())
         return train.register(platform, pipeline, spec, backend.run(permitted))
 

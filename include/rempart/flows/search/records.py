@@ -17,7 +17,6 @@ Ended = Literal["trials", "time", "budget", "unasked"]
 """
 Direction = Literal["minimize", "maximize"]
 Param = bool | int | float | str
-_ALL = 1_000
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Search:
 def write(ledger: Ledger, search: Search) -> Evidence | None:
     """Write evidence of a search. Return None if the newest record of this search says the same."""
     body = search.body()
-    for record in ledger.find("search", search.pipeline, limit=_ALL):
+    for record in ledger.find("search", search.pipeline):
         if record.body["search"] == search.search:
             if {name: record.body.get(name) for name in body} == body:
                 return None
@@ -95,7 +94,7 @@ def write_rows(ledger: Ledger, pipeline: str, search: str, rows: Mapping[str, An
 
 def are_its_rows(ledger: Ledger, pipeline: str, search: str, rows: Mapping[str, Any]) -> bool:
     """Return whether a search began with these rows. Raises LedgerError, DatabaseUnavailable."""
-    begun = (record.body for record in ledger.find("search-rows", pipeline, limit=_ALL))
+    begun = (record.body for record in ledger.find("search-rows", pipeline))
     wanted = {"search": search, **rows}
     return any({name: body.get(name) for name in wanted} == wanted for body in begun)
 
@@ -108,7 +107,7 @@ def chosen_params(ledger: Ledger, pipeline: str, search: str) -> Mapping[str, Pa
 
 def searches(ledger: Ledger, pipeline: str | None = None) -> list[Search]:
     """Return the searches of a pipeline, or of all, newest first. Raises LedgerError, DatabaseUnavailable."""
-    return [search_of(record) for record in ledger.find("search", pipeline, limit=_ALL)]
+    return [search_of(record) for record in ledger.find("search", pipeline)]
 
 
 def search_of(record: Evidence) -> Search:

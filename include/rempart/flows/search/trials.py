@@ -16,7 +16,7 @@ from rempart.errors import IntegrityError, TrainingError
 from rempart.flows.search import freeze
 from rempart.flows.search.freeze import FrozenSearch
 from rempart.flows.search.records import Trial
-from rempart.flows.shared.leases import PATIENCE, job_lease, wait_for
+from rempart.flows.shared import leases
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import pod_job, train
 from rempart.flows.training.candidates.orders import Measuring, measuring
@@ -153,7 +153,7 @@ def run(
     freeze.check_same(platform.ledger, pipeline, search)
     spec = spec_of(platform, pipeline, search, asked)
     site = platform.active_site(pipeline.classification)
-    with wait_for(platform.continuity, job_lease(spec.job_id), PATIENCE):
+    with leases.alone(platform.continuity, spec.job_id, pipeline.trainer.timeout):
         if Record(site, spec).result() is None:
             backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
             backend.run(permission.permit(platform.config, spec, on=platform.clock().date()))

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rempart import private_files
 from rempart.errors import ModelRefused, PlacementDenied, ServingError, SiteError
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.sites.port import Site
@@ -67,15 +66,7 @@ def write_private(file: Path, body: bytes) -> None:
     """Write a file that only this user may read; it appears when it is complete. Raises ServingError."""
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        number, part = tempfile.mkstemp(dir=file.parent, prefix=".part-")
-        try:
-            with os.fdopen(number, "wb") as out:
-                out.write(body)
-                out.flush()
-                os.fsync(out.fileno())
-            Path(part).replace(file)
-        finally:
-            Path(part).unlink(missing_ok=True)
+        private_files.write(file, body)
     except OSError as cause:
         raise ServingError(
             f"write {file}: {cause.strerror or type(cause).__name__}", "Make space on the disk, or correct its rights."

@@ -9,7 +9,7 @@ from typing import Any
 from rempart.counts import counted
 from rempart.errors import PredictionError
 from rempart.features.expressions import across, rendering
-from rempart.features.plan import SQL_TYPES, entity_key, view_tables
+from rempart.features.plan import SQL_TYPES, ViewTable, entity_key, view_tables
 from rempart.features.prediction.plan import FeaturePlan, StoredView, plan
 from rempart.features.tables import join_key
 from rempart.flows.serving.direct_features import direct_features
@@ -97,27 +97,54 @@ class RowFeatures:
         ]
 
     def _of_keys(self, keys: Sequence[Key]) -> list[tuple[Any, ...]]:
+        """Return the features of keys: first those of rows, whose columns tell the groups that a key leaves out."""
         made: _Columns = {}
         at, pipeline = self._clock(), self._pipeline
-        for view in self._by_key:
-            name = view.table.view
-            if any(column not in pipeline.columns for column in view.table.by):
-                raise PredictionError(
-                    f"predict by key: view '{name}' has the key of another pipeline", "Pass rows in place of keys."
-                )
-            by = [Input(column, pipeline.columns[column].type) for column in view.table.by]
-            entities = [
-                entity_key(view.table, pipeline, dict(zip(view.table.by, values, strict=True)))
-                for values in typed_rows(by, keys)
-            ]
-            found = self._stored(view, entities, at)
-            if isinstance(pipeline.features[name], RowView) and (missing := sum(each is None for each in found)):
+        self._check_groups()
+        columns: _Columns = {}
+        for view in (each for each in self._by_key if _is_of_rows(pipeline, each)):
+            found = self._stored(view, self._entities_of_keys(view.table, keys), at)
+            if missing := sum(each is None for each in found):
+                name = view.table.view
                 raise PredictionError(
                     f"predict {counted(len(keys), 'key')}: the online store has no row of {missing} in view '{name}'",
-                    f"Pass rows in place of keys, or wait for materialize_features_{pipeline.name}.",
+                    "Pass rows in place of keys: a row whose target is not known yet has no features there "
+                    f"(docs/how-to/target-comes-later.md). Others come with materialize_features_{pipeline.name}.",
                 )
             _add(made, view, found)
+            fields = {field.name: f"{view.table.view}__{field.name}" for field in view.fields}
+            columns |= {
+                column: made[name] for column, name in fields.items() if _is_group(pipeline, view.table.view, column)
+            }
+        groups = [view for view in self._by_key if not _is_of_rows(pipeline, view)]
+        by = dict.fromkeys(column for view in groups for column in view.table.by)
+        lacking = [_asked(pipeline, column, keys) for column in by if column not in columns]
+        told = [Input(column, pipeline.columns[column].type, nullable=True) for column in by if column in columns]
+        filled = [{name: values[i] for name, values in columns.items()} | dict(key) for i, key in enumerate(keys)]
+        typed = zip(typed_rows(lacking, keys), typed_rows(told, filled), strict=True)
+        names = [column.name for column in (*lacking, *told)]
+        given = [dict(zip(names, (*theirs, *stored), strict=True)) for theirs, stored in typed]
+        for view in groups:
+            entities = [
+                None if any(key[column] is None for column in view.table.by) else entity_key(view.table, pipeline, key)
+                for key in given
+            ]
+            _add(made, view, self._stored(view, entities, at))
         return self._finished(made)
+
+    def _check_groups(self) -> None:
+        """Raise PredictionError if a view is of another pipeline, whose columns may have other names here."""
+        for table in (view.table for view in self._by_key):
+            if any(column not in self._pipeline.columns for column in table.by):
+                raise PredictionError(
+                    f"predict by key: view '{table.view}' has the key of another pipeline",
+                    "Pass rows in place of keys.",
+                )
+
+    def _entities_of_keys(self, table: ViewTable, keys: Sequence[Key]) -> Sequence[Any]:
+        by = [Input(column, self._pipeline.columns[column].type) for column in table.by]
+        typed = typed_rows(by, keys)
+        return [entity_key(table, self._pipeline, dict(zip(table.by, values, strict=True))) for values in typed]
 
     def without(self, made: Sequence[tuple[Any, ...]]) -> list[tuple[str, ...]]:
         """Return for each row the views that are looked up by a key and gave none of its features; `made` by `of`."""
@@ -159,6 +186,19 @@ def _key(view: StoredView) -> str:
     return f"key of {view.table.view}"
 
 
+def _is_of_rows(pipeline: ModelPipeline, view: StoredView) -> bool:
+    return isinstance(pipeline.features[view.table.view], RowView)
+
+
+def _is_group(pipeline: ModelPipeline, view: str, feature: str) -> bool:
+    """Return whether a feature of a row is a column as it is, by which a trailing view may group rows.
+
+    A calendar part may have the name of another column: the month of `arrival` that of `arrival_month`.
+    """
+    spec = pipeline.features[view]
+    return isinstance(spec, RowView) and feature in spec.columns and pipeline.columns[feature].type in _PLAIN_KEYS
+
+
 class _Across:
     """Expressions over features of several views."""
 
@@ -179,3 +219,9 @@ class _Across:
         """Add the expressions to the features of rows."""
         values = self.sql.rows(list(zip(*(made[name] for name in self._read), strict=True)))
         made |= zip(self._names, zip(*values, strict=True), strict=True)
+
+
+def _asked(pipeline: ModelPipeline, column: str, keys: Sequence[Key]) -> Input:
+    """Return a column that keys must name. Null is a value of it where the pipeline file allows null."""
+    spec = pipeline.columns[column]
+    return Input(column, spec.type, nullable=spec.nullable and all(column in key for key in keys))

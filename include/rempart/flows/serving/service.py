@@ -197,8 +197,9 @@ class ScorerService:
         deployments = self.scorer.deployments
         files = self.load()
         deployments.champions = tuple(name for name in known.champions if isinstance(files.get(name), ModelPipeline))
-        for name in known.champions.keys() - deployments.slots.keys():
-            if name in files:
+        for name in known.champions.keys() & files.keys():
+            slot = deployments.slots.get(name, Slot())
+            if slot.champion is None and not slot.fault:
                 deployments.fail(name, OPENING)
         for name in {*deployments.slots, *known.champions}:
             slot = deployments.slots.get(name, Slot())
@@ -211,6 +212,7 @@ class ScorerService:
             shadow_record = known.shadows.get(name) if champion else None
             shadow = await self._as_recorded(name, slot.shadow, shadow_record, pipelines, is_shadow=True)
             deployments.replace_shadow(name, shadow)
+        deployments.has_started = True
         records = (*known.champions.values(), *known.shadows.values())
         model_files.forget_others(self.folder, {str(record["files"].get(MODEL_FILE, "")) for record in records})
 

@@ -30,7 +30,7 @@ def waiting(records: Iterable[Evidence]) -> dict[str, Evidence]:
 
 def on_record(ledger: Ledger, model: str) -> dict[str, Evidence]:
     """Return the versions that wait since the pipeline was last removed. Raises LedgerError, DatabaseUnavailable."""
-    records = [record for kind in ("approval", *ENDS) for record in ledger.find(kind, model, limit=retirements.ALL)]
+    records = [record for kind in ("approval", *ENDS) for record in ledger.find(kind, model)]
     gone = retirements.on_record(ledger, model)
     found = waiting(removals.since(records, removals.removal_of(ledger, model)))
     return {version: record for version, record in found.items() if version not in gone}
@@ -38,14 +38,14 @@ def on_record(ledger: Ledger, model: str) -> dict[str, Evidence]:
 
 def answers_to(ledger: Ledger, model: str, judgement: int) -> list[Evidence]:
     """Return the answers on record that did not decide about a judgement, by its number, oldest first."""
-    found = [record for record in ledger.find("answer", model, limit=1000) if record.body["approval"] == judgement]
+    found = [record for record in ledger.find("answer", model) if record.body["approval"] == judgement]
     return sorted(found, key=lambda record: record.seq)
 
 
 def rejection(ledger: Ledger, model: str, version: str) -> Evidence | None:
     """Return the refusal by which a version that had passed was rejected, if nothing was decided on it since."""
     kinds: tuple[Kind, ...] = ("approval", *ENDS)
-    records = [found for kind in kinds for found in ledger.find(kind, model, limit=retirements.ALL)]
+    records = [found for kind in kinds for found in ledger.find(kind, model)]
     since = removals.since(records, removals.removal_of(ledger, model))
     for record in sorted(since, key=lambda record: record.seq, reverse=True):
         if record.kind != "rollback" and str(record.body["version"]) == version:

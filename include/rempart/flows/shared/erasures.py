@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rempart.backup.keys.encryption_scopes import EncryptionScope, parse, text_of
 from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.keys.keyring import Keyring
-from rempart.backup.points import erasures
+from rempart.backup.points import erasures, points
 from rempart.backup.points.erasures import Erasure
 from rempart.errors import ErasedMeanwhile, KeyMissing, ObjectMissing, SiteError, SiteUnavailable
 from rempart.flows.shared.keys import kept_for, key_of, open_keyring, sealed_for
@@ -31,8 +31,6 @@ from rempart.sites.port import Site
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ALL = 100_000
-"""More records than a ledger holds of erasures."""
 Rewritten = Mapping[tuple[str, str], tuple[str, str] | None]
 """SHA-256 or key of the replacement of each object from which a row was erased, by bucket and key."""
 SecretOf = Callable[[str, str], bytes]
@@ -76,7 +74,7 @@ def erased_by(pipeline: str, entries: Iterable[Erasure], secret_of: SecretOf) ->
 def on_record(ledger: Ledger, pipeline: str | None = None) -> list[Erasure]:
     """Return the entries in the ledger, oldest first."""
     found = {}
-    for record in ledger.find("erasure", pipeline, limit=ALL):
+    for record in ledger.find("erasure", pipeline):
         if record.body["state"] == "registered":
             entry = erasures.from_json(record.body)
             found[entry.id] = entry
@@ -163,7 +161,7 @@ def new_entry(
 ) -> Erasure:
     """Return an entry for the rows with these keys, whose pseudonyms are made with `key`."""
     who = tuple(sorted({erasures.pseudonym(key.hash_key, pipeline, row_key) for row_key in keys}))
-    name = erasures.new_id(now, suffix or secrets.token_hex(4))
+    name = points.new_id(now, suffix or secrets.token_hex(4))
     return Erasure(name, now, pipeline, who, by, reason, key.scope.id, key.serial)
 
 
@@ -256,7 +254,7 @@ def _store(site: Site, bucket: str, erasure: Erasure, body: bytes, until: dateti
 
 def rewritten(ledger: Ledger) -> Rewritten:
     """Return the ledger's records about rewritten objects."""
-    return erasures.successors(record.body for record in reversed(ledger.find("erasure", limit=ALL)))
+    return erasures.successors(record.body for record in reversed(ledger.find("erasure")))
 
 
 def snapshot_id(ledger: Ledger, bucket: str, pipeline: str, name: str) -> str:

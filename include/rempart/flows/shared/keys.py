@@ -13,14 +13,17 @@ from rempart.backup.keys import age
 from rempart.backup.keys.encryption_scopes import EncryptionScope, parse
 from rempart.backup.keys.key_envelope import Card, ScopeKey
 from rempart.backup.keys.keyring import CONNECTION, Destruction, KeyPlace, Keyring
+from rempart.backup.points import erasures
 from rempart.coordination.active import backup_site
-from rempart.errors import ConfigError, KeyMissing, KeyWrong, RepositoryDamaged
+from rempart.counts import counted
+from rempart.errors import BackupError, ConfigError, KeyMissing, KeyWrong, RepositoryDamaged
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.ledger.port import Ledger
 from rempart.settings.config import Config, Connections
 from rempart.settings.pipelines import load_all
 from rempart.settings.retention_rules import Keep
 from rempart.settings.sections import Classification
+from rempart.sovereignty.classification import may_be_personal
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +44,7 @@ def escrow_warning(config: Config, classification: Classification) -> str | None
     """
     if config.backup.recipients:
         return None
-    if config.backup.escrow == "required" and classification in ("personal", "sensitive"):
+    if config.backup.escrow == "required" and may_be_personal(classification):
         raise ConfigError(
             "backup.recipients is empty: if this platform is lost, its backups cannot be opened",
             "Make two recipients with `rempart keys new-recipient FILE`, store the files in different places, "
@@ -187,19 +190,34 @@ def _line(keyring: Keyring, card: Card) -> str:
 def destroy(ledger: Ledger, keyring: Keyring, scope_id: str, *, dry_run: bool = True) -> Destruction:
     """Destroy the keys of an encryption scope at every site. Data encrypted with them becomes unreadable.
 
-    The evidence is written after the deletion is verified. Raises BackupError (also KeyMissing), SiteError.
+    The evidence is written after the deletion is verified. Raises BackupError (also KeyMissing, and for the key of the
+    register of erasures while entries need it), SiteError.
     """
     scope = parse(scope_id)
-    planned = keyring.destroy(scope, dry_run=dry_run)
+    planned = keyring.destroy(scope)
+    if planned.copies and (entries := _entries_under(ledger, scope)):
+        raise BackupError(
+            f"destroy the keys of scope {scope.id}: {counted(entries, 'erasure')} on record could not be applied any "
+            "more. Ingestion and every restore would stop, or erased rows would come back",
+            "Keep this key as long as the platform and its backups exist. Every other scope may be destroyed.",
+        )
     if not planned.serials and not ledger.find("backup-key", scope.id, limit=1):
         raise KeyMissing(
             f"Encryption scope {scope.id} never had a key", "Run `rempart keys list` to see the scopes that have keys."
         )
     if dry_run:
         return planned
+    planned = keyring.destroy(scope, dry_run=False)
     serials = planned.serials or ("none",)
     _record(ledger, keyring, "destroyed", scope.id, serials[-1], serials=list(serials), copies=len(planned.copies))
     return planned
+
+
+def _entries_under(ledger: Ledger, scope: EncryptionScope) -> int:
+    """Return how many entries of the register of erasures have their pseudonyms under the keys of this scope."""
+    if (scope.kind, scope.name) != ("platform", erasures.KEYS):
+        return 0
+    return sum(record.body.get("scope") == scope.id for record in ledger.each("erasure"))
 
 
 def destruction_lines(done: Destruction, *, dry_run: bool) -> Iterator[str]:

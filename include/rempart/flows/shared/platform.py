@@ -166,12 +166,12 @@ class Platform:
         """Return the site where pipelines read and write. Raises SiteFenced, PlacementDenied."""
         return self.site(is_open(active or self.active()).site, classification)
 
-    def committing(self, began: Active) -> AbstractContextManager[object]:
-        """Block a switchover while the caller commits at the active site.
+    def committing(self, began: Active, *, alone: str = "") -> AbstractContextManager[object]:
+        """Block a switchover while the caller commits at the active site, and others who commit the same `alone`.
 
-        Raises SiteFenced before anything is written if the generation changed since the work began.
+        Raises before anything is written: SiteFenced if the generation changed since the work began, LeaseHeld.
         """
-        return self.continuity.active_sites(self.config.active_site).committing(began)
+        return self.continuity.active_sites(self.config.active_site).committing(began, alone=alone)
 
     def classification(self, pipeline: Pipeline, part: Literal["model"]) -> Classification:
         """Return the classification of data derived from a pipeline: the pipeline's own, unless a step lowers it.
@@ -256,9 +256,7 @@ class Platform:
 
     def trusted_keys(self) -> dict[str, bytes]:
         """Return the ledger's public keys by id: every introduced key and the current one."""
-        known = {
-            record.subject: keys.from_base64(record.body["public"]) for record in self.ledger.find("key", limit=1000)
-        }
+        known = {record.subject: keys.from_base64(record.body["public"]) for record in self.ledger.find("key")}
         present = self.signer()
         return {name: public for name, public in known.items() if public} | {present.id: present.public}
 

@@ -16,9 +16,6 @@ from rempart.ledger.port import Evidence, Ledger
 
 What = Literal["reset", "remove"]
 State = Literal["began", "deleting", "ended"]
-_RECENT = 50
-_SNAPSHOTS = 100_000
-"""More snapshots than a ledger holds of a pipeline."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def check_trained(ledger: Ledger, pipeline: str, snapshot: str) -> None:
     removed = removal_of(ledger, pipeline)
     if removed is None:
         return
-    made = since(ledger.find("snapshot", pipeline, limit=_SNAPSHOTS), removed)
+    made = since(ledger.find("snapshot", pipeline), removed)
     if all(snapshot not in (record.body.get("snapshot"), record.body.get("replaced")) for record in made):
         raise PipelineError(
             f"Pipeline '{pipeline}' was removed after snapshot {snapshot} was made: its model was not registered",
@@ -99,7 +96,7 @@ def emptied_since(ledger: Ledger, pipeline: str, seq: int) -> bool:
 def last_removed(ledger: Ledger) -> dict[str, int]:
     """Return the number of the newest record of each pipeline that was removed, models included."""
     seqs: dict[str, int] = {}
-    for record in ledger.find("removal", limit=100_000):
+    for record in ledger.find("removal"):
         if record.body.get("what") == "remove":
             seqs[record.subject] = max(record.seq, seqs.get(record.subject, record.seq))
     return seqs
@@ -112,9 +109,9 @@ def since(records: Iterable[Evidence], removed: int | None) -> list[Evidence]:
 
 def removal_of(ledger: Ledger, name: str) -> int | None:
     """Return the number of the newest record that a pipeline's models were removed, or None."""
-    return next((r.seq for r in ledger.find("removal", name, limit=_RECENT) if r.body.get("what") == "remove"), None)
+    return next((r.seq for r in ledger.each("removal", name) if r.body.get("what") == "remove"), None)
 
 
 def time_of_removal(ledger: Ledger, name: str) -> datetime | None:
     """Return when a pipeline of this name was removed last, models included, or None."""
-    return next((r.at for r in ledger.find("removal", name, limit=_RECENT) if r.body.get("what") == "remove"), None)
+    return next((r.at for r in ledger.each("removal", name) if r.body.get("what") == "remove"), None)

@@ -16,8 +16,6 @@ from rempart.flows.shared import removals
 from rempart.ledger.port import Evidence, Ledger
 
 State = Literal["began", "ended"]
-ALL = 100_000
-"""More records than a ledger holds of a model's retirements."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def retirements(records: Iterable[Evidence]) -> dict[str, Retirement]:
 
 def on_record(ledger: Ledger, model: str) -> dict[str, Retirement]:
     """Return the retirement of each version since the pipeline was last removed. Raises LedgerError."""
-    records = ledger.find("retirement", model, limit=ALL)
+    records = ledger.find("retirement", model)
     return retirements(removals.since(records, removals.removal_of(ledger, model)))
 
 

@@ -13,7 +13,7 @@ from rempart.errors import RempartError, SiteUnavailable
 Answer = TypeVar("Answer")
 
 SITE_SECONDS = 20.0
-"""Seconds within which a site answers a question of a person in need. Its client's own patience is minutes."""
+"""Seconds within which a site answers a question of a person in need. Its client waits longer (`sites.s3.client`)."""
 _open: list[Future[object]] = []
 """Questions of this process that nobody waits for any more."""
 

@@ -7,8 +7,6 @@ from collections.abc import Collection, Mapping
 from rempart.ledger.port import Ledger
 from rempart.settings.pipeline import ModelPipeline
 
-ALL = 100_000
-"""More records than a ledger holds of used views: one for each change of a pipeline's."""
 USED = b"used"
 """Key in the schema of a training set, whose value is that of `told`."""
 
@@ -34,7 +32,7 @@ def record(ledger: Ledger, pipeline: ModelPipeline) -> None:
 def users(ledger: Ledger) -> dict[str, dict[str, set[str]]]:
     """Return the pipelines that use views of others, or ever did: by view, the pipelines that gave its values."""
     found: dict[str, dict[str, set[str]]] = {}
-    for entry in ledger.find("used-views", limit=ALL):
+    for entry in ledger.find("used-views"):
         for view, used in entry.body["views"].items():
             found.setdefault(entry.subject, {}).setdefault(view, set()).add(str(used).partition(".")[0])
     return dict(sorted(found.items()))

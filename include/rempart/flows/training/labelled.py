@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
     from rempart.sites.port import Site
 
-ALL = 100_000
-"""More records than a ledger holds of label pipelines: one for each change of `prediction.from`."""
-
 
 @dataclass(frozen=True)
 class Delivered:
@@ -103,7 +100,7 @@ def record(ledger: Ledger, pipeline: ModelPipeline, feed: LabelFeed) -> None:
 def readers(ledger: Ledger, source: str) -> dict[str, set[tuple[str, ...]]]:
     """Return the pipelines whose labels a pipeline delivers, or ever delivered, with the columns of its key there."""
     found: dict[str, set[tuple[str, ...]]] = {}
-    for entry in ledger.find("labels", limit=ALL):
+    for entry in ledger.find("labels"):
         if entry.body["pipeline"] == source:
             found.setdefault(entry.subject, set()).add(tuple(entry.body["key"]))
     return found

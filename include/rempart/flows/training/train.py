@@ -14,8 +14,7 @@ from rempart import engine_spill
 from rempart.features.label_feed import LabelsUsed, target_column, told, told_late, told_undated
 from rempart.features.prediction.plan import inputs_of
 from rempart.flows.ingestion import derived_run
-from rempart.flows.shared import erasures, removals, used_views
-from rempart.flows.shared.leases import PATIENCE, job_lease, wait_for
+from rempart.flows.shared import erasures, leases, removals, used_views
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
 from rempart.flows.training.candidates import leaks, openings, orders, record
@@ -140,10 +139,10 @@ def train_on(
     """Train on a table with the columns of `features.training_set.point_in_time`.
 
     Equal orders share one place at the site, so a second run waits for the first, and reuses its result. Raises the
-    errors of `train`; LeaseHeld if the first runs for long.
+    errors of `train`; LeaseHeld if the first runs longer than `trainer.timeout` allows.
     """
     spec = order(platform, pipeline, table, snapshot, params=params, labels=labels, used=used)
-    with wait_for(platform.continuity, job_lease(spec.job_id), PATIENCE):
+    with leases.alone(platform.continuity, spec.job_id, pipeline.trainer.timeout):
         site = platform.active_site(pipeline.classification)
         backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
         permitted = permission.permit(platform.config, spec, on=platform.clock().date())

@@ -43,6 +43,7 @@ from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import sources_of
 from rempart.settings.sources import DerivedSource
+from rempart.sovereignty.classification import may_be_personal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -331,7 +332,7 @@ def judged(
     limits = Limits()
     found = deliveries.take_in([t.file for t in taken], [], lenient, folder, resources(folder), limits, judge)
     held = held_back([(d.delivered, len(d.refused)) for d in found.deliveries], pipeline.max_quarantined)
-    hidden = is_personal(pipeline)
+    hidden = may_be_personal(pipeline.classification)
     tried = [
         TriedFile(
             file.name,
@@ -373,15 +374,10 @@ def _refusals(refused: Iterable[RefusedRow], sample: extract.Extract, *, hidden:
         yield Refusal(reason, rows, examples[reason])
 
 
-def is_personal(pipeline: Pipeline) -> bool:
-    """Return whether rows of a pipeline may be personal."""
-    return pipeline.classification in ("personal", "sensitive")
-
-
 def head(pipeline: Pipeline, training: pa.Table, rows: int = HEAD) -> list[dict[str, Any]]:
     """Return the first rows of a training set. Of personal data, keys, texts and arrays are hidden."""
     hidden: set[str] = set()
-    if is_personal(pipeline):
+    if may_be_personal(pipeline.classification):
         texts = {name for name, column in pipeline.columns.items() if column.type in ("string", "array")}
         secret = texts | set(pipeline.key)
         ends = tuple(f"__{column}" for column in secret)  # of features; a column's own name may hold `__`, too

@@ -20,6 +20,7 @@ from rempart.flows.training.candidates import openings
 from rempart.flows.training.candidates.record import candidate_record, trained_version
 from rempart.flows.training.champions import decisions_on, return_to, succession
 from rempart.ingestion import draft
+from rempart.ledger import attributed
 from rempart.ledger.port import Evidence, Ledger
 from rempart.models import loading, registry
 from rempart.models.encoding import Feature
@@ -84,11 +85,14 @@ def validate(
         raise TrainingError(f"Model {name} has no candidate", f"Run train_{name} first.")
     ledger = platform.ledger
     record = _record(ledger, name, version)
-    decisions = decisions_on(ledger, name)
     with platform.committing(active):
-        current = champions.settle(tracking, ledger, name, decisions, platform.clock())
+        removals.check_same(ledger, name, removal)  # decisions before it do not count: the alias would look moved
+        settled = champions.settle(tracking, ledger, name, platform.clock())
+    decisions = settled.decisions
+    # an alias that is gone may stay away beside an altered record: the comparison with the champion on record stays
+    current = settled.alias or champions.intended(decisions)
     if current == version:
-        return _champion_already(version, decisions)
+        return _champion_already(name, version, decisions)
     site = platform.active_site(pipeline.classification, active)
     versions = [version, *([current] if current is not None else [])]
     held_out = str(record["dataset"]["held_out"]["sha256"])
@@ -175,10 +179,19 @@ def _await_approval(ledger: Ledger, name: str, body: Mapping[str, Any], makers: 
     return waits.seq
 
 
-def _champion_already(version: str, decisions: Sequence[Evidence]) -> ValidationResult:
-    """Return the result on the champion: that of its promotion."""
-    body = next(d.body for d in reversed(decisions) if d.kind == "promotion" and str(d.body["version"]) == version)
-    explanation = (f"version {version} is already the champion", *body["reasons"])
+def _champion_already(name: str, version: str, decisions: Sequence[Evidence]) -> ValidationResult:
+    """Return the result on the champion: that of its promotion. Raises ModelRefused if its record was altered."""
+    promotions = (d for d in reversed(decisions) if d.kind == "promotion" and str(d.body["version"]) == version)
+    if (made := next(promotions, None)) is None:
+        raise ModelRefused(
+            f"Model {name}: version {version} is champion in MLflow, and the record of its promotion was altered or "
+            "deleted: it was not judged",
+            "Put the record back (docs/how-to/verify-the-ledger.md#put-an-altered-record-back), or validate "
+            "another version: its promotion decides.",
+        )
+    body, by = made.body, attributed.writer(made)
+    when = f"{made.at:%Y-%m-%d %H:%M} UTC, promoted by {f'{by.dag}, run {by.run}' if by else 'a command'}"
+    explanation = (f"unchanged since {when}, evidence {made.seq}", *body["reasons"])
     return ValidationResult(version, True, explanation, body["metrics"], body["baselines"], version, body["previous"])
 
 
@@ -283,7 +296,7 @@ def _rows(ledger: Ledger, site: Site, dataset: Mapping[str, Any]) -> tuple[pa.Ta
 
 def _cause(ledger: Ledger, name: str, version: str, record: Mapping[str, Any]) -> int | None:
     """Return the number of the red verdict that started the newest training which gave a version, or None."""
-    known = removals.since(ledger.find("retraining", name, limit=10_000), removals.removal_of(ledger, name))
+    known = removals.since(ledger.find("retraining", name), removals.removal_of(ledger, name))
     return retraining.cause(version, record.get("verdict"), known)
 
 
@@ -292,7 +305,7 @@ def _already_recorded(ledger: Ledger, name: str, body: Mapping[str, Any]) -> boo
         str(record.body.get("version")) == body["version"]
         and list(record.body["reasons"]) == body["reasons"]
         and record.body.get("verdict") == body["verdict"]
-        for record in ledger.find("refusal", name, limit=100)
+        for record in ledger.each("refusal", name)
     )
 
 
@@ -364,7 +377,7 @@ def roll_back(
                 f"Model {name}: another decision (record {seen[-1].seq}) was made meanwhile: nothing was moved",
                 "Open the plan again.",
             )
-        champions.settle(tracking, ledger, name, decisions, platform.clock())
+        champions.settle(tracking, ledger, name, platform.clock())
         if not interrupted:
             ledger.append("rollback", name, {"champion": target, "replaces": replaced, "alias_was": alias})
         registry.promote(tracking, name, target, replaced, (f"rolled back from version {replaced}",))

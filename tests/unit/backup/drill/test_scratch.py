@@ -112,7 +112,10 @@ def test_the_lock_is_given_back_before_the_session_ends(
         done.append("the session ends")
 
     monkeypatch.setattr(scratch.postgresql, "session", session)
-    with suppress(BackupError), scratch.only_drill(Connection("postgres", "127.0.0.1", 1, "drill", "", "x", {})):
+    with (
+        suppress(BackupError),
+        scratch.only_drill(Connection("nowhere", "postgres", "127.0.0.1", 1, "drill", "", "x", {})),
+    ):
         if error:
             raise error
     wanted = ["SELECT pg_try_advisory_lock", "SELECT pg_advisory_unlock"]

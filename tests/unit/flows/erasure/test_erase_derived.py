@@ -222,9 +222,11 @@ def test_the_feature_stores_get_the_current_snapshot_or_are_emptied(
         "materialize_rows",
         lambda _, spec, rows, name, at, keep_former: loaded.append((name, rows.read_all().num_rows)),
     )
+    monkeypatch.setattr(erase_derived.removal, "forget_deleted", lambda _, name: forgotten.append(name))
+    forgotten: list[str] = []
     erase(world)
     now = world.snapshot()
-    assert now and loaded == [(now.id, 2)]
+    assert now and loaded == [(now.id, 2)] and forgotten == ["wet_trips"]
     (tmp_path / "include/sql/wet_trips.sql").write_text("SELECT 1")
     erase(world, 3)
     assert loaded[1:] == [(erase_derived.WITHDRAWN, 0)]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from rempart.errors import IngestError
+from rempart.flows.erasure import erase as flow
 from rempart.flows.erasure import erase_report
 from rempart.flows.ingestion.reingest import reingest
 from rempart.ingestion import deliveries, erasing
+from rempart.serving import hour_files
 from tests.erasable import HEADER, ROWS, Lake, in_two_memories
 from tests.unit.flows.erasure.booked import WHO, erase, without_features
 
@@ -26,6 +30,19 @@ def lake(monkeypatch: pytest.MonkeyPatch) -> Lake:
 
 def unsearchable(*given: Any) -> erasing.Cut:
     return erasing.Cut(unread=1, fault="the time to read the file exceeds 300 s")
+
+
+def test_entries_of_the_prediction_log_without_a_key_are_told_in_the_plan_and_in_the_result(lake: Lake) -> None:
+    nothing = dict.fromkeys(("inputs", "features", "subject", "subject_key"), pa.nulls(2, pa.string()))
+    entries = {"id": ["a", "b"], "at": [lake.platform.clock()] * 2, "sealed": [b"values", None]}
+    body = hour_files.encode(pa.table(entries | nothing))
+    key = f"{hour_files.hour_folder('hotel_bookings', lake.platform.clock())}{hashlib.sha256(body).hexdigest()}.parquet"
+    for site in lake.platform.sites.values():
+        site.write("lake", key, body)
+    for done in (flow.erase(lake.platform, lake.pipeline, [(WHO,)], by="", reason=""), erase(lake, WHO)):
+        assert done.unread == {key: 1} and not done.pending, "of the other entry nothing is left that tells of anybody"
+        (told,) = (line for line in erase_report.lines(done) if "prediction log" in line)
+        assert told.startswith("1 entry of the prediction log without a key of a row: not searched")
 
 
 def test_an_erasure_stays_pending_while_a_delivery_cannot_be_searched(lake: Lake) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,38 @@ def test_each_site_is_told_and_one_that_was_away_catches_up(platform: Platform) 
     for altered in (b"{", b"[" * 100_000):
         platform.sites["primary"].write(platform.config.buckets.backups, published_state.KEY, altered)
         assert published_state.read(platform)["primary"] == "not JSON"
+
+
+def test_a_site_that_falls_silent_before_the_write_is_left_and_gets_no_older_state_later(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(UnreachableSite):
+        """Answers a read after the time limit, and never a write."""
+
+        wrote = 0
+
+        def read(self, *_: object, **__: object) -> bytes:
+            answers.wait(10)
+            return b"older"
+
+        def write(self, *_: object, **__: object) -> None:
+            self.wrote += 1
+            threading.Event().wait()
+
+    monkeypatch.setattr(time_limit, "SITE_SECONDS", 0.3)
+    bucket, answers = platform.config.buckets.backups, threading.Event()
+    slow, other = Slow("primary"), platform.sites["haven"]
+    sites: dict[str, Any] = {"primary": lambda: slow, "haven": lambda: other}
+    told = published_state.write(Active(3, "haven", "active"), sites, bucket)
+    assert told["primary"].startswith("behind: no answer") and told["haven"] == "generation 3"
+    answers.set()
+    until = time.monotonic() + 10
+    while any(thread.name == "ask-primary" for thread in threading.enumerate()) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert slow.wrote == 0
+    told = published_state.write(Active(4, "haven", "active"), sites, bucket)
+    assert told["primary"].startswith("behind: no answer")
+    assert slow.wrote == 1, "it answered the read, and not the write"
 
 
 def test_a_person_reads_each_step_and_where_the_platform_is(platform: Platform) -> None:

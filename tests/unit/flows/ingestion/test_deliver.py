@@ -255,6 +255,16 @@ def test_a_name_that_is_taken_between_plan_and_upload_is_not_overwritten(
     assert landed(site) == {"hotel_bookings/week.csv": b"theirs"}
 
 
+def test_a_file_that_arrived_although_its_answer_was_lost_is_delivered(
+    platform: Platform, site: MemorySite, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repeated request finds the name taken, by this file."""
+    write = site.write_new
+    monkeypatch.setattr(site, "write_new", lambda *given, **more: write(*given, **more) and write(*given, **more))
+    done = deliver.send(platform, PIPELINE, deliver.plan(platform, PIPELINE, [file := make()]))
+    assert landed(site) == {"hotel_bookings/week.csv": file.read_bytes()} and done.waiting == 1
+
+
 def test_the_same_bytes_are_not_uploaded_twice(platform: Platform, site: MemorySite, make: Make) -> None:
     file = make()
     deliver.send(platform, PIPELINE, deliver.plan(platform, PIPELINE, [file]))

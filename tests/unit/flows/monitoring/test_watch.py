@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -77,7 +78,7 @@ class Watching:
         self.site, self.state = site, state
 
     def round(self, now: datetime) -> flow.Round:
-        return flow.run_round(self.settings, self.site, self.state, SECRETS, now)
+        return flow.run_round(self.settings, self.site, self.state, SECRETS, lambda: now)
 
 
 def by_hook(hook: Webhook) -> dict[str, Any]:
@@ -113,6 +114,26 @@ def test_green_is_silent_red_is_told_once_and_again_and_green_again_once(
     assert len(hook.posts) == 3 and "green again: backup" in hook.posts[2][0]["text"]
     assert json.loads(watch.state.read_text()) == {"told": {"on-call": {}}}
     assert watch.state.stat().st_mode & 0o077 == 0
+
+
+def test_a_heartbeat_that_is_written_while_a_slow_site_is_read_is_not_of_the_future(
+    site: MemorySite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time_of_day, fetch = [datetime.now(UTC)], site.fetch
+
+    def slow(bucket: str, key: str, **options: Any) -> Any:
+        time_of_day[0] += timedelta(minutes=3)
+        all_well(site, time_of_day[0])
+        info, body = fetch(bucket, key, **options)
+        return dataclasses.replace(info, modified=time_of_day[0]), body
+
+    monkeypatch.setattr(site, "fetch", slow)
+    watch = Watching(site, tmp_path / "state.json")
+    found = flow.run_round(watch.settings, site, watch.state, SECRETS, lambda: time_of_day[0])
+    assert [(judged.kind, judged.state) for judged in found.verdicts] == [("backup", "fresh"), ("drill", "fresh")]
+    began = time_of_day[0]
+    slow_clock = flow.run_round(watch.settings, site, watch.state, SECRETS, lambda: began)
+    assert {judged.state for judged in slow_clock.verdicts} == {"skew"}, "a clock that stands still is wrong"
 
 
 def test_a_mail_comes_encrypted_and_after_a_log_in(site: MemorySite, mails: Mailbox, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import subprocess
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from rempart.backup.keys.keyring import KeyPlace, Keyring
 from rempart.backup.pitr import wal, wal_store
 from rempart.backup.pitr.wal import Archive, Base
 from rempart.errors import BackupError, ConfigError, IntegrityError
-from rempart.flows.pitr import point_in_time, restore_to_moment
+from rempart.flows.pitr import point_in_time, recover_server, restore_to_moment
 from rempart.flows.pitr.restore_to_moment import SiteArchives
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.sections import PointInTime
@@ -156,3 +158,21 @@ def test_a_folder_in_use_and_another_major_version_are_refused(tmp_path: Path, m
     restore_to_moment.check_version("18.6 (Debian 18.6-1)", 18)
     with pytest.raises(BackupError, match="version 18"):
         restore_to_moment.check_version("17.2", 18)
+
+
+def test_a_recovery_that_stands_still_is_given_up_and_one_that_moves_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recover_server, "STILL_SECONDS", 0.2)
+    log = tmp_path / "log"
+    log.write_text("LOG:  redo starts at 0/2000028\nFATAL:  the database system is starting up\n")
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            with pytest.raises(BackupError, match="no progress for"):
+                recover_server._promoted(process, tmp_path, log)
+        finally:
+            process.kill()
+    moves = recover_server.Stillness(60.0)
+    assert not any(moves.is_over(float(now), partial(int.__floordiv__, now, 50)) for now in range(0, 1000, 5))
+    stands = recover_server.Stillness(10.0)
+    assert [stands.is_over(float(now), lambda: "same") for now in range(0, 25, 5)] == [False] * 3 + [True] * 2

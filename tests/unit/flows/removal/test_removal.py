@@ -174,7 +174,7 @@ def test_a_run_that_began_before_a_reset_commits_nothing(lake: Lake) -> None:
     run = ingest_run.begin(lake.platform, lake.pipeline)
     change(lake, "reset")
     with pytest.raises(PipelineError, match="nothing was committed"):
-        run.check_unchanged()
+        run.check_unchanged(None)
 
 
 def test_an_erasure_after_a_removal_still_finds_the_key_and_schema(lake: Lake, folder: Path) -> None:

@@ -72,7 +72,7 @@ def test_the_plan_of_a_part_says_what_is_restored_and_what_stays(made: House, ru
     made.point({**BODIES, ("lake", "raw/trips/1/a.csv"): b"two"})
     dataset = run("--only", "dataset:bookings")
     (restored,) = [line.split() for line in dataset if line.startswith("restore   ")]
-    assert restored == ["restore", "dataset:bookings", "1", "object", "1.5", "KiB"]
+    assert restored == ["restore", "dataset:bookings", "1", "object", "1.5", "kB"]
     assert "untouched bucket:artifacts, bucket:lake except dataset:bookings" in dataset
     assert not [line for line in dataset if line.startswith("part  ")] and "part      bucket:lake" in "\n".join(run())
     assert "untouched bucket:lake" in run("--only", "bucket:artifacts")
@@ -103,7 +103,7 @@ def test_the_plan_lists_what_is_newer_or_says_that_it_is_unknown(
 class SilentLedger(MemoryLedger):
     """A ledger that opens, and answers no question."""
 
-    def find(self, *given: Any, **more: Any) -> Any:
+    def each(self, *given: Any, **more: Any) -> Any:
         raise DatabaseUnavailable("read the ledger: no answer", "Start PostgreSQL.")
 
 

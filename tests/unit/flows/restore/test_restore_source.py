@@ -97,7 +97,7 @@ def test_what_would_be_restored_is_explained() -> None:
     selection = plan(opened, Wish("haven"))
     text = "\n".join(restore_report.explain(opened.manifest, selection, made.clock + timedelta(hours=3)))
     assert f"restore point {point}" in text and "3 h ago" in text.replace("180 min", "3 h")
-    assert "dataset:bookings" in text and "to restore: 0 databases (0 B) and 2 objects (1.5 KiB)" in text
+    assert "dataset:bookings" in text and "to restore: 0 databases (0 B) and 2 objects (1.5 kB)" in text
     later = "\n".join(restore_report.explain(opened.manifest, selection, made.clock - timedelta(hours=3)))
     assert "the creation time is in the future" in later
     made.point(dangling=("model x: gone",))

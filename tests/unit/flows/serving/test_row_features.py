@@ -130,6 +130,8 @@ def test_keys_have_the_features_of_the_online_store() -> None:
     first, second = (dict(zip(names, values, strict=True)) for values in found)
     assert (first["stay__nights"], first["expressions__per_night"], first["trend__price_mean_7d"]) == (2, 15.0, 30.0)
     assert (second["stay__nights"], second["trend__price_mean_7d"]) == (5, None)
+    (nobodys,) = made.of([{"stay": 5, "house": None}])
+    assert nobodys == made.of([{"stay": 5, "house": "nowhere"}])[0], "the schema allows null"
     for key, fault in (
         ({"stay": 200, "house": "a"}, "the online store has no row of 1 in view 'stay'"),
         ({"stay": 2}, "column 'house' is missing in 1 row"),
@@ -137,6 +139,54 @@ def test_keys_have_the_features_of_the_online_store() -> None:
     ):
         with pytest.raises(PredictionError, match=fault):
             made.of([key])
+    made.close()
+
+
+def test_a_key_may_leave_out_the_groups_that_the_stored_row_tells() -> None:
+    """The row of a stay tells its room; only what nothing tells is asked for, all of it at once."""
+    by_room = {"kind": "trailing", "at": "booking", "days": [5], "mean": ["price"]}
+    columns = {"house": "string", "room": "category", "area": "string"}
+    schema = stays().model_dump(by_alias=True)["schema"]
+    schema |= {name: {"type": kind, "known": "booking"} for name, kind in columns.items()}
+    schema["room"] |= {"values": ["single", "suite"], "nullable": True}
+    features_ = {"stay": {"kind": "row", "at": "booking", "columns": ["nights", "room"]}}
+    features_ |= {"rooms": by_room | {"by": ["room"]}, "areas": by_room | {"by": ["area", "room", "house"]}}
+    pipeline = stays(schema=schema, features=features_)
+    names = pipeline.model_inputs()
+    asked: dict[str, Sequence[Any]] = {}
+
+    def stored(view: StoredView, keys: Sequence[Any], at: datetime) -> Sequence[Mapping[str, Any] | None]:
+        asked[view.table.view] = keys
+        if view.table.view == "stay":
+            return [{"stay__nights": 2, "stay__room": {1: "suite", 2: "single"}.get(key)} for key in keys]
+        return [None] * len(keys)
+
+    made = RowFeatures(pipeline, names, inputs_of(pipeline, names), stored, lambda: AT)
+    where = {"house": "a", "area": "north"}
+    made.of([{"stay": 1, **where}, {"stay": 2, **where, "room": "suite"}, {"stay": 3, **where}])
+    assert asked["rooms"] == ["suite", "suite", None], "given values count as they are given"
+    assert asked["areas"] == ["north|suite|a", "north|suite|a", None]
+    with pytest.raises(PredictionError, match="column 'area' is missing in 1 row") as caught:
+        made.of([{"stay": 1}])
+    assert caught.value.hint == "Pass the columns area, house."
+    made.close()
+
+
+def test_a_calendar_part_with_the_name_of_a_column_tells_no_group() -> None:
+    """The month of the arrival is not the declared column `arrival_month`, by which training grouped rows."""
+    schema = stays().model_dump(by_alias=True)["schema"] | {"arrival_month": {"type": "integer", "known": "booking"}}
+    months = {"kind": "trailing", "at": "booking", "days": [5], "mean": ["price"], "by": ["arrival_month"]}
+    stay_view = {"kind": "row", "at": "booking", "columns": ["nights"], "calendar": {"arrival": ["month"]}}
+    pipeline = stays(schema=schema, features={"stay": stay_view, "months": months})
+    names = pipeline.model_inputs()
+
+    def stored(view: StoredView, keys: Sequence[Any], at: datetime) -> Sequence[Mapping[str, Any] | None]:
+        told = {"stay": {"stay__nights": 2, "stay__arrival_month": 7}}
+        return [told.get(view.table.view)] * len(keys)
+
+    made = RowFeatures(pipeline, names, inputs_of(pipeline, names), stored, lambda: AT)
+    with pytest.raises(PredictionError, match="column 'arrival_month' is missing in 1 row"):
+        made.of([{"stay": 1}])
     made.close()
 
 

@@ -190,3 +190,25 @@ def test_two_ingestions_on_spark_follow_each_other_and_one_that_waits_too_long_s
     monkeypatch.setattr(ingestion.ingest_run, "begin", lambda *_: ingestion.ingest(platform, PIPELINE))
     with pytest.raises(LeaseHeld, match=r"take lease 'ingest stays_test': .*, process \d+ has it"):
         ingestion.ingest(platform, PIPELINE)
+
+
+def test_an_equal_order_waits_as_long_as_the_first_may_run_and_says_at_once_who_runs_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    continuity, now = MemoryContinuity(), [0.0]
+    first = continuity.take(leases.job_lease("j"), "worker-7, process 12", 60)
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] >= 3000 and first in continuity._held.values():
+            continuity.release(first)
+
+    monkeypatch.setattr(leases, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    with caplog.at_level("INFO"), leases.alone(continuity, "j", timedelta(hours=1)):
+        assert now[0] == 3000
+    assert "worker-7, process 12 has it; its log has the progress" in caplog.messages[0]
+    assert len(caplog.messages) == 50, "one line a minute"
+    continuity.take(leases.job_lease("long"), "worker-8", 60)
+    with pytest.raises(LeaseHeld, match="worker-8"), leases.alone(continuity, "long", timedelta(hours=1)):
+        pass
+    assert now[0] == 3000 + 3600 + leases.PATIENCE

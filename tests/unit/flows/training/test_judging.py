@@ -34,7 +34,7 @@ class Judging:
         stands_in: dict[tuple[Any, str], Any] = {
             (Platform, "tracking"): lambda own: None,
             (Platform, "active_site"): lambda own, *given: None,
-            (flow.champions, "settle"): lambda tracking, ledger, name, decisions, now: flow.succession(decisions)[-1],
+            (flow.champions, "settle"): lambda tracking, ledger, name, now: self.settled(lost=False),
             (flow.openings, "record"): lambda *given: None,
             (flow, "_record"): lambda ledger, name, version: self.record(version),
             (flow, "_rows"): lambda *given: (None, None),
@@ -48,6 +48,11 @@ class Judging:
         }
         for (where, name), double in stands_in.items():
             monkeypatch.setattr(where, name, double)
+
+    def settled(self, *, lost: bool) -> flow.champions.Settled:
+        """MLflow's alias at the champion on record, or `lost`."""
+        decisions = flow.decisions_on(self.platform.ledger, NAME)
+        return flow.champions.Settled(None if lost else flow.succession(decisions)[-1], decisions)
 
     def record(self, version: str) -> dict[str, Any]:
         dataset = {"sha256": "d", "held_out": {"sha256": "h"}, "definitions": {}}
@@ -103,3 +108,14 @@ def test_only_a_person_who_names_a_version_waives_the_comparison_and_the_reasons
 )
 def test_a_model_card_tells_which_rows_were_held_out_whatever_the_rule(rule: dict[str, Any], told: str) -> None:
     assert rule_of(Holdout.model_validate(rule)) == told
+
+
+def test_a_lost_alias_beside_an_altered_record_spares_no_candidate_the_comparison(
+    judging: Judging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alias stays away until a record decides (`champions.settle`); the champion on record is there to compare."""
+    compared = list[str | None]()
+    monkeypatch.setattr(flow.champions, "settle", lambda *given: judging.settled(lost=True))
+    monkeypatch.setattr(flow, "_champions", lambda *given: [compared.append(given[3]), (None, "")][1])
+    judged = flow.validate(judging.platform, PIPELINE, "2")
+    assert compared == ["1"] and judged.previous == "1"

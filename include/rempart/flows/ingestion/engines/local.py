@@ -10,10 +10,10 @@ from rempart.flows.ingestion.engines import received
 from rempart.flows.ingestion.engines.result import EngineResult
 from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared.bounded_map import bounded_map
-from rempart.ingestion.deliveries import Refused
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.erasing import Cut
 from rempart.ingestion.landing import Arrival
+from rempart.ingestion.refused import Refused
 from rempart.ingestion.snapshots import Snapshot
 
 

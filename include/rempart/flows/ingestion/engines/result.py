@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rempart.ingestion.deliveries import Refused
 from rempart.ingestion.engine.deliveries import StagedDelivery
+from rempart.ingestion.refused import Refused
 from rempart.ingestion.snapshots import Part, Snapshot
 
 

@@ -8,7 +8,7 @@ it is to ingest it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +25,10 @@ from rempart.flows.ingestion.engines.read_back import untrue
 from rempart.flows.ingestion.engines.result import EngineResult
 from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared.bounded_map import bounded_map
-from rempart.ingestion.deliveries import Refused
 from rempart.ingestion.engine.deliveries import ERASED, StagedDelivery
 from rempart.ingestion.erasing import Cut
 from rempart.ingestion.landing import Arrival
-from rempart.ingestion.reading import LINE, RAW, RefusedRow
-from rempart.ingestion.refused import REASONS, schema
+from rempart.ingestion.refused import REASONS, Refused, RefusedFile, RefusedRows, schema
 from rempart.ingestion.snapshots import Snapshot
 from rempart.spark.order import InputObject, MadeObject, SparkOrder, SparkResult
 
@@ -141,30 +139,17 @@ def order(
 
 
 @dataclass(frozen=True)
-class _RefusedFile:
-    """Refused rows in a file on this disk, in order of lines. `erased`: how many of them were erased."""
+class _RefusedFile(RefusedFile):
+    """`erased`: how many of the rows were erased."""
 
-    file: Path
-    rows: int
     erased: int
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def __iter__(self) -> Iterator[RefusedRow]:
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(self.file) as source:
-            for batch in source.iter_batches(_ROWS):
-                for row in batch.to_pylist():
-                    yield RefusedRow(row[LINE], tuple(row[REASONS]), row[RAW] or "")
 
 
 def _refused(ended: _EndedJob, count: int) -> list[Refused]:
     """Bring the refused rows of each delivery. Raises IntegrityError for other bytes or another number of rows."""
     import pyarrow.parquet as pq
 
-    found: list[Refused] = [()] * count
+    found: list[Refused] = [RefusedRows.of(())] * count
     made = ended.result.of_role(job.MADE_REFUSED)
 
     def bring(each: MadeObject) -> tuple[str, _RefusedFile]:

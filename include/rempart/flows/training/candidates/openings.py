@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from rempart.ledger.port import Ledger
 
-ALL = 100_000
 Reason = Literal["registration", "gate", "reproduction"]
 """Why held-out rows are opened: to measure a new version, to judge one beside the champion, or to train one again and
 compare.
@@ -20,7 +19,7 @@ def record(ledger: Ledger, pipeline: str, held_out: str, why: Reason, job: str, 
     `held_out`: SHA-256 of the rows; `job`: the job whose training set they are of; `versions`: those that are measured,
     empty for a job that has none yet. An opening counts even if the measurement fails.
     """
-    number = 1 + sum(1 for found in ledger.find("opening", pipeline, limit=ALL) if found.body["held_out"] == held_out)
+    number = 1 + sum(1 for found in ledger.find("opening", pipeline) if found.body["held_out"] == held_out)
     body: Mapping[str, Any] = {
         "held_out": held_out,
         "opening": number,

@@ -14,9 +14,6 @@ from rempart.training import datasets, outputs
 from rempart.training.gpus.cost import Spent
 from rempart.training.job import JobResult, JobSpec
 
-_ALL = 100_000
-"""More records than a ledger holds of one model's candidates."""
-
 
 def rows_on_record(spec: JobSpec) -> dict[str, Any]:
     """Return where the training set is, as evidence has it."""
@@ -97,7 +94,7 @@ def write(
 
 def candidate_record(ledger: Ledger, name: str, version: str, model_id: str | None = None) -> Mapping[str, Any] | None:
     """Return the newest candidate evidence of a version (and model), or None."""
-    for record in ledger.find("candidate", name, limit=_ALL):
+    for record in ledger.find("candidate", name):
         if str(record.body.get("version")) == version and model_id in (None, record.body.get("model_id")):
             return record.body
     return None
@@ -105,7 +102,7 @@ def candidate_record(ledger: Ledger, name: str, version: str, model_id: str | No
 
 def trained_version(ledger: Ledger, name: str, version: str) -> Evidence:
     """Return the newest record of a version's training. Raises ModelRefused without one since the model's removal."""
-    records = ledger.find("candidate", name, limit=_ALL)
+    records = ledger.find("candidate", name)
     for record in removals.since(records, removals.removal_of(ledger, name)):
         if str(record.body.get("version")) == version:
             return record

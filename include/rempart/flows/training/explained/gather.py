@@ -25,8 +25,6 @@ from rempart.settings.policy.rules import Place
 from rempart.sites.port import Site
 from rempart.training.evaluation import EXPLANATIONS
 
-ALL = 100_000
-"""More records than a ledger holds of one kind about one model."""
 JUDGEMENTS: tuple[Kind, ...] = ("promotion", "approval", "refusal")
 
 
@@ -70,7 +68,7 @@ def explanations(site: Site, bucket: str, candidate: Evidence) -> Explanations |
 
 def _about(ledger: Ledger, kind: Kind, candidate: Evidence) -> list[Evidence]:
     version = str(candidate.body["version"])
-    found = ledger.find(kind, candidate.subject, limit=ALL)
+    found = ledger.find(kind, candidate.subject)
     return [record for record in found if str(record.body.get("version")) == version and record.seq > candidate.seq]
 
 
