@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 
+from rempart.counts import counted
 from rempart.errors import PipelineError
 from rempart.features.plan import RESERVED, SQL_TYPES
 from rempart.settings.columns import TEMPORAL, Column
@@ -70,12 +71,14 @@ def told(pipeline: str, rows: Mapping[str, int]) -> str:
 
 def told_late(rows: int, target: str) -> str:
     """Return how many rows before the hold-out are not learned from, as a sentence without its point."""
-    return f"{rows:,} rows not used: {target} became known only after the hold-out began"
+    return f"{counted(rows, 'row')} not used: {target} became known only after the hold-out began"
 
 
 def told_undated(rows: int, target: str) -> str:
     """Return how many rows nobody learns from or is measured on, as a sentence without its point."""
-    return f"{rows:,} rows not used: nothing tells when {target} became known (the column of its moment is empty)"
+    return (
+        f"{counted(rows, 'row')} not used: nothing tells when {target} became known (the column of its moment is empty)"
+    )
 
 
 def feed_of(pipeline: ModelPipeline, loaded: Loaded | None = None) -> LabelFeed | None:

@@ -141,6 +141,10 @@ class ViewTable:
         """Return the moment at which a training set would ask for a row that is to be predicted at `at` (UTC)."""
         return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) if self.asked_by_day else at
 
+    def oldest(self, at: datetime) -> datetime | None:
+        """Return the time of the oldest row that may serve a prediction at `at` (UTC); None if a row of any age may."""
+        return None if self.ttl_days is None else self.asked_at(at) - timedelta(days=self.ttl_days)
+
     @property
     def fresh(self) -> str:
         """Return the temporary table with the wanted content of the view."""

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rempart.process_environment import variables
+
 _FOLDERS = ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR")
 """Variables that name the folder of metrics. Feast creates one, and sets both, unless the first is there."""
 
@@ -41,16 +43,9 @@ def _without_folder() -> Iterator[None]:
     """Let Feast create no folder of metrics meanwhile, and leave the environment as it was."""
     import prometheus_client  # noqa: F401 # it decides at its import whether counters are files: before Feast says so
 
-    before = {name: os.environ.get(name) for name in _FOLDERS}
-    os.environ.setdefault(_FOLDERS[0], "")
-    try:
+    kept = {name: os.environ.get(name) for name in _FOLDERS}
+    with variables({**kept, _FOLDERS[0]: os.environ.get(_FOLDERS[0], "")}):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _unchanged(target: Any = None, **options: Any) -> Any:

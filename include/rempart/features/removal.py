@@ -21,6 +21,18 @@ def tables_of(databases: FeatureDatabases, pipeline: str) -> tuple[list[str], li
         return offline, generations.tables_of(opened, pipeline)
 
 
+def forget_deleted(databases: FeatureDatabases, pipeline: str) -> None:
+    """Have PostgreSQL forget the deleted rows of a pipeline's tables: their values in its statistics, and dead rows.
+
+    It does so by itself only after many changes: the value of one erased row would stay readable in `pg_stats`. Raises
+    FeatureError, DatabaseUnavailable.
+    """
+    for connection, names in zip((databases.offline, databases.online), tables_of(databases, pipeline), strict=True):
+        if names:
+            with session(connection, f"forget deleted rows of '{pipeline}'", autocommit=True) as opened:
+                opened.execute(sql.SQL("VACUUM (ANALYZE) {}").format(tables.names(names)))
+
+
 def remove(databases: FeatureDatabases, pipeline: Pipeline) -> int:
     """Drop a pipeline's tables in both stores and its project in Feast's registry. Return the number of tables.
 

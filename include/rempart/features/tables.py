@@ -178,9 +178,8 @@ def holds(table: ViewTable, at: datetime) -> sql.Composable:
 
 def shown(table: ViewTable, at: datetime) -> sql.Composable:
     """Return the condition of rows that hold at the prediction's moment `at`, and are not too old for the view then."""
-    if table.ttl_days is None:
+    if (oldest := table.oldest(at)) is None:
         return holds(table, at)
-    oldest = table.asked_at(at) - timedelta(days=table.ttl_days)
     return sql.SQL("{} AND event_timestamp >= {}").format(holds(table, at), sql.Literal(oldest))
 
 

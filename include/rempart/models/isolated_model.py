@@ -7,7 +7,6 @@ the rest. The process ends with the object.
 from __future__ import annotations
 
 import json
-import os
 import select
 import subprocess
 import sys
@@ -18,8 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from rempart import child_processes
 from rempart.errors import ModelRefused
 from rempart.models import onnx_format
+from rempart.process_environment import inherited
 from rempart.settings.telemetry import TELEMETRY_OFF
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class IsolatedModel:
 
     def __init__(self, body: bytes) -> None:
         onnx_format.parse(body)
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _FIXED
+        environment = inherited(_PASSED_ON) | _FIXED
         with _folder() as folder:
             file = folder / onnx_format.MODEL_FILE
             file.write_bytes(body)
@@ -55,7 +56,7 @@ class IsolatedModel:
                 env=environment,
                 cwd="/",
             )
-            self._end = weakref.finalize(self, _end, self._process)
+            self._end = weakref.finalize(self, child_processes.end, self._process)
             self._ready = select.poll()
             self._ready.register(self._stdout, select.POLLIN)
             self._answer("opening")
@@ -127,11 +128,3 @@ def _gone(doing: str) -> ModelRefused:
     return ModelRefused(
         f"run the model: its process ended while {doing}; the memory limit is {MEMORY >> 20} MiB", _HINT
     )
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()

@@ -95,6 +95,33 @@ def group_keys(table: pa.Table, by: Sequence[str]) -> list[tuple[Any, ...]]:
     return list(zip(*columns, strict=True)) if columns else [()] * table.num_rows
 
 
+def _groups(tables: Sequence[pa.Table], by: Sequence[str]) -> tuple[list[Any], int]:
+    """Return the number of each row's baseline group, [rows] of each table, and how many groups there are.
+
+    It is -1 for a row with NaN: that equals nothing.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = [table.num_rows for table in tables]
+    numbers, count, odd = np.zeros(sum(rows), np.int64), 1, np.zeros(sum(rows), bool)
+    for grouping in by:
+        chunks = [chunk for table in tables for chunk in group_column(table, grouping).chunks]
+        column = pa.chunked_array(chunks) if chunks else pa.chunked_array([pa.array([], pa.int64())])
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_floating(column.type):
+            odd |= pc.fill_null(pc.is_nan(column), fill_value=False).to_numpy()
+            column = pc.add(column, pa.scalar(0, column.type))  # -0 is 0
+        encoded = column.combine_chunks().dictionary_encode("encode")
+        codes = encoded.indices.to_numpy().astype(np.int64)
+        found, numbers = np.unique(numbers * max(1, len(encoded.dictionary)) + codes, return_inverse=True)
+        count = len(found)
+    numbers[odd] = -1
+    return np.split(numbers, np.cumsum(rows)[:-1]), count
+
+
 def naive_predictions(
     task: str, target: Feature, by: Sequence[str], train: pa.Table, holdout: pa.Table
 ) -> tuple[Any, Any]:
@@ -106,17 +133,19 @@ def naive_predictions(
     import numpy as np
 
     learnt = target_values(target, train)
-    # of a regression the value itself; of a classification one column of 0 and 1 per class
-    rows = learnt[:, None] if task == "regression" else np.eye(len(target.values))[learnt.astype(int)]
-    extra = 0.0 if task == "regression" else 1.0
-    sums: dict[tuple[Any, ...], Any] = {}
-    counts: dict[tuple[Any, ...], float] = {}
-    for key, row in zip(group_keys(train, by), rows, strict=True):
-        sums[key] = sums.get(key, extra * np.ones(rows.shape[1])) + row
-        counts[key] = counts.get(key, extra * rows.shape[1]) + 1
-    overall = (rows.sum(axis=0) + extra) / (len(rows) + extra * rows.shape[1])
-    made = [sums[k] / counts[k] if k in sums else overall for k in group_keys(holdout, by)]
-    grouped = np.array(made).reshape(-1, rows.shape[1])
+    (known, asked), groups = _groups([train, holdout], by)
+    codes, values = known[known >= 0], learnt[known >= 0]
+    sums: Any
+    rows: Any = np.bincount(codes, minlength=groups)
+    if task == "regression":
+        sums, overall = np.bincount(codes, values, groups)[:, None], learnt[:, None].sum(axis=0) / len(learnt)
+    else:  # of each class one more
+        classes = len(target.values)
+        of_class = np.bincount(codes * classes + values.astype(np.int64), minlength=groups * classes)
+        sums, rows = of_class.reshape(groups, classes) + 1, rows + classes * (rows > 0)
+        overall = (np.bincount(learnt.astype(np.int64), minlength=classes) + 1) / (len(learnt) + classes)
+    means = np.where(rows[:, None] > 0, sums / np.maximum(rows, 1)[:, None], overall)
+    grouped = np.where(asked[:, None] >= 0, means[asked], overall)
     flat = np.tile(overall, (holdout.num_rows, 1))
     return (grouped[:, 0], flat[:, 0]) if task == "regression" else (grouped, flat)
 

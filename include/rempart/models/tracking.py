@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rempart import lean_imports
 from rempart.errors import TrackingRefused, TrackingUnavailable
+from rempart.process_environment import variables
 from rempart.settings.config import Connection
 from rempart.settings.telemetry import TELEMETRY_OFF
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-
-def address(connection: Connection) -> str:
-    """Return the server's URL, without credentials."""
-    port = f":{connection.port}" if connection.port else ""
-    return f"{connection.schema or 'http'}://{connection.host}{port}"
 
 
 @contextmanager
@@ -30,7 +24,7 @@ def session(connection: Connection, doing: str = "use") -> Iterator[MlflowClient
     `doing` names the operation in errors. Raises TrackingUnavailable if the server fails or does not answer,
     TrackingRefused if it refuses. One session at a time in a process, because MLflow keeps its address process-wide.
     """
-    url = address(connection)
+    url = connection.http_url()
     settings = {
         "MLFLOW_TRACKING_URI": url,
         "MLFLOW_REGISTRY_URI": url,
@@ -47,33 +41,23 @@ def session(connection: Connection, doing: str = "use") -> Iterator[MlflowClient
         "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
         "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
     }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update({name: value for name, value in settings.items() if value})
-    for name in [name for name, value in settings.items() if not value]:
-        os.environ.pop(name, None)  # another user's, which tasks have
-    try:
-        with translated(url, doing):
-            import mlflow
-            from mlflow.tracking._tracking_service import utils as _tracking
+    # an empty value is unset: tasks have the name of another user
+    with variables({name: value or None for name, value in settings.items()}), translated(url, doing):
+        import mlflow
+        from mlflow.tracking._tracking_service import utils as _tracking
 
-            _refuse_header_plugins()
+        _refuse_header_plugins()
 
-            tracking, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-            mlflow.set_tracking_uri(url)
-            mlflow.set_registry_uri(url)
-            # MLflow remembers artifact clients by model id alone: one of another server would answer for this one
-            _tracking._artifact_repos_cache.clear()
-            try:
-                yield mlflow.MlflowClient(url, url)
-            finally:
-                mlflow.set_tracking_uri(tracking)
-                mlflow.set_registry_uri(registry)
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        tracking, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+        mlflow.set_tracking_uri(url)
+        mlflow.set_registry_uri(url)
+        # MLflow remembers artifact clients by model id alone: one of another server would answer for this one
+        _tracking._artifact_repos_cache.clear()
+        try:
+            yield mlflow.MlflowClient(url, url)
+        finally:
+            mlflow.set_tracking_uri(tracking)
+            mlflow.set_registry_uri(registry)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rempart.models.tracking import address, session
+from rempart.models.tracking import session
 from rempart.settings.config import Connection
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _ask(tracking: Connection, method: str, path: str, body: dict[str, str] | No
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-    creds = get_default_host_creds(address(tracking))  # type: ignore[no-untyped-call] # MLflow has no types there
+    creds = get_default_host_creds(tracking.http_url())  # type: ignore[no-untyped-call] # MLflow has no types there
     answer = http_request(creds, path, method, **({"json": body} if body else {}))  # type: ignore[no-untyped-call]
     answer = verify_rest_response(answer, path)
     return answer.json() if answer.content else {}

@@ -167,7 +167,7 @@ def _figure(
 
     if min(len(mine), len(theirs)) < rules.least_rows:
         return Figure(segment, len(mine), None, recorded, 1.0, False)
-    value, before = _value(metric, float(mine.mean())), _value(metric, float(theirs.mean()))
+    value, before = value_of(metric, float(mine.mean())), value_of(metric, float(theirs.mean()))
     before = before if recorded is None else recorded
     with np.errstate(invalid="ignore", over="ignore"):
         noise = math.sqrt(float(mine.var()) / len(mine) + float(theirs.var()) / len(theirs) + doubt)
@@ -180,7 +180,7 @@ def _figure(
     return Figure(segment, len(mine), value, before, p, worse)
 
 
-def _value(metric: str, mean: float) -> float:
+def value_of(metric: str, mean: float) -> float:
     """Return the metric of a mean loss."""
     return math.sqrt(mean) if metric == "rmse" else 1 - mean if metric == "accuracy" else mean
 
@@ -200,7 +200,7 @@ def _segment(
             more = doubt if reference == "training data" else 0.0
             return replace(_figure(metric, name, mine, theirs, rules, doubt=more), reference=reference)
     is_broken = not np.isfinite(mine).all()
-    value = _value(metric, float(mine.mean()))
+    value = value_of(metric, float(mine.mean()))
     return Figure(name, len(mine), value, None, 0.0 if is_broken else 1.0, is_broken, "none")
 
 

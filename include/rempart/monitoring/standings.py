@@ -10,6 +10,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from rempart.monitoring.performance import value_of
 from rempart.settings.gates.metrics import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def compare(
         return replace(empty, why=f"{rows:,} rows with a known target are of neither's training, {least:,} are needed")
     if not (np.isfinite(champion).all() and np.isfinite(challenger).all()):
         return replace(empty, why="a prediction is not a number")
-    mine, theirs = _value(metric, float(champion.mean())), _value(metric, float(challenger.mean()))
+    mine, theirs = value_of(metric, float(champion.mean())), value_of(metric, float(challenger.mean()))
     paired = _slope(metric, challenger) * challenger - _slope(metric, champion) * champion
     error = float(paired.std(ddof=1)) / math.sqrt(rows)
     difference = theirs - mine
@@ -78,10 +79,6 @@ def compare(
     if low > 0 or high < 0:
         better = "challenger" if (high < 0) == LOWER_IS_BETTER[metric] else "champion"
     return replace(empty, champion=mine, challenger=theirs, difference=difference, low=low, high=high, better=better)
-
-
-def _value(metric: str, mean: float) -> float:
-    return math.sqrt(mean) if metric == "rmse" else 1 - mean if metric == "accuracy" else mean
 
 
 def _slope(metric: str, losses: Floats) -> float:

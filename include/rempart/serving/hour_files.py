@@ -166,12 +166,26 @@ def read(body: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     return pq.ParquetFile(pa.BufferReader(body)).read(columns=columns)
 
 
-def without(body: bytes, gone: IsErased) -> tuple[bytes | None, int]:
-    """Return a file without the entries of erased subjects, and how many these were; None without any."""
+def having(entries: pa.Table, ids: Sequence[str]) -> pa.Table:
+    """Return the entries with these ids, in their order."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return entries.filter(pc.is_in(entries["id"], value_set=pa.array(ids, pa.string())))
+
+
+def without(body: bytes, gone: IsErased) -> tuple[bytes | None, int, int]:
+    """Return a file without the entries of erased subjects, and how many these were; None without any.
+
+    The last number: entries with values and without a subject, in which nobody can be found.
+    """
     import pyarrow as pa
 
     named = read(body, ["subject_key", "subject"]).to_pylist()
+    nameless = [number for number, row in enumerate(named) if row["subject"] is None]
+    values = read(body, PRIVATE).take(nameless) if nameless else None
+    untold = 0 if values is None else sum(any(row.values()) for row in values.to_pylist())
     struck = [row["subject"] is not None and gone(row["subject_key"], row["subject"]) for row in named]
     if not any(struck):
-        return None, 0
-    return encode(read(body).filter(pa.array([not is_struck for is_struck in struck]))), sum(struck)
+        return None, 0, untold
+    return encode(read(body).filter(pa.array([not is_struck for is_struck in struck]))), sum(struck), untold

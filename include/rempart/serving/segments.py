@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from rempart import private_files
+
 _SUFFIX = ".journal"
 _LOCK = ".shipping"
 _DAMAGED = "damaged"
@@ -28,7 +30,7 @@ class Segment:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             made.rename(self.file)  # nobody sees it unlocked
-            sync_folder(folder)
+            private_files.sync_folder(folder)
         except OSError:
             os.close(self._descriptor)
             made.unlink(missing_ok=True)
@@ -57,15 +59,6 @@ class Segment:
                 if not self.size:
                     self.file.unlink(missing_ok=True)
             os.close(self._descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring names of files in a folder to disk. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def all_in(folder: Path) -> list[Path]:
@@ -115,7 +108,7 @@ def delete(folder: Path, files: list[Path]) -> None:
     for file in files:
         file.unlink(missing_ok=True)
     if files:
-        sync_folder(folder)
+        private_files.sync_folder(folder)
 
 
 def set_aside(file: Path) -> Path:
@@ -123,8 +116,8 @@ def set_aside(file: Path) -> Path:
     aside = file.parent / _DAMAGED
     aside.mkdir(mode=0o700, exist_ok=True)
     file.rename(to := aside / file.name)
-    sync_folder(aside)
-    sync_folder(file.parent)
+    private_files.sync_folder(aside)
+    private_files.sync_folder(file.parent)
     return to
 
 

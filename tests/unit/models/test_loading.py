@@ -16,7 +16,7 @@ RECORD: dict[str, Any] = {
     "inputs": [],
     "features": [{"name": "stay__nights", "type": "number", "definition": "ab"}],
 }
-NOWHERE = Connection("http", "localhost", 1)
+NOWHERE = Connection("nowhere", "http", "localhost", 1)
 
 
 @pytest.mark.parametrize(

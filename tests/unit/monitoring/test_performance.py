@@ -32,7 +32,7 @@ def test_the_mean_of_the_losses_is_the_gates_metric(metric: str, task: str) -> N
     else:
         truth, predicted = random.integers(0, 3, 300).astype(float), random.dirichlet([1, 1, 1], 300)
     mine = float(performance.losses(metric, truth, predicted).mean())
-    assert performance._value(metric, mine) == pytest.approx(metrics.score(task, truth, predicted)[metric])
+    assert performance.value_of(metric, mine) == pytest.approx(metrics.score(task, truth, predicted)[metric])
 
 
 def test_a_worse_metric_is_at_fault_and_chance_is_not() -> None:

@@ -1,4 +1,4 @@
-"""Statistics of counts: by the definitions, and beside SciPy's."""
+"""Statistics of counts: by the definitions, and beside SciPy's, which only these tests import."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from rempart.monitoring import statistics
 
@@ -34,6 +33,8 @@ def test_movements_are_shares_and_nothing_moves_from_itself(both: tuple[list[int
 
 @given(st.lists(st.floats(0, 1), max_size=20))
 def test_adjusted_values_are_those_of_scipy(p_values: list[float]) -> None:
+    from scipy import stats
+
     adjusted = statistics.benjamini_hochberg(p_values)
     if p_values:
         np.testing.assert_allclose(adjusted, stats.false_discovery_control(p_values), atol=1e-12)
@@ -42,6 +43,8 @@ def test_adjusted_values_are_those_of_scipy(p_values: list[float]) -> None:
 
 @pytest.mark.parametrize("shift", [0.0, 0.1, 0.3])
 def test_the_kolmogorov_smirnov_test_is_near_that_of_the_values(shift: float) -> None:
+    from scipy import stats
+
     random = np.random.default_rng(3)
     before, after = random.normal(size=5_000), random.normal(size=800) + shift
     edges = np.quantile(before, np.linspace(0, 1, 200))
@@ -53,6 +56,8 @@ def test_the_kolmogorov_smirnov_test_is_near_that_of_the_values(shift: float) ->
 
 @pytest.mark.parametrize("after", [[20, 32, 50, 8], [60, 20, 20, 10], [30, 30, 41, 9]])
 def test_chi_square_is_near_scipys(after: list[int]) -> None:
+    from scipy import stats
+
     before = [200, 310, 420, 80]
     exact = stats.chi2_contingency([before, after], correction=False).pvalue
     assert statistics.chi_square(before, after) == pytest.approx(exact, rel=0.2)

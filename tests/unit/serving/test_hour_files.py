@@ -44,9 +44,9 @@ def test_each_version_has_files_of_its_own_with_its_columns() -> None:
 
 def test_a_file_loses_the_entries_of_an_erased_subject_alone() -> None:
     (file,) = hour_files.files([row(2, subject="a"), row(3, subject="b"), row(4), row(5, subject="a")])
-    assert hour_files.without(file.body, lambda key, subject: key == "k 0002") == (None, 0)
-    after, rows = hour_files.without(file.body, lambda key, subject: (key, subject) == ("k 0001", "a"))
-    assert after is not None and rows == 2
+    assert hour_files.without(file.body, lambda key, subject: key == "k 0002") == (None, 0, 1)
+    after, rows, nameless = hour_files.without(file.body, lambda key, subject: (key, subject) == ("k 0001", "a"))
+    assert after is not None and (rows, nameless) == (2, 1)
     (same,) = hour_files.files([row(3, subject="b"), row(4)])
     assert after == same.body
 

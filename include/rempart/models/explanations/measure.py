@@ -38,7 +38,7 @@ def explain(
     shuffled = shuffled_losses(predict, features, matrix, truth, task, seed)
     found = importance(features, shuffled)
     order = [each.feature for each in found]
-    given = (task, truth, predicted, shuffled, order)
+    rows = segments.Predicted(features, task, truth, predicted, shuffled, order)
     return Explanations(
         "mae" if task == "regression" else "log_loss",
         len(matrix),
@@ -47,8 +47,8 @@ def explain(
         target.values,
         found,
         dependence.dependence(predict, features, order[: dependence.SHOWN], matrix, seed),
-        None if times is None else segments.over_time(features, times, *given),
-        segments.of_features(features, order, matrix, *given),
+        None if times is None else segments.over_time(rows, times),
+        segments.of_features(rows, matrix),
     )
 
 

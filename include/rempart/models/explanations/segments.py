@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rempart.models.encoding import Feature
@@ -41,40 +42,38 @@ def merged(codes: Any, names: Sequence[str], most: int = GROUPS) -> tuple[list[t
     return [*found, *([(None, np.isin(codes, rest))] if rest else [])], len(rest)
 
 
-def of_features(
-    features: Sequence[Feature],
-    names: Sequence[str],
-    matrix: Any,
-    task: str,
-    truth: Any,
-    predicted: Any,
-    shuffled: Shuffled,
-    order: Sequence[str],
-) -> tuple[ErrorSegment, ...]:
-    """Return the errors by the values of categories and booleans, at most SEGMENTS of the named features.
+@dataclass(frozen=True)
+class Predicted:
+    """Held-out rows with their predictions. truth: [n]; predicted: [n] or [n, classes].
 
-    `order`: features by importance. matrix: [n, matrix columns]; truth: [n]; predicted: [n] or [n, classes].
+    `shuffled`: losses of some of the rows with a feature of other rows; `order`: features by importance.
     """
-    places = {feature.name: (feature, block) for feature, block in zip(features, blocks(features), strict=True)}
+
+    features: Sequence[Feature]
+    task: str
+    truth: Any
+    predicted: Any
+    shuffled: Shuffled
+    order: Sequence[str]
+
+
+def of_features(rows: Predicted, matrix: Any) -> tuple[ErrorSegment, ...]:
+    """Return the errors by the values of categories and booleans: of the most important ones, at most SEGMENTS.
+
+    matrix: [n, matrix columns].
+    """
+    places = {each.name: (each, block) for each, block in zip(rows.features, blocks(rows.features), strict=True)}
     found = list[ErrorSegment]()
-    for name in names:
+    for name in rows.order:
         feature, block = places[name]
         if feature.type == "number" or len(found) == SEGMENTS:
             continue
         codes, labels = _codes(feature, matrix[:, block])
-        found.append(_segment(name, codes, labels, features, task, truth, predicted, shuffled, order))
+        found.append(_segment(rows, name, codes, labels))
     return tuple(found)
 
 
-def over_time(
-    features: Sequence[Feature],
-    times: pa.ChunkedArray,
-    task: str,
-    truth: Any,
-    predicted: Any,
-    shuffled: Shuffled,
-    order: Sequence[str],
-) -> ErrorSegment | None:
+def over_time(rows: Predicted, times: pa.ChunkedArray) -> ErrorSegment | None:
     """Return the errors by month, or by week if the rows span two months or less; None without a time of every row.
 
     times: dates or instants [n], in UTC.
@@ -90,7 +89,7 @@ def over_time(
     starts = days.astype("datetime64[M]") if by == "month" else days - (days.astype(int) - 4) % 7
     names, codes = np.unique(starts, return_inverse=True)
     labels = [str(name) for name in names]
-    return _segment(by, codes, labels, features, task, truth, predicted, shuffled, order, most=PERIODS)
+    return _segment(rows, by, codes, labels, most=PERIODS)
 
 
 def _codes(feature: Feature, columns: Any) -> tuple[Any, list[str]]:
@@ -104,29 +103,19 @@ def _codes(feature: Feature, columns: Any) -> tuple[Any, list[str]]:
     return np.where(np.isnan(values), 2, np.nan_to_num(values)).astype(int), ["false", "true", "no value"]
 
 
-def _segment(
-    by: str,
-    codes: Any,
-    labels: Sequence[str],
-    features: Sequence[Feature],
-    task: str,
-    truth: Any,
-    predicted: Any,
-    shuffled: Shuffled,
-    order: Sequence[str],
-    most: int = GROUPS,
-) -> ErrorSegment:
+def _segment(rows: Predicted, by: str, codes: Any, labels: Sequence[str], most: int = GROUPS) -> ErrorSegment:
     groups, rest = merged(codes, labels, most)
-    each = losses(task, truth, predicted)
+    truth, predicted, shuffled = rows.truth, rows.predicted, rows.shuffled
+    each = losses(rows.task, truth, predicted)
     rises = (shuffled.shuffled - shuffled.usual).mean(axis=1)  # [features, sampled rows]
-    places = {feature.name: place for place, feature in enumerate(features)}
+    places = {feature.name: place for place, feature in enumerate(rows.features)}
     made = list[ErrorGroup]()
     sampled = [mask[shuffled.chosen] for _, mask in groups]
     # of all groups or of none: the one left out could be computed from the others
     with_rises = all(mask.sum() >= LEAST_GROUP for mask in sampled)
     for (label, mask), some in zip(groups, sampled, strict=True):
-        right = None if task == "regression" else predicted[mask].argmax(axis=1) == truth[mask]
-        told = {name: float(rises[places[name]][some].mean()) for name in order[:RISES]} if with_rises else {}
+        right = None if rows.task == "regression" else predicted[mask].argmax(axis=1) == truth[mask]
+        told = {name: float(rises[places[name]][some].mean()) for name in rows.order[:RISES]} if with_rises else {}
         made.append(
             ErrorGroup(
                 label,

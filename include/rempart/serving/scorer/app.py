@@ -250,11 +250,11 @@ class Scorer:
         """Answer whether the champions answer, and since when nothing new is known of the ledger; no names."""
         known = self.deployments
         answering = sum(slot.champion is not None for slot in known.slots.values())
-        faults = sum(bool(slot.fault) for slot in known.slots.values())
         told = {
             "ready": known.is_ready,
             "models": answering,
-            "failing": faults,
+            "opening": sum(slot.is_opening for slot in known.slots.values()),
+            "failing": sum(slot.is_failing for slot in known.slots.values()),
             "ledger_known_at": known.known_at.isoformat() if known.known_at else None,
             "ledger_answers": not known.fault,
         }
@@ -278,7 +278,7 @@ class Scorer:
             if slot.champion
         }
         faults: dict[Labels, float] = {
-            (("pipeline", name),): float(bool(slot.fault)) for name, slot in known.slots.items()
+            (("pipeline", name),): float(slot.is_failing) for name, slot in known.slots.items()
         }
         age: dict[Labels, float] = {(): (now - known.known_at).total_seconds()} if known.known_at else {}
         gauges: tuple[Gauge, ...] = (

@@ -70,6 +70,16 @@ class Slot:
     shadow: Deployment | None = None
     fault: str = ""
 
+    @property
+    def is_opening(self) -> bool:
+        """Return whether a first champion may answer soon."""
+        return self.champion is None and self.fault == OPENING
+
+    @property
+    def is_failing(self) -> bool:
+        """Return whether the champion by the ledger cannot be opened, whatever answers meanwhile."""
+        return self.fault not in ("", OPENING)
+
 
 @dataclass
 class Deployments:
@@ -77,12 +87,14 @@ class Deployments:
 
     `champions`: pipelines that have a champion on record, None if nothing is known yet. `known_at`: when the newest
     reading of the ledger was made, also if an earlier process left it on disk; `fault`: why it was not read since.
+    `has_started`: each champion of the first reading was opened, or found to fail.
     """
 
     slots: dict[str, Slot] = field(default_factory=dict)
     champions: Collection[str] | None = None
     known_at: datetime | None = None
     fault: str = "the ledger was not read yet"
+    has_started: bool = False
     on_swap: Callable[[str], None] = lambda _: None
     _ending: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -93,15 +105,17 @@ class Deployments:
 
     @property
     def is_ready(self) -> bool:
-        """Return whether each champion on record answers or is known to fail, and not all fail.
+        """Return whether requests should come here: it has started, and a champion answers or none fails.
 
-        Without a champion there is nothing to wait for.
+        A pipeline's first champion that is opened later keeps no request from the others. Without a champion there is
+        nothing to wait for.
         """
         if self.champions is None:
             return False
-        slots = [self.slots.get(name, Slot()) for name in self.champions]
-        opened = all(slot.champion or slot.fault not in ("", OPENING) for slot in slots)
-        return opened and (not slots or any(slot.champion for slot in slots))
+        slots = [self.slots.get(name, Slot(fault=OPENING)) for name in self.champions]
+        if not self.has_started and any(slot.is_opening for slot in slots):
+            return False
+        return any(slot.champion for slot in slots) or not any(slot.is_failing for slot in slots)
 
     def of(self, pipeline: str) -> Deployment:
         """Return the deployment that answers for a pipeline. Raises Refused (404, 503)."""

@@ -50,7 +50,7 @@ class Metrics:
         by_status: dict[Labels, float] = {
             (("pipeline", name), ("status", str(status))): float(n) for (name, status), n in self.requests.items()
         }
-        yield from _family("rempart_scorer_requests_total", "counter", "Requests for predictions.", by_status)
+        yield from family("rempart_scorer_requests_total", "counter", "Requests for predictions.", by_status)
         counters = (
             ("rows_total", "Rows that were predicted.", self.rows),
             ("shadow_rows_total", "Rows that a shadow predicted.", self.shadow_rows),
@@ -62,13 +62,13 @@ class Metrics:
             values: dict[Labels, float] = {
                 (("pipeline", pipeline),): float(number) for pipeline, number in counted.items()
             }
-            yield from _family(f"rempart_scorer_{name}", "counter", told, values)
+            yield from family(f"rempart_scorer_{name}", "counter", told, values)
         yield "# HELP rempart_scorer_seconds Time from a request for predictions to its answer."
         yield "# TYPE rempart_scorer_seconds histogram"
         for pipeline, histogram in self._latency.items():
             yield from _buckets(pipeline, histogram)
         for name, told, by_labels in gauges:
-            yield from _family(f"rempart_scorer_{name}", "gauge", told, by_labels)
+            yield from family(f"rempart_scorer_{name}", "gauge", told, by_labels)
 
 
 def _buckets(pipeline: str, histogram: _Histogram) -> Iterator[str]:
@@ -80,7 +80,8 @@ def _buckets(pipeline: str, histogram: _Histogram) -> Iterator[str]:
     yield f"{name}_count{_braces((('pipeline', pipeline),))} {total}"
 
 
-def _family(name: str, kind: str, told: str, values: Mapping[Labels, float]) -> Iterator[str]:
+def family(name: str, kind: str, told: str, values: Mapping[Labels, float]) -> Iterator[str]:
+    """Yield the lines of a metric: its help, its kind, and a value for each labels."""
     yield f"# HELP {name} {told}"
     yield f"# TYPE {name} {kind}"
     for labels, value in values.items():

@@ -8,7 +8,7 @@ import pytest
 
 from rempart.serving.scorer import app
 from rempart.serving.scorer.clients import Client, digest, new_key
-from rempart.serving.scorer.deployments import Deployment, Deployments
+from rempart.serving.scorer.deployments import OPENING, Deployment, Deployments
 from tests.answering import ROW, ScriptedVersion
 from tests.unit.serving.scorer.test_app import KEY, Running, in_loop
 
@@ -89,6 +89,26 @@ def test_a_scorer_is_ready_once_every_champion_on_record_answers_or_is_known_to_
         known.replace("a", None)
         known.fail("a", "it is broken, too")
         assert not known.is_ready, "none answers"
+        await known.finish()
+
+    asyncio.run(check())
+
+
+def test_a_new_pipelines_first_champion_keeps_no_request_from_the_others() -> None:
+    async def check() -> None:
+        known = Deployments(champions=("a",), has_started=True)
+        known.fail("a", OPENING)
+        assert known.is_ready, "nobody else waits for it, and its own callers are told when to ask again"
+        known.replace("a", Deployment(ScriptedVersion()))
+        known.champions = ("a", "b")
+        known.fail("b", OPENING)
+        assert known.is_ready
+        known.replace("a", None)
+        assert not known.slots["a"].is_opening, "a pipeline that was removed is not waited for"
+        known.fail("a", "it is broken")
+        assert not known.is_ready, "what is opened may fail, too"
+        known.fail("b", "it is broken, too")
+        assert not known.is_ready
         await known.finish()
 
     asyncio.run(check())
