@@ -27,6 +27,7 @@ RempartError(what, hint)
 ├── DatabaseUnavailable      transient: PostgreSQL did not answer
 ├── IngestError              a delivery or a snapshot could not be handled as a whole
 │   ├── SourceUnavailable    transient: a source did not answer, or asked to wait
+│   ├── CommittedMeanwhile   transient: the current snapshot changed while this ran
 │   ├── ErasedMeanwhile      transient: rows were erased while this ran, and it might have brought them back
 │   └── InputMissing         a pipeline whose rows are needed has no snapshot yet
 ├── FeatureError             the feature store would be wrong (leak, lost rows, nothing materialized)
@@ -68,10 +69,10 @@ from __future__ import annotations
 
 __all__ = [
     "AccessError", "AnswerInvalid", "AuditError", "BackupError", "BodyAltered", "CapabilityMissing", "ChampionMissing",
-    "ClockSkewed", "ConfigError", "ConnectionMissing", "DatabaseUnavailable", "DrillFailed", "EgressDenied",
-    "ErasedMeanwhile", "FailoverError", "FeatureError", "IngestError", "InputMissing", "IntegrityError", "KeyDestroyed",
-    "KeyMissing", "KeyRotated", "KeyWrong", "LabelsMissing", "LeaseHeld", "LeaseLost", "LedgerBroken", "LedgerError",
-    "ListingRefused", "LoadedMeanwhile", "LockLapses", "ModelRefused", "ObjectMissing", "PipelineError",
+    "ClockSkewed", "CommittedMeanwhile", "ConfigError", "ConnectionMissing", "DatabaseUnavailable", "DrillFailed",
+    "EgressDenied", "ErasedMeanwhile", "FailoverError", "FeatureError", "IngestError", "InputMissing", "IntegrityError",
+    "KeyDestroyed", "KeyMissing", "KeyRotated", "KeyWrong", "LabelsMissing", "LeaseHeld", "LeaseLost", "LedgerBroken",
+    "LedgerError", "ListingRefused", "LoadedMeanwhile", "LockLapses", "ModelRefused", "ObjectMissing", "PipelineError",
     "PlacementDenied", "PoolUnavailable", "PredictionError", "PreflightFailed", "RempartError", "ReplicationError",
     "RepositoryBusy", "RepositoryDamaged", "RepositoryMissing", "RepositoryRefused", "RequestInvalid", "ServingError",
     "SessionExpired", "SiteError", "SiteFenced", "SiteUnavailable", "SourceUnavailable", "SparkError",
@@ -235,6 +236,12 @@ class IngestError(RempartError):
 
 class SourceUnavailable(IngestError):
     """Raised when a source of data did not answer, broke off, or asked to wait. What it gave is not ingested twice."""
+
+    transient = True
+
+
+class CommittedMeanwhile(IngestError):
+    """Raised when the current snapshot changed during the run. Nothing was committed."""
 
     transient = True
 

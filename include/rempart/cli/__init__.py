@@ -14,6 +14,7 @@ from rempart.cli.groups.operate import stack
 from rempart.cli.root import app
 from rempart.deployment.setup.terminal import printable
 from rempart.errors import RempartError
+from rempart.settings import telemetry
 
 __all__ = ["app", "main"]
 
@@ -30,10 +31,7 @@ examples.show(app)
 
 def main() -> None:
     """Run the command line. An error of ours is printed in two lines, without a traceback."""
-    if "_REMPART_COMPLETE" not in os.environ:  # a shell asks for completions at each key, and they need no platform
-        from rempart.deployment.embedded import lifecycle
-
-        lifecycle.adopt_environment()
+    telemetry.adopt_environment()
     try:
         _run()
     except SystemExit as ended:

@@ -14,13 +14,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from rempart.cli import rendering
 from rempart.deployment.setup.terminal import Screen, bar, duration, has_colours, is_live, paint, printable
+from rempart.repeating import repeating
 
 Phase = Literal["waiting", "running", "done", "failed", "left"]
 """`left`: somebody interrupted the command, and the end of the step is not known."""
@@ -298,21 +299,9 @@ class Repeated:
 @contextmanager
 def repeated(out: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> Iterator[Repeated]:
     """Provide the plain lines of a block. At a terminal a clock moves instead, so no line is written again."""
-    lines, over = Repeated(out, clock), threading.Event()
-
-    def ticks() -> None:
-        while not over.wait(TICK_SECONDS):
-            lines.tick()
-
-    thread = threading.Thread(target=ticks, name="plain-lines", daemon=True)
-    if not is_live(sys.stdout, os.environ):
-        thread.start()
-    try:
+    lines = Repeated(out, clock)
+    with nullcontext() if is_live(sys.stdout, os.environ) else repeating(lines.tick, TICK_SECONDS, "plain-lines"):
         yield lines
-    finally:
-        over.set()
-        if thread.is_alive():
-            thread.join()
 
 
 class Waiting:

@@ -29,7 +29,7 @@ def take_over(stack: Stack, *, check: bool, yes: bool) -> None:
     else:
         facts, lines = flow.look(stack)
         for line in lines:
-            rendering.tell(line.text())
+            rendering.show(line.lines())
         flow.check(lines)
         if flow.is_current(facts):
             rendering.tell("This release already runs: nothing to do.")

@@ -36,15 +36,15 @@ def _overview(catalogue: Mapping[str, Operator]) -> list[str]:
     for key, operator in catalogue.items():
         countries = sorted({region.country for region in operator.regions.values()})
         lines.append(
-            f"| [`{key}`](#{key}) | {_cell(operator.name)}{_mark(operator)} | {_cell(operator.legal_entity)} "
-            f"| {operator.jurisdiction.value}{_mark(operator.jurisdiction)} | {_cell(operator.owner)} "
+            f"| [`{key}`](#{key}) | {cell(operator.name)}{_mark(operator)} | {cell(operator.legal_entity)} "
+            f"| {operator.jurisdiction.value}{_mark(operator.jurisdiction)} | {cell(operator.owner)} "
             f"| {operator.owner_jurisdiction.value}{_mark(operator.owner_jurisdiction)} | {' '.join(countries)} |"
         )
     return lines
 
 
 def _section(key: str, operator: Operator) -> str:
-    regions = ", ".join(f"`{name}` ({_cell(r.name)}, {r.country}){_mark(r)}" for name, r in operator.regions.items())
+    regions = ", ".join(f"`{name}` ({cell(r.name)}, {r.country}){_mark(r)}" for name, r in operator.regions.items())
     lines = [f"\n## {key}\n", f"{operator.name}: regions {regions}.\n"]
     lines += [
         "| service | what it is | runs on | technology | qualifications | endpoints |",
@@ -63,11 +63,11 @@ def _section(key: str, operator: Operator) -> str:
 
 def _service(key: str, service: Service) -> str:
     regions = f" in {', '.join(service.regions)}" if service.regions else ""
-    technology = ", ".join(f"{_cell(t.name)} ({t.origin}){_mark(t)}" for t in service.technology)
+    technology = ", ".join(f"{cell(t.name)} ({t.origin}){_mark(t)}" for t in service.technology)
     qualifications = "<br>".join(map(_qualification, service.qualifications))
     endpoints = "<br>".join(f"`{endpoint}`" for endpoint in service.endpoints)
     return (
-        f"| `{key}`{_mark(service)} | {_cell(service.name)}{regions} | {', '.join(service.runs_on)} | "
+        f"| `{key}`{_mark(service)} | {cell(service.name)}{regions} | {', '.join(service.runs_on)} | "
         f"{technology or 'unknown'} | {qualifications or 'none known'} | {endpoints or 'none known'} |"
     )
 
@@ -76,7 +76,7 @@ def _qualification(qualification: Qualification) -> str:
     regions = f", regions {', '.join(qualification.regions)}" if qualification.regions else ""
     since = f", from {qualification.valid_from}" if qualification.valid_from else ""
     until = f", to {qualification.valid_until}" if qualification.valid_until else ""
-    return f"{qualification}{_mark(qualification)}: {_cell(qualification.scope)}{regions}{since}{until}"
+    return f"{qualification}{_mark(qualification)}: {cell(qualification.scope)}{regions}{since}{until}"
 
 
 def _sources(operator: Operator) -> Iterable[str]:
@@ -94,5 +94,6 @@ def _mark(fact: Sourced) -> str:
     return "" if fact.certain else " **(?)**"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """Return a text as the cell of a table in Markdown."""
     return text.replace("|", "\\|").replace("\n", " ")

@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from rempart.docsgen.operators import cell
 from rempart.settings.config import Config, operators_dir
 from rempart.settings.operators import merge, read_catalogue
 from rempart.settings.schema import read_yaml
@@ -134,18 +135,14 @@ def placements_page(root: Path) -> str:
         lines += ["| | topic | placement | classification | decision | reasons |", "|---|---|---|---|---|---|"]
         for case in (case for case in cases if case.group == group["title"]):
             number += 1
-            why = "<br>".join(f"`{reason.rule}`: {_cell(reason.fact)}" for reason in case.decisive)
+            why = "<br>".join(f"`{reason.rule}`: {cell(reason.fact)}" for reason in case.decisive)
             verdict = "allowed" if case.decision.allowed else "**denied**"
             marks = " (stricter)" if case.stricter else ""
             lines.append(
-                f"| {number} | {_cell(case.shows)}{marks} | {case.decision.what}: {_cell(case.place)} "
+                f"| {number} | {cell(case.shows)}{marks} | {case.decision.what}: {cell(case.place)} "
                 f"| {case.decision.classification} | {verdict} | {why} |"
             )
     return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _flow(value: object) -> str:

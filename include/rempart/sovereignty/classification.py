@@ -17,6 +17,11 @@ ORDER: tuple[Classification, ...] = ("public", "internal", "personal", "sensitiv
 """From the least to the most protected."""
 
 
+def may_be_personal(classification: str) -> bool:
+    """Return whether data of a classification may be about persons."""
+    return classification in ("personal", "sensitive")
+
+
 def named(text: str) -> Classification:
     """Return a classification by its name. Raises ConfigError."""
     found = next((level for level in ORDER if level == text), None)

@@ -41,6 +41,12 @@ _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "postgres": 5432, "redis
 Judge = Callable[[str], Decision]
 
 
+def endpoint(host: str, port: int | None) -> str:
+    """Return a host and port as one text; an IPv6 address stands in brackets."""
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{port}" if port else host
+
+
 @dataclass(frozen=True)
 class Destination:
     """A host (a name, `*.name` for it and everything below it, or an address) and port; `why` names the entry."""
@@ -59,8 +65,7 @@ class Destination:
         return self.host.removeprefix("*.")
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}" if self.port else host
+        return endpoint(self.host, self.port)
 
 
 @dataclass(frozen=True)

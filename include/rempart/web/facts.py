@@ -109,12 +109,12 @@ def gather(
     open_platform: Callable[[], Platform],
     clock: Callable[[], datetime],
     before: CockpitFacts | None = None,
-    kinds: Mapping[Kind, int] = NEWEST,
+    kinds: Mapping[Kind, int | None] = NEWEST,
 ) -> CockpitFacts:
     """Gather all sources once.
 
     A failed source raises no error. Evidence of `before` is reused while the chain is unchanged. `kinds`: the most
-    records of each kind of evidence that are read; the others are left out.
+    records of each kind of evidence that are read, None for all; other kinds are left out.
     """
     platform = known("the platform", open_platform)
     if isinstance(platform, Unknown):
@@ -138,7 +138,7 @@ def _at_fault(pipelines: Mapping[str, Pipeline | PipelineError] | Unknown, confi
 
 
 def _evidence(
-    ledger: Ledger, before: CockpitFacts | None, kinds: Mapping[Kind, int]
+    ledger: Ledger, before: CockpitFacts | None, kinds: Mapping[Kind, int | None]
 ) -> tuple[str, Mapping[Kind, tuple[Evidence, ...]], int]:
     """Return the newest records of each kind.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
+from rempart.serving.scorer.metrics import family
 from rempart.settings.pipeline import Pipeline
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models import loss, overview
@@ -83,8 +84,7 @@ def exposition(facts: CockpitFacts, now: datetime) -> str:
     for name, help_text in METRICS.items():
         own = [sample for sample in samples if sample[0] == name]
         if own:
-            lines += [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
-            lines += [f"{name}{_labels(labels)} {value:.15g}" for _, labels, value in own]
+            lines += family(name, "gauge", help_text, {tuple(labels.items()): value for _, labels, value in own})
     return "\n".join(lines) + "\n"
 
 
@@ -234,12 +234,3 @@ def _of_sites(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
             if locks.lapsing is not None:
                 own = labels | {"bucket": locks.bucket, "protects": locks.protects}
                 yield "rempart_locks_lapsing", own, float(locks.lapsing)
-
-
-def _labels(labels: Mapping[str, str]) -> str:
-    told = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items())
-    return f"{{{told}}}" if told else ""
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -77,4 +77,4 @@ def record(seq: int) -> evidence.Examined:
     found = opened.page(before=seq + 1, limit=2)
     if not found or found[0].seq != seq:
         raise ObjectMissing(f"The ledger has no record {seq}", "Choose a record from the page of evidence.")
-    return evidence.examined(found[0], found[1] if len(found) > 1 else None, opened.find("key", limit=1000))
+    return evidence.examined(found[0], found[1] if len(found) > 1 else None, opened.find("key"))

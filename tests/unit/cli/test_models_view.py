@@ -10,10 +10,12 @@ import pytest
 
 from rempart.cli import json_documents
 from rempart.cli.views import models, names
-from rempart.errors import ModelRefused, TrainingError
+from rempart.errors import ModelRefused, PipelineError, TrainingError
 from rempart.flows.training import roll_back_to, validate
 from rempart.flows.training.champions import decisions_on
 from rempart.flows.training.roll_back_to import RollbackStep, steps_to, unfinished
+from rempart.settings import pipelines
+from rempart.settings.pipeline import Pipeline
 from rempart.web.read_models.model_versions import ModelState, model_page, model_states
 from rempart.web.read_models.versions.comparison import compared
 from tests.cockpit import GATE, Watched
@@ -89,6 +91,13 @@ def test_the_list_tells_champion_figures_and_why_the_newest_was_refused(watched:
     assert "refused: mae 30.0 is above 25 (the limit)" in list(models.listing([state(watched)], []))[1]
 
 
+def test_a_pipeline_that_ends_at_its_snapshot_is_no_model_that_is_missing() -> None:
+    model = pipelines.named(MODEL)
+    rows = Pipeline.model_validate(model.model_dump(include=set(Pipeline.model_fields) - {"schedules"}))
+    files = {"a": model, "b": rows, "c": PipelineError("read c", "correct it"), "d": model}
+    assert models.without_model(files, {"d"}) == ["a", "c"]
+
+
 def test_show_names_training_decision_who_and_evidence(watched: Watched) -> None:
     told = "\n".join(models.state_lines(state(watched)))
     assert told.startswith("hotel_bookings: champion version 2, since 2026-03-01 12:00 UTC")
@@ -109,7 +118,7 @@ def test_show_tells_what_was_measured_before_the_hold_out_and_how_often_it_was_o
     told = "\n".join(models.version_lines(state(watched).versions[0], "mae"))
     assert "mae 23.25 on 100 rows from 2016-05-01; chose max_iter=143; trained again on all rows" in told
     assert "mae 22.5 on average, spread 0.7071; from 2016-02-01 22, 2016-03-01 23" in told
-    assert "opened 2 times for versions 2, 5 (gate 1, registration 1)" in told
+    assert "opened 2 times for versions 2, 5: 1 to measure a new version, 1 to judge one at the gate" in told
     assert "backtest_mae" not in told.splitlines()[1]
     page = model_page(watched.facts(), watched.facts().at)
     assert page.states[0].versions[0].opened == 2
@@ -233,3 +242,11 @@ def test_a_version_promoted_twice_is_reached_by_the_shortest_way() -> None:
         watched.promotion(version)
     decisions = decisions_on(watched.ledger, MODEL)
     assert steps_to(decisions, MODEL, "1") == (RollbackStep("1", "3"),)
+
+
+def test_a_back_test_tells_the_usual_metric_before_a_gate_has_judged_and_not_the_coverage_of_intervals() -> None:
+    watched = Watched()
+    figures = {"coverage": 0.9, "mae": 20.0, "rmse": 30.0}
+    candidate(watched, "1", backtest=[{"begins": "2016-02-01", "rows_fit": 9, "rows": 5, "metrics": figures}])
+    version = state(watched).versions[0]
+    assert version.tried(None)[0] == "mae" and version.tried("rmse")[0] == "rmse"

@@ -16,7 +16,7 @@ from rempart.airflow_api import AirflowApi
 from rempart.cli import run_follow
 from rempart.cli.monitoring import pipeline_health
 from rempart.cli.monitoring.pipeline_health import NewestRun, PipelineHealth
-from rempart.cli.views import model_files
+from rempart.cli.views import model_files, snapshot_objects
 from rempart.cli.views.snapshot_objects import SnapshotObjects
 from rempart.deployment.servers import scorer_server
 from rempart.errors import ModelRefused, SiteError, TrackingRefused, TrackingUnavailable
@@ -168,7 +168,7 @@ def test_snapshots_are_looked_at_one_by_one_and_one_that_is_silent_hides_no_othe
             raise SiteError("list lake: refused", "Look.")
         return SnapshotObjects("primary", 4)
 
-    found = pipeline_health._snapshots(objects_of, {"a": "s1", "b": "s2"}, {})
+    found = pipeline_health._objects_of_snapshots(objects_of, {"a": "s1", "b": "s2"}, {})
     assert found == {"a": SnapshotObjects(silent="list lake: refused"), "b": SnapshotObjects("primary", 4)}
 
 
@@ -263,3 +263,44 @@ def test_champions_that_were_looked_at_in_time_stay_known_beside_a_silent_one(
     end.set()
     of = {health.state.name: health.objects for health in found}
     assert of[known] == ALL and "no answer within" in str(of[silent])
+
+
+def test_a_snapshot_that_an_erasure_replaces_during_the_look_is_not_lost_and_one_that_stays_is(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "load_all", lambda: {MODEL: named(MODEL)})
+    body, there = {"previous": None, "site": "primary", "bucket": "lake", "rows": 1}, {"s1"}
+    platform.ledger.append("snapshot", MODEL, {**body, "snapshot": "s1"})
+
+    def erase() -> None:
+        platform.ledger.append("snapshot", MODEL, {**body, "snapshot": "s2", "replaced": "s1"})
+        there.symmetric_difference_update({"s1", "s2"})
+
+    def objects_of(_: object, __: object, snapshot: str) -> SnapshotObjects:
+        if meanwhile:
+            meanwhile.pop()()
+        return SnapshotObjects("primary", 4, () if snapshot in there else (f"{snapshot}.json",))
+
+    meanwhile = [erase]
+    monkeypatch.setattr(snapshot_objects, "objects_of", objects_of)
+    (health,), _ = pipeline_health.look(platform)
+    assert health.snapshot == SnapshotObjects("primary", 4) and not health.is_red
+    there.clear()
+    (health,), _ = pipeline_health.look(platform)
+    assert health.snapshot and health.snapshot.missing == ("s2.json",) and health.is_red
+
+
+def test_a_champion_whose_pipeline_is_removed_during_the_look_is_not_lost(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "load_all", lambda: {MODEL: named(MODEL)})
+    platform.ledger.append("promotion", MODEL, {"version": "1", "previous": None})
+
+    def removed(own: Platform, champions: dict[str, str], found: dict[str, ChampionObjects]) -> Any:
+        if champions:
+            own.ledger.append("removal", MODEL, {"id": "r", "what": "remove", "state": "began"})
+        return {name: replace(ALL, missing=(OUTPUT,)) for name in champions}
+
+    monkeypatch.setattr(stored_objects, "look", removed)
+    (health,), _ = pipeline_health.look(platform)
+    assert health.objects is None and not health.is_red

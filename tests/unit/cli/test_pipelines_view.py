@@ -17,7 +17,7 @@ from rempart.cli import json_documents
 from rempart.cli.views import delivery, names, pipelines, quarantine, site_list, text
 from rempart.cli.views.refused_lines import RefusedLines
 from rempart.cli.views.site_list import SiteEntry
-from rempart.deployment.setup.terminal import size
+from rempart.counts import size
 from rempart.errors import DatabaseUnavailable, PipelineError
 from rempart.flows.ingestion.deliver import PlannedFile
 from rempart.flows.ingestion.deliver import State as DeliveryState
@@ -33,6 +33,7 @@ from rempart.web.read_models.pipeline_states import PipelineState, pipeline_stat
 from tests.cockpit import DELIVERY, NOW, ROOT, RULES, Watched
 from tests.unit.cli.test_models_view import MODEL, candidate, refusal
 
+USE = f"To use the champion: `rempart model predict {MODEL} FILE`, or by HTTP: docs/how-to/serve-predictions.md"
 CHANGE = "Then change features, trainer or gate in the pipeline file, and run the pipeline."
 
 
@@ -94,7 +95,7 @@ def test_the_next_step_is_the_first_that_is_not_done() -> None:
         (f"The gate refused version 1: read why. {CHANGE}", f"rempart model show {MODEL}"),
         ("Delivery abababababab was refused as a whole: look at the reasons.", f"rempart quarantine show {MODEL}"),
         (
-            f"Nothing to do. Deliver the next file. To use the champion: `rempart model predict {MODEL} FILE`.",
+            f"Nothing to do. Deliver the next file. {USE}",
             f"rempart pipeline deliver {MODEL} FILE",
         ),
         (

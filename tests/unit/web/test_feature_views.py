@@ -56,6 +56,23 @@ def test_each_view_is_judged_by_its_own_limit() -> None:
     assert views(watched, 2 * HOUR, stay="3h")["stay"].freshness == "stale", "time passes without a record"
 
 
+def test_views_that_predictions_of_now_do_not_use_are_named_since_the_model_is_less_exact_without_them() -> None:
+    watched = Watched()
+    watched.materialization(VIEWS)
+    facts = watched.facts(pipelines={"stays": pipeline()})
+    day = timedelta(days=1)
+
+    def told(later: timedelta) -> tuple[list[int | None], str]:
+        passed = [view.passed_days for view in feature_views(facts, "stays", NOW + later)]
+        return passed, "\n".join(lines.state_lines(pipeline_states(facts, NOW + later)[0], "landing"))
+
+    for later, passed in ((5 * day, [None, None, None]), (8 * day, [None, None, 5]), (13 * day, [None, 10, 5])):
+        assert told(later)[0] == passed
+    assert "Predictions asked for now" not in told(5 * day)[1]
+    assert "older than their longest\n  window: 'rooms' of 5 days. They are less exact" in told(8 * day)[1]
+    assert "'trend' of 10 days, 'rooms' of 5 days. They are" in told(13 * day)[1]
+
+
 def test_a_comparison_measures_the_age_too_and_the_newest_record_counts() -> None:
     watched = Watched()
     watched.materialization(VIEWS, ago=9 * HOUR)

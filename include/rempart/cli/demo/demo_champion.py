@@ -8,9 +8,11 @@ import io
 import json
 import math
 import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from itertools import islice
 from typing import Any, Protocol
 
@@ -26,6 +28,8 @@ WEEK = {"from": "2017-06-05", "to": "2017-06-12"}
 REQUESTS = 10
 SAME = 1e-6
 """Relative difference of two predictions that are equal as numbers of 32 bits."""
+PATIENCE = 120.0
+"""Seconds for which the demo asks a scorer that is not ready yet."""
 _JSON = {"integer": int, "number": float, "decimal": float}
 
 
@@ -141,14 +145,21 @@ class AtWork:
                     }
 
 
-def _post(url: str, key: str, row: dict[str, Any]) -> Any:
+def _post(url: str, key: str, row: dict[str, Any], patience: float = PATIENCE) -> Any:
+    """Return the scorer's answer. Ask again as long as it says so, at most for `patience` seconds: it may be opening
+    the champion. Raises ServingError.
+    """
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     request = urllib.request.Request(url, json.dumps(row).encode(), headers)  # noqa: S310 - this machine's scorer
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            return json.load(answer)
-    except urllib.error.HTTPError as refused:
-        told = json.loads(refused.read() or b"{}")
-        raise ServingError(
-            f"ask the scorer: {told.get('error', refused.code)}", str(told.get("remedy", "Read its log."))
-        ) from None
+    until = time.monotonic() + patience
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+                return json.load(answer)
+        except urllib.error.HTTPError as refused:
+            told, later = json.loads(refused.read() or b"{}"), refused.headers.get("Retry-After")
+            if refused.code != HTTPStatus.SERVICE_UNAVAILABLE or later is None or time.monotonic() > until:
+                raise ServingError(
+                    f"ask the scorer: {told.get('error', refused.code)}", str(told.get("remedy", "Read its log."))
+                ) from None
+        time.sleep(float(later))

@@ -16,14 +16,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from rempart import private_files
 from rempart.airflow_api import AirflowApi
 from rempart.backup.drill.checks import passed_told
 from rempart.cli import progress
 from rempart.cli.demo import demo_flights
 from rempart.cli.demo.demo_champion import AtWork
 from rempart.cli.demo.demo_stages import STAGES, NextSteps, Stages, steps, summary
+from rempart.counts import size
 from rempart.errors import RempartError
-from rempart.flows.backup.point_report import size
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.ingestion.acceptance import COUNTS
 from rempart.orchestration import run_notes
@@ -256,6 +257,4 @@ def _last(file: Path) -> dict[str, Any]:
 
 
 def _write(file: Path, report: dict[str, Any]) -> None:
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    part.replace(file)
+    private_files.write(file, json.dumps(report, indent=2) + "\n")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rempart.cli.progress import Progress, Repeated, Step
+from rempart.counts import size
 from rempart.deployment.setup.terminal import duration
 from rempart.orchestration import run_notes
 
@@ -134,7 +135,7 @@ def summary(report: dict[str, Any]) -> list[str]:
     lines = [
         ("champion", f"version {model['version']}, mae {model['mae']:.2f} (baseline {model['baseline_mae']:.2f})"),
         ("refused", run_notes.folded(report["refused"]["reasons"])),
-        ("replica", f"{replica['bytes'] / 1e6:.1f} MB, all verified, lag {replica['lag_seconds']:.0f} s"),
+        ("replica", f"{size(replica['bytes'])}, all verified, lag {replica['lag_seconds']:.0f} s"),
         ("restore", f"{report['restore_point']['id']}, proved in {drill['rto_seconds']:.0f} s"),
         ("seconds", in_words(seconds)),
     ]

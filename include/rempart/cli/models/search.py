@@ -1,4 +1,4 @@
-"""Show the searches for a model's parameters, and what the newest one found."""
+"""Start a search for a model's parameters; show the searches, and what the newest one found."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import typer
 
 from rempart.cli import json_documents, rendering
 from rempart.cli.json_documents import AsJson
+from rempart.errors import PipelineError
 
 if TYPE_CHECKING:
+    from rempart.settings.pipeline import ModelPipeline
     from rempart.web.read_models.searches.views import SearchView
 
 _ENDED = {
@@ -27,14 +29,16 @@ def search(
     of: Annotated[
         str | None, typer.Argument(help="Id of a search, or its first letters; default: the newest.", metavar="SEARCH")
     ] = None,
+    start: Annotated[bool, typer.Option("--start", help="Start a search in Airflow, and show none.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the searches for a model's parameters, and show one: its trials, and the best parameters as YAML to paste.
 
-    Values are of the validation part. A search is started by the DAG search_PIPELINE.
+    Values are of the validation part. --start starts the DAG search_PIPELINE.
 
     Example:
 
+        rempart model search energy_use --start
         rempart model search hotel_bookings
         rempart model search hotel_bookings --json
     """
@@ -46,26 +50,57 @@ def search(
 
     json_documents.begin(as_json)
     spec = pipelines.with_model(pipelines.named(names.pipeline(name, pipelines.names())))
+    if start:
+        if of is not None:
+            raise typer.BadParameter("name no SEARCH with --start: a new search gets an id of its own")
+        page = _started(spec)
+        if as_json:
+            json_documents.show({"pipeline": spec.name, "started": page})
+        else:
+            done = f"What it found, when it is done: rempart model search {spec.name}"
+            rendering.show([f"started search_{spec.name}: {page}", done])
+        return
     found = searches(open_platform().ledger, spec.name)
     if of is not None:
         known = [each.search for each in found]
         wanted = next((each for each in known if each.startswith(of)), of)
-        names.require("search", wanted, known, f"Start the DAG search_{spec.name} in Airflow.")
+        names.require("search", wanted, known, f"Start one: rempart model search {spec.name} --start")
         found = [each for each in found if each.search == wanted]
     views = [view(each) for each in found]
     if as_json:
         told = [{**asdict(each.search), "paste": each.paste} for each in views]
         json_documents.show({"pipeline": spec.name, "searches": told})
         return
-    rendering.show(lines(spec.name, views))
+    rendering.show(lines(spec.name, views, declared=spec.trainer.search is not None))
 
 
-def lines(pipeline: str, found: Sequence[SearchView]) -> Iterator[str]:
-    """Yield the searches of a pipeline (newest first) as a table, and what the newest one found."""
+def _started(spec: ModelPipeline) -> str:
+    """Start a search, and return the page of its run. Raises PipelineError, AirflowApiError."""
+    from rempart.airflow_api import AirflowApi
+    from rempart.settings import config
+
+    if spec.trainer.search is None:
+        raise PipelineError(
+            f"start a search for {spec.name}: its pipeline file has no `trainer.search`",
+            "Declare the ranges there (docs/how-to/search-parameters.md).",
+        )
+    api, dag_id = AirflowApi(config.environment_connections("airflow_api")), f"search_{spec.name}"
+    api.await_dag(dag_id)
+    return f"{api.url}/dags/{dag_id}/runs/{api.trigger(dag_id)}"
+
+
+def lines(pipeline: str, found: Sequence[SearchView], *, declared: bool = True) -> Iterator[str]:
+    """Yield the searches of a pipeline (newest first) as a table, and what the newest one found.
+
+    `declared`: the pipeline file has `trainer.search`.
+    """
     from rempart.cli.views import text
 
     if not found:
-        yield f"{pipeline}: no search is on record. With `trainer.search` in its file, start the DAG search_{pipeline}."
+        first = (
+            "A search is recorded when it ends. Start one" if declared else "Declare `trainer.search`, then start one"
+        )
+        yield f"{pipeline}: no search is on record. {first}: rempart model search {pipeline} --start"
         return
     head = ("SEARCH", "ENDED", "TRAINER", "TRIALS", "COMPLETE", "BEST", "EVIDENCE")
     yield from text.table(head, (_row(each) for each in found))

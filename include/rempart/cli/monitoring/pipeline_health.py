@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rempart.cli.views import model_files, snapshot_objects, text
@@ -36,8 +37,7 @@ _KINDS = (
 )
 """Kinds of evidence that tell champions and quarantine."""
 _DECIDE = ("promotion", "rollback", "removal")
-_ALL = 100_000
-"""Records of each of these: a champion may be older than many decisions on other models."""
+"""All records of these: a champion may be older than many decisions on other models."""
 
 
 @dataclass(frozen=True)
@@ -70,28 +70,60 @@ class PipelineHealth:
 
 
 def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[PipelineHealth], dict[str, str]]:
-    """Return each pipeline that has a file, by name, and the sources that did not answer, with the reason."""
-    from rempart.airflow_api import AirflowApi
+    """Return each pipeline that has a file, by name, and the sources that did not answer, with the reason.
+
+    What is not whole is looked at again if another champion or snapshot is on record afterwards: whoever replaced the
+    former one, or removes the pipeline, deletes its objects.
+    """
     from rempart.flows.training.candidates import stored_objects
-    from rempart.settings import config, pipelines
+    from rempart.settings import pipelines
     from rempart.web import facts
     from rempart.web.read_models.pipeline_states import pipeline_states
 
-    kinds = {kind: _ALL if kind in _DECIDE else most for kind, most in facts.NEWEST.items() if kind in _KINDS}
-    found = facts.gather(lambda: platform, platform.clock, kinds=kinds)
-    states = pipeline_states(found, found.at)
-    champions = {state.name: state.champion.version for state in states if state.champion}
-    snapshots = {state.name: state.snapshot.id for state in states if state.snapshot and not state.error}
+    kinds = {kind: None if kind in _DECIDE else most for kind, most in facts.NEWEST.items() if kind in _KINDS}
+
+    def on_record() -> tuple[Sequence[PipelineState], dict[str, str]]:
+        found = facts.gather(lambda: platform, platform.clock, kinds=kinds)
+        return pipeline_states(found, found.at), found.unknown()
+
+    def snapshot_of(name: str, snapshot: str) -> SnapshotObjects:
+        return snapshot_objects.objects_of(platform, pipelines.named(name), snapshot)
+
+    look_at = partial(_look, partial(stored_objects.look, platform), snapshot_of, seconds)
+    states, unknown = on_record()
+    found = look_at(states)
+    if any(health.is_red for health in found):
+        now, unknown_now = on_record()
+        if not unknown_now and (_champions(now), _snapshots(now)) != (_champions(states), _snapshots(states)):
+            found, unknown = look_at(now), unknown_now
+    return found, unknown
+
+
+def _champions(states: Sequence[PipelineState]) -> dict[str, str]:
+    return {state.name: state.champion.version for state in states if state.champion}
+
+
+def _snapshots(states: Sequence[PipelineState]) -> dict[str, str]:
+    return {state.name: state.snapshot.id for state in states if state.snapshot and not state.error}
+
+
+def _look(
+    objects_of_champions: Callable[[Mapping[str, str], dict[str, ChampionObjects]], object],
+    objects_of: Callable[[str, str], SnapshotObjects],
+    seconds: float,
+    states: Sequence[PipelineState],
+) -> Sequence[PipelineHealth]:
+    """Look at the objects of champions and snapshots, and at the newest runs."""
+    from rempart.airflow_api import AirflowApi
+    from rempart.settings import config
+
+    champions, snapshots = _champions(states), _snapshots(states)
     by_now: dict[str, ChampionObjects] = {}
     seen: dict[str, SnapshotObjects] = {}
     asked: dict[str, Any] = time_limit.answers(
         {
-            "site": lambda: stored_objects.look(platform, champions, by_now),
-            "lake": lambda: _snapshots(
-                lambda name, snapshot: snapshot_objects.objects_of(platform, pipelines.named(name), snapshot),
-                snapshots,
-                seen,
-            ),
+            "site": lambda: objects_of_champions(champions, by_now),
+            "lake": lambda: _objects_of_snapshots(objects_of, snapshots, seen),
             "Airflow": lambda: newest_runs(
                 AirflowApi(config.environment_connections("airflow_api")),
                 {state.name: _stages(state) for state in states},
@@ -108,10 +140,10 @@ def look(platform: Platform, seconds: float = AT_MOST) -> tuple[Sequence[Pipelin
         runs = {state.name: time_limit.reason(runs) for state in states}
     return [
         PipelineHealth(state, objects.get(state.name), runs.get(state.name), parts.get(state.name)) for state in states
-    ], found.unknown()
+    ]
 
 
-def _snapshots(
+def _objects_of_snapshots(
     objects_of: Callable[[str, str], SnapshotObjects], snapshots: Mapping[str, str], seen: dict[str, SnapshotObjects]
 ) -> dict[str, SnapshotObjects]:
     """Look at each pipeline's current snapshot, and enter what was found in `seen` at once."""

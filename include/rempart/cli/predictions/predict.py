@@ -36,8 +36,8 @@ def predict(
     from rempart.flows.prediction import files
     from rempart.flows.prediction.champion import champion_of
     from rempart.flows.shared.platform import open_platform
-    from rempart.flows.training.try_pipeline import is_personal
     from rempart.settings import pipelines
+    from rempart.sovereignty.classification import may_be_personal
 
     if output is not None and (fault := files.ending_fault(output)):
         raise typer.BadParameter(fault, param_hint="--output")
@@ -48,7 +48,7 @@ def predict(
         if output is not None:
             rendering.show([lines.written(files.write(found.batches, output), output)])
         else:
-            hidden = list(map(files.key_column, pipeline.key)) if is_personal(pipeline) else ()
+            hidden = list(map(files.key_column, pipeline.key)) if may_be_personal(pipeline.classification) else ()
             rendering.show(lines.shown(next(found.batches, None), found.rows, hidden))
         rendering.show(lines.refused(found.refused))
     raise typer.Exit(1 if found.refused else 0)

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from rempart.cli.views import text
-from rempart.counts import counted
-from rempart.deployment.setup.terminal import size
+from rempart.counts import counted, size
 from rempart.flows.ingestion.deliver import Delivered, PlannedFile, Progress, Step
 from rempart.flows.ingestion.first_rows import MOST, FirstRows
 from rempart.settings.pipeline import Pipeline

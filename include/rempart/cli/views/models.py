@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from rempart.cli.views import text
 from rempart.counts import counted
+from rempart.errors import PipelineError
 from rempart.flows.training.champions import TimeAsChampion
 from rempart.ledger.attributed import Writer
 from rempart.models.gates.verdict import is_kept
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.training.job import BACKTESTED, LEARNT, VALIDATED
 from rempart.web.read_models.model_versions import Decision, ModelState, ModelVersion, of_others
 from rempart.web.read_models.models import Bound
 from rempart.web.read_models.versions.comparison import Comparison, Difference
 
+_OPENED_TO: Mapping[str, str] = {
+    "registration": "to measure a new version",
+    "gate": "to judge one at the gate",
+    "reproduction": "to compare one that was trained again",
+}
+"""Why held-out rows were opened, in words."""
 HEAD = ("MODEL", "CHAMPION", "SINCE", "FIGURES", "NEWEST", "THE GATE'S DECISION")
 
 
@@ -25,6 +33,14 @@ def listing(states: Sequence[ModelState], without: Sequence[str]) -> Iterator[st
         return
     rows = [_row(state) for state in states]
     yield from text.table(HEAD, [*rows, *((name, "none", "", "", "none", "") for name in without)])
+
+
+def without_model(files: Mapping[str, Pipeline | PipelineError], states: Collection[str]) -> list[str]:
+    """Return the pipelines whose file declares a model, or cannot be read, and that have no version yet. Pure."""
+    without = {
+        name for name, spec in files.items() if isinstance(spec, Pipeline) and not isinstance(spec, ModelPipeline)
+    }
+    return [name for name in files if name not in states and name not in without]
 
 
 def _row(state: ModelState) -> tuple[str, ...]:
@@ -160,8 +176,8 @@ def _backtest(version: ModelVersion, metric: str | None) -> str:
 def _opened(version: ModelVersion) -> str:
     """Return in words how often the held-out rows were opened, for which versions, and for which reasons."""
     of = f" for version{'s' if len(version.opened_by) > 1 else ''} {', '.join(version.opened_by)}"
-    why = ", ".join(f"{reason} {times}" for reason, times in version.opened_why.items())
-    return f"opened {text.counted(version.opened, 'time')}{of if version.opened_by else ''}{why and f' ({why})'}"
+    why = ", ".join(f"{version.opened_why[each]} {to}" for each, to in _OPENED_TO.items() if each in version.opened_why)
+    return f"opened {text.counted(version.opened, 'time')}{of if version.opened_by else ''}{why and f': {why}'}"
 
 
 def _code(version: str) -> str:

@@ -131,7 +131,7 @@ def _features(state: PipelineState) -> Iterator[str]:
             found.view,
             found.freshness,
             _newest(found),
-            "of any age" if found.limit_seconds is None else f"{text.span(found.limit_seconds)} old",
+            "any age: no `max_age`" if found.limit_seconds is None else f"{text.span(found.limit_seconds)} old",
             text.moment(found.loaded_at),
             text.UNKNOWN if found.entities is None else f"{found.entities:,}",
             _compared(found),
@@ -139,6 +139,11 @@ def _features(state: PipelineState) -> Iterator[str]:
         for found in state.features
     )
     yield from (f"  {line}" for line in text.table(head, rows))
+    passed = {found.view: found.passed_days for found in state.features if found.passed_days}
+    if passed:
+        windows = ", ".join(f"'{view}' of {days} days" for view, days in passed.items())
+        yield "  Predictions asked for now are made without the views whose newest value is older than their longest"
+        yield f"  window: {windows}. They are less exact than the gate's figure. Deliver newer rows."
 
 
 def _newest(found: FeatureView) -> str:

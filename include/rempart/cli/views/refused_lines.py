@@ -49,7 +49,8 @@ def _places(site: Site, bucket: str, pipeline: str, found: Sequence[Delivery]) -
     for delivery in found[:DELIVERIES]:
         key = landing.quarantine_key(pipeline, delivery.sha256, delivery.again)
         try:
-            places[delivery.sha256] = first(landing.refused_lines(site, bucket, key), delivery.reasons)
+            with landing.refused_lines(site, bucket, key) as lines:
+                places[delivery.sha256] = first(lines, delivery.reasons)
         except ObjectMissing:
             continue
     return places

@@ -54,6 +54,8 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
         if tried.model.validation:
             deciding = f"validation_{pipeline.gate.metric}"
             yield f"  On the validation part: {text.figures(tried.model.validation, deciding)}."
+        else:
+            yield "  A figure that you choose by flatters the model: docs/how-to/measure-honestly.md says how not to."
         if tried.baseline and _is_beaten(tried.model.metrics[pipeline.gate.metric], tried.baseline):
             yield f"  It is no better than the baseline.{_other_loss(pipeline)}"
         elif tried.baseline and not _reaches(tried.model.metrics[pipeline.gate.metric], tried.baseline):
@@ -167,12 +169,12 @@ def _is_nearly_perfect(value: float, found: Baseline) -> bool:
 
 
 def _baseline(found: Baseline, pipeline: ModelPipeline) -> Iterator[str]:
-    by = ", ".join(pipeline.gate.baseline_by) or "nothing"
+    by = ", ".join(pipeline.gate.baseline_by)
     target = pipeline.prediction.target
     word = "mean" if pipeline.prediction.task == "regression" else "class shares"
     yield (
-        f"Baseline: {found.metric} of {target} is {found.value:.4g} with the {word} by {by} "
-        f"({found.overall:.4g} with the {word} of all)."
+        f"Baseline: {found.metric} of {target} is {found.value:.4g} with the {word} "
+        + (f"by {by} ({found.overall:.4g} with the {word} of all)." if by else "of all rows.")
     )
     if pipeline.gate.baseline_by and _is_worse(found):
         yield (

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rempart.cli.views import text
-from rempart.deployment.setup.terminal import printable, size
+from rempart.counts import size
+from rempart.deployment.setup.terminal import printable
 from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform
 from rempart.settings.pipeline import Pipeline

@@ -18,6 +18,8 @@ def read_searches() -> views.Searches:
 
 TEXTS: Mapping[Language, Mapping[str, str]] = {
     "en": {
+        "searches.none": "No search is on record. Declare trainer.search in a pipeline file, then start one: "
+        "rempart model search NAME --start",
         "searches.what": "Each search tried parameters in the ranges of trainer.search in the pipeline file.",
         "searches.when": "{at}, trainer {trainer}, search {id}",
         "searches.trials": "{count} trials: {complete} complete, {pruned} pruned, {failed} failed.",
@@ -56,6 +58,8 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "searches.older": "All of them: rempart model search {pipeline}",
     },
     "fr": {
+        "searches.none": "Aucune recherche n’est enregistrée. Déclarez trainer.search dans un fichier de pipeline, "
+        "puis lancez-en une : rempart model search NOM --start",
         "searches.what": "Chaque recherche a essayé des paramètres dans les intervalles de trainer.search du fichier "
         "du pipeline.",
         "searches.when": "{at}, entraîneur {trainer}, recherche {id}",

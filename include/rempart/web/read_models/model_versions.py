@@ -118,9 +118,9 @@ class ModelVersion:
     opened_why: Mapping[str, int] = field(default_factory=dict)
 
     def tried(self, metric: str | None) -> tuple[str, list[tuple[datetime, float]]]:
-        """Return a metric's name (another one if the back-test lacks it) and its values by origin, oldest first."""
+        """Return a metric's name (the usual one if it is not known) and its values by origin, oldest first."""
         known = self.backtest[0].metrics
-        name = metric if metric is not None and metric in known else next(iter(known))
+        name = next((each for each in (metric or "", "mae", "log_loss") if each in known), next(iter(known)))
         return name, [(origin.begins, float(origin.metrics[name] or 0.0)) for origin in self.backtest]
 
     @property

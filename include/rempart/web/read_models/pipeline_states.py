@@ -179,4 +179,5 @@ def next_step(
         return NextStep(f"The gate refused version {newest.version}: read why. {then}", f"rempart model show {name}")
     if refused:
         return last
-    return NextStep(f"{last.sentence} To use the champion: `rempart model predict {name} FILE`.", last.command)
+    use = f"To use the champion: `rempart model predict {name} FILE`, or by HTTP: docs/how-to/serve-predictions.md"
+    return NextStep(f"{last.sentence} {use}", last.command)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-import yaml
+import json
 
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from rempart.airflow_api import AirflowApi
+from rempart.cli import app
 from rempart.cli.models.search import lines
 from rempart.flows.search.records import search_of
 from rempart.ledger.port import Evidence
+from rempart.settings import pipelines
+from rempart.settings.config import Connection
+from rempart.settings.search.ranges import ParameterSearch
 from rempart.web.read_models.searches.views import SearchView, view
 from tests import searched
 from tests.cockpit import NOW
@@ -41,4 +50,26 @@ def test_without_a_complete_trial_nothing_is_pasted() -> None:
 
 
 def test_without_a_search_the_next_step_is_told() -> None:
-    assert "start the DAG search_hotel_bookings" in "".join(lines(MODEL, []))
+    (told,) = lines(MODEL, [])
+    assert "A search is recorded when it ends. Start one: rempart model search hotel_bookings --start" in told
+    assert "Declare `trainer.search`" in "".join(lines(MODEL, [], declared=False))
+
+
+def test_a_search_is_started_and_its_page_told_but_not_without_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = Connection("airflow_api", "http", "airflow", 18080, "admin", "secret", "http")
+    monkeypatch.setattr("rempart.settings.config.environment_connections", lambda name: connection)
+    monkeypatch.setattr(AirflowApi, "await_dag", lambda api, dag_id: None)
+    monkeypatch.setattr(AirflowApi, "trigger", lambda api, dag_id: "manual__1")
+    refused = CliRunner().invoke(app, ["model", "search", MODEL, "--start"])
+    assert refused.exit_code == 1 and "has no `trainer.search`" in str(refused.exception or refused.output)
+    spec = pipelines.with_model(pipelines.named(MODEL))
+    ranges = ParameterSearch.model_validate({"params": {"num_leaves": {"low": 7, "high": 63}}, "trials": 2})
+    searching = spec.model_copy(update={"trainer": spec.trainer.model_copy(update={"search": ranges})})
+    monkeypatch.setattr(pipelines, "named", lambda name: searching)
+    started = CliRunner().invoke(app, ["model", "search", MODEL, "--start"], catch_exceptions=False)
+    assert started.output.startswith("started search_hotel_bookings: http://airflow:18080/dags/search_hotel_bookings/")
+    assert "rempart model search hotel_bookings" in started.output.splitlines()[1]
+    document = json.loads(CliRunner().invoke(app, ["model", "search", MODEL, "--start", "--json"]).output)
+    assert document["pipeline"] == MODEL and document["started"].endswith("/dags/search_hotel_bookings/runs/manual__1")
+    both = CliRunner().invoke(app, ["model", "search", MODEL, "0123", "--start"])
+    assert both.exit_code == 2 and "--start" in both.output

@@ -143,8 +143,8 @@ def test_the_page_of_models_leads_there_if_there_are_searches(recorded: House, h
     assert link in recorded.call("GET", "/models", "viewer").text
 
 
-def test_without_a_search_the_page_says_so(house: House) -> None:
-    assert "None." in shown(house).words
+def test_without_a_search_the_page_says_how_to_start_one(house: House) -> None:
+    assert "rempart model search NAME --start" in shown(house).words
     assert "/searches#" not in house.call("GET", "/models", "viewer").text
 
 

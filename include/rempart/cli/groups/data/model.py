@@ -42,8 +42,7 @@ def list_models(as_json: AsJson = False) -> None:
     json_documents.begin(as_json)
     found = facts.gather()
     states = model_states(found)
-    files = () if isinstance(found.pipelines, Unknown) else tuple(found.pipelines)
-    without = [name for name in files if name not in states]
+    without = models.without_model({} if isinstance(found.pipelines, Unknown) else found.pipelines, states)
     if as_json:
         document = {"at": found.at, "unknown": found.unknown(), "models": list(states.values()), "without": without}
         json_documents.show(document)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from rempart.cli import panels, rendering
+from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -23,7 +24,7 @@ def pool_doctor(
     probe: Annotated[
         bool, typer.Option(help="Also run a short pod that checks the image and what jobs must reach.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
     wait: Annotated[
         int, typer.Option(min=1, help="Maximum seconds for the pod, including the pull of its image.")
     ] = 180,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rempart.cli import panels
+from rempart.signals import stop_event
 
 group = typer.Typer(
     no_args_is_help=True, rich_help_panel=panels.OPERATE, help="Run a service in the foreground, as a supervisor does."
@@ -87,11 +86,8 @@ def run_wal_archive(
     from rempart.flows.shared.platform import open_platform
     from rempart.settings.config import var_dir
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     marks = {name: os.environ[name] for name in (MARKER, "PATH") if name in os.environ}
-    Archiver(open_platform(), (folder or var_dir() / "wal").absolute(), stop, marks=marks).run()
+    Archiver(open_platform(), (folder or var_dir() / "wal").absolute(), stop_event(), marks=marks).run()
 
 
 @group.command("landing-watch")
@@ -108,10 +104,7 @@ def run_landing_watch() -> None:
     from rempart.flows.shared.platform import open_platform
     from rempart.settings.config import var_dir
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    landing_watch.open_watch(open_platform(), stop, beat=var_dir() / landing_watch.BEAT).run()
+    landing_watch.open_watch(open_platform(), stop_event(), beat=var_dir() / landing_watch.BEAT).run()
 
 
 @group.command("scorer")

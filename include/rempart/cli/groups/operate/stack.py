@@ -16,6 +16,7 @@ from rempart.cli import json_documents, panels, rendering, upgrade
 from rempart.cli.json_documents import AsJson
 from rempart.counts import counted
 from rempart.errors import PreflightFailed, RempartError
+from rempart.settings import telemetry
 
 if TYPE_CHECKING:
     from rempart.deployment.embedded.status import ServiceStatus
@@ -309,7 +310,7 @@ def demo(
     def start_stack() -> None:
         if not (stack := paths.current()).containers:  # those run already
             lifecycle.up(stack)
-        lifecycle.adopt_environment()
+        telemetry.adopt_environment()
 
     if not main_job.run(start_stack, flights=everything):
         raise typer.Exit(1)

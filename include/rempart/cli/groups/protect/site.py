@@ -27,7 +27,7 @@ def site_doctor(
     name: Annotated[
         str | None, typer.Argument(help=("Name of a site, as under sites in rempart.yaml; default: all sites."))
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Probe a site in a separate bucket, and record the outcome as evidence.
 
@@ -40,8 +40,7 @@ def site_doctor(
     from rempart.flows.doctor import doctor_site as flow
     from rempart.flows.shared.platform import open_platform
 
-    if as_json:
-        rendering.warnings_only()
+    json_documents.begin(as_json)
     found = flow.probe_sites(open_platform(), [name] if name else [])
     rendering.show(flow.as_json(found).split("\n") if as_json else flow.summary(found))
     raise typer.Exit(flow.exit_code(found))
@@ -99,7 +98,7 @@ def site_replicate(
         int,
         typer.Option(min=0, help=("Hide this number of keys that are gone at the source, after a run asked for it.")),
     ] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Copy new and changed objects from one site to another.
 
@@ -112,10 +111,9 @@ def site_replicate(
     from rempart.flows.shared.platform import open_platform
 
     platform = open_platform()
-    if as_json:
-        rendering.warnings_only()
+    json_documents.begin(as_json)
     result = flow.replicate(platform, source, target, accept_deletes=accept_deletes)
-    rendering.show(flow.as_json(result).split("\n") if as_json else flow.lines(result))
+    json_documents.show(result) if as_json else rendering.show(flow.lines(result))
     flow.check_objective(platform.config, source, target, result)
 
 
@@ -124,7 +122,7 @@ def site_verify_replica(
     source: Annotated[str, typer.Argument(help="Site from which the replicas were copied.")],
     target: Annotated[str, typer.Argument(help="Site whose replicas are read back.")],
     whole: Annotated[bool, typer.Option("--all", help="Read all replicas instead of the part of one day.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read replicas back and repair damaged ones. Exit code 1: a replica could not be repaired.
 
@@ -132,13 +130,11 @@ def site_verify_replica(
         rempart site verify-replica primary haven --all
     """
     from rempart.flows.replication import verify_replicas as flow
-    from rempart.flows.replication.replicate import as_json as to_json
     from rempart.flows.shared.platform import open_platform
 
-    if as_json:
-        rendering.warnings_only()
+    json_documents.begin(as_json)
     result = flow.verify(open_platform(), source, target, whole=whole)
-    rendering.show(to_json(result).split("\n") if as_json else flow.lines(result))
+    json_documents.show(result) if as_json else rendering.show(flow.lines(result))
 
 
 @group.command("active")

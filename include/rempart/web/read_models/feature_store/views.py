@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from rempart.features.freshness import records
 from rempart.features.freshness.judgement import Freshness, ViewContent, judge
+from rempart.features.plan import ViewTable, view_table
 from rempart.ledger.port import Evidence
 from rempart.settings.pipeline import ModelPipeline
 from rempart.web.facts import NEWEST, CockpitFacts, Unknown
@@ -37,7 +38,8 @@ class FeatureView:
     `newest`: newest event time; `loaded_at`: load that is online. A value is not newer than its load. `entities`,
     `newest` and `loaded_at` are None if unknown. `different`: entities that differ, of `compared` ones; None if
     unknown. A difference stands until a comparison finds the view equal. `is_current`: whether the newest comparison
-    had a result, and is at most two days old.
+    had a result, and is at most two days old. `passed_days`: days of the view's longest window, if the newest value is
+    older: no prediction that is asked for now is made with the view. None: it is new enough, unknown, or has no window.
     """
 
     view: str
@@ -52,6 +54,7 @@ class FeatureView:
     compared: int | None
     compared_at: datetime | None
     is_current: bool
+    passed_days: int | None = None
 
     @property
     def age_state(self) -> State:
@@ -79,20 +82,27 @@ def feature_views(facts: CockpitFacts, name: str, now: datetime) -> tuple[Featur
     comparisons = [record for record in facts.standing("skew") if record.subject == name]
     measured = sorted([*loads, *comparisons], key=lambda record: -record.seq)
     return tuple(
-        _feature_view(facts, view, spec.max_age, measured, comparisons, now)
+        _feature_view(facts, view_table(pipeline, view), spec.max_age, measured, comparisons, now)
         for view, spec in pipeline.features.items()
         if spec.kind != "used"
     )
 
 
+def _passed_days(table: ViewTable, newest: datetime | None, now: datetime) -> int | None:
+    """Return the days of the longest window if even the newest value is too old for a prediction of now."""
+    oldest = table.oldest(now)
+    return table.ttl_days - 1 if table.ttl_days and oldest and newest and newest < oldest else None
+
+
 def _feature_view(
     facts: CockpitFacts,
-    view: str,
+    table: ViewTable,
     limit: timedelta | None,
     measured: Sequence[Evidence],
     comparisons: Sequence[Evidence],
     now: datetime,
 ) -> FeatureView:
+    view = table.view
     # older records were not read: the view may have been loaded before them
     reached = len(facts.of("materialization")) < NEWEST["materialization"]
     known = not isinstance(facts.evidence, Unknown) and bool(measured or reached)
@@ -125,6 +135,7 @@ def _feature_view(
         int(counts["compared"]) if counts else None,
         compared.at if compared else None,
         is_current,
+        _passed_days(table, content.newest if content else None, now),
     )
 
 
