@@ -34,7 +34,7 @@ from rempart.ledger.chain import Head, extend
 from rempart.ledger.port import Kind
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.ledger.verification import verify
-from rempart.settings import config
+from rempart.settings import config, telemetry
 from rempart.settings.config import Connection
 
 OFFSET = "5000"
@@ -153,7 +153,7 @@ def shows_what_was_filled(url: str, token: str) -> None:
 def run(stack: paths.Stack, records: int, keys: int) -> tuple[dict[str, list[float]], int]:
     """Seconds of each request, by path, and how many records the chain has."""
     lifecycle.up(stack)
-    lifecycle.adopt_environment()
+    telemetry.adopt_environment()
     platform = open_platform()
     began = time.perf_counter()
     fill_ledger(platform, records, keys)

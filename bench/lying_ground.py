@@ -1,8 +1,8 @@
 """Part of the proof against lies: a small real platform, created once, and reset for each cell.
 
 PostgreSQL and two SeaweedFS sites run as `rempart up` starts them. A restore point of this platform holds only the
-ledger's database, so that a cell takes seconds. Everything else is as on the platform of a team. The ledger and the
-leases of the flows are in memory.
+ledger's database, and the keys of its repositories are opened at once, so that a cell takes seconds. Everything else
+is as on the platform of a team. The ledger and the leases of the flows are in memory.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from tests.erasable import ROWS, Lake, id_of
 from tests.integration import own_servers
 from tests.integration.own_servers import Servers
 from tests.levels import wait_until
+from tests.quick_repositories import quick_repositories
 
 SITES = ("primary", "haven")
 DATABASES = ("ledger",)
@@ -166,6 +167,22 @@ class Ground:
         return self.platform(ledger, made.continuity, urls)
 
 
+def load() -> None:
+    """Import what the operations need: cells are forked from this process, and none imports it again."""
+    import boto3.session  # noqa: F401
+    import duckdb  # noqa: F401
+    import great_expectations  # noqa: F401
+    import numpy  # noqa: F401
+    import obstore.store  # noqa: F401
+    import pyarrow.compute
+    import pyarrow.parquet  # noqa: F401
+    import pyrage  # noqa: F401
+
+    there = {"endpoint_url": "http://127.0.0.1:9"}
+    nowhere = Connection("nowhere", "aws", login="-", password="-", extra=there)  # noqa: S106 - nobody's
+    open_client("nowhere", nowhere, "local-1")  # boto3 reads its model of S3 here
+
+
 @contextmanager
 def ground(var: Path) -> Iterator[Ground]:
     """Start the servers, without content. The environment names their place for programs that read it."""
@@ -213,7 +230,8 @@ def make(ground: Ground) -> Made:
     client.put_object(Bucket=artifacts, Key="mlflow/2/metrics.json", Body=b'{"mae": 23.3}')  # no checksum of ours
     primary.write(platform.config.buckets.lake, "training/1/large", os.urandom(6 << 20))
     replicate(platform, "primary", "haven")
-    point = back_up.back_up(platform)
+    with quick_repositories():  # a key as restic makes it takes half a second of each of the cells' commands
+        point = back_up.back_up(platform)
     held = current(ground, platform, "primary")
     evidence.export(platform)
     lake.take_in("second", ROWS[40:60])

@@ -23,6 +23,7 @@ from rempart.ingestion import landing, snapshots
 from rempart.ledger.verification import verify as verify_ledger
 from rempart.settings import pipelines
 from rempart.sites.capabilities import CapabilityRecord
+from tests import quarantined
 from tests.erasable import HEADER, ROWS, holds, id_of
 
 
@@ -107,7 +108,7 @@ def _not_taken_in(cell: Cell, claim: Any) -> list[str]:
         body = client.get_object(Bucket=buckets.lake, Key=key)["Body"].read()
         if right is not None and body != right:
             found.append(f"{key} is not what was delivered")
-        if right is None and [row.raw for row in landing.refused_rows(body)] != WEEK[:1]:
+        if right is None and [row.raw for row in quarantined.rows_of(body)] != WEEK[:1]:
             found.append(f"{key} does not have the refused row")
     return found
 

@@ -40,9 +40,8 @@ from unittest.mock import patch
 
 from bench.lone_triggerer import triggerer
 from bench.report import Row, write
-from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import paths
-from rempart.settings import config
+from rempart.settings import config, telemetry
 from rempart.training.kubernetes import pod
 from tests import clusters as chosen
 from tests import pods
@@ -362,7 +361,7 @@ def main(arguments: list[str] | None = None) -> None:
     size = ON_A_CLUSTER if asked.cluster else ON_DOUBLES
     size = dataclasses.replace(size, seconds=asked.seconds or size.seconds, turns=asked.turns or size.turns)
     parts = (asked.only,) if asked.only else ("waiting", "turns", "alone")
-    lifecycle.adopt_environment()
+    telemetry.adopt_environment()
     assert OPERATORS.keys() >= {operator for operator, _ in OURS.values()}
     rows, figures = list[Row](), dict[str, Any]()
     with tempfile.TemporaryDirectory() as folder, _set_up(Path(folder), real=asked.cluster) as many:

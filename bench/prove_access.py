@@ -23,7 +23,7 @@ from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import paths
 from rempart.flows.shared.platform import open_platform
-from rempart.settings import config
+from rempart.settings import config, telemetry
 
 NAME = "access"
 PAGE = Path("docs/reference/access.md")
@@ -57,7 +57,7 @@ def main() -> int:
     began, root, reports = time.monotonic(), config.project_root(), config.var_dir() / "proof"
     stack = paths.current()
     lifecycle.up(stack)
-    lifecycle.adopt_environment()
+    telemetry.adopt_environment()
     embedded = access_embedded.attack(stack, open_platform())
     access_attacks.keep(embedded, reports / access_embedded.FILE)
     found, contained = checks("embedded", embedded), list[Row]()

@@ -58,7 +58,7 @@ from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import environment, paths
 from rempart.flows.shared.platform import open_platform
-from rempart.settings import config
+from rempart.settings import config, telemetry
 
 
 @dataclass
@@ -283,7 +283,7 @@ def evidence(proof: Proof, api: AirflowApi, run: str) -> None:
 def running(stack: paths.Stack) -> Iterator[AirflowApi]:
     try:
         lifecycle.up(stack)
-        lifecycle.adopt_environment()
+        telemetry.adopt_environment()
         yield AirflowApi(config.environment_connections("airflow_api"))
     finally:
         lifecycle.down(stack)

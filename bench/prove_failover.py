@@ -31,7 +31,7 @@ from rempart.deployment.setup.credentials import connections
 from rempart.errors import FailoverError, RempartError
 from rempart.flows.failover.fail_over import SwitchoverResult, fail_back, fail_over
 from rempart.flows.shared.platform import Platform, open_platform
-from rempart.settings import config
+from rempart.settings import config, telemetry
 
 OFFSET = "4400"
 PIPELINE = demo.PIPELINE
@@ -240,7 +240,7 @@ def main() -> int:
     began, folder = time.monotonic(), config.var_dir() / "prove-failover"
     with own_stack(config.project_root(), folder / "var", OFFSET, {}) as stack:
         lifecycle.up(stack)
-        lifecycle.adopt_environment()
+        telemetry.adopt_environment()
         checks, figures = prove(stack)
     for name in ("failover_steps", "failback_steps"):
         print(f"{name}: " + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in figures[name].items()))

@@ -23,7 +23,7 @@ from rempart.cli.demo import demo_run as demo
 from rempart.deployment.embedded import lifecycle, status
 from rempart.deployment.setup import paths
 from rempart.flows.shared.platform import open_platform
-from rempart.settings import config
+from rempart.settings import config, telemetry
 
 PIPELINE = demo.PIPELINE
 
@@ -77,7 +77,7 @@ def prove(api: AirflowApi, stack: paths.Stack, service: str, number: int) -> tup
 def main() -> int:
     stack = paths.current()
     lifecycle.up(stack)
-    lifecycle.adopt_environment()
+    telemetry.adopt_environment()
     api = AirflowApi(config.environment_connections("airflow_api"))
     demo.Demo(open_platform(), api, print).chain()
     started, checks = time.monotonic(), []

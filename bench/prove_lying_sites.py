@@ -257,6 +257,7 @@ def shares_of(wanted: Sequence[Wanted], workers: int) -> list[list[Wanted]]:
 def shared_out(wanted: Sequence[Wanted], workers: int) -> Iterator[Outcome]:
     """Yield the outcomes of all cells from several processes; a process that ends without its outcomes is red."""
     shares = shares_of(wanted, workers)
+    on.load()
     outcomes = FORK.Queue()
     processes = [FORK.Process(target=work, args=(share, outcomes.put)) for share in shares]
     for process in processes:

@@ -44,7 +44,7 @@ from rempart.deployment.setup import launch, paths
 from rempart.flows.bundle.bundle import opener_sha256
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.ledger.keys import to_pem
-from rempart.settings import config
+from rempart.settings import config, telemetry
 
 NAME, OFFSET = "operator-loss", "5500"
 LONG = {"max_iter": 8000, "learning_rate": 0.01}
@@ -195,7 +195,7 @@ def plain(views: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[list[str]]]
 
 def carry_on(told: Path, out: Path) -> int:
     """Run the restored project's own programs in the namespace: its users' view, and the end of the chain."""
-    lifecycle.adopt_environment()
+    telemetry.adopt_environment()
     was = json.loads(told.read_text(encoding="utf-8"))
     platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
     since = time.monotonic()

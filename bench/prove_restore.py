@@ -50,7 +50,7 @@ from rempart.flows.shared.platform import Platform, open_platform
 from rempart.flows.training.materialize import feature_databases
 from rempart.ledger.keys import to_pem
 from rempart.models import registry
-from rempart.settings import config
+from rempart.settings import config, telemetry
 from rempart.settings.pipelines import named
 
 OFFSET = "4600"
@@ -145,7 +145,7 @@ def working(variables: dict[str, str]) -> Iterator[paths.Stack]:
     before = dict(os.environ)
     os.environ.clear()
     os.environ |= variables
-    lifecycle.adopt_environment()
+    telemetry.adopt_environment()
     stack = paths.current()
     try:
         yield stack

@@ -23,7 +23,7 @@ from bench.prove_pods import own_stack, write
 from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
 from rempart.flows.shared.platform import open_platform
-from rempart.settings import config
+from rempart.settings import config, telemetry
 from tests.served import STORES, Answer, Served, served
 
 OFFSET = "8400"
@@ -120,7 +120,7 @@ def main() -> int:
     began, folder = time.monotonic(), config.var_dir() / "prove-serving"
     with own_stack(config.project_root(), folder / "var", OFFSET, {}) as stack:
         lifecycle.start_stores(stack)
-        lifecycle.adopt_environment()
+        telemetry.adopt_environment()
         platform = open_platform()
         sites = [platform.site(name, "public") for name in platform.config.sites]
         proofs = [site.probe(platform.config.buckets.doctor, platform.clock()).as_json() for site in sites]

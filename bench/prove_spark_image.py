@@ -11,6 +11,7 @@ DuckDB takes the same deliveries in, and both snapshots must have one id.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import ssl
@@ -22,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from bench import prove_compose
 from bench.ingest import FIRST_ID, multiplied
@@ -62,6 +63,17 @@ def why_not() -> str:
     if why := prove_compose.why_not():
         return why
     return "a kubelet gives files of volumes to a group, which needs root" if os.geteuid() else ""
+
+
+def reserved(folder: Path | None = None) -> TextIO | None:
+    """Reserve the names of network and image here until the file is closed; None if another run has them."""
+    file = ((folder or Path(tempfile.gettempdir())) / f"{ENGINE}.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def build(folder: Path, figures: dict[str, Any]) -> None:
@@ -235,7 +247,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make prove-spark-image", description=__doc__)
     parser.add_argument("--rows", type=int, default=ROWS, help="bookings to take in")
     chosen = parser.parse_args(arguments)
-    if why := why_not():
+    why, ours = why_not(), reserved()
+    if why := why or ("" if ours else "another run of it goes on here: wait for its end"):
         print(f"The proof was NOT RUN: {why}. Nothing is proved.", file=sys.stderr)
         write(NAME, [{"what": "the image of Spark does a job", "ok": None, "detail": f"not run: {why}"}], 0, {})
         return 1

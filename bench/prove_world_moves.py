@@ -57,7 +57,7 @@ from rempart.flows.prediction_log import keys
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.ledger.attributed import Writer, writer
 from rempart.ledger.port import Evidence, Kind
-from rempart.settings import config
+from rempart.settings import config, telemetry
 from rempart.settings.pipelines import named, with_model
 
 OFFSET, CLIENT = "12000", "proof"
@@ -345,7 +345,7 @@ def main() -> int:
     project(home)
     with own_stack(home, folder / "var", OFFSET, {}) as stack:
         lifecycle.up(stack)
-        lifecycle.adopt_environment()
+        telemetry.adopt_environment()
         checks, figures = prove(stack, folder)
     return 0 if write("world-moves", checks, round(time.monotonic() - began, 1), figures) else 1
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench import outside as containers_outside
-from rempart.deployment.setup.credentials import write_private
+from rempart import private_files
 from rempart.settings import config
 from rempart.settings.config import parse_connection
 
@@ -65,7 +65,7 @@ def in_layers(wanted: dict[str, str], images: Sequence[str], folder: Path) -> li
     """Return the secrets in any layer of the images. Raises if the control text was not found."""
     names = {value: name for name, value in wanted.items()} | {CONTROL: CONTROL}
     needles = folder / "needles"
-    write_private(needles, "".join(f"{value}\n" for value in names))  # a command line could be read by others
+    private_files.write(needles, "".join(f"{value}\n" for value in names))  # a command line could be read by others
     environment = {**os.environ, "LC_ALL": "C"}
     try:
         with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as saved:

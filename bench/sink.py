@@ -235,6 +235,7 @@ class Sink:
         self._on_attempt = on_attempt
         self._seen: list[Attempt] = []
         self._fault: BaseException | None = None
+        self._counting = threading.Lock()  # held from the reading of a packet until it is counted
         self._reader = threading.Thread(target=self._run, name="sink", daemon=True)
 
     @property
@@ -279,8 +280,12 @@ class Sink:
 
         Raises RuntimeError if the sink has stopped counting: silence is then no proof.
         """
-        while select.select([self._tun], [], [], 0.2)[0] and not self._fault:
-            time.sleep(0.05)
+        while True:
+            while select.select([self._tun], [], [], 0.2)[0] and not self._fault:
+                time.sleep(0.05)
+            with self._counting:
+                if self._fault or not select.select([self._tun], [], [], 0)[0]:
+                    break
         self._check()
         return tuple(self._seen[since:])
 
@@ -288,7 +293,8 @@ class Sink:
         try:
             while self._stop[0] not in (ready := select.select([self._tun, self._stop[0]], [], [])[0]):
                 if ready:
-                    self._take(os.read(self._tun, 65535))
+                    with self._counting:
+                        self._take(os.read(self._tun, 65535))
         except BaseException as fault:
             self._fault = fault
             raise

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.prove_spark_image import ENGINE, faults, look
+from bench.prove_spark_image import ENGINE, faults, look, reserved
 from rempart.sovereignty.pool_pods import USER
 from rempart.spark.kubernetes import labels
 from tests.kubernetes_double.containers import Ran
@@ -65,3 +66,12 @@ def test_memory_counts_only_if_it_was_measured(driver: Ran, executor: Ran, good:
     checks: list[dict[str, Any]] = []
     look(pods, {"a": driver, "b": executor}, checks, {})
     assert [each["ok"] for each in checks] == [True, True, good]
+
+
+def test_a_second_run_does_not_begin_beside_a_first(tmp_path: Path) -> None:
+    first = reserved(tmp_path)
+    assert first is not None and reserved(tmp_path) is None
+    first.close()
+    last = reserved(tmp_path)
+    assert last is not None
+    last.close()
