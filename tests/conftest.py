@@ -55,12 +55,13 @@ from rempart.flows.shared.leases import points_lease, wait_for  # noqa: E402
 from rempart.flows.shared.platform import Platform, open_platform  # noqa: E402
 from rempart.ledger.memory import MemoryLedger  # noqa: E402
 from rempart.replication.continuity import PostgresqlContinuity  # noqa: E402
+from rempart.settings import telemetry  # noqa: E402
 from rempart.settings.config import Connection  # noqa: E402
 from rempart.sites.port import Site  # noqa: E402
 from tests.levels import LEVELS, Levels  # noqa: E402
 from tests.quick_repositories import quick_repositories  # noqa: E402
 
-lifecycle.adopt_environment()
+telemetry.adopt_environment()
 
 SERVERS = pytest.StashKey[Levels]()
 pytest_plugins = ["tests.repositories", "tests.processor_time"]

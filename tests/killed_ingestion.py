@@ -1,7 +1,8 @@
 """Extract and ingest in a process that kills itself at the n-th effect: a write, a read, a query, a row.
 
 The parent starts this module once. It imports what a run needs, and forks for each attempt, so an attempt costs no
-imports. The count of effects decides where an attempt ends, never the time.
+imports. An attempt reads deliveries itself: the process that reads them on the platform would be started for each. The
+count of effects decides where an attempt ends, never the time.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ def _count(down: Countdown) -> None:
     import psycopg
 
     from rempart.flows.ingestion import ingest, ingest_run
+    from rempart.ingestion import isolated
     from rempart.ingestion.sources import bucket, csv_deliveries, sql
     from rempart.ingestion.sources.mariadb import MariadbReading
     from rempart.ingestion.sources.postgresql import PostgresqlReading
@@ -108,11 +110,23 @@ def _count(down: Countdown) -> None:
     down.effect(client.Client, "page")
     down.stream(client.Client, "blocks")
     ingest.WORKERS = ingest_run.WORKERS = 1  # the same count is the same effect
+    isolated._ask, isolated.idle = _read, os.getpid
     csv_deliveries.MOST_ROWS = source.DELIVERY_ROWS = ROWS
     source.RUN_BYTES = bucket.RUN_BYTES = BYTES
     client.wait_of = lambda *about: 0.0
     real = sql.SqlExtraction
     sql.SqlExtraction = lambda *given: real(*given[:-1], most=BYTES)  # type: ignore[misc,assignment] # only here
+
+
+def _read(order: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Read a delivery in this process. In each attempt, a process for foreign files would import for a second."""
+    from rempart.ingestion import reading_process
+    from rempart.ingestion.unpacking import Unreadable
+
+    try:
+        return {"fault": None, **reading_process.work(order)}
+    except Unreadable as fault:
+        return {"fault": str(fault)}
 
 
 def run(job: Job, at: Point | None) -> dict[str, Any]:
@@ -145,9 +159,13 @@ def serve() -> None:
 
     import rempart.flows.ingestion.extract
     import rempart.flows.ingestion.ingest
+    import rempart.ingestion.reading_process
     import rempart.sites.s3.site  # noqa: F401
     import tests.conftest  # noqa: F401
+    from rempart.sites.s3.client import open_client
 
+    nowhere = Connection("nowhere", "aws", login="-", password="-", extra={"endpoint_url": "http://127.0.0.1:9"})
+    open_client("nowhere", nowhere, "local-1")  # boto3 reads its model of S3 here
     gc.freeze()  # each attempt would look through these objects again
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

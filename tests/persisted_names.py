@@ -46,11 +46,12 @@ def sources() -> dict[Path, ast.Module]:
 
 def strings(tree: ast.AST) -> Iterator[str]:
     """The strings of a module but its docstrings; what an f-string puts in is `{}`."""
-    skipped = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(tree))
+    skipped = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             skipped |= {id(part) for part in node.values}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             yield "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped:
@@ -136,7 +137,7 @@ def buckets() -> set[str]:
     """The buckets and their default names: fields of class `Buckets`."""
     found = set()
     for tree in sources().values():
-        for node in ast.walk(tree):
+        for node in tree.body:
             if isinstance(node, ast.ClassDef) and node.name == "Buckets":
                 for field in node.body:
                     if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.value:
@@ -176,6 +177,7 @@ def entry_points() -> set[str]:
     return {f"{group}: {name}" for group, points in groups.items() for name in points}
 
 
+@cache
 def sections() -> dict[str, set[str]]:
     return {
         "kinds of evidence": kinds(),

@@ -162,7 +162,7 @@ class SparkTrial:
 
     def gone(self) -> None:
         """Wait until no pod and no Secret of the job is left."""
-        until(lambda: not self.pods() and not self.secrets(), 20)
+        until(lambda: not self.pods() and not self.secrets(), 60)
 
     def records(self, kind: Any) -> list[Mapping[str, Any]]:
         return [record.body for record in reversed(self.platform.ledger.find(kind))]

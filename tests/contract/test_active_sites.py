@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from rempart.coordination import active
 from rempart.coordination.active import Active, ActiveSites
 from rempart.coordination.failover import Switchover
 from rempart.errors import DatabaseUnavailable, FailoverError, LeaseHeld, LeaseLost, SiteFenced
@@ -80,6 +81,21 @@ def test_a_writer_commits_only_in_the_generation_it_began_with(sites: ActiveSite
     with pytest.raises(SiteFenced, match=r"commit at 'primary' \(generation 0\).* to 'haven'"), sites.committing(began):
         pytest.fail("it committed")
     with sites.committing(there) as unchanged:
+        assert unchanged()
+
+
+def test_one_block_at_a_time_commits_what_is_committed_alone(
+    sites: ActiveSites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(active, "ALONE_SECONDS", 1)
+    began = sites.active()
+    with sites.committing(began, alone="snapshot of a"):
+        told = "commit the snapshot of a: another process is still committing it after 1 s"
+        with pytest.raises(LeaseHeld, match=told), sites.committing(began, alone="snapshot of a"):
+            pytest.fail("both committed")
+        with sites.committing(began, alone="snapshot of b"), sites.committing(began):
+            pass
+    with sites.committing(began, alone="snapshot of a") as unchanged:
         assert unchanged()
 
 

@@ -18,41 +18,23 @@ from tests.labelled_project import ORDERS, PAYMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = {
-    "backup_platform",
-    "export_evidence",
-    "fail_back",
-    "fail_over",
-    "ingest_hotel_bookings",
-    "materialize_features_hotel_bookings",
-    "monitor_hotel_bookings",
-    "preview_quarantine_hotel_bookings",
-    "probe_sites",
-    "profile_data_hotel_bookings",
-    "replicate_primary_to_haven",
-    "restore_drill",
-    "restore_to_sandbox",
-    "retire_models",
-    "roll_back_model_hotel_bookings",
-    "score_hotel_bookings",
-    "ship_predictions",
-    "train_hotel_bookings",
-    "validate_model_hotel_bookings",
-    "verify_replicas",
-}
+    "backup_platform", "export_evidence", "fail_back", "fail_over", "ingest_hotel_bookings",
+    "materialize_features_hotel_bookings", "monitor_hotel_bookings", "preview_quarantine_hotel_bookings",
+    "probe_sites", "profile_data_hotel_bookings", "replicate_primary_to_haven", "restore_drill",
+    "restore_to_sandbox", "retire_models", "roll_back_model_hotel_bookings", "score_hotel_bookings",
+    "ship_predictions", "train_hotel_bookings", "validate_model_hotel_bookings", "verify_replicas",
+}  # fmt: skip
 HEAVY = {"boto3", "mlflow", "feast", "great_expectations", "kubernetes", "pandas", "pyarrow", "sklearn", "onnxruntime"}
 HEAVY |= {"optuna"}
 
 READ_DAGS = """
-import json, sys
+import json, os, sys
 from datetime import timedelta
-from pathlib import Path
-before = set(sys.modules)
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import timezone
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables import trigger
 from airflow.timetables.base import TimeRestriction
-bag = DagBag(dag_folder=sys.argv[1])
 def stored_links(dag):
     # what the API server knows of links: no code of ours runs there
     tasks = DagSerialization.to_dict(dag)["dag"]["tasks"]
@@ -70,21 +52,32 @@ def waits(dag):
     asked = TimeRestriction(earliest=None, latest=None, catchup=dag.catchup)
     return cron.next_dagrun_info(last_automated_data_interval=None, restriction=asked).run_after > now
 heavy = json.loads(sys.argv[2])
-print(json.dumps({
-    "errors": bag.import_errors,
-    "heavy": sorted(m for m in heavy if m in sys.modules),
-    "dags": {d.dag_id: {
-        "doc": d.doc_md, "tags": sorted(d.tags), "paused": d.is_paused_upon_creation, "runs": d.max_active_runs,
-        "params": {k: d.params.get_param(k).serialize().get("schema", {})
-                      | {"description": d.params.get_param(k).description} for k in d.params},
-        "links": stored_links(d), "waits": waits(d),
-        "timetable": type(stored_timetable(d)).__name__,
-        "assets": sorted(str(asset.uri) for asset in d.timetable.asset_condition.objects)
-                  if hasattr(getattr(d.timetable, "asset_condition", None), "objects") else [],
-        "tasks": [{"id": t.task_id, "owner": t.owner, "retries": t.retries, "policy": t.retry_policy is not None,
-                   "weight": [t.priority_weight, str(getattr(t.weight_rule, "value", t.weight_rule))],
-                   "timeout": t.execution_timeout.total_seconds() if t.execution_timeout else None} for t in d.tasks],
-    } for d in bag.dags.values()}}))
+def told(bag):
+    return {
+        "errors": bag.import_errors,
+        "heavy": sorted(m for m in heavy if m in sys.modules),
+        "dags": {d.dag_id: {
+            "doc": d.doc_md, "tags": sorted(d.tags), "paused": d.is_paused_upon_creation, "runs": d.max_active_runs,
+            "params": {k: d.params.get_param(k).serialize().get("schema", {})
+                          | {"description": d.params.get_param(k).description} for k in d.params},
+            "links": stored_links(d), "waits": waits(d),
+            "timetable": type(stored_timetable(d)).__name__,
+            "assets": sorted(str(asset.uri) for asset in d.timetable.asset_condition.objects)
+                      if hasattr(getattr(d.timetable, "asset_condition", None), "objects") else [],
+            "tasks": [{"id": t.task_id, "owner": t.owner, "retries": t.retries, "policy": t.retry_policy is not None,
+                       "weight": [t.priority_weight, str(getattr(t.weight_rule, "value", t.weight_rule))],
+                       "timeout": t.execution_timeout and t.execution_timeout.total_seconds()} for t in d.tasks],
+        } for d in bag.dags.values()},
+    }
+print(json.dumps(told(DagBag(dag_folder=sys.argv[1]))), flush=True)
+for dag_id in json.loads(sys.argv[3]):  # a process each, which has from this one what it imports
+    if forked := os.fork():
+        if code := os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]):
+            sys.exit(code)
+        continue
+    os.environ["_AIRFLOW_PARSING_CONTEXT_DAG_ID"] = dag_id
+    print(json.dumps(told(DagBag(dag_folder=sys.argv[1]))), flush=True)
+    os._exit(0)
 """
 
 APPROVED = "approval: {by: operator, within: 36h, notify: [chat]}"
@@ -108,29 +101,23 @@ def with_search(shipped: str) -> str:
     return f"{named}\nvalidation: {{last: 60d}}\n"
 
 
-def read_dags(home: Path, project: Path, *, dag_id: str | None = None) -> dict:
-    """Parse a project's DAG folder in a process of its own: as the dag-processor does, or as a task of `dag_id`."""
-    env = (
-        os.environ
-        | {
-            "AIRFLOW_HOME": str(home),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
-            "REMPART_HOME": str(project),
-            "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
-        }
-        | ({"_AIRFLOW_PARSING_CONTEXT_DAG_ID": dag_id} if dag_id else {})
-    )
+def read_dags(home: Path, project: Path, *tasks_of: str) -> list[dict]:
+    """Parse a project's DAG folder in a process of its own, as the dag-processor does, then as a task of each DAG."""
+    env = os.environ | {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
+        "REMPART_HOME": str(project),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+    }
+    asked = (str(project / "dags"), json.dumps(sorted(HEAVY)), json.dumps(tasks_of))
     done = subprocess.run(
-        [sys.executable, "-c", READ_DAGS, str(project / "dags"), json.dumps(sorted(HEAVY))],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+        [sys.executable, "-c", READ_DAGS, *asked], env=env, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"errors"')]
+    assert len(found) == 1 + len(tasks_of), done.stdout[-2000:]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +144,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+TASKS_OF = ("train_hotel_bookings", "ingest_misspelt", "replicate_primary_to_haven")
+"""DAGs whose file a task reads, too."""
+
+
 @pytest.fixture(scope="module")
-def parsed(tmp_path_factory: pytest.TempPathFactory, project: Path) -> dict:
-    return read_dags(tmp_path_factory.mktemp("airflow"), project)
+def read(tmp_path_factory: pytest.TempPathFactory, project: Path) -> dict[str, dict]:
+    """The DAGs as the dag-processor reads them, and as a task of each reads its own, by the DAG's id."""
+    return dict(zip(("", *TASKS_OF), read_dags(tmp_path_factory.mktemp("airflow"), project, *TASKS_OF), strict=True))
+
+
+@pytest.fixture(scope="module")
+def parsed(read: dict[str, dict]) -> dict:
+    return read[""]
 
 
 def test_every_dag_of_the_catalogue_is_there_and_nothing_fails_to_import(parsed: dict) -> None:
@@ -286,7 +283,7 @@ def in_pods(tmp_path_factory: pytest.TempPathFactory) -> dict:
     shipped = (home / "include/pipelines/hotel_bookings.yaml").read_text(encoding="utf-8")
     (home / "include/pipelines/searched.yaml").write_text(with_search(shipped), encoding="utf-8")
     pods.project(home)
-    return read_dags(tmp_path_factory.mktemp("airflow-in-pods"), home)
+    return read_dags(tmp_path_factory.mktemp("airflow-in-pods"), home)[0]
 
 
 def test_where_jobs_run_in_pods_a_training_is_ordered_run_and_registered(in_pods: dict) -> None:
@@ -310,7 +307,7 @@ def test_where_jobs_run_in_pods_so_do_the_trials_of_a_search(in_pods: dict) -> N
 
 def test_a_pipeline_that_no_pool_may_run_is_a_dag_that_says_why(tmp_path: Path) -> None:
     home = pods.project(tmp_path / "home", gpu_pools=["gpu-us"])
-    train = read_dags(tmp_path / "airflow", home)["dags"]["train_hotel_bookings"]
+    train = read_dags(tmp_path / "airflow", home)[0]["dags"]["train_hotel_bookings"]
     assert train["paused"] is None and "broken" in train["tags"]
     assert "pool gpu-us is never tried" in train["doc"]
 
@@ -356,9 +353,9 @@ def test_dag_files_log_and_do_not_print() -> None:
         assert "print" not in {name.id for name in names}, file.name
 
 
-@pytest.mark.parametrize("dag_id", ["train_hotel_bookings", "ingest_misspelt", "replicate_primary_to_haven"])
-def test_a_task_reads_its_file_for_its_own_dag_alone(tmp_path: Path, project: Path, parsed: dict, dag_id: str) -> None:
-    found = read_dags(tmp_path, project, dag_id=dag_id)["dags"]
+@pytest.mark.parametrize("dag_id", TASKS_OF)
+def test_a_task_reads_its_file_for_its_own_dag_alone(read: dict[str, dict], parsed: dict, dag_id: str) -> None:
+    found = read[dag_id]["dags"]
     made_for_each = {name for name in parsed["dags"] if name.endswith(("_hotel_bookings", "_misspelt", "_bad_cron"))}
     made_for_each |= {name for name in parsed["dags"] if name.startswith("replicate_")}
     assert set(found) & made_for_each == {dag_id}

@@ -14,13 +14,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 RUN = """
 import json, sys
-from types import SimpleNamespace
+from airflow.utils import db
 from rempart.errors import DatabaseUnavailable, DrillFailed
 from rempart.backup.drill.checks import RestoreCheck
 from rempart.flows.drill import drill_prove, drill_restore, drill_sandbox, drill_verdict
 from rempart.flows.drill.drill_steps import StepResult
 from rempart.orchestration import runtime
 
+db.upgradedb()  # as `airflow db migrate` does
 runtime.platform = lambda: None
 sys.path.insert(0, "dags")
 import restore_drill
@@ -70,9 +71,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     clean |= {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "REMPART_HOME": str(ROOT)}
     clean |= {"AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"), "PYTHONPATH": str(ROOT / "include")}
     clean["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(ROOT / "plugins")
-    for command in ([sys.executable, "-m", "airflow", "db", "migrate"], [sys.executable, "-c", RUN, json.dumps(CASES)]):
-        done = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
+    command = [sys.executable, "-c", RUN, json.dumps(CASES)]
+    done = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 

@@ -13,7 +13,8 @@ from rempart.flows.shared.platform import Platform, open_platform
 from rempart.settings import config
 from rempart.settings.config import Connection, parse_connection, project_root
 
-_NOT_COPIED = shutil.ignore_patterns("var", ".venv*", ".git", ".*_cache", "__pycache__")
+_NOT_COPIED = shutil.ignore_patterns("var", ".venv*", ".git", ".*_cache")
+"""Compiled modules are copied with their sources: else each process of the copy's stack compiles what it imports."""
 
 
 class Project:

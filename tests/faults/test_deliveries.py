@@ -29,6 +29,7 @@ from rempart.settings.config import Connection, project_root
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sections import Buckets
 from rempart.sites.port import Site
+from tests import quarantined
 from tests.memory_site import MemorySite
 
 NAME, WEEK = next(iter(sample.deliveries(project_root() / "data" / "hotel_bookings.csv.gz")))
@@ -280,7 +281,7 @@ def test_a5_rows_that_a_wrong_rule_refused_are_taken_in_again_once_it_is_correct
         result = reingest(house.platform, fixed, sha)
         assert (result.changed, result.total_rows, result.quarantined) == (changed, 19, 1)
     (key,) = [info.key for info in house.site.list(house.buckets.lake, "quarantine/")]
-    (left,) = landing.refused_rows(house.site.read(house.buckets.lake, key))
+    (left,) = quarantined.rows_of(house.site.read(house.buckets.lake, key))
     assert (left.line, left.reasons) == (3, ("lead time is not between 0 and 800 days",))
 
 

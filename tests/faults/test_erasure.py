@@ -20,6 +20,7 @@ from rempart.flows.restore import restore as restore_flow
 from rempart.flows.restore import restore_erasures
 from rempart.flows.restore.restore_source import Wish, find, open_point, plan
 from rempart.flows.shared import erasures
+from rempart.flows.shared import keys as flow
 from rempart.flows.shared.keys import open_keyring, own_identity
 from rempart.flows.training.materialize import materialize, materialize_rows
 from rempart.ingestion import snapshots
@@ -142,6 +143,20 @@ def test_k5_who_destroys_the_key_of_the_register_cannot_take_in_rows_any_more(wi
     open_keyring(lake.platform).destroy(register_scope(), dry_run=False)
     with pytest.raises(KeyDestroyed):
         lake.take_in("two", ROWS[6:8])
+
+
+def test_k5_the_key_of_the_register_is_not_destroyed_while_an_erasure_needs_it(without_features):
+    lake = in_two_memories()
+    lake.take_in("one", ROWS[:6])
+    ring, scope = open_keyring(lake.platform), register_scope()
+    ring.open_or_make(scope)
+    assert flow.destroy(lake.platform.ledger, ring, scope.id).copies, "nobody was erased: it may go"
+    erase(lake, WHO)
+    for dry_run in (True, False):
+        with pytest.raises(BackupError, match="1 erasure on record could not be applied any more"):
+            flow.destroy(lake.platform.ledger, ring, scope.id, dry_run=dry_run)
+    assert ring.open(scope), "no copy was deleted"
+    lake.take_in("two", ROWS[6:8])
 
 
 # --- a run that was cut off -------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def file(platform: Platform, tmp_path: Path) -> Path:
 def state_of(file: Path, variables: dict[str, str], now: Any) -> str:
     settings = load(file)
     site = watch.open_site(settings, variables)
-    return watch.run_round(settings, site, file.parent / "s", variables, now).verdicts[0].state
+    return watch.run_round(settings, site, file.parent / "s", variables, lambda: now).verdicts[0].state
 
 
 @pytest.mark.parametrize("off", [MINUTES, -MINUTES], ids=["ahead", "behind"])

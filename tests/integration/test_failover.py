@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from rempart.airflow_api import AirflowApi
-from rempart.deployment.servers import mlflow_server, rest
+from rempart.deployment.servers import rest
 from rempart.flows.failover.fail_over import abandon, fail_back, fail_over
 from rempart.flows.failover.published_state import lines
 from rempart.flows.failover.tracking_switch import unproxied
@@ -30,7 +30,7 @@ def at_home(platform: Platform) -> Iterator[Platform]:
 
 def artifact(platform: Platform, method: str, name: str, body: bytes | None = None) -> bytes:
     tracking = platform.tracking()
-    url = f"{mlflow_server.address(tracking)}/api/2.0/mlflow-artifacts/artifacts/{name}"
+    url = f"{tracking.http_url()}/api/2.0/mlflow-artifacts/artifacts/{name}"
     answer: bytes = rest.call(method, url, body=body, basic=(tracking.login, tracking.password), timeout=30)
     return answer
 

@@ -107,6 +107,21 @@ def test_a_wrong_conf_is_refused_by_its_name_and_no_run_is_made(
         api.get(f"/api/v2/dags/{DAG_ID}/dagRuns/key__again-2026-03-01")
 
 
+@pytest.mark.parametrize(
+    "conf", [{"again": "0" * 64, "accept_quarantined": True}, {"accept_loss": "0" * 32}, {"again": "0" * 64}]
+)
+def test_s1_only_a_person_with_the_right_accepts_rows_or_a_loss(
+    api: AirflowApi, run: str, conf: dict[str, object]
+) -> None:
+    body = {"dag_run_id": run, "logical_date": None, "conf": conf}
+    path = f"/api/v2/dags/{DAG_ID}/dagRuns"
+    program = AirflowApi(config.environment_connections(LANDING_WATCH))._with_token("POST", path, json=body)
+    decides = len(conf) == 2 or "accept_loss" in conf
+    assert program.status_code == (403 if decides else 200)
+    assert not decides or "which these roles have: operator, admin" in program.json()["detail"]
+    assert api._with_token("POST", path, json=body).status_code == (200 if decides else 409)
+
+
 def test_the_watchs_account_starts_ingestion_and_nothing_else() -> None:
     watch = AirflowApi(config.environment_connections(LANDING_WATCH))
     assert "is_paused" in watch.get(f"/api/v2/dags/{DAG_ID}")

@@ -138,6 +138,34 @@ def test_what_is_appended_is_found_newest_first(ledger: PostgresqlLedger) -> Non
     assert ledger.find("refusal") == []
 
 
+def test_every_record_is_found_however_many_there_are_and_a_reader_may_stop(
+    ledger: PostgresqlLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rempart.ledger.postgresql._PAGE", 4)
+    monkeypatch.setattr("rempart.ledger.postgresql._FIRST_PAGE", 3)
+    for number in range(13):
+        ledger.append("drill" if number % 2 else "denial", f"s{number % 3}", {"n": number})
+    assert [record.body["n"] for record in ledger.each("drill")] == [11, 9, 7, 5, 3, 1]
+    assert ledger.find("drill") == [*ledger.each("drill")]
+    assert ledger.find("drill", limit=5) == ledger.find("drill")[:5]
+    assert [record.body["n"] for record in ledger.find("denial", "s0")] == [12, 6, 0]
+
+
+def test_the_first_altered_or_deleted_record_is_named_and_a_forged_end_is_not(
+    servers: Servers, connection: Connection, ledger: PostgresqlLedger
+) -> None:
+    for number in range(6):
+        ledger.append("drill", "a", {"n": number})
+    with administer(servers, connection.schema) as session:
+        session.execute("UPDATE evidence SET sig = (SELECT sig FROM evidence WHERE seq = 2) WHERE seq IN (4, 7)")
+    assert ledger.first_altered() == ledger.first_altered(3) == 4
+    assert ledger.first_altered(4) is None, "the last record may be forged: it is in `forged`"
+    with administer(servers, connection.schema) as session:
+        session.execute("SET session_replication_role = replica")
+        session.execute("DELETE FROM evidence WHERE seq = 3")
+    assert ledger.first_altered() == 3
+
+
 def test_pages_go_backwards_by_number_kind_and_subject_and_each_record_verifies_there(ledger: PostgresqlLedger) -> None:
     for number in range(6):
         ledger.append("drill" if number % 2 else "denial", f"s{number % 3}", {"n": number})

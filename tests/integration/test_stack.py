@@ -23,7 +23,7 @@ import yaml
 
 from rempart.deployment.embedded import lifecycle, status
 from rempart.deployment.embedded.supervision import Supervisor
-from rempart.deployment.servers import external, mlflow_server
+from rempart.deployment.servers import external
 from rempart.deployment.servers.object_sites import permission
 from rempart.deployment.setup import environment, launch, paths, privileges, services
 from rempart.errors import ConfigError, ConnectionMissing, PreflightFailed, SiteError
@@ -212,7 +212,7 @@ def test_buckets_keep_versions_where_they_must(platform: object, stack: paths.St
     ],
 )
 def test_strangers_get_401(service: str, path: str, stack: paths.Stack) -> None:
-    assert answer(mlflow_server.address(environment_connections(service)) + path) == 401
+    assert answer(environment_connections(service).http_url() + path) == 401
 
 
 # --- the machine that it runs on --------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ def anyones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_an_ordinary_user_starts_and_stops_a_stack(stack: paths.Stack, anyones: Path) -> None:
     """PostgreSQL and a site of its own; MLflow and Airflow are the running ones, declared external."""
     data = yaml.safe_load((stack.root / "rempart.yaml").read_text(encoding="utf-8"))
-    urls = {name: mlflow_server.address(environment_connections(name)) for name in ("mlflow", "airflow_api")}
+    urls = {name: environment_connections(name).http_url() for name in ("mlflow", "airflow_api")}
     here = {"operator": "this-machine", "service": "machine", "region": "local"}
     data["services"] = {
         "mlflow": {"external": {**here, "url": urls["mlflow"], "connection": "mlflow"}},

@@ -9,7 +9,6 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from mlflow.models import get_model_info
 
 from rempart.cli.views import model_files
 from rempart.errors import ModelRefused, TrainingError
@@ -151,6 +150,8 @@ def test_a_search_is_a_run_with_a_child_for_each_trial_and_gives_a_candidate_tha
 
 def check_prediction(platform, pipeline, version):
     """The champion predicts raw rows as the gate did, and MLflow tells a user how."""
+    from mlflow.models import get_model_info
+
     columns = ("lead", "nights", "breakfast", "room")
     rows = TABLE.select(["arrival", *(f"stay__{name}" for name in columns)]).rename_columns(["arrival", *columns])
     found = champion_of(platform, pipeline)
@@ -182,7 +183,7 @@ def test_the_gate_promotes_refuses_and_is_readable_in_mlflow(fast, tmp_path):
     assert judged.promoted and judged.champion == first.version and judged.previous is None
     check_prediction(platform, pipeline, first.version)
     again = validate(platform, pipeline)
-    assert again.promoted and again.reasons[0] == f"version {first.version} is already the champion"
+    assert again.promoted and again.reasons[0].startswith("unchanged since 20")
     assert len(platform.ledger.find("promotion", pipeline.name)) == 1
 
     verdict = platform.ledger.append("monitoring", pipeline.name, {"outcome": "red", "version": first.version}).seq

@@ -1,7 +1,6 @@
 """What a job measured itself, how often a hold-out was opened, and rules of the gate, on the stack's real MLflow."""
 
 import pytest
-from mlflow.models import get_model_info
 
 from rempart.flows.training.candidates.record import candidate_record
 from rempart.flows.training.train import train_on
@@ -15,6 +14,8 @@ TABLE = stage.table()
 
 
 def test_what_a_job_measured_itself_and_each_opening_of_the_hold_out_are_on_record(scratch):
+    from mlflow.models import get_model_info
+
     platform, pipeline = scratch
     trainer = {"params": {"max_iter": 300, "learning_rate": 0.3, "early_stopping_rounds": 5}}
     trainer |= {"intervals": {"coverage": 0.8}}

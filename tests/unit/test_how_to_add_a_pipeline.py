@@ -2,24 +2,24 @@
 
 The `yaml` block is written to the file that its first line names; a `text` block after a `python` one is its output.
 The first page speaks of a file of its reader's: `permits.csv` is made here.
-Python blocks run in this process, on a platform in memory; `sh` blocks run as a user's shell would. Of the `console`
+Python blocks run in this process, on a platform in memory, and so do the commands of `sh` blocks. Of the `console`
 blocks, which need the running stack, the delivery runs on the platform in memory, too.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import re
+import shlex
 import shutil
-import subprocess
-import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from rempart.cli import app
 from rempart.cli.groups.data.pipeline import deliver_files
 from rempart.errors import PipelineError
 from rempart.flows.shared import platform as platforms
@@ -76,11 +76,15 @@ def site(project: Path, monkeypatch: pytest.MonkeyPatch) -> MemorySite:
 
 
 def typed(commands: str) -> str:
-    """What a shell prints for commands that succeed."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(["sh", "-ec", commands], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """The output of `rempart` commands that must succeed."""
+    shown = ""
+    for command in commands.splitlines():
+        program, *words = shlex.split(command)
+        assert program == "rempart", "a shell would be needed"
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        shown += done.stdout
+    return shown
 
 
 def permits(file: Path) -> None:

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 import rempart
+from rempart.flows.distributed import job
+from rempart.spark import order
 
 PACKAGE = Path(rempart.__file__).parent
 ROOT = PACKAGE.parents[1]
@@ -30,12 +33,37 @@ def files(package: Path) -> list[Path]:
     return sorted(package.rglob("*.py"))
 
 
+class Imports(NamedTuple):
+    """The imports of a module, those in functions and for type checks included, and the names in `__all__`."""
+
+    statements: tuple[ast.Import | ast.ImportFrom, ...]
+    offered: frozenset[str]
+
+
+def imports(file: Path) -> Imports:
+    return _imports(file.read_text(encoding="utf-8"))
+
+
+@cache
+def _imports(source: str) -> Imports:
+    tree = ast.parse(source)
+    statements = tuple(node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+    offered = {
+        text.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and any(isinstance(at, ast.Name) and at.id == "__all__" for at in node.targets)
+        for text in ast.walk(node.value)
+        if isinstance(text, ast.Constant)
+    }
+    return Imports(statements, frozenset(offered))
+
+
 def imported(file: Path, known: dict[str, Path]) -> Iterator[str]:
-    """The known modules that a file imports: anywhere in it, inside functions and for type checks as well."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    """The known modules that a file imports."""
+    for node in imports(file).statements:
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name in known)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, f"{file}:{node.lineno}: a relative import"
             for name in node.names:
                 found = f"{node.module}.{name.name}"
@@ -68,32 +96,22 @@ def cycle(graph: dict[str, set[str]]) -> list[str]:
 
 def borrowed(file: Path, known: dict[str, Path]) -> Iterator[str]:
     """The names that a file takes from a known module which has only imported them, and does not offer them on."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in imports(file).statements:
         if isinstance(node, ast.ImportFrom) and node.module in known:
             for name in node.names:
                 if f"{node.module}.{name.name}" not in known and name.name in only_imported(known[str(node.module)]):
                     yield f"{file.name}:{node.lineno}: {node.module}.{name.name}"
 
 
-@cache
 def only_imported(file: Path) -> frozenset[str]:
     """The names that a module imports and does not offer: neither in `__all__` nor as `import x as x`."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {
         alias.asname or alias.name.partition(".")[0]
-        for node in imports
+        for node in imports(file).statements
         for alias in node.names
         if alias.asname != alias.name
     }
-    offered = {
-        text.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and any(isinstance(at, ast.Name) and at.id == "__all__" for at in node.targets)
-        for text in ast.walk(node.value)
-        if isinstance(text, ast.Constant)
-    }
-    return frozenset(names) - offered
+    return frozenset(names) - imports(file).offered
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +144,25 @@ def test_a_borrowed_name_is_found(tmp_path: Path) -> None:
 
 def test_no_room_imports_itself_by_way_of_others(library: dict[str, set[str]]) -> None:
     assert cycle(rooms(library)) == []
+
+
+def reached(found: dict[str, set[str]], starts: set[str]) -> set[str]:
+    """The modules that these import, and what those import."""
+    seen, waiting = set[str](), set(starts)
+    while waiting:
+        seen |= waiting
+        waiting = set[str]().union(*(found[name] for name in waiting)) - seen
+    return seen
+
+
+def test_the_version_of_a_spark_job_s_code_covers_every_module_that_it_imports(library: dict[str, set[str]]) -> None:
+    known = modules(PACKAGE)
+    covered = [PACKAGE / name for name in order.CODE]
+    assert [place.name for place in covered if not place.exists()] == []
+    used = reached(library, {job.__name__, *job.WORK.values()})
+    files = {known[name] for name in used if known[name].stem != "__init__"}
+    assert len(files) > 150
+    assert {file for file in files if not {file, *file.parents} & set(covered)} == set()
 
 
 def test_a_room_holds_at_most_fifteen_modules() -> None:

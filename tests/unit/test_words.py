@@ -1,4 +1,7 @@
-"""Old words do not come back as names: docs/glossary.md has the terms that replaced them."""
+"""Old words do not come back as names: docs/glossary.md has the terms that replaced them.
+
+A local name says what it holds: `delivery`, not `one`. Each source is parsed once for all of this.
+"""
 
 from __future__ import annotations
 
@@ -129,6 +132,8 @@ BARE = frozenset(
     )
 )
 """Classes that several modules gave to different things: a class names the thing, as `StoredLink` does."""
+VAGUE = frozenset(["one"])
+"""Names of bindings that tell nothing."""
 
 
 def sources(*more: str) -> list[Path]:
@@ -137,11 +142,12 @@ def sources(*more: str) -> list[Path]:
 
 
 class Words(NamedTuple):
-    """The names in a module, the names of its classes, and of those at its top."""
+    """The names in a module, the names of its classes, of those at its top, and the names that it binds to a value."""
 
     names: frozenset[str]
     classes: frozenset[str]
     own_classes: frozenset[str]
+    bound: frozenset[str]
 
 
 @cache
@@ -149,7 +155,7 @@ def words(file: Path) -> Words:
     module = ast.parse(file.read_text(encoding="utf-8"))
     nodes = list(ast.walk(module))
     classes, own = (frozenset(n.name for n in some if isinstance(n, ast.ClassDef)) for some in (nodes, module.body))
-    return Words(frozenset(_names(nodes)), classes, own)
+    return Words(frozenset(_names(nodes)), classes, own, frozenset(_bound(nodes)))
 
 
 def _names(nodes: Iterable[ast.AST]) -> Iterator[str]:
@@ -162,6 +168,17 @@ def _names(nodes: Iterable[ast.AST]) -> Iterator[str]:
             yield node.id
         elif isinstance(node, ast.Attribute):
             yield node.attr
+
+
+def _bound(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
+                yield name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
+                yield name
 
 
 @cache
@@ -272,3 +289,25 @@ def test_a_class_name_is_not_given_to_three_things() -> None:
             homes.setdefault(name, set()).add(file.relative_to(ROOT).as_posix())
     assert len(homes) > 500
     assert {name: where for name, where in homes.items() if len(where) > 2} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "for one in (): pass",
+        "one: int = 1",
+        "def f(one): pass",
+        "def one(): pass",
+        "try: pass\nexcept OSError as one: pass",
+        "match 1:\n case one: pass",
+    ],
+)
+def test_a_vague_binding_is_found_in_each_form(source: str) -> None:
+    assert set(_bound(ast.walk(ast.parse(source)))) & VAGUE
+
+
+def test_a_binding_names_what_it_holds() -> None:
+    bound = {file: words(file).bound for file in sources("bench", "tests")}
+    assert sum(map(len, bound.values())) > 20_000
+    left = {str(file.relative_to(ROOT)) for file, names in bound.items() if names & VAGUE}
+    assert not left, f"Give {VAGUE} there the name of what it holds: {left}"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rempart.cli import json_documents
 from rempart.errors import FailoverError, LeaseHeld, LeaseLost, ReplicationError, SiteError
 from rempart.flows.replication import replicate as flow
 from rempart.flows.replication import replicate_in_tasks as tasks
@@ -96,7 +97,7 @@ def test_a_result_is_told_in_lines_and_as_json(platform: Platform) -> None:
     result = replicate(platform, "primary", "haven")
     shown = "\n".join(flow.lines(result))
     assert "1 of 1 objects" in shown and "lag 0 s" in shown and "lag of the copied changes" in shown
-    assert json.loads(flow.as_json(result))["copied"] == 1
+    assert json.loads(json_documents.document(result))["copied"] == 1
 
 
 def test_x3_a_piece_of_a_run_that_lost_its_turn_changes_nothing_on_record(platform: Platform) -> None:
