@@ -62,10 +62,8 @@ def decisions_on(ledger: Ledger, name: str) -> list[Evidence]:
 
 def succession(decisions: Sequence[Evidence]) -> list[str]:
     """Return the champions that a rollback can return to, oldest first; the last one is champion. Pure."""
-    versions: Sequence[str] = ()
-    for _, versions in _successions(decisions):
-        pass
-    return list(versions)
+    steps = list(_successions(decisions))
+    return list(steps[-1][1]) if steps else []
 
 
 def champion_times(decisions: Sequence[Evidence]) -> list[TimeAsChampion]:
