@@ -333,13 +333,14 @@ class ModelPipeline(Pipeline):
             yield f"prediction.target: {self._no_column(target)}"
         else:
             yield from self.prediction.target_faults(columns[target])
+        yield from self._unknown_yet("gate.baseline_by", "prediction", self.prediction.at, self.gate.baseline_columns())
         order = list(self.moments)
         for name, view in self.features.items():
             if view.kind == "used":
                 yield from (f"features.{name}.{fault}" for fault in view.faults(self.name, target))
                 for column in view.key.values():
                     yield from self._wrong(f"features.{name}.key", column)
-                yield from self._unknown_yet(name, self.prediction.at, [*view.key.values()])
+                yield from self._unknown_yet(f"features.{name}", "view", self.prediction.at, [*view.key.values()])
                 continue
             if view.at not in self.moments:
                 yield f"features.{name}.at: '{view.at}' is not declared under moments ({', '.join(order)})"
@@ -356,22 +357,19 @@ class ModelPipeline(Pipeline):
             types |= dict.fromkeys(view.columns, _FEATURES)
             yield from (f"features.{name}.{fault}" for fault in view.faults(columns, target))
             for feature, read in view.read_by_expressions().items():
-                yield from self._unknown_yet(f"{name}.expressions.{feature}", view.at, read)
+                yield from self._unknown_yet(f"features.{name}.expressions.{feature}", "view", view.at, read)
             if target in used:
                 yield f"features.{name}: the target '{target}' cannot be a feature of the same row"
             for column in used:
                 yield from self._wrong(f"features.{name}", column, types.get(column, ()))
-            yield from self._unknown_yet(name, view.at, used)
+            yield from self._unknown_yet(f"features.{name}", "view", view.at, used)
 
-    def _unknown_yet(self, view: str, at: str, used: list[str]) -> Iterator[str]:
-        """Yield the columns that are known only after the moment of a view."""
+    def _unknown_yet(self, path: str, of: str, at: str, used: list[str]) -> Iterator[str]:
+        """Yield the columns at a path of the file that are known only after a moment, which is `of` a view, say."""
         for column in used:
             spec = self.columns.get(column)
             if spec is not None and spec.known in self.moments and not self.known_by(column, at):
-                yield (
-                    f"features.{view}: column '{column}' is known only from '{spec.known}', later than the view's "
-                    f"moment '{at}'"
-                )
+                yield f"{path}: column '{column}' is known only from '{spec.known}', later than the {of}'s moment '{at}'"
 
     def _trailing_faults(self, name: str, view: TrailingView) -> Iterator[str]:
         """Yield what is wrong with a trailing view. A column that is known later counts only from then on."""
@@ -384,7 +382,7 @@ class ModelPipeline(Pipeline):
                 )
             else:
                 yield from self._wrong(f"features.{name}", column)
-        yield from self._unknown_yet(name, view.at, view.by)
+        yield from self._unknown_yet(f"features.{name}", "view", view.at, view.by)
         yield from (f"features.{name}.{fault}" for fault in view.faults(self.columns, at))
 
     def delayed_until(self, view: TrailingView, column: str) -> str | None:

@@ -173,6 +173,12 @@ def test_a_view_without_a_moment_follows_that_of_the_prediction(
         ),
         (lambda d: d["features"]["agent_trend"].update(at="arrival"), "is later than the moment of the prediction"),
         (lambda d: d["features"]["agent_trend"].update(by=["assigned_room_type"]), "known only from 'arrival'"),
+        (
+            lambda d: d["gate"].update(baseline_by=["assigned_room_type"]),
+            "gate.baseline_by: column 'assigned_room_type' is known only from 'arrival', later than the prediction's "
+            "moment 'booking'",
+        ),
+        (lambda d: d["gate"].update(baseline_by=["avg_price_per_room"]), "gate.baseline_by: the target cannot be what"),
     ],
 )
 def test_each_fault_names_the_file_the_path_and_the_remedy(

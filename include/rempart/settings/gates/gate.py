@@ -71,7 +71,7 @@ class Gate(Strict):
     baseline_by: list[str] = Field(
         description=(
             "Columns of the naive baseline, which predicts the training mean of each group. A candidate must also beat "
-            "the mean of all rows."
+            "the mean of all rows. Each is known at the prediction's moment."
         )
     )
     baseline_margin: float = Field(
@@ -125,10 +125,14 @@ class Gate(Strict):
         costs: tuple[Metric, ...] = ("cost",) if self.cost is not None else ()
         return tuple(dict.fromkeys((*compared, *costs)))
 
+    def baseline_columns(self) -> list[str]:
+        """Return the columns by which the naive baseline groups rows; of `day.month` it is `day`."""
+        return [column.split(".", 1)[0] for column in self.baseline_by]
+
     def grouping_columns(self) -> tuple[str, ...]:
         """Return the columns by which held-out rows are grouped, each once: the baseline's and the subgroups'."""
         grouped = [column for rule in self.rules if isinstance(rule, SubgroupsRule) for column in rule.columns]
-        return tuple(dict.fromkeys(column.split(".", 1)[0] for column in (*self.baseline_by, *grouped)))
+        return tuple(dict.fromkeys([*self.baseline_columns(), *(column.split(".", 1)[0] for column in grouped)]))
 
 
 Wrong = Callable[[str, str, tuple[str, ...]], Iterator[str]]
@@ -143,6 +147,8 @@ def faults(
     `target`: column of the target; None if another file declares it. `intervals`: whether the model gives some.
     """
     yield from _grouping_faults("gate.baseline_by", gate.baseline_by, wrong)
+    if target is not None and any(columns.get(column) is target for column in gate.baseline_columns()):
+        yield "gate.baseline_by: the target cannot be what groups its baseline"
     for path, metric in _named(gate):
         if metric not in METRICS[task]:
             yield f"{path}: '{metric}' is not a metric of a {task}; those are {', '.join(METRICS[task])}"
