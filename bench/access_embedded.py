@@ -315,6 +315,7 @@ def _spec(platform: Platform, name: str) -> JobSpec:
             sha256="3a6eb0790f39ac87c94f3856b2dd2c5d110e6811602261a9a923d3bb23adc8b7",  # of the four bytes `data`
             rows=10,
             held_out="0" * 64,
+            examples="0" * 64,
         ),
         trainer=TrainerSpec(use="gradient_boosting", params={"max_iter": 5}, seed=3),
         tracking=Tracking(connection="mlflow", experiment=name),

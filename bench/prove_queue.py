@@ -92,7 +92,13 @@ def orders(platform: Platform, count: int) -> list[dict[str, Any]]:
                 "target": {"name": "price", "type": "number"},
                 "features": [{"name": "lead", "type": "number"}],
                 "dataset": Dataset(
-                    site=place, bucket=buckets.lake, key=key, sha256=str(read.sha256), rows=1, held_out="0" * 64
+                    site=place,
+                    bucket=buckets.lake,
+                    key=key,
+                    sha256=str(read.sha256),
+                    rows=1,
+                    held_out="0" * 64,
+                    examples="0" * 64,
                 ),
                 "trainer": TrainerSpec(use="gradient_boosting", params={"max_iter": number + 1}),
                 "tracking": Tracking(connection="mlflow", experiment="queue"),

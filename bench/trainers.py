@@ -75,7 +75,9 @@ def spec(body: bytes, rows: int) -> JobSpec:
         task="regression",
         target=FeatureSpec(name="target", type="number"),
         features=(*names, FeatureSpec(name="category", type="category", values=CATEGORY)),
-        dataset=Dataset(site=PLACE, bucket="lake", key="rows", sha256=digest, rows=rows, held_out="0" * 64),
+        dataset=Dataset(
+            site=PLACE, bucket="lake", key="rows", sha256=digest, rows=rows, held_out="0" * 64, examples="0" * 64
+        ),
         trainer=TrainerSpec(use=use, params=PARAMS),
         tracking=Tracking(connection="mlflow", experiment="bench"),
         output=Output(site=PLACE, bucket="artifacts", prefix="bench/"),

@@ -219,7 +219,9 @@ def job(bench: Bench, home: Path, count: int) -> tuple[dict[str, Any], list[Any]
         task="regression",
         target=FeatureSpec(name="y", type="number"),
         features=tuple(FeatureSpec(name=name, type="number") for name in names),
-        dataset=Dataset(site=site, bucket="lake", key="rows.parquet", sha256=digest, rows=rows, held_out="0" * 64),
+        dataset=Dataset(
+            site=site, bucket="lake", key="rows.parquet", sha256=digest, rows=rows, held_out="0" * 64, examples="0" * 64
+        ),
         trainer=TrainerSpec(
             use="tabular_network", params={**PARAMS, "device": bench.device, "precision": "float32"}, seed=7
         ),

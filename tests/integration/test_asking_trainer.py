@@ -83,7 +83,9 @@ def test_a_trainer_that_asks_for_held_out_rows_gets_none(
     place = spec().dataset.site
     ordered = spec(
         trainer=TrainerSpec(use=use, params=params),
-        dataset=Dataset(site=place, bucket="lake", key=keys[0], sha256=digests[0], rows=40, held_out=digests[1]),
+        dataset=Dataset(
+            site=place, bucket="lake", key=keys[0], sha256=digests[0], rows=40, held_out=digests[1], examples=digests[1]
+        ),
         code_version=trainers.code_version(use),
         permission=None,
     )

@@ -369,7 +369,8 @@ class ModelPipeline(Pipeline):
         for column in used:
             spec = self.columns.get(column)
             if spec is not None and spec.known in self.moments and not self.known_by(column, at):
-                yield f"{path}: column '{column}' is known only from '{spec.known}', later than the {of}'s moment '{at}'"
+                later = f"later than the {of}'s moment '{at}'"
+                yield f"{path}: column '{column}' is known only from '{spec.known}', {later}"
 
     def _trailing_faults(self, name: str, view: TrailingView) -> Iterator[str]:
         """Yield what is wrong with a trailing view. A column that is known later counts only from then on."""

@@ -72,7 +72,8 @@ class InputSpec(Strict):
 class Dataset(Strict):
     """The rows to learn from: one Parquet object, `rows` of them.
 
-    `held_out`: SHA-256 of the held-out rows. A job gets neither these rows nor the right to read them.
+    `held_out`: SHA-256 of the held-out rows; `examples`: of their keys and targets alone, which stays the same if the
+    features change. A job gets neither these rows nor the right to read them.
     """
 
     site: JobSite
@@ -81,6 +82,7 @@ class Dataset(Strict):
     sha256: str = Field(pattern=SHA256)
     rows: int = Field(ge=1)
     held_out: str = Field(pattern=SHA256)
+    examples: str = Field(pattern=SHA256)
 
 
 class TrainerSpec(Strict):

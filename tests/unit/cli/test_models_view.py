@@ -24,7 +24,7 @@ MODEL = "hotel_bookings"
 
 
 def candidate(watched: Watched, version: str, mae: float = 23.3, **body: Any) -> int:
-    held_out = {"sha256": version * 63 + "0"}
+    held_out = {"sha256": version * 63 + "0", "examples": version * 63 + "1"}
     dataset = {"sha256": version * 64, "held_out": held_out, "rows_train": 12_000, "rows_holdout": 3_000}
     trainer = {"use": "gradient_boosting", "params": {"max_iter": 200}, "seed": 0}
     found = {"version": version, "dataset": dataset, "snapshot": f"s{version}", "trainer": trainer, "run_id": "r"}
@@ -107,14 +107,14 @@ def test_show_names_training_decision_who_and_evidence(watched: Watched) -> None
 
 
 def test_show_tells_what_was_measured_before_the_hold_out_and_how_often_it_was_opened(watched: Watched) -> None:
-    held_out, job = "5" * 63 + "0", "job-5"
+    held_out, examples, job = "5" * 63 + "0", "5" * 63 + "1", "job-5"
     origins = [{"begins": f"2016-0{m}-01", "rows_fit": 9, "rows": 5, "metrics": {"mae": 20.0 + m}} for m in (2, 3)]
     validation = {"rows_fit": 900, "rows": 100, "begins": "2016-05-01", "chosen": {"max_iter": 143}, "refit": True}
     figures = {"mae": 23.0, "validation_mae": 23.25, "backtest_mae_mean": 22.5, "backtest_mae_spread": 0.7071}
     candidate(watched, "5", job_id=job, metrics=figures, validation=validation, backtest=origins)
     for number, why, versions in ((1, "registration", []), (2, "gate", ["5", "2"])):
         opening = {"held_out": held_out, "opening": number, "why": why, "job_id": job, "versions": versions}
-        watched.record("opening", MODEL, opening)
+        watched.record("opening", MODEL, opening | {"examples": examples})
     told = "\n".join(models.version_lines(state(watched).versions[0], "mae"))
     assert "mae 23.25 on 100 rows from 2016-05-01; chose max_iter=143; trained again on all rows" in told
     assert "mae 22.5 on average, spread 0.7071; from 2016-02-01 22, 2016-03-01 23" in told

@@ -175,8 +175,7 @@ def test_a_view_without_a_moment_follows_that_of_the_prediction(
         (lambda d: d["features"]["agent_trend"].update(by=["assigned_room_type"]), "known only from 'arrival'"),
         (
             lambda d: d["gate"].update(baseline_by=["assigned_room_type"]),
-            "gate.baseline_by: column 'assigned_room_type' is known only from 'arrival', later than the prediction's "
-            "moment 'booking'",
+            "baseline_by: column 'assigned_room_type' is known only from 'arrival', later than the prediction's moment",
         ),
         (lambda d: d["gate"].update(baseline_by=["avg_price_per_room"]), "gate.baseline_by: the target cannot be what"),
     ],

@@ -5,6 +5,7 @@ import io
 import json
 import socket
 
+import pyarrow as pa
 import pytest
 from urllib3.util import Retry
 
@@ -193,6 +194,20 @@ def test_the_holdout_is_by_start_or_counts_back_from_the_newest_date():
         max(train["arrival"].to_pylist()).isoformat() < "2026-06-01" <= min(holdout["arrival"].to_pylist()).isoformat()
     )
     assert datasets.encoded(split(fixed, table).learn) == datasets.encoded(train)
+
+
+def test_held_out_rows_are_the_same_examples_with_fewer_features_and_others_with_another_target():
+    platform = stage.platform_in_memory(load(stage.project_file("rempart.yaml")), nowhere)
+    made, rows = stage.pipeline(), stage.table()
+    every, fewer, other = (
+        stage.ordered(platform, made, table).dataset
+        for table in (
+            rows,
+            rows.set_column(rows.column_names.index("stay__lead"), "stay__lead", pa.array([0] * rows.num_rows)),
+            rows.set_column(rows.column_names.index("price"), "price", pa.array([1.5] * rows.num_rows)),
+        )
+    )
+    assert every.held_out != fewer.held_out and every.examples == fewer.examples != other.examples
 
 
 def test_an_empty_side_of_the_split_is_an_error():

@@ -34,7 +34,13 @@ def spec(**changes) -> JobSpec:
             "target": FeatureSpec(name="price", type="number"),
             "features": (FeatureSpec(name="stay__lead", type="number"),),
             "dataset": Dataset(
-                site=PLACE, bucket="lake", key="training/x.parquet", sha256="a" * 64, rows=10, held_out="b" * 64
+                site=PLACE,
+                bucket="lake",
+                key="training/x.parquet",
+                sha256="a" * 64,
+                rows=10,
+                held_out="b" * 64,
+                examples="b" * 64,
             ),
             "trainer": TrainerSpec(use="gradient_boosting", params={"max_iter": 5, "learning_rate": 0.1}, seed=3),
             "tracking": Tracking(connection="mlflow", experiment="stays_test"),
@@ -108,7 +114,13 @@ def test_a_spec_and_a_result_of_another_version_are_refused_by_name(version):
         {"features": (FeatureSpec(name="stay__nights", type="number"),)},
         {
             "dataset": Dataset(
-                site=PLACE, bucket="lake", key="training/x.parquet", sha256="c" * 64, rows=10, held_out="b" * 64
+                site=PLACE,
+                bucket="lake",
+                key="training/x.parquet",
+                sha256="c" * 64,
+                rows=10,
+                held_out="b" * 64,
+                examples="b" * 64,
             )
         },
     ],

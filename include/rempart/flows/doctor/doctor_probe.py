@@ -142,7 +142,13 @@ def _job(config: Config, classification: Classification) -> JobSpec:
         target=FeatureSpec(name="target", type="number"),
         features=(FeatureSpec(name="feature", type="number"),),
         dataset=Dataset(
-            site=place, bucket=config.buckets.lake, key="doctor", sha256="0" * 64, rows=1, held_out="0" * 64
+            site=place,
+            bucket=config.buckets.lake,
+            key="doctor",
+            sha256="0" * 64,
+            rows=1,
+            held_out="0" * 64,
+            examples="0" * 64,
         ),
         trainer=TrainerSpec(use=use),
         tracking=Tracking(connection="mlflow", experiment="doctor"),

@@ -68,8 +68,9 @@ def reproduce(platform: Platform, pipeline: ModelPipeline, version: str, toleran
     sites = {name: partial(platform.site_to_read, name, pipeline.classification) for name in names}
     known, ledger = erasures.rewritten(platform.ledger), platform.ledger
     learn = _rows(sites, known, record["dataset"])
-    openings.record(ledger, pipeline.name, spec.dataset.held_out, "reproduction", spec.job_id, (record["version"],))
-    held_out = _rows(sites, known, record["dataset"]["held_out"])
+    stored = record["dataset"]["held_out"]
+    openings.record(ledger, pipeline.name, stored, "reproduction", spec.job_id, (record["version"],))
+    held_out = _rows(sites, known, stored)
     began = time.monotonic()
     body, own = _trained(pipeline, spec, learn)
     recorded = {str(name): float(value) for name, value in record["metrics"].items() if name != DIFFERENCE}

@@ -262,7 +262,8 @@ def register(
     measured.verify(site, spec, result)
     if spent.figures():
         experiment.log_held_out(platform.tracking(), result.run_id, result.model_id, spent.figures(), {})
-    opening = openings.record(platform.ledger, pipeline.name, spec.dataset.held_out, "registration", spec.job_id, ())
+    held_out = record.rows_on_record(spec)["held_out"]
+    opening = openings.record(platform.ledger, pipeline.name, held_out, "registration", spec.job_id, ())
     known, tracking = erasures.rewritten(platform.ledger), platform.tracking()
     found = measured.measure(known, tracking, site, spec, result, pipeline)
     figures = {**result.metrics, **found.metrics}
@@ -318,6 +319,7 @@ def _store(
 ) -> Dataset:
     """Write the rows to learn from and the held-out rows as two objects."""
     kept_until, digests = now + config.retention[pipeline.classification].snapshots, list[str]()
+    told = list(dict.fromkeys([*pipeline.key, pipeline.prediction.target]))
     bucket = config.buckets.lake
     for table, key in ((rows.learn, datasets.key), (rows.held_out, datasets.held_out_key)):
         body = datasets.encoded(table)
@@ -332,6 +334,7 @@ def _store(
         sha256=digests[0],
         rows=rows.learn.num_rows,
         held_out=digests[1],
+        examples=hashlib.sha256(datasets.encoded(rows.held_out.select(told))).hexdigest(),
     )
 
 

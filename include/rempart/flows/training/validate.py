@@ -95,8 +95,7 @@ def validate(
         return _champion_already(name, version, decisions)
     site = platform.active_site(pipeline.classification, active)
     versions = [version, *([current] if current is not None else [])]
-    held_out = str(record["dataset"]["held_out"]["sha256"])
-    openings.record(ledger, name, held_out, "gate", str(record["job_id"]), versions)
+    openings.record(ledger, name, record["dataset"]["held_out"], "gate", str(record["job_id"]), versions)
     train, holdout = _rows(ledger, site, record["dataset"])
     target = Feature.from_json(record["target"])
     model = loading.load(tracking, record)

@@ -276,8 +276,8 @@ def _backtested(origin: Mapping[str, Any]) -> Backtested:
 
 def _opened(trained: Evidence | None, openings: Sequence[Evidence], jobs: Mapping[str, str]) -> dict[str, Any]:
     """Return how often a version's held-out rows were opened, and for which versions. `jobs`: versions by job."""
-    rows = str(((trained.body.get("dataset") or {}).get("held_out") or {}).get("sha256", "")) if trained else ""
-    found = [record.body for record in openings if rows and record.body["held_out"] == rows]
+    rows = str(((trained.body.get("dataset") or {}).get("held_out") or {}).get("examples", "")) if trained else ""
+    found = [record.body for record in openings if rows and record.body["examples"] == rows]
     named = {str(name) for body in found for name in [*body["versions"], jobs.get(str(body["job_id"]))] if name}
     times = max((int(body["opening"]) for body in found), default=0)  # a page reads the newest records, not all
     why = Counter(str(body["why"]) for body in found)

@@ -18,6 +18,7 @@ from rempart.errors import IntegrityError, ModelRefused, ObjectMissing
 from rempart.flows.reproduction import comparison, reproduce
 from rempart.flows.shared import retirements
 from rempart.flows.shared.platform import Platform
+from rempart.flows.training.candidates.record import rows_on_record
 from rempart.models import onnx_format
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.settings import config
@@ -75,7 +76,7 @@ def world(tmp_path: Path) -> World:
             "bucket": place.bucket,
             "key": place.key,
             "sha256": place.sha256,
-            "held_out": {"bucket": place.bucket, "key": held_out, "sha256": place.held_out},
+            "held_out": rows_on_record(spec)["held_out"],
         },
     }
     return World(platform, spec, record)

@@ -78,10 +78,12 @@ def test_the_watch_takes_no_row_that_the_champion_learned_from_if_the_file_has_a
     assert not since_training(stage.pipeline(), trained.held_out, trained.learn, stage.table()).num_rows
 
 
-def test_openings_are_counted_by_the_held_out_rows() -> None:
+def test_openings_are_counted_by_the_held_out_rows_whatever_features_they_have() -> None:
     ledger = MemoryLedger()
-    assert openings.record(ledger, "stays", "a" * 64, "registration", "job-1", ()) == 1
-    assert openings.record(ledger, "stays", "b" * 64, "registration", "job-2", ()) == 1
-    assert openings.record(ledger, "stays", "a" * 64, "gate", "job-1", ["1", "2"]) == 2
+    first, fewer_features = {"sha256": "a", "examples": "1"}, {"sha256": "b", "examples": "1"}
+    assert openings.record(ledger, "stays", first, "registration", "job-1", ()) == 1
+    assert openings.record(ledger, "stays", {"sha256": "c", "examples": "2"}, "registration", "job-2", ()) == 1
+    assert openings.record(ledger, "stays", fewer_features, "gate", "job-3", ["1", "2"]) == 2
     newest = ledger.find("opening", "stays", limit=1)[0].body
-    assert newest == {"held_out": "a" * 64, "opening": 2, "why": "gate", "job_id": "job-1", "versions": ["1", "2"]}
+    told = {"held_out": "b", "examples": "1", "opening": 2, "why": "gate", "job_id": "job-3", "versions": ["1", "2"]}
+    assert newest == told

@@ -55,7 +55,7 @@ class Judging:
         return flow.champions.Settled(None if lost else flow.succession(decisions)[-1], decisions)
 
     def record(self, version: str) -> dict[str, Any]:
-        dataset = {"sha256": "d", "held_out": {"sha256": "h"}, "definitions": {}}
+        dataset = {"sha256": "d", "held_out": {"sha256": "h", "examples": "e"}, "definitions": {}}
         target = Feature(self.targets[version], "number").as_json()
         made = {"name": NAME, "version": version, "job_id": "j", "model_id": "m", "task": "regression"}
         return {**made, "dataset": dataset, "target": target}

@@ -13,15 +13,20 @@ compare.
 """
 
 
-def record(ledger: Ledger, pipeline: str, held_out: str, why: Reason, job: str, versions: Sequence[str]) -> int:
+def record(
+    ledger: Ledger, pipeline: str, held_out: Mapping[str, Any], why: Reason, job: str, versions: Sequence[str]
+) -> int:
     """Write evidence that held-out rows are about to be opened. Return how often they were by then, this time included.
 
-    `held_out`: SHA-256 of the rows; `job`: the job whose training set they are of; `versions`: those that are measured,
-    empty for a job that has none yet. An opening counts even if the measurement fails.
+    `held_out`: the rows on record. They count as the same with other features, because a person who changes these
+    after a look at a figure has learned from it. `job`: the job whose training set they are of; `versions`: those that
+    are measured, empty for a job that has none yet. An opening counts even if the measurement fails.
     """
-    number = 1 + sum(1 for found in ledger.find("opening", pipeline) if found.body["held_out"] == held_out)
+    examples = str(held_out["examples"])
+    number = 1 + sum(1 for found in ledger.find("opening", pipeline) if found.body["examples"] == examples)
     body: Mapping[str, Any] = {
-        "held_out": held_out,
+        "held_out": str(held_out["sha256"]),
+        "examples": examples,
         "opening": number,
         "why": why,
         "job_id": job,

@@ -18,7 +18,7 @@ from rempart.training.job import JobResult, JobSpec
 def rows_on_record(spec: JobSpec) -> dict[str, Any]:
     """Return where the training set is, as evidence has it."""
     place, key = spec.dataset, datasets.held_out_key(spec.pipeline, spec.dataset.held_out)
-    held_out = {"bucket": place.bucket, "key": key, "sha256": place.held_out}
+    held_out = {"bucket": place.bucket, "key": key, "sha256": place.held_out, "examples": place.examples}
     return {"bucket": place.bucket, "key": place.key, "sha256": place.sha256, "held_out": held_out}
 
 
