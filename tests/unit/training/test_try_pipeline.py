@@ -22,6 +22,7 @@ from rempart.orchestration import run_notes
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.training import backends
+from tests.unit.ingestion.drafts import folded
 from tests.unit.training import stage
 
 CANARY = "CANARY-agent-7f3a"
@@ -334,7 +335,8 @@ def test_open_rows_wait_and_rows_that_were_closed_too_late_are_told(tmp_path: Pa
     file = tmp_path / "claims.csv"
     file.write_text("\n".join([*rows, ""]))
     text = draft_pipeline(file)
-    assert "  rooms: {type: integer, known: event}    # CHECK: rooms alone almost determines paid: is it known" in text
+    asked = "  rooms: {type: integer, known: event}    # CHECK: rooms alone almost determines paid: is it known"
+    assert asked in folded(text)
     draft = yaml.safe_load(text)
     draft["moments"]["closed"] = {"column": "closed_on"}
     draft["schema"] |= {"closed_on": {"type": "date", "known": "closed"}, "paid": {"type": "number", "known": "closed"}}

@@ -19,6 +19,7 @@ from rempart.ingestion.drafting.writing import comment_lines, list_lines
 from rempart.ingestion.sampling.sample import Declared, Sample
 from rempart.settings import plain_yaml
 from rempart.settings.sources import Dialect
+from tests.unit.ingestion.drafts import folded
 from tests.unit.ingestion.test_draft import load, write
 
 HEADER = (
@@ -44,9 +45,8 @@ def permits(rows: int = 400) -> str:
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return draft_pipeline(
-        write(tmp_path_factory.mktemp("permits") / "permits.csv", permits()), target="days_to_decision"
-    )
+    file = write(tmp_path_factory.mktemp("permits") / "permits.csv", permits())
+    return folded(draft_pipeline(file, target="days_to_decision"))
 
 
 def test_a_file_of_eleven_columns_has_nine_questions_and_each_is_one(text: str) -> None:
@@ -79,7 +79,9 @@ def test_people_are_found_by_their_names_and_never_guessed_as_the_target(tmp_pat
     assert load(text).prediction.target != "handled"
     chosen = draft_pipeline(file, target="Handled")
     assert load(chosen).columns["handled"].values == ["A. Rossi", "B. Silva", "D. Kovacs"]
-    assert "# CHECK: it seems to name people (most values look like names): their list stands in this file" in chosen
+    assert "# CHECK: it seems to name people (most values look like names): their list stands in this file" in folded(
+        chosen
+    )
 
 
 @pytest.mark.parametrize("known", ["outcome", "event"])
@@ -153,7 +155,7 @@ def lists(values: int, columns: int) -> dict[str, list[str]]:
 def drafted(columns: dict[str, list[str]], *, whole: bool = True) -> str:
     days = [f"2025-{n % 12 + 1:02}-{n % 28 + 1:02}" for n in range(300)]
     table = pa.table({"day": days, **columns, "size": [f"{n * 7 % 300}.5" for n in range(300)]})
-    return draft_pipeline(Sample("x.csv", table, Dialect(), {"format": "csv"}, 300, whole))
+    return folded(draft_pipeline(Sample("x.csv", table, Dialect(), {"format": "csv"}, 300, whole)))
 
 
 def asked_in(text: str) -> list[str]:
@@ -183,7 +185,8 @@ def test_a_list_is_a_question_only_if_it_may_be_incomplete(
 def test_the_list_of_an_enumeration_is_complete_also_in_a_sample() -> None:
     table = pa.table({"day": ["2025-01-01", "2025-02-01"], "state": ["open", "paid"], "size": ["1.5", "2.5"]})
     sample = Sample("shop.orders", table, Dialect(), {"format": "csv"}, 900, False)
-    assert not asked_in(draft_pipeline(replace(sample, declared={"state": Declared("category", ("open", "paid"))})))
+    declared = {"state": Declared("category", ("open", "paid"))}
+    assert not asked_in(folded(draft_pipeline(replace(sample, declared=declared))))
 
 
 def test_a_wide_file_has_no_endless_line() -> None:
@@ -200,12 +203,12 @@ def test_a_list_on_several_lines_is_the_same_list(values: list[str], before: int
     told = list_lines(f"  {name}: {{a: 1, values: ", values, "}")
     assert plain_yaml.load(f"top:\n{told}\n")["top"][name]["values"] == values
     longest = max((len(line) for line in comment_lines(" ".join(["word"] * len(values)), "    ")), default=0)
-    assert longest <= 120
+    assert longest <= 100
 
 
 def test_whole_numbers_that_name_places_are_asked_about(tmp_path: Path) -> None:
     header, *rows = permits().splitlines()
     numbered = [f"{row};{1010 + 10 * (i % 9)}" for i, row in enumerate(rows)]
     text = draft_pipeline(write(tmp_path / "permits.csv", "\n".join([f"{header};Postcode", *numbered, ""])))
-    (line,) = (line for line in text.splitlines() if line.startswith("  postcode:"))
+    (line,) = (line for line in folded(text).splitlines() if line.startswith("  postcode:"))
     assert "type: integer" in line and "# CHECK: a code or a quantity?" in line

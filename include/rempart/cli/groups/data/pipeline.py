@@ -215,7 +215,7 @@ def pipeline_new(
     else:
         draft = save_draft((files or [])[0], name, target=target)
     rendering.tell(
-        f"wrote the draft {draft}. Check every line marked CHECK, then run `rempart pipeline check {draft.stem}`."
+        f"wrote the draft {draft}. Answer every comment marked CHECK, then run `rempart pipeline check {draft.stem}`."
     )
 
 
