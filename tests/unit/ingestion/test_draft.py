@@ -286,9 +286,9 @@ def test_the_line_of_the_target_says_where_its_moment_is_set(tmp_path: Path) -> 
 def test_a_date_that_is_empty_in_some_rows_can_be_made_a_moment(tmp_path: Path) -> None:
     rows = [f"{n},2025-01-{n % 28 + 1:02},{'' if n % 9 == 0 else f'2025-02-{n % 28 + 1:02}'},{n}.5" for n in range(99)]
     text = draft_pipeline(write(tmp_path / "claims.csv", "\n".join(["claim,declared,closed,paid", *rows])))
-    note, line = unbroken(text).split("\n  closed: ")[0].splitlines()[-1], text.split("\n  closed: ")[1].splitlines()[0]
+    (line,) = [line for line in folded(text).splitlines() if line.startswith("  closed: ")]
     told = "To use it as a moment, delete `nullable`: rows without it wait in quarantine until they are delivered again"
-    assert "nullable: true}" in line and note.endswith(f"{told}. If they are many, raise `max_quarantined`, too")
+    assert "nullable: true}" in line and line.endswith(f"{told}. If they are many, raise `max_quarantined`, too")
     data = yaml.safe_load(text)
     data["schema"]["closed"] = {"type": "date", "known": "closed"}
     data["schema"]["paid"]["known"] = "closed"

@@ -77,7 +77,7 @@ def test_dates_are_proposed_as_moments_in_the_order_of_the_rows(tmp_path: Path) 
     cells = "".join(f"{n},{','.join(row)},{n % 7}\n" for n, row in enumerate(zip(*columns, strict=True)))
     (file := tmp_path / "loans.csv").write_text("loan,lent_on,returned_on,member_since,due_on,days\n" + cells)
     text = draft_pipeline(file, target="days")
-    moments = text.split("\nmoments:")[1].split("\npartition_by")[0].splitlines()[1:]
+    moments = folded(text).split("\nmoments:")[1].split("\npartition_by")[0].splitlines()[1:]
     named = [line.split(":")[0].strip("# ") for line in moments if "column: " in line]
     assert named == ["member_since", "event", "outcome", "due_on", "returned_on"]
     assert [line for line in moments if not line.startswith("  # ")] == ["  event: {column: lent_on}"]
