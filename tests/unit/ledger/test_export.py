@@ -308,6 +308,25 @@ def test_an_export_ends_with_a_warning_while_no_checkpoint_covers_its_newest_rec
     assert warning("lost").startswith("no checkpoint covers the records: ")
 
 
+def test_a_folder_verifies_also_if_a_checkpoint_is_written_while_it_is_filled(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = platform.sites["haven"]
+    listed = site.versions
+
+    def versions(*asked: str) -> Iterator[Any]:
+        monkeypatch.setattr(site, "versions", listed)
+        export(platform)
+        yield from listed(*asked)
+
+    export(platform)
+    platform.ledger.append("snapshot", "bookings", {"rows": 3})
+    monkeypatch.setattr(site, "versions", versions)
+    assert export_to(platform, tmp_path / "audit").checkpoints == 2
+    verdict = verify_files(tmp_path / "audit", [KEY.public.hex()], None)
+    assert verdict.ok and verdict.checkpoints == 2, verdict.broken
+
+
 @pytest.mark.parametrize(("place", "checkpoints"), [("nowhere", None), (".", "."), ("empty", None)])
 def test_what_is_no_export_is_an_error_and_never_a_verdict(tmp_path: Path, place: str, checkpoints: str | None) -> None:
     (tmp_path / "empty").mkdir()
