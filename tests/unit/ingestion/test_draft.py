@@ -237,21 +237,6 @@ def test_whatever_the_file_a_draft_loads(tmp_path: Path, header: list[str], data
     load(draft_pipeline(write(tmp_path / "x.csv", text.getvalue())))
 
 
-def test_each_question_begins_a_line_above_what_it_asks_about(tmp_path: Path) -> None:
-    """A screen shows the first 100 characters of a line, and no editor breaks a line of YAML."""
-    texts = [draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY))]
-    texts += [draft_pipeline(project_root() / "data" / "hotel_bookings.csv.gz", "bookings")]
-    for text in texts:
-        lines = text.splitlines()
-        assert all(line.strip().startswith("# CHECK: ") for line in lines if "CHECK" in line)
-        assert max(len(line) for line in lines if line.strip().startswith("#")) <= 100
-        below = [line.split("    # CHECK: ")[0].split(":")[0] for line in folded(text).splitlines() if "CHECK" in line]
-        keys = ["classification", "key", "on_conflict", "moments", "expectations", "  own", "prediction", "  limit"]
-        assert [line for line in below if line in keys] == keys, below
-        without = "\n".join(line for line in lines if "# CHECK: " not in line)
-        assert load(without) == load(text) and reminder(without) is None
-
-
 def test_lines_that_nobody_decided_are_found(tmp_path: Path) -> None:
     assert undecided("# Each line marked CHECK is a guess\nkey: [a]  # CHECK: unique?\nname: CHECK\n") == [2]
     file = tmp_path / "trips.csv"

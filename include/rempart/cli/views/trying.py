@@ -63,7 +63,7 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
         elif tried.baseline and not _reaches(tried.model.metrics[pipeline.gate.metric], tried.baseline):
             yield f"  The gate would refuse it: {_asked(tried.baseline, pipeline)}."
         if tried.baseline:
-            yield from _beside_limit(tried.model.metrics[pipeline.gate.metric], tried.baseline)
+            yield from _distance_to_limit(tried.model.metrics[pipeline.gate.metric], tried.baseline)
         if tried.baseline and _is_nearly_perfect(tried.model.metrics[pipeline.gate.metric], tried.baseline):
             yield "  It makes next to no error. Look for a column that tells the target because it is known later."
         yield "  This is no verdict of the gate. It is for the model of a run, by all rules and against the champion."
@@ -191,7 +191,7 @@ def _limit(found: Baseline) -> Iterator[str]:
         yield f"  The limit decides nothing: the baseline asks for more, {least} {found.bound:.4g}."
 
 
-def _beside_limit(value: float, found: Baseline) -> Iterator[str]:
+def _distance_to_limit(value: float, found: Baseline) -> Iterator[str]:
     """Yield that a model misses the gate's limit, or is far better than it; nothing if the limit decides nothing."""
     mine, allowed, lower = _error(value, found), _error(found.limit, found), LOWER_IS_BETTER[found.metric]
     if allowed < 0 or _is_looser(found):

@@ -48,13 +48,13 @@ def explained(line: str, *, asks: str = "", note: str = "") -> Iterator[str]:
     The note stands at the end of the line if there is room, else above, too. `line`: may have several lines.
     """
     indent = " " * (len(line) - len(line.lstrip(" ")))
-    beside = f"{line}    # {note}" if note else line
-    has_room = len(beside.rpartition("\n")[2]) <= _WIDTH
+    whole = f"{line}    # {note}" if note else line
+    has_room = len(whole.rpartition("\n")[2]) <= _WIDTH
     if asks:
         yield from comment_lines(f"CHECK: {asks}", indent, further="  ")
     if note and not has_room:
         yield from comment_lines(note, indent, further="  ")
-    yield beside if has_room else line
+    yield whole if has_room else line
 
 
 def comment_lines(text: str, indent: str = "", *, further: str = "") -> Iterator[str]:

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.flows.training import check_pipeline
-from rempart.ingestion.draft import draft_pipeline, undecided
+from rempart.ingestion.draft import draft_pipeline, reminder, undecided
 from rempart.ingestion.drafting.writing import comment_lines, list_lines
 from rempart.ingestion.sampling.sample import Declared, Sample
 from rempart.settings import plain_yaml
+from rempart.settings.config import project_root
 from rempart.settings.sources import Dialect
 from tests.unit.ingestion.drafts import folded
 from tests.unit.ingestion.test_draft import load, write
@@ -212,3 +213,18 @@ def test_whole_numbers_that_name_places_are_asked_about(tmp_path: Path) -> None:
     text = draft_pipeline(write(tmp_path / "permits.csv", "\n".join([f"{header};Postcode", *numbered, ""])))
     (line,) = (line for line in folded(text).splitlines() if line.startswith("  postcode:"))
     assert "type: integer" in line and "# CHECK: a code or a quantity?" in line
+
+
+def test_each_question_begins_a_line_above_what_it_asks_about(tmp_path: Path) -> None:
+    """A screen shows the first 100 characters of a line, and no editor breaks a line of YAML."""
+    texts = [draft_pipeline(write(tmp_path / "permits.csv", permits()))]
+    texts += [draft_pipeline(project_root() / "data" / "hotel_bookings.csv.gz", "bookings")]
+    for text in texts:
+        lines = text.splitlines()
+        assert all(line.strip().startswith("# CHECK: ") for line in lines if "CHECK" in line)
+        assert max(len(line) for line in lines if line.strip().startswith("#")) <= 100
+        below = [line.split("    # CHECK: ")[0].split(":")[0] for line in folded(text).splitlines() if "CHECK" in line]
+        keys = ["classification", "key", "on_conflict", "moments", "expectations", "  own", "prediction", "  limit"]
+        assert [line for line in below if line in keys] == keys, below
+        without = "\n".join(line for line in lines if "# CHECK: " not in line)
+        assert load(without) == load(text) and reminder(without) is None
