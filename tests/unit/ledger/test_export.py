@@ -316,11 +316,11 @@ def test_a_folder_verifies_also_if_a_checkpoint_is_written_while_it_is_filled(
 
     def versions(*asked: str) -> Iterator[Any]:
         monkeypatch.setattr(site, "versions", listed)
+        platform.ledger.append("snapshot", "bookings", {"rows": 3})
         export(platform)
         yield from listed(*asked)
 
     export(platform)
-    platform.ledger.append("snapshot", "bookings", {"rows": 3})
     monkeypatch.setattr(site, "versions", versions)
     assert export_to(platform, tmp_path / "audit").checkpoints == 2
     verdict = verify_files(tmp_path / "audit", [KEY.public.hex()], None)
