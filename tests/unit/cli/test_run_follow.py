@@ -217,8 +217,27 @@ def test_a_refused_candidate_is_no_failure() -> None:
     refused = {"version": "5", "promoted": False, "reasons": ["refused: mae 9 is above 2"], "champion": "4"}
     state, results, told = followed(ScriptedAirflow(RESULTS | {"validate": refused}))
     assert not state.failed and "mae 9 is above 2" in told[-1]
-    *_, then, last = run_follow.conclusion("p", results)
-    assert "Version 5 was refused" in last and then.startswith("Change features, trainer or gate in the pipeline file")
+    then, why, last = run_follow.conclusion("p", results)[-3:]
+    assert then.startswith("Change features, trainer or gate in the pipeline file")
+    assert why == "The gate refused version 5: mae 9 is above 2"
+    assert last == "The champion stays version 4. All reasons: rempart model show p"
+
+
+def test_the_last_lines_of_a_refusal_have_its_first_reason_and_whether_there_is_a_champion() -> None:
+    reasons = ["passed: r2 1 is at least 0", "refused: mae 9 is above 2", "refused: its size is not known"]
+    judged = {"version": "1", "promoted": False, "reasons": reasons, "champion": None}
+    *_, why, last = run_follow.conclusion("p", {**RESULTS, "validate": judged})
+    assert why.startswith("The gate refused version 1: mae 9 is above 2 (and 1 more reason)")
+    assert last == "There is still no champion. All reasons: rempart model show p"
+
+
+def test_a_version_that_waits_for_a_person_is_not_called_refused() -> None:
+    judged = {"version": "5", "promoted": False, "reasons": ["passed: mae 1 is at most 2"], "champion": "4"}
+    lines = run_follow.conclusion("p", {**RESULTS, "validate": {**judged, "awaits": True}})
+    assert lines[-2:] == [
+        "Version 5 passed the gate, which asks for a person's approval.",
+        "Whose, or the answer: rempart model show p",
+    ]
 
 
 def test_a_failed_stage_ends_with_the_error_and_the_remedy_of_its_task() -> None:

@@ -17,13 +17,14 @@ from rempart.features.prediction.plan import StoredView, inputs_of, plan
 from rempart.features.prediction.rows import features
 from rempart.flows.serving.row_features import RowFeatures
 from rempart.flows.serving.row_sql import RowSql
-from rempart.serving.scorer.rows import Row
+from rempart.serving.scorer.rows import Row, typed_rows
 from rempart.settings.pipeline import ModelPipeline
 from tests.integration.test_features import NOW
 from tests.integration.test_features import arrow as arrow_of_stays
 from tests.integration.test_features import row as stay
 from tests.unit.features.expressed import EXPRESSIONS, PARTS, ROWS, arrow, same, visits
 from tests.unit.features.stays import stays
+from tests.unit.training import stage
 
 
 def nothing_stored(view: StoredView, keys: Sequence[Any], at: datetime) -> Sequence[Mapping[str, Any] | None]:
@@ -71,6 +72,22 @@ def test_columns_and_calendar_parts_of_dates_need_no_sql(rows: list[dict[str, An
     names = pipeline.model_inputs()
     made = RowFeatures(pipeline, names, inputs_of(pipeline, names), nothing_stored, lambda: NOW)
     assert made._row_sql is None
+
+
+def test_types_nulls_and_categories_of_a_request_are_checked_and_expectations_are_not() -> None:
+    """As docs/how-to/serve-predictions.md says: ingestion would send the last row to quarantine."""
+    limits = {"expect": "expect_column_values_to_be_between", "column": "lead", "min_value": 0, "max_value": 500}
+    pipeline = stage.pipeline(expectations=[limits | {"reason": "lead is out of range"}])
+    names = [name for name in pipeline.model_inputs() if not name.endswith("__agent")]
+    inputs = inputs_of(pipeline, names)
+    given = {"lead": 3, "nights": None, "breakfast": True, "room": "sea", "arrival": "2026-03-01"}
+    for wrong in ({"lead": "3"}, {"lead": None}, {"room": "cave"}, {"arrival": "2026-02-30"}):
+        with pytest.raises(PredictionError):
+            typed_rows(inputs, [given | wrong])
+    made = RowFeatures(pipeline, names, inputs, nothing_stored, lambda: NOW)
+    (row,) = made.of(typed_rows(inputs, [given | {"lead": -90_000}]))
+    assert row[names.index("stay__lead")] == -90_000
+    made.close()
 
 
 def trending() -> ModelPipeline:
