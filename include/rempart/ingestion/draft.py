@@ -83,10 +83,18 @@ def _lines(s: Survey) -> Iterator[str]:
     yield f"name: {s.name}"
     yield f"description: Predicts {s.target.name} of each row at {s.time}, from what is known then."
     stored = "public, internal, personal or sensitive; it decides where the data may be stored"
-    careful = "" if any(c.people for c in s.columns) else ". No column seems to name people: the draft is careful"
-    yield from explained("classification: personal", asks=f"{stored}{careful}")
+    yield from explained("classification: personal", asks=f"{stored}{_careful(s)}")
     sections = (source_section.lines, _key, moments.lines, columns.lines, rules.lines, learning.lines)
     yield from chain.from_iterable(("", *section(s)) for section in sections)
+
+
+def _careful(s: Survey) -> str:
+    """Return why a draft says `personal` although no column seems to name people; empty if one does."""
+    if any(c.people for c in s.columns):
+        return ""
+    texts = [c.name for c in s.named("string")][:_MOST]
+    doubt = f", but {' or '.join(texts)} may stand for a person, as a customer's number does" if texts else ""
+    return f". No column seems to name people{doubt}: the draft is careful"
 
 
 def _key(s: Survey) -> Iterator[str]:

@@ -67,6 +67,8 @@ def _doubts(column: ColumnFacts, s: Survey) -> list[str]:
     doubts = [column.doubt] if column.doubt else []
     if column.people and column.type == "category":
         doubts.append(f"it seems to name people ({column.people}): their list stands in this file")
+    if alike := _alike(column.values):
+        doubts.append(f"written in several ways: {alike}. Delete those that are wrong: their rows go to quarantine")
     if column.nullable and _is_needed(column, s):
         doubts.append("empty in some rows, which go to quarantine")
     if other := s.together.get(column.name):
@@ -74,6 +76,16 @@ def _doubts(column: ColumnFacts, s: Survey) -> list[str]:
     if column.name in s.leaks:
         doubts.append(f"{column.name} alone almost determines {s.target.name}: is it known at `event`?")
     return doubts
+
+
+def _alike(values: Sequence[str]) -> str:
+    """Return the values of a list that differ only in capitals, spaces and signs; empty without such."""
+    spelt: dict[str, list[str]] = {}
+    for value in values:
+        spelt.setdefault("".join(filter(str.isalnum, value.casefold())), []).append(value)
+    found = [" and ".join(each) for plain, each in spelt.items() if plain and len(each) > 1]
+    more = len(found) - _SAME_QUESTIONS
+    return ", ".join(found[:_SAME_QUESTIONS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _notes(column: ColumnFacts, s: Survey) -> Sequence[str]:

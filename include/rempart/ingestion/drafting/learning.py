@@ -29,7 +29,9 @@ def lines(s: Survey) -> Iterator[str]:
     yield list_lines("    columns: ", inputs)
     yield from comment_lines(f"Left out: {_left_out(s)}.", "    ")
     of_day = ", hour" if any(c.name == s.time and c.type == "timestamp" for c in s.columns) else ""
-    yield f"    calendar: {{{time}: [month, day_of_week, day_of_year{of_day}]}}"
+    month, day = ("month, ", ", day_of_year") if s.seasons else ("", "")
+    unlearnt = "" if s.seasons else "add month and day_of_year once the rows before the tested ones span a year"
+    yield from explained(f"    calendar: {{{time}: [{month}day_of_week{day}{of_day}]}}", note=unlearnt)
     if ages := ", ".join(_ages(s)):
         yield from explained(f"    expressions: {{{ages}}}", note="days from these dates to the row's time")
     if spans := ", ".join(_spans(s)):

@@ -29,7 +29,7 @@ def list_text(values: Iterable[str]) -> str:
 def list_lines(before: str, values: Sequence[str], behind: str = "") -> str:
     """Return `before`, a list of texts as YAML, and `behind`: on several lines if one would be long. Pure."""
     unbroken = f"{before}{list_text(values)}{behind}"
-    if len(unbroken) <= _WIDTH:
+    if len(unbroken) <= _WIDTH or not values:
         return unbroken
     indent = " " * min(len(before) + 1, _DEEPEST)
     lines, line = list[str](), f"{before}["

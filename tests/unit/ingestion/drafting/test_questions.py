@@ -207,6 +207,22 @@ def test_a_list_on_several_lines_is_the_same_list(values: list[str], before: int
     assert longest <= 100
 
 
+def test_values_that_are_spelt_in_two_ways_are_asked_about() -> None:
+    days = [f"2025-01-{i % 28 + 1:02d}" for i in range(90)]
+    table = pa.table({"day": days, "place": ["Mill Lane", "mill-lane", "Market"] * 30, "size": ["1.5", "2.5", "4"] * 30})
+    text = folded(draft_pipeline(Sample("shop.csv", table, Dialect(), {"format": "csv"}, 90, True)))
+    (line,) = (line for line in text.splitlines() if line.startswith("  place:"))
+    assert "CHECK: written in several ways: Mill Lane and mill-lane." in line
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(400, "day_of_week"), (800, "month, day_of_week, day_of_year")])
+def test_a_season_is_a_feature_once_the_rows_to_learn_from_span_a_year(rows: int, parts: str) -> None:
+    days = [str(date(2024, 1, 1) + timedelta(days=i)) for i in range(rows)]
+    table = pa.table({"day": days, "size": [str(i % 7) for i in range(rows)]})
+    text = draft_pipeline(Sample("shop.csv", table, Dialect(), {"format": "csv"}, rows, True))
+    assert f"calendar: {{day: [{parts}]}}" in text
+
+
 def test_whole_numbers_that_name_places_are_asked_about(tmp_path: Path) -> None:
     header, *rows = permits().splitlines()
     numbered = [f"{row};{1010 + 10 * (i % 9)}" for i, row in enumerate(rows)]
