@@ -209,7 +209,8 @@ def test_a_list_on_several_lines_is_the_same_list(values: list[str], before: int
 
 def test_values_that_are_spelt_in_two_ways_are_asked_about() -> None:
     days = [f"2025-01-{i % 28 + 1:02d}" for i in range(90)]
-    table = pa.table({"day": days, "place": ["Mill Lane", "mill-lane", "Market"] * 30, "size": ["1.5", "2.5", "4"] * 30})
+    places, sizes = ["Mill Lane", "mill-lane", "Market"] * 30, ["1.5", "2.5", "4"] * 30
+    table = pa.table({"day": days, "place": places, "size": sizes})
     text = folded(draft_pipeline(Sample("shop.csv", table, Dialect(), {"format": "csv"}, 90, True)))
     (line,) = (line for line in text.splitlines() if line.startswith("  place:"))
     assert "CHECK: written in several ways: Mill Lane and mill-lane." in line
