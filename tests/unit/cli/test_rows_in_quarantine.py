@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 from rempart.cli.views import pipelines
+from rempart.flows.ingestion.ingest import ingest
+from rempart.flows.shared.platform import Platform
 from rempart.ingestion.acceptance import HELD
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sources import DerivedSource
-from rempart.web.facts import CockpitFacts, Unknown
+from rempart.web.facts import CockpitFacts, Unknown, gather
 from rempart.web.metrics import exposition
 from rempart.web.read_models import quarantine as quarantines
 from rempart.web.read_models.data import data
 from tests.cockpit import NOW, Watched
 from tests.unit.cli.test_models_view import MODEL
 from tests.unit.cli.test_pipelines_view import state
+from tests.unit.ingestion.conftest import deliver, make_platform, platform, readings
+
+__all__ = ["deliver", "make_platform", "platform", "readings"]  # the fixtures
 
 GOOD: dict[str, Any] = {"outcome": "accepted", "accepted": 20, "quarantined": 0, "reasons": {}}
 REPEATED = GOOD | {"accepted": 0, "repeated": 20, "added": -20, "added_repeated": 20, "came_again": True}
@@ -98,3 +104,17 @@ def test_of_a_derived_pipeline_only_rows_of_the_newest_delivery_wait() -> None:
     assert (state(facts).quarantined, state(facts).held_back) == (23, 1)
     assert (found.quarantined, found.held_back) == (3, 0)
     assert "derived anew since" in "\n".join(pipelines.deliveries(found.newest))
+
+
+def test_the_evidence_of_a_second_delivery_of_the_same_bytes_keeps_the_first(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+) -> None:
+    newest = readings.model_copy(update={"on_conflict": "newest"})
+    for _ in range(2):
+        deliver("1.csv", "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,,base,", "m3,2026-01-01,3,,wrong,")
+        ingest(platform, newest)
+    facts = gather(lambda: platform, platform.clock)
+    (found,) = quarantines.deliveries(facts, "readings")
+    assert (found.accepted, found.repeated, found.quarantined) == (0, 2, 1)
+    assert [(each.accepted, each.repeated) for each in found.earlier] == [(2, 0)]
+    assert quarantines.rows(facts) == {"readings": 1}
