@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 AT_MOST = 10.0
 """Seconds for the looks at the site and at Airflow, which go on side by side; for each champion there is one more."""
-HEAD = ("PIPELINE", "CHAMPION", "ITS OBJECTS", "NEWEST RUN", "QUARANTINE")
+HEAD = ("PIPELINE", "CHAMPION", "ITS OBJECTS", "NEWEST RUN", "IN QUARANTINE NOW")
 _NAMED = 3
 _KINDS = (
     "deliveries",

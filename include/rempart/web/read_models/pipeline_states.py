@@ -33,9 +33,9 @@ class PipelineState:
     """A pipeline. `schedule`: cron expression, and `event`: what else starts its ingestion. `error`: fault of its file
     and the remedy. `known`: whether the ledger answered.
 
-    `newest`: its newest deliveries. `rules`: rows in quarantine by reason, most first; a row with two reasons counts
-    under both. `held_rows`: good rows in quarantine only because their delivery is held back. `features`: its feature
-    views online.
+    `newest`: its newest deliveries. `quarantined`: rows that wait in quarantine now; `rules`: these by reason, most
+    first; a row with two reasons counts under both. `held_rows`: good rows in quarantine only because their delivery is
+    held back. `features`: its feature views online.
     """
 
     name: str
