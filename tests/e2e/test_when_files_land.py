@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -181,7 +181,8 @@ def test_two_files_under_a_watch_that_is_killed_start_one_run_also_beside_a_seco
 def test_a_period_is_judged_again_by_the_rule_of_today_and_the_same_command_starts_nothing(world: World) -> None:
     world.change(120)
     today = datetime.now(UTC).date()
-    command = f"pipeline backfill {NAME} --from {today} --to {today}"
+    before = today - timedelta(days=1)  # on which the files landed, if midnight has passed since
+    command = f"pipeline backfill {NAME} --from {before} --to {today}"
     planned = world.project.typed(command)
     assert "judged again by today's pipeline file: 2 deliveries with 3 rows in quarantine" in planned
     assert "Nothing was changed" in planned and not world.runs("period__")
