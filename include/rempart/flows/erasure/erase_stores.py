@@ -30,7 +30,7 @@ class ErasureStores:
     """Places that hold rows. Pipelines work at the site `home`; `active` returns the active site at the time of the
     call.
 
-    `sites` are the open sites, `home` first; `shut` has the reasons why other sites could not be opened. `restoring`:
+    `sites` are the open sites, `home` first; `shut` has the reasons why other sites could not be opened. `restored`:
     a restore brought the objects of `home` back, so that it may show an older snapshot than evidence names.
     """
 
@@ -44,7 +44,7 @@ class ErasureStores:
     features: Callable[[], FeatureDatabases]
     clock: Callable[[], datetime]
     connections: Connections
-    restoring: bool = False
+    restored: bool = False
 
     def current(self, pipeline: str) -> Snapshot | None:
         """Return the current snapshot of a pipeline at `home`, or None before the first.
@@ -52,7 +52,7 @@ class ErasureStores:
         Raises IngestError if evidence names a newer one, SiteError, IntegrityError.
         """
         site = self.sites[self.home]
-        if self.restoring:
+        if self.restored:
             return snapshots.current(site, self.lake, pipeline)
         return current_snapshot.checked(self.ledger, self.active, site, self.lake, pipeline)
 

@@ -193,11 +193,11 @@ def listing(ledger: Ledger, keyring: Keyring) -> Iterator[str]:
 
 def facts(ledger: Ledger, keyring: Keyring) -> list[dict[str, Any]]:
     """Return what `listing` shows, for programs: a damaged key has an `error`."""
-    stray = late(ledger, keyring)
+    late_now = late(ledger, keyring)
     found = [
         asdict(card)
         | {"no_copy_in": _lacking(keyring, card)}
-        | {"late_copies": [str(copy) for copy in stray if copy.key == path_of(parse(card.scope), card.serial)]}
+        | {"late_copies": [str(copy) for copy in late_now if copy.key == path_of(parse(card.scope), card.serial)]}
         for card in keyring.cards()
     ]
     return found + [{"scope": s, "serial": n, "error": error.what} for (s, n), error in keyring.damaged().items()]
