@@ -178,7 +178,7 @@ def _follows(place: _Place, shown: Snapshot, newest: Evidence, *, made_before: b
     except ObjectMissing:
         return follows
     if follows:
-        return shown.created_at > recorded.created_at
+        return shown.created_at >= recorded.created_at
     return not made_before and shown.created_at == recorded.created_at  # an erasure keeps the time of what it replaces
 
 
