@@ -288,6 +288,11 @@ def ending(found: Sequence[PipelineHealth]) -> Iterator[str]:
                 f"LOST: objects of the snapshot of {health.state.name}. "
                 f"Bring them back: {snapshot_objects.step(health.state.name).command}"
             )
+        elif health.snapshot and health.snapshot.behind:
+            yield (
+                f"BEHIND: the site shows an older snapshot of {health.state.name}: "
+                "docs/runbooks/current-snapshot-is-gone.md"
+            )
 
 
 def of_scorer(line: str, found: Sequence[PipelineHealth]) -> str:

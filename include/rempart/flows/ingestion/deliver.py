@@ -9,21 +9,23 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from rempart.errors import IngestError, IntegrityError, ObjectMissing, SiteError, SiteFenced
+from rempart.flows.ingestion import current_snapshot
 from rempart.flows.ingestion.header_faults import HeaderFault, header_fault, remedy
 from rempart.flows.shared import removals
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries, landing, snapshots
+from rempart.ingestion import deliveries, landing
 from rempart.ingestion.content import evolution, parquet_cut
 from rempart.ingestion.parsing import formats
 from rempart.ingestion.reading import check_format, header_of
 from rempart.ingestion.sampling.names import shown
+from rempart.ingestion.snapshots import Snapshot
 from rempart.ingestion.unpacking import MAX_BYTES, Unreadable, unpacked
 from rempart.ledger.port import Evidence, Ledger
 from rempart.settings.pipeline import Pipeline
@@ -168,8 +170,10 @@ def plan(platform: Platform, pipeline: Pipeline, files: Sequence[Path]) -> tuple
     SiteFenced, SiteError, DatabaseUnavailable.
     """
     check(pipeline, files, platform.config.ingestion.largest_delivery << 20)
-    site, buckets = platform.active_site(pipeline.classification), platform.config.buckets
-    _check_schema(site, buckets.lake, pipeline)
+    active, buckets = platform.active(), platform.config.buckets
+    site = platform.active_site(pipeline.classification, active)
+    current = partial(current_snapshot.checked, platform.ledger, active, site, buckets.lake, pipeline.name)
+    _check_schema(current, pipeline)
     planned = list[tuple[PlannedFile, bool]]()
     for file in files:
         key, size, sha256 = pipeline.source.prefix + file.name, file.stat().st_size, file_sha256(file)
@@ -209,13 +213,16 @@ def ingested_before(records: Iterable[Evidence], sha256: str, *, counts_again: b
     return IngestedBefore(at, int(first["accepted"]), int(told[0]["quarantined"]), counts_again)
 
 
-def _check_schema(site: Site, bucket: str, pipeline: Pipeline) -> None:
+def _check_schema(current: Callable[[], Snapshot | None], pipeline: Pipeline) -> None:
     """Raise IngestError if the current snapshot's schema may not become the pipeline's: no delivery would be ingested.
 
     Without an answer about the snapshot nothing is compared: the ingestion compares again.
     """
-    with suppress(SiteError):
-        evolution.check(snapshots.current(site, bucket, pipeline.name), pipeline)
+    try:
+        found = current()
+    except (SiteError, IngestError):
+        return
+    evolution.check(found, pipeline)
 
 
 def _occupied(pipeline: Pipeline, file: Path, stands: ObjectInfo) -> IngestError:
