@@ -93,7 +93,7 @@ def _careful(s: Survey) -> str:
     if any(c.people for c in s.columns):
         return ""
     texts = [c.name for c in s.named("string")][:_MOST]
-    doubt = f", but {' or '.join(texts)} may stand for a person, as a customer's number does" if texts else ""
+    doubt = f", but {' or '.join(texts)} may stand for somebody, as a customer's number does" if texts else ""
     return f". No column seems to name people{doubt}: the draft is careful"
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from rempart import canonical_json
 from rempart.coordination.active import Active, ActiveSites
-from rempart.errors import DatabaseUnavailable, ObjectMissing
+from rempart.errors import DatabaseUnavailable, ObjectMissing, SiteError
 from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.settings.pipelines import load_all
@@ -61,19 +62,27 @@ def _at_all(sites: Mapping[str, Callable[[], Site]], bucket: str) -> Mapping[str
 
 
 def _at(open_site: Callable[[], Site], bucket: str) -> bytes | None:
-    """Return the state with the highest generation among the versions at a site: an older one may be stored late."""
+    """Return the latest state among the versions at a site: an older one may be stored late.
+
+    What readers find counts if the versions are not known.
+    """
     site = open_site()
     newest = _there(site, bucket)
-    if newest is None or _generation(newest) is None:
-        return newest
-    return max((found for _, found in bodies(site, bucket, KEY)), key=lambda found: _generation(found) or 0)
-
-
-def _generation(found: bytes) -> int | None:
-    try:
-        return int(canonical_json.read(found)["generation"])
-    except (ValueError, KeyError, TypeError):
+    if newest is None:
         return None
+    found = [newest]
+    with suppress(SiteError):
+        found += [state for _, state in bodies(site, bucket, KEY)]
+    return max(found, key=_order)  # of equal ones the first
+
+
+def _order(found: bytes) -> tuple[str, int]:
+    """Return what orders states: the time, because generations begin anew after a restore, then the generation."""
+    try:
+        told = canonical_json.read(found)
+        return str(told["at"] or ""), int(told["generation"])
+    except (ValueError, KeyError, TypeError):
+        return "", -1
 
 
 def _there(site: Site, bucket: str) -> bytes | None:

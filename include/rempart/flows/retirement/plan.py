@@ -88,10 +88,10 @@ def plan(facts: ModelFacts, version: str | None = None) -> RetirementPlan:
     """
     keep, retire, complete = dict[str, tuple[str, ...]](), dict[str, str](), facts.begun
     refusals = [f"site '{site}' did not answer: {why}" for site, why in sorted(facts.silent.items())]
-    if facts.altered is not None:  # it may be a decision, or name files that another version shares
+    if facts.altered is not None and version is None:  # it may decide; a person who names a version answers for it
         refusals.append(
             f"record {facts.altered} of the ledger was altered or deleted, and may tell what is needed. Put it back "
-            "(docs/how-to/verify-the-ledger.md#put-an-altered-record-back)"
+            "(docs/how-to/verify-the-ledger.md#put-an-altered-record-back), or name the version to retire"
         )
     needed, newest = needs(facts), _newest_first(facts)[: facts.newest]
     if version is not None:

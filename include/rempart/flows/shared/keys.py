@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,17 +168,18 @@ def late(ledger: Ledger, keyring: Keyring) -> list[LateCopy]:
     return late_copies.find(keyring, {key: sha256 for key, sha256 in on_record.items() if sha256 != ""})
 
 
-def remove_late(ledger: Ledger, keyring: Keyring) -> None:
-    """Remove the copies that a site stored after their key was destroyed or rewrapped, and log each.
+def mind_late(ledger: Ledger, keyring: Keyring) -> None:
+    """Log the copies that a site stored late, and remove those of destroyed keys.
 
-    One that cannot be removed stops no backup: `rempart keys list` names it until it is gone. Raises SiteError.
+    One that is left stops no backup: `rempart keys list` names it until it is gone. Raises SiteError.
     """
     for copy in late(ledger, keyring):
         try:
-            late_copies.remove(copy)
-            logger.warning("removed a copy of a key that a site stored late: %s", copy)
+            if copy.destroyed:
+                late_copies.remove(copy)
+            logger.warning("a site stored a copy of a key late: %s", copy)
         except (BackupError, SiteError) as error:
-            logger.warning("a site stored a copy of a key late, %s. %s. %s", copy, error.what, error.hint)
+            logger.warning("a site stored a copy of a key late: %s. %s. %s", copy, error.what, error.hint)
 
 
 def listing(ledger: Ledger, keyring: Keyring) -> Iterator[str]:
@@ -187,7 +187,7 @@ def listing(ledger: Ledger, keyring: Keyring) -> Iterator[str]:
     for card in keyring.cards():
         yield _line(keyring, card)
     for copy in late(ledger, keyring):
-        yield f"LATE COPY, which the next backup removes: {copy}"
+        yield f"LATE COPY: {copy}"
     for (scope, serial), error in keyring.damaged().items():
         yield f"{scope:<40} {serial}  DAMAGED KEY FILE: {error.what}"
 
@@ -280,13 +280,9 @@ def rewrap(
     """
     if dry_run:
         return tuple(card for card in keyring.cards() if not card.destroyed)
-
-    def record(event: str, card: Card) -> None:
-        _record(ledger, keyring, event, card.scope, card.serial, copy=card.copy)
-
-    done = keyring.rewrap(replace(keyring, own=opener) if opener else None, partial(record, "rewraps"))
+    done = keyring.rewrap(replace(keyring, own=opener) if opener else None)
     for card in done:
-        record("rewrapped", card)
+        _record(ledger, keyring, "rewrapped", card.scope, card.serial, copy=card.copy)
     return done
 
 

@@ -281,8 +281,11 @@ def _backtested(origin: Mapping[str, Any]) -> Backtested:
 
 def _opened(trained: Evidence | None, openings: Sequence[Evidence], jobs: Mapping[str, str]) -> dict[str, Any]:
     """Return how often a version's held-out rows were opened, and for which versions. `jobs`: versions by job."""
-    rows = str(((trained.body.get("dataset") or {}).get("held_out") or {}).get("examples", "")) if trained else ""
-    found = [record.body for record in openings if rows and record.body["examples"] == rows]
+    held_out = ((trained.body.get("dataset") or {}).get("held_out") or {}) if trained else {}
+    rows = held_out.get("examples", held_out.get("sha256"))  # an earlier release names the rows with their features
+    found = [
+        record.body for record in openings if rows and record.body.get("examples", record.body["held_out"]) == rows
+    ]
     named = {str(name) for body in found for name in [*body["versions"], jobs.get(str(body["job_id"]))] if name}
     times = max((int(body["opening"]) for body in found), default=0)  # a page reads the newest records, not all
     why = Counter(str(body["why"]) for body in found)

@@ -67,25 +67,26 @@ def lines(ledger: MemoryLedger, ring: Keyring) -> list[str]:
     return [line for line in flow.listing(ledger, ring) if line.startswith("LATE COPY")]
 
 
-def test_k1_a_copy_for_a_recipient_who_was_shut_out_is_removed_though_it_arrives_late(
-    ring: Keyring, late: LateSite
+def test_k1_a_copy_for_a_recipient_who_was_shut_out_is_told_though_it_arrives_late(
+    ring: Keyring, late: LateSite, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A rewrapping for a third recipient was given up; by the time its put is stored, the recipient is removed."""
     ledger = MemoryLedger()
     key = flow.key_of(ledger, ring, BOOKINGS)
     late.late = True
+    former = dataclasses.replace(ring, escrow=(ESCROW.recipient, STRANGER.recipient))
     with pytest.raises(SiteUnavailable):
-        flow.rewrap(
-            ledger, dataclasses.replace(ring, escrow=(ESCROW.recipient, STRANGER.recipient)), None, dry_run=False
-        )
+        flow.rewrap(ledger, former, dry_run=False)
     flow.rewrap(ledger, ring, dry_run=False)
     assert lines(ledger, ring) == []
     late.at_last()
     assert opens(late.read(BUCKET, PATH), STRANGER)
     (line,) = lines(ledger, ring)
-    assert f"bucket {BUCKET} at site 'haven'" in line and "other recipients since" in line
+    assert f"bucket {BUCKET} at site 'haven'" in line and "`rempart keys rewrap --yes` removes the copy" in line
     assert [len(each["late_copies"]) for each in flow.facts(ledger, ring)] == [1]
-    flow.remove_late(ledger, ring)
+    flow.mind_late(ledger, ring)
+    assert "stored a copy of a key late" in caplog.text
+    flow.rewrap(ledger, ring, dry_run=False)
     for place in ring.places:
         assert bodies(place) and not any(opens(body, STRANGER) for body in bodies(place))
     assert ring.open(BOOKINGS) == key and lines(ledger, ring) == []
@@ -105,23 +106,21 @@ def test_k1_a_copy_that_arrives_after_the_destruction_of_its_key_is_destroyed_to
     assert "its key was destroyed" in line
     with pytest.raises(KeyDestroyed):
         ring.open(BOOKINGS)
-    flow.remove_late(ledger, ring)
+    flow.mind_late(ledger, ring)
     assert not any(bodies(place) for place in ring.places) and lines(ledger, ring) == []
 
 
-def test_k1_a_backup_beside_a_rewrapping_brings_no_former_copy_back(ring: Keyring, late: LateSite) -> None:
-    """Before the record of what it stores, the new copy at one place would count as late beside the old one."""
+def test_k1_a_backup_beside_a_rewrapping_leaves_its_copies_alone(ring: Keyring, late: LateSite) -> None:
+    """Card and ledger tell of the former copy until the rewrapping ends."""
     ledger = MemoryLedger()
     key = flow.key_of(ledger, ring, BOOKINGS)
-    former = dataclasses.replace(ring, escrow=(ESCROW.recipient, STRANGER.recipient))
-    flow.rewrap(ledger, former, dry_run=False)
+    flow.rewrap(ledger, dataclasses.replace(ring, escrow=(ESCROW.recipient, STRANGER.recipient)), dry_run=False)
     late.late = True  # the rewrapping that shuts the stranger out stands still at this place
     with pytest.raises(SiteUnavailable):
         flow.rewrap(ledger, dataclasses.replace(ring, places=ring.places[::-1]), dry_run=False)
-    flow.remove_late(ledger, ring)
-    assert ring.open(BOOKINGS) == key
-    for place in ring.places:
-        assert bodies(place) and not any(opens(body, STRANGER) for body in bodies(place))
+    before = [bodies(place) for place in ring.places]
+    flow.mind_late(ledger, ring)
+    assert [bodies(place) for place in ring.places] == before and ring.open(BOOKINGS) == key
 
 
 def test_k1_a_late_copy_that_a_site_keeps_stops_no_backup_and_is_told_until_it_is_gone(
@@ -133,7 +132,7 @@ def test_k1_a_late_copy_that_a_site_keeps_stops_no_backup_and_is_told_until_it_i
     flow.destroy(ledger, ring, BOOKINGS.id, dry_run=False)
     late.at_last()
     late.delete = lambda *_, **__: None  # type: ignore[method-assign] # it only claims to delete
-    flow.remove_late(ledger, ring)
+    flow.mind_late(ledger, ring)
     assert "it still exists" in caplog.text and len(lines(ledger, ring)) == 1
 
 
@@ -147,7 +146,7 @@ def test_what_the_ledger_of_an_earlier_point_does_not_know_is_not_late(ring: Key
         earlier.append("backup-key", record.subject, record.body)
     flow.rewrap(ledger, ring, dry_run=False)
     kept = [bodies(place) for place in ring.places]
-    flow.remove_late(earlier, ring)
+    flow.mind_late(earlier, ring)
     assert [bodies(place) for place in ring.places] == kept and lines(earlier, ring) == []
 
 
@@ -157,5 +156,5 @@ def test_a_card_that_anybody_may_write_destroys_no_key(ring: Keyring) -> None:
     (card,) = ring.cards(BOOKINGS)
     place = ring.places[0]
     place.site.write(BUCKET, f"keys/{BOOKINGS.id}/0001.json", encode_card(dataclasses.replace(card, destroyed=NOW)))
-    flow.remove_late(ledger, ring)
+    flow.mind_late(ledger, ring)
     assert all(bodies(place) for place in ring.places)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,16 @@ def test_a_state_that_a_site_stores_late_does_not_hide_the_newer_one_from_reader
     platform = switchovers.in_memory()
     site, bucket = platform.sites["primary"], platform.config.buckets.backups
     site.ensure_bucket(bucket, versioned=True)
-    for generation, active in ((4, "haven"), (2, "primary")):
-        state = published_state.body(Active(generation, active, "active"))
+    times = (datetime(2026, 3, 1, hour, tzinfo=UTC) for hour in (10, 12, 11))
+    # generation 2 is the newer one: the ledger came back from an older restore point
+    for (generation, active), at in zip(((4, "primary"), (2, "haven"), (1, "primary")), times, strict=True):
+        state = published_state.body(Active(generation, active, "active", at=at))
         site.write(bucket, published_state.KEY, state)
     told = published_state.read(platform)["primary"]
-    assert isinstance(told, dict) and (told["generation"], told["site"]) == (4, "haven")
+    assert isinstance(told, dict) and (told["generation"], told["site"]) == (2, "haven")
+    monkeypatch.setattr(site, "versions", lambda *_: [])  # a listing that lags
+    told = published_state.read(platform)["primary"]
+    assert isinstance(told, dict) and told["generation"] == 1
 
 
 def test_a_switchover_cannot_publish_while_an_abandoned_one_still_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,9 @@ def record(
     after a look at a figure has learned from it. `job`: the job whose training set they are of; `versions`: those that
     are measured, empty for a job that has none yet. An opening counts even if the measurement fails.
     """
-    examples, bodies = str(held_out["examples"]), [found.body for found in ledger.find("opening", pipeline)]
-    known = [int(body["opening"]) for body in bodies if body["examples"] == examples]
+    # a record of an earlier release names the rows with their features alone
+    examples, bodies = _examples(held_out), [found.body for found in ledger.find("opening", pipeline)]
+    known = [int(body["opening"]) for body in bodies if body.get("examples", body["held_out"]) == examples]
     number = 1 + max(len(known), *known, 0)  # a record that was altered or deleted counts too, if a later one is there
     told: Mapping[str, Any] = {
         "held_out": str(held_out["sha256"]),
@@ -35,3 +36,8 @@ def record(
     }
     ledger.append("opening", pipeline, told)
     return number
+
+
+def _examples(held_out: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the keys and targets of rows on record; of the rows, if an earlier release froze them."""
+    return str(held_out.get("examples", held_out["sha256"]))
