@@ -307,7 +307,7 @@ class ModelPipeline(Pipeline):
     def _faults(self) -> Iterator[str]:
         columns, moments = self.columns, self.moments
         yield from super()._faults()
-        yield from schedule_faults(self.schedules, self.scoring, self.prediction)
+        yield from schedule_faults(self.schedules, self.scoring, self.prediction, columns)
         parts = splits.Parts(self.holdout, self.validation, self.backtest)
         yield from parts.faults(columns, self.prediction, self.trainer, self._wrong)
         needed = {self.prediction.at, *(view.at for view in self.features.values() if view.kind != "used")}
@@ -332,7 +332,7 @@ class ModelPipeline(Pipeline):
         elif target not in columns:
             yield f"prediction.target: {self._no_column(target)}"
         else:
-            yield from self.prediction.target_faults(columns[target])
+            yield from self.prediction.target_faults(columns[target], self.moments)
         yield from self._unknown_yet("gate.baseline_by", "prediction", self.prediction.at, self.gate.baseline_columns())
         order = list(self.moments)
         for name, view in self.features.items():

@@ -108,7 +108,7 @@ class RowFeatures:
                 name = view.table.view
                 raise PredictionError(
                     f"predict {counted(len(keys), 'key')}: the online store has no row of {missing} in view '{name}'",
-                    "Pass rows in place of keys: a row whose target is not known yet has no features there "
+                    "Pass rows in place of keys: a row that waits in quarantine has no features there "
                     f"(docs/how-to/target-comes-later.md). Others come with materialize_features_{pipeline.name}.",
                 )
             _add(made, view, found)
