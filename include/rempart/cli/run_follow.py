@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.cli.run_view import RunState, Show, StageState
+from rempart.counts import counted
+from rempart.models.gates.verdict import is_kept
 from rempart.orchestration import run_notes
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
@@ -184,12 +186,19 @@ def left(pipeline: str, page: str, url: str) -> str:
     return f"The run goes on in Airflow: {page}\nIts result, when it is done: rempart pipeline show {pipeline}"
 
 
-def conclusion(pipeline: str, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return what to look at after a run that did not fail, as lines. Pure."""
+def conclusion(pipeline: str, results: Mapping[str, Mapping[str, Any]], waiting: int | None = None) -> list[str]:
+    """Return what to look at after a run that did not fail, as lines. Pure.
+
+    `waiting`: rows of all deliveries that wait in quarantine now; None if the ledger did not answer.
+    """
     ingested, judged = results["ingest"], results.get("validate")
     lines = []
-    if ingested["quarantined"]:
-        lines.append(f"rows in quarantine: {ingested['quarantined']:,}. See them: rempart quarantine show {pipeline}")
+    if ingested["quarantined"] or waiting:
+        now = "unknown" if waiting is None else f"{waiting:,}"
+        lines.append(
+            f"rows refused in this run: {ingested['quarantined']:,}; rows of all deliveries that wait in quarantine "
+            f"now: {now}. See them: rempart quarantine show {pipeline}"
+        )
     if judged is None and ingested["snapshot"]:
         lines.append(f"Snapshot {ingested['snapshot']} is current: rempart pipeline show {pipeline}")
     elif judged is None:
@@ -197,7 +206,20 @@ def conclusion(pipeline: str, results: Mapping[str, Mapping[str, Any]]) -> list[
         lines.append(f"Is a delivery held back? rempart quarantine show {pipeline}")
     elif judged["promoted"]:
         lines.append(f"Version {judged['version']} is champion: rempart model show {pipeline}")
+    elif judged.get("awaits"):
+        lines.append(f"Version {judged['version']} passed the gate, which asks for a person's approval.")
+        lines.append(f"Whose, or the answer: rempart model show {pipeline}")
     else:
-        lines.append("Change features, trainer or gate in the pipeline file, and run the pipeline again.")
-        lines.append(f"Version {judged['version']} was refused: rempart model show {pipeline}")
+        lines += _refused(pipeline, judged)
     return lines
+
+
+def _refused(pipeline: str, judged: Mapping[str, Any]) -> Iterator[str]:
+    """Yield that the gate refused a version and why, which champion stays, and what to do."""
+    yield "Change features, trainer or gate in the pipeline file, and run the pipeline again."
+    reasons = [str(reason) for reason in judged["reasons"] if not is_kept(str(reason))]
+    why = f": {reasons[0].removeprefix('refused: ')}" if reasons else ""
+    more = f" (and {counted(len(reasons) - 1, 'more reason')})" if len(reasons) > 1 else ""
+    yield f"The gate refused version {judged['version']}{why}{more}"
+    stays = f"The champion stays version {judged['champion']}" if judged["champion"] else "There is still no champion"
+    yield f"{stays}. All reasons: rempart model show {pipeline}"

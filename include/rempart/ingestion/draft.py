@@ -1,8 +1,8 @@
 """Draft a pipeline file from one delivery or one table, for a person to correct.
 
-Everything that the data cannot show (what is personal, when it is known, what to predict) is a valid guess, marked `#
-CHECK:` with the question that a person decides. What the data show is a comment without the mark. The draft never
-contains values of free text or of columns that seem to name people. It contains the values of short closed lists,
+Everything that the data cannot show (what is personal, when it is known, what to predict) is a valid guess below a
+comment `# CHECK:` with the question that a person decides. What the data show is a comment without the mark. The draft
+never contains values of free text or of columns that seem to name people. It contains the values of short closed lists,
 because they are the schema.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from rempart.errors import PipelineError
 from rempart.ingestion.drafting import columns, learning, moments, rules
 from rempart.ingestion.drafting import source as source_section
-from rempart.ingestion.drafting.writing import list_text
+from rempart.ingestion.drafting.writing import comment_lines, explained, list_text
 from rempart.ingestion.sampling.files import of_file
 from rempart.ingestion.sampling.names import shown
 from rempart.ingestion.sampling.sample import Sample
@@ -74,24 +74,34 @@ def reminder(text: str) -> str | None:
 def _lines(s: Survey) -> Iterator[str]:
     origin = f"{s.sample.told} of {shown(s.sample.name)}{s.sample.left_out}"
     asked = f"`rempart pipeline check {s.name}` names each line that you must decide, until its mark is deleted"
-    yield f"# Drafted from {origin}. {asked}."  # not with the mark itself: a search for it ends empty
+    yield from comment_lines(f"Drafted from {origin}. {asked}.")  # without the mark: a search for it ends empty
     if s.totals:
         rows = "1 row has" if s.totals == 1 else f"{s.totals:,} rows have"
-        yield f"# {rows} almost only empty cells, as a line of totals has: such rows go to quarantine."
+        yield from comment_lines(
+            f"{rows} almost only empty cells, as a line of totals has: such rows go to quarantine."
+        )
     yield f"name: {s.name}"
     yield f"description: Predicts {s.target.name} of each row at {s.time}, from what is known then."
     stored = "public, internal, personal or sensitive; it decides where the data may be stored"
-    careful = "" if any(c.people for c in s.columns) else ". No column seems to name people: the draft is careful"
-    yield f"classification: personal    # CHECK: {stored}{careful}"
+    yield from explained("classification: personal", asks=f"{stored}{_careful(s)}")
     sections = (source_section.lines, _key, moments.lines, columns.lines, rules.lines, learning.lines)
     yield from chain.from_iterable(("", *section(s)) for section in sections)
 
 
+def _careful(s: Survey) -> str:
+    """Return why a draft says `personal` although no column seems to name people; empty if one does."""
+    if any(c.people for c in s.columns):
+        return ""
+    texts = [c.name for c in s.named("string")][:_MOST]
+    doubt = f", but {' or '.join(texts)} may stand for a person, as a customer's number does" if texts else ""
+    return f". No column seems to name people{doubt}: the draft is careful"
+
+
 def _key(s: Survey) -> Iterator[str]:
-    yield f"key: {list_text(s.key.columns)}    # CHECK: {_doubt(s)}"
+    yield from explained(f"key: {list_text(s.key.columns)}", asks=_doubt(s))
     if "kind" not in s.sample.source:
-        repeats = "does a delivery repeat rows, its own or earlier ones, as a full export does? Then newest"
-        yield f"on_conflict: refuse    # CHECK: {repeats}"
+        repeats = "does a delivery repeat rows, its own or earlier ones, as a full export does? Then write newest"
+        yield from explained("on_conflict: refuse", asks=repeats)
 
 
 def _doubt(s: Survey) -> str:

@@ -43,7 +43,9 @@ def checkpoints(place: Path) -> dict[str, str]:
     if not files:
         raise LedgerError(
             f"read the checkpoints: there is none in {place}",
-            "Copy the checkpoints from the second operator's locked bucket. If it has none yet, run export_evidence.",
+            "Copy the checkpoints from the second operator's locked bucket. If it has none yet, start the DAG "
+            "export_evidence in Airflow, then export again. To verify the records alone, pass the export's folder "
+            "`ledger`: a removed end is not found then.",
         )
     return {name: file.read_text(encoding="utf-8", errors="surrogateescape") for name, file in files.items()}
 

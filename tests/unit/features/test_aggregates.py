@@ -130,7 +130,7 @@ def test_the_rows_own_target_is_in_none_of_its_features_also_if_the_view_is_earl
     sections["schema"]["paid"] = {
         "type": "number",
         "known": "day",
-    }  # a wrong declaration: it is what the prediction is about
+    }  # wrong: the prediction is about it
     sections["prediction"]["at"] = "settle"
     rows = [an_order_of(1, 0, settled=5, paid=1.0), an_order_of(2, 3, settled=9, paid=10.0)]
     made = trailing(ModelPipeline.model_validate(sections), rows)

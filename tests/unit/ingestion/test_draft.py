@@ -18,6 +18,7 @@ from rempart.errors import PipelineError
 from rempart.ingestion.draft import draft_pipeline, reminder, save_draft, undecided
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline
+from tests.unit.ingestion.drafts import folded, unbroken
 
 
 def write(file: Path, text: str) -> Path:
@@ -68,17 +69,16 @@ def test_dates_before_the_row_become_ages_and_later_ones_do_not(tmp_path: Path) 
         write(tmp_path / "visits.csv", "id,day,last_visit,paid_on,end,kwh\n" + "\n".join(rows) + "\n")
     )
     assert load(text).features["own"].features()[-1] == "days_since_last_visit"
-    (line,) = [line for line in text.splitlines() if line.startswith("    expressions:")]
-    assert "{days_since_last_visit: days_since(last_visit)}    # days from" in line, (
-        "neither a later date nor a word of SQL"
-    )
+    above, line = text.split("    calendar:")[1].splitlines()[1:3]
+    assert above == "    # days from these dates to the row's time"
+    assert line == "    expressions: {days_since_last_visit: days_since(last_visit)}", "no later date, no word of SQL"
 
 
 def test_the_draft_holds_out_the_newest_days_so_that_later_deliveries_are_learned_from(tmp_path: Path) -> None:
     text = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY))
     holdout = load(text).holdout
     assert (holdout.start, holdout.last) == (None, timedelta(days=16)), "a fifth of 84 days"
-    told = text.split("\nholdout:")[0].rsplit("CHECK", 1)[1]
+    told = unbroken(text).split("\nholdout:")[0].rsplit("CHECK", 1)[1]
     assert "newest 16 days, and do not learn from them" in told and "until you move it" in told
     one_day = load(draft_pipeline(write(tmp_path / "day.csv", "day,kwh\n2025-01-01,1\n")))
     assert one_day.holdout.last == timedelta(days=1)
@@ -86,7 +86,7 @@ def test_the_draft_holds_out_the_newest_days_so_that_later_deliveries_are_learne
 
 def test_the_draft_says_how_strict_the_limit_is_and_which_key_column_may_be_an_input(tmp_path: Path) -> None:
     text = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY))
-    (line,) = [line for line in text.splitlines() if line.strip().startswith("limit: ")]
+    (line,) = [line for line in folded(text).splitlines() if line.strip().startswith("limit: ")]
     assert line.endswith(
         "# CHECK: from which mae on is a model of no use to you? Drafted generously: a quarter worse than always "
         "guessing the mean"
@@ -96,7 +96,7 @@ def test_the_draft_says_how_strict_the_limit_is_and_which_key_column_may_be_an_i
     assert "One that names a thing, such as a vehicle, is no quantity: use it in `by` of a trailing view" in told
     rows = "".join(f"{station},2025-01-{day:02},{day}.5\n" for station in ("a_b", "c_d") for day in range(1, 29))
     stations = draft_pipeline(write(tmp_path / "stations.csv", "station,day,hours\n" + rows))
-    assert "# Left out: station, day, hours. Add station if" in stations
+    assert " Left out: station, day, hours. Add station if" in unbroken(stations)
 
 
 def test_names_of_a_header_are_mapped_and_a_first_row_is_never_quoted(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_iso_timestamps_with_an_offset_need_no_zone(tmp_path: Path) -> None:
 def test_an_order_of_day_and_month_that_the_file_does_not_show_is_a_question(tmp_path: Path) -> None:
     rows = "".join(f"{d:02d}/{d % 5 + 1:02d}/2025,{d}.5\n" for d in range(1, 13))
     text = draft_pipeline(write(tmp_path / "x.csv", "day,price\n" + rows))
-    assert '  dates: "DD/MM/YYYY"    # CHECK' in text
+    assert '  dates: "DD/MM/YYYY"    # CHECK' in folded(text)
 
 
 def test_several_columns_may_be_the_key_together(tmp_path: Path) -> None:
@@ -256,12 +256,12 @@ def test_a_class_in_the_last_column_is_predicted_and_no_feature(tmp_path: Path) 
     assert (pipeline.prediction.target, pipeline.prediction.task) == ("no_show", "classification")
     assert pipeline.gate.metric == "log_loss"
     assert "no_show" not in text.split("columns: ")[1].split("]")[0]
-    assert "draft again with `--target COLUMN`" in text
+    assert "draft again with `--target COLUMN`" in folded(text)
 
 
 def test_the_line_of_the_target_says_where_its_moment_is_set(tmp_path: Path) -> None:
     text = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY))
-    lines = text.splitlines()
+    lines = folded(text).splitlines()
     assert "moments:    # CHECK: when is kwh known, and is any other value known later than `event`?" in lines
     assert "such as `known: outcome`, at kwh" in text and "  kwh: {type: number, known: event}    # the target" in lines
     trend = lines[next(n for n, line in enumerate(lines) if line.startswith("  trend:")) :]
@@ -271,7 +271,7 @@ def test_the_line_of_the_target_says_where_its_moment_is_set(tmp_path: Path) -> 
 def test_a_date_that_is_empty_in_some_rows_can_be_made_a_moment(tmp_path: Path) -> None:
     rows = [f"{n},2025-01-{n % 28 + 1:02},{'' if n % 9 == 0 else f'2025-02-{n % 28 + 1:02}'},{n}.5" for n in range(99)]
     text = draft_pipeline(write(tmp_path / "claims.csv", "\n".join(["claim,declared,closed,paid", *rows])))
-    (line,) = [line for line in text.splitlines() if line.startswith("  closed: ")]
+    (line,) = [line for line in folded(text).splitlines() if line.startswith("  closed: ")]
     told = "To use it as a moment, delete `nullable`: rows without it wait in quarantine until they are delivered again"
     assert "nullable: true}" in line and line.endswith(f"{told}. If they are many, raise `max_quarantined`, too")
     data = yaml.safe_load(text)
@@ -308,7 +308,8 @@ def test_the_draft_has_the_days_between_dates_and_the_margin_of_the_gate(tmp_pat
     rows = "".join(f"{n},2025-01-{1 + n % 20:02d},2025-02-{1 + n % 20:02d},{n % 7}.5\n" for n in range(90))
     text = draft_pipeline(write(tmp_path / "hires.csv", f"hire_id,start_day,end_day,price\n{rows}"))
     hint = 'expressions: {start_day_to_end_day: "days_between(end_day, start_day)"}'
-    assert f"    # {hint}    # days between dates, for a view at a moment when both are known" in text
+    note = "    # days between dates, for a view at a moment when both are known"
+    assert f"{note}\n    # {hint}\n" in text
     added = load(text.replace(f"    # {hint}", f"    {hint}"))
     assert added.features["own"].expressions == {"start_day_to_end_day": "days_between(end_day, start_day)"}  # type: ignore[union-attr] # a row view
     assert added.gate.baseline_margin == 0.1 and "baseline_margin: 0.1    #" in text
@@ -333,7 +334,7 @@ def test_a_few_cells_that_are_no_numbers_leave_a_column_of_numbers(tmp_path: Pat
     file = tmp_path / "visits.csv"
     file.write_text("\n".join(["visit,day,age,minutes", *rows, ""]))
     text = draft_pipeline(file)
-    assert "  age: {type: integer, known: event}    # CHECK: 2 of 100 cells are no whole number;" in text
+    assert "  age: {type: integer, known: event}    # CHECK: 2 of 100 cells are no whole number;" in folded(text)
     assert "columns: [age]" in text and "column: age, min_value: 0, max_value: 69" in text
     file.write_text("\n".join(["visit,day,age,minutes", *rows[:20], ""]))
     assert "  age: {type: string" in draft_pipeline(file)
@@ -341,12 +342,13 @@ def test_a_few_cells_that_are_no_numbers_leave_a_column_of_numbers(tmp_path: Pat
 
 def test_a_file_asks_whether_deliveries_repeat_rows(tmp_path: Path) -> None:
     text = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY))
-    line = text.splitlines()[text.splitlines().index("on_conflict: refuse    # CHECK: " + REPEATS)]
-    assert text.index("\nkey: ") < text.index(line) < text.index("\nmoments:")
+    lines = folded(text).splitlines()
+    line = lines[lines.index("on_conflict: refuse    # CHECK: " + REPEATS)]
+    assert folded(text).index("\nkey: ") < folded(text).index(line) < folded(text).index("\nmoments:")
     assert load(text).on_conflict == "refuse"
 
 
-REPEATS = "does a delivery repeat rows, its own or earlier ones, as a full export does? Then newest"
+REPEATS = "does a delivery repeat rows, its own or earlier ones, as a full export does? Then write newest"
 
 
 def test_a_pipeline_is_named_after_a_file_with_umlauts_in_full(tmp_path: Path) -> None:
@@ -387,5 +389,5 @@ def test_another_date_is_proposed_as_a_moment_and_empty_cells_of_the_target_are_
     )
     assert "  # outcome: {column: ordered_on}\n  # planned_on: {column: planned_on}\n" in text
     assert "A column tells when: uncomment its line above." in text
-    (line,) = [line for line in text.splitlines() if line.startswith("  late: ")]
+    (line,) = [line for line in folded(text).splitlines() if line.startswith("  late: ")]
     assert "nullable" not in line and "empty in some rows, which go to quarantine" in line

@@ -279,6 +279,54 @@ def test_an_auditor_verifies_a_folder_with_the_public_key_alone(
     assert code == 1 and "BROKEN: Record 9 of the ledger: its SHA-256" in printed and "What to do" in printed
 
 
+def test_an_export_ends_with_a_warning_while_no_checkpoint_covers_its_newest_records(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rempart.flows.shared.platform.open_platform", lambda: platform)
+    platform.ledger.append("snapshot", "bookings", {"rows": 3})
+    remedy = "Start the DAG export_evidence in Airflow (it runs every 15 min by itself), then export again."
+
+    def warning(folder: str) -> str:
+        code, printed = rempart("export", str(tmp_path / folder))
+        assert code == 0 and printed.startswith(str(tmp_path / folder))
+        return " ".join(printed.partition("warning: ")[2].split())
+
+    assert warning("none").startswith("no checkpoint covers the records: nobody finds out if")
+    assert warning("none").endswith(remedy)
+    with pytest.raises(LedgerError) as refused:
+        verify_files(tmp_path / "none", [KEY.public.hex()], None)
+    assert "start the DAG export_evidence in Airflow, then export again" in refused.value.hint
+    assert rempart("verify", str(tmp_path / "none" / "ledger"), "--key", KEY.public.hex())[0] == 0
+    export(platform)
+    assert warning("all") == "", "the record of the export itself is no news"
+    for rows in (4, 5):
+        platform.ledger.append("snapshot", "bookings", {"rows": rows})
+    assert warning("some").startswith("no checkpoint covers the newest 2 records: ")
+    for name, bucket in (("haven", "checkpoints"), ("primary", "evidence")):
+        platform.sites[name] = MemorySite(name)
+        platform.sites[name].ensure_bucket(bucket, versioned=True, locked=True)
+    assert warning("lost").startswith("no checkpoint covers the records: ")
+
+
+def test_a_folder_verifies_also_if_a_checkpoint_is_written_while_it_is_filled(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = platform.sites["haven"]
+    listed = site.versions
+
+    def versions(*asked: str) -> Iterator[Any]:
+        monkeypatch.setattr(site, "versions", listed)
+        platform.ledger.append("snapshot", "bookings", {"rows": 3})
+        export(platform)
+        yield from listed(*asked)
+
+    export(platform)
+    monkeypatch.setattr(site, "versions", versions)
+    assert export_to(platform, tmp_path / "audit").checkpoints == 2
+    verdict = verify_files(tmp_path / "audit", [KEY.public.hex()], None)
+    assert verdict.ok and verdict.checkpoints == 2, verdict.broken
+
+
 @pytest.mark.parametrize(("place", "checkpoints"), [("nowhere", None), (".", "."), ("empty", None)])
 def test_what_is_no_export_is_an_error_and_never_a_verdict(tmp_path: Path, place: str, checkpoints: str | None) -> None:
     (tmp_path / "empty").mkdir()

@@ -261,8 +261,13 @@ class Keyring:
                     failed.append(f"{card.scope} {card.serial}: {error.what}")
                 continue
             former = tuple(dict.fromkeys((*card.former, *card.recipients)))
-            new = replace(card, recipients=self.recipients, former=tuple(x for x in former if x not in self.recipients))
             body = wrap(key, self.own, self.recipients)
+            new = replace(
+                card,
+                recipients=self.recipients,
+                former=tuple(x for x in former if x not in self.recipients),
+                copy=hashlib.sha256(body).hexdigest(),
+            )
             for place in self.places:
                 path = path_of(key.scope, key.serial)
                 stored = place.site.write(place.bucket, path, body, content_type="application/age-encryption")

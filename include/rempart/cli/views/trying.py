@@ -16,6 +16,8 @@ from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.sources import DerivedSource
 
 _WIDEST = 20
+_FAR = 2.0
+"""Times of one error from which on another is far from it."""
 _WITH_LOSS = ("gradient_boosting", "lightgbm", "xgboost")
 """Trainers that take a `loss` and whose default is squared_error."""
 _NAMES = {"event_timestamp": "(moment of the row)", "_known_at": "(target known from)"}
@@ -62,6 +64,8 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
             yield f"  It is no better than the baseline.{_other_loss(pipeline)}"
         elif tried.baseline and not _reaches(tried.model.metrics[pipeline.gate.metric], tried.baseline):
             yield f"  The gate would refuse it: {_asked(tried.baseline, pipeline)}."
+        if tried.baseline:
+            yield from _distance_to_limit(tried.model.metrics[pipeline.gate.metric], tried.baseline)
         if tried.baseline and _is_nearly_perfect(tried.model.metrics[pipeline.gate.metric], tried.baseline):
             yield "  It makes next to no error. Look for a column that tells the target because it is known later."
         yield "  This is no verdict of the gate. It is for the model of a run, by all rules and against the champion."
@@ -161,13 +165,47 @@ def _other_loss(pipeline: ModelPipeline) -> str:
     )
 
 
+def _error(value: float, found: Baseline) -> float:
+    """Return the error of a metric: what it is above 0, or what it lacks to 1."""
+    return value if LOWER_IS_BETTER[found.metric] else 1 - value
+
+
 def _is_nearly_perfect(value: float, found: Baseline) -> bool:
-    """Return whether a model leaves less than a fiftieth of the baseline's error. A metric of which more is better ends
-    at 1.
-    """
-    if LOWER_IS_BETTER[found.metric]:
-        return value < min(found.value, found.overall) / 50
-    return 1 - value < (1 - max(found.value, found.overall)) / 50
+    """Return whether a model leaves less than a fiftieth of the baseline's error."""
+    return _error(value, found) < min(_error(found.value, found), _error(found.overall, found)) / 50
+
+
+def _limit(found: Baseline) -> Iterator[str]:
+    """Yield why the gate's limit decides nothing, or hardly any model reaches it; nothing otherwise."""
+    lower = LOWER_IS_BETTER[found.metric]
+    best, least, beyond = (0, "at most", "less") if lower else (1, "at least", "more")
+    allowed = _error(found.limit, found)
+    if allowed < 0:
+        yield f"  No model reaches the limit: {found.metric} is never {beyond} than {best}. Correct `gate.limit`."
+    elif allowed == 0:
+        yield f"  Only a model without any error reaches the limit, {found.metric} {best}. Correct `gate.limit`."
+    elif _is_nearly_perfect(found.limit, found):
+        yield (
+            "  Hardly any model reaches the limit: it allows less than a fiftieth of the baseline's error. Is "
+            f"`gate.limit` in the unit of {found.metric}?"
+        )
+    elif _is_looser(found):
+        yield f"  The limit decides nothing: the baseline asks for more, {least} {found.bound:.4g}."
+
+
+def _distance_to_limit(value: float, found: Baseline) -> Iterator[str]:
+    """Yield that a model misses the gate's limit, or is far better than it; nothing if the limit decides nothing."""
+    mine, allowed, lower = _error(value, found), _error(found.limit, found), LOWER_IS_BETTER[found.metric]
+    if allowed < 0 or _is_looser(found):
+        return
+    if mine > allowed:
+        times = f", {mine / allowed:.1f} times the error that it allows" if mine > _FAR * allowed > 0 else ""
+        yield f"  It misses the gate's limit: {value:.4g} is {'above' if lower else 'below'} {found.limit:g}{times}."
+    elif allowed > _FAR * mine > 0:
+        yield (
+            f"  The gate's limit is far from it: {found.limit:g} allows {allowed / mine:.1f} times its error. Lower "
+            "the error that you allow, unless such a model is still of use to you."
+        )
 
 
 def _baseline(found: Baseline, pipeline: ModelPipeline) -> Iterator[str]:
@@ -187,9 +225,7 @@ def _baseline(found: Baseline, pipeline: ModelPipeline) -> Iterator[str]:
         f"  Learnt from {text.counted(found.train_rows, 'row')}, measured on {found.holdout_rows:,} held-out rows. "
         f"The gate's limit is {found.limit:g}."
     )
-    if _is_looser(found):
-        least = "at most" if LOWER_IS_BETTER[found.metric] else "at least"
-        yield f"  The baseline asks for more than the limit: {least} {found.bound:.4g}."
+    yield from _limit(found)
     for feature, share in found.told_alone:
         yield (
             f"  LEAK? {feature} alone tells {share:.1%} of {target}. The gate would refuse a model that reads it. "

@@ -269,11 +269,17 @@ def _write_checkpoint(exports: Exports, head: Head) -> tuple[str, datetime, byte
 
 @dataclass(frozen=True)
 class LocalExport:
-    """Content of an auditor's folder: numbers of records and checkpoints."""
+    """Content of an auditor's folder: numbers of records and checkpoints.
+
+    `covered`: the newest record that a checkpoint of the folder covers; 0 without one. `uncovered`: later records,
+    without those of exports.
+    """
 
     records: int
     checkpoints: int
     folder: str
+    covered: int
+    uncovered: int
 
 
 def export_to(platform: Platform, folder: Path) -> LocalExport:
@@ -291,36 +297,42 @@ def export_to(platform: Platform, folder: Path) -> LocalExport:
     (folder / "ledger").mkdir(exist_ok=True)
     first = keys.parse_public(str(introduced[-1].body["public"]))
     (folder / "public.pem").write_text(keys.to_pem(first), encoding="ascii")
-    records = 0
-    with (folder / "ledger" / "ledger.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-        for entry in platform.ledger.entries():
-            file.write(f"{entry.line}\n")
-            records += 1
     known = {record.subject: str(record.body["file"]).encode() for record in platform.ledger.find("checkpoint")}
     site, _ = platform.evidence_site(config.checkpoint_site)
     written = _write_checkpoints(site, config.buckets.checkpoints, known, folder / "checkpoints")
     replica_of, _ = platform.evidence_site(config.evidence_site)
-    _write_checkpoints(replica_of, config.buckets.evidence, known, folder / "checkpoints" / "copies")
-    return LocalExport(records, written, str(folder))
+    copies = _write_checkpoints(replica_of, config.buckets.evidence, known, folder / "checkpoints" / "copies")
+    intact = (body for key, body in known.items() if body in (written.get(key), copies.get(key)))
+    covered = max((int(json.loads(body)["checkpoint"]["seq"]) for body in intact), default=0)
+    records = uncovered = 0
+    # after the checkpoints: the chain has every record that they cover
+    with (folder / "ledger" / "ledger.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+        for entry in platform.ledger.entries():
+            file.write(f"{entry.line}\n")
+            records += 1
+            uncovered += entry.seq > covered and json.loads(entry.text)["kind"] != "checkpoint"
+    return LocalExport(records, len(written), str(folder), covered, uncovered)
 
 
-def _write_checkpoints(site: Site, bucket: str, known: Mapping[str, bytes], folder: Path) -> int:
+def _write_checkpoints(site: Site, bucket: str, known: Mapping[str, bytes], folder: Path) -> Mapping[str, bytes]:
     """Write a site's checkpoints to a folder, each in the version known to the ledger, else the first.
 
-    Return their number.
+    Return them by their keys.
     """
     versions: dict[str, list[ObjectInfo]] = {}
     for info in site.versions(bucket, "checkpoints/"):
         if not info.marker:
             versions.setdefault(info.key, []).insert(0, info)
     folder.mkdir(exist_ok=True)
+    written: dict[str, bytes] = {}
     for key, found in versions.items():
         read = (site.fetch(bucket, key, version_id=version.version_id)[1] for version in found[:LOOKED_AT])
         first = next(read)
         wanted = known.get(key, first)
         body = first if first == wanted else next((text for text in read if text == wanted), first)
         (folder / Path(key).name).write_bytes(body)
-    return len(versions)
+        written[key] = body
+    return written
 
 
 def show(ledger: Ledger, after: int | None, limit: int) -> list[str]:

@@ -81,15 +81,17 @@ def champion_times(decisions: Sequence[Evidence]) -> list[TimeAsChampion]:
 def _successions(decisions: Sequence[Evidence]) -> Iterator[tuple[Evidence, Sequence[str]]]:
     """Yield each decision with the champions after it, as `succession`.
 
-    A promotion adds its version; a rollback removes the last one, and names the champion: where an older record was
-    altered, the steps alone lead to another version.
+    A promotion adds its version; a rollback removes the one that it replaces with all after it, and names the champion.
+    Where an older record was altered, the steps alone lead to another version, or back to a replaced one.
     """
     versions: list[str] = []
     for decision in decisions:
         if decision.kind == "promotion":
             versions.append(str(decision.body["version"]))
         else:
-            del versions[-1:]
+            if (replaced := str(decision.body["replaces"])) in versions:
+                while versions.pop() != replaced:
+                    pass
             if (named := decision.body.get("champion")) is not None:
                 while str(named) in versions and versions[-1] != str(named):
                     versions.pop()

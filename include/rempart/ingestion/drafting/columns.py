@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from rempart.ingestion.drafting.writing import comment_lines, list_lines
+from rempart.ingestion.drafting.writing import comment_lines, explained, list_lines
 from rempart.ingestion.sampling.facts import ColumnFacts
 from rempart.ingestion.sampling.names import yaml_word
 from rempart.ingestion.sampling.survey import Survey
@@ -13,7 +13,7 @@ from rempart.ingestion.sampling.survey import Survey
 _MANY = 12
 """Values of a list from which on it is a question whether it is complete."""
 _SAME_QUESTIONS = 3
-"""Lists up to which a draft asks in the line of each whether it is complete, and not once for all."""
+"""Lists up to which a draft asks above the line of each whether it is complete, and not once for all."""
 
 
 def lines(s: Survey) -> Iterator[str]:
@@ -27,14 +27,14 @@ def lines(s: Survey) -> Iterator[str]:
     open_ = [c.name for c in lists if not _is_declared(c, s) and (not s.sample.whole or len(c.values) > _MANY)]
     each = open_ if len(open_) <= _SAME_QUESTIONS else []
     why = "many values" if s.sample.whole else "only the values of a sample"
-    yield "schema:" + (f"    # CHECK: {len(open_)} lists have {why}: are they complete?" if open_ and not each else "")
+    yield from explained(
+        "schema:", asks=f"{len(open_)} lists have {why}: are they complete?" if open_ and not each else ""
+    )
     for column in s.columns:
         doubts, notes = _doubts(column, s), _notes(column, s)
         if column.name in each:
             doubts.append(f"{len(column.values)} values: is the list complete?")
-        mark = "CHECK: " if doubts else ""
-        comment = f"    # {mark}{'; '.join([*doubts, *notes])}" if doubts or notes else ""
-        yield _entry(column, s, comment)
+        yield from explained(_entry(column, s), asks="; ".join(doubts), note="; ".join(notes))
 
 
 def _is_declared(column: ColumnFacts, s: Survey) -> bool:
@@ -42,7 +42,7 @@ def _is_declared(column: ColumnFacts, s: Survey) -> bool:
     return column.name in s.sample.declared and bool(s.sample.declared[column.name].values)
 
 
-def _entry(column: ColumnFacts, s: Survey, comment: str) -> str:
+def _entry(column: ColumnFacts, s: Survey) -> str:
     parts = [f"type: {column.type}", "known: event"]
     if column.type == "decimal":
         parts += [f"precision: {column.precision}", f"scale: {column.scale}"]
@@ -54,8 +54,8 @@ def _entry(column: ColumnFacts, s: Survey, comment: str) -> str:
         parts.append("nullable: true")
     entry = f"  {yaml_word(column.name)}: {{{', '.join(parts)}"
     if column.type != "category":
-        return f"{entry}}}{comment}"
-    return list_lines(f"{entry}, values: ", column.values, "}") + comment
+        return f"{entry}}}"
+    return list_lines(f"{entry}, values: ", column.values, "}")
 
 
 def _is_needed(column: ColumnFacts, s: Survey) -> bool:
@@ -67,6 +67,8 @@ def _doubts(column: ColumnFacts, s: Survey) -> list[str]:
     doubts = [column.doubt] if column.doubt else []
     if column.people and column.type == "category":
         doubts.append(f"it seems to name people ({column.people}): their list stands in this file")
+    if alike := _alike(column.values):
+        doubts.append(f"written in several ways: {alike}. Delete those that are wrong: their rows go to quarantine")
     if column.nullable and _is_needed(column, s):
         doubts.append("empty in some rows, which go to quarantine")
     if other := s.together.get(column.name):
@@ -74,6 +76,16 @@ def _doubts(column: ColumnFacts, s: Survey) -> list[str]:
     if column.name in s.leaks:
         doubts.append(f"{column.name} alone almost determines {s.target.name}: is it known at `event`?")
     return doubts
+
+
+def _alike(values: Sequence[str]) -> str:
+    """Return the values of a list that differ only in capitals, spaces and signs; empty without such."""
+    spelt: dict[str, list[str]] = {}
+    for value in values:
+        spelt.setdefault("".join(filter(str.isalnum, value.casefold())), []).append(value)
+    found = [" and ".join(each) for plain, each in spelt.items() if plain and len(each) > 1]
+    more = len(found) - _SAME_QUESTIONS
+    return ", ".join(found[:_SAME_QUESTIONS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _notes(column: ColumnFacts, s: Survey) -> Sequence[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rempart.ingestion.drafting.writing import comment_lines, list_lines, number_text
+from rempart.ingestion.drafting.writing import comment_lines, explained, list_lines, number_text
 from rempart.ingestion.sampling.names import yaml_word
 from rempart.ingestion.sampling.survey import Survey
 from rempart.settings.columns import NUMERIC
@@ -23,28 +23,31 @@ def lines(s: Survey) -> Iterator[str]:
     task, metric = ("regression", "mae") if numeric else ("classification", "log_loss")
     target, time = yaml_word(s.target.name), yaml_word(s.time)
     yield "features:"
-    yield "  own:    # CHECK: may each of these columns decide? Remove the others, and those that are not known in time"
+    may = "may each of these columns decide? Remove the others, and those that are not known in time"
+    yield from explained("  own:", asks=may)
     yield "    kind: row"
     yield list_lines("    columns: ", inputs)
     yield from comment_lines(f"Left out: {_left_out(s)}.", "    ")
     of_day = ", hour" if any(c.name == s.time and c.type == "timestamp" for c in s.columns) else ""
-    yield f"    calendar: {{{time}: [month, day_of_week, day_of_year{of_day}]}}"
+    month, day = ("month, ", ", day_of_year") if s.seasons else ("", "")
+    unlearnt = "" if s.seasons else "add month and day_of_year once the rows before the tested ones span a year"
+    yield from explained(f"    calendar: {{{time}: [{month}day_of_week{day}{of_day}]}}", note=unlearnt)
     if ages := ", ".join(_ages(s)):
-        yield f"    expressions: {{{ages}}}    # days from these dates to the row's time"
+        yield from explained(f"    expressions: {{{ages}}}", note="days from these dates to the row's time")
     if spans := ", ".join(_spans(s)):
         told = "days between dates, for a view at a moment when both are known"
-        yield f"    # {'add to ' if ages else ''}expressions: {{{spans}}}    # {told}"
+        yield from explained(f"    # {'add to ' if ages else ''}expressions: {{{spans}}}", note=told)
     lists = [c.name for c in s.columns if c.type == "category"]
     if numeric and (by := [*(name for name in s.naive or () if name in lists), *groups]):
         group = by[0]
         told = f"mean {s.target.name} of earlier rows of the same {group}. Remove the view if this may not decide"
-        yield f"  trend:    # {told}"
+        yield from explained("  trend:", note=told)
         yield "    kind: trailing"
         yield f"    by: [{yaml_word(group)}]"
         yield "    days: [30, 90]"
         yield f"    mean: [{target}]"
     yield ""
-    yield f"prediction: {{target: {target}, task: {task}, at: event}}    # CHECK: {_other_target(s)}"
+    yield from explained(f"prediction: {{target: {target}, task: {task}, at: event}}", asks=_other_target(s))
     tested = f"Models are tested on the newest {s.last_days} days, and do not learn from them"
     fixed = "With `start: DATE`, no row from that date on is learned from, until you move it"
     if s.open_days:
@@ -58,11 +61,12 @@ def lines(s: Survey) -> Iterator[str]:
     yield f"  metric: {metric}"
     if s.positive:
         found = "the class that you look for: the rarer one is drafted. pr_auc, f1 and cost ask for it"
-        yield f"  positive: {yaml_word(s.positive)}    # CHECK: {found}"
+        yield from explained(f"  positive: {yaml_word(s.positive)}", asks=found)
     guess = f"always guessing {'the mean' if numeric else 'the shares of the classes'}"
     useless = f"from which {metric} on is a model of no use to you? Drafted generously: a quarter worse than {guess}"
-    yield f"  limit: {number_text(s.limit)}    # CHECK: {useless}"
-    yield "  baseline_margin: 0.1    # share of the baseline's error by which a model must be better"
+    yield from explained(f"  limit: {number_text(s.limit)}", asks=useless)
+    margin = "share of the baseline's error by which a model must be better"
+    yield from explained("  baseline_margin: 0.1", note=margin)
     yield from _baseline(s, groups)
 
 
@@ -72,11 +76,12 @@ def _baseline(s: Survey, groups: Sequence[str]) -> Iterator[str]:
     if s.naive is None:
         yield f"  baseline_by: [{yaml_word(groups[0]) if groups else s.time + '.month'}]"
     elif not s.naive:
-        yield f"  baseline_by: []    # no groups make {guess} a clearly better guess on the newest {s.last_days} days"
+        none = f"no groups make {guess} a clearly better guess on the newest {s.last_days} days"
+        yield from explained("  baseline_by: []", note=none)
     else:
         by = ", ".join(name if "." in name else yaml_word(name) for name in s.naive)
         told = f"a model must beat {guess} of each group. These groups err least on the newest {s.last_days} days"
-        yield f"  baseline_by: [{by}]    # {told}"
+        yield from explained(f"  baseline_by: [{by}]", note=told)
 
 
 def _ages(s: Survey) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from rempart.ingestion.drafting.writing import comment_lines
+from rempart.ingestion.drafting.writing import comment_lines, explained
 from rempart.ingestion.sampling.moment_orders import in_order
 from rempart.ingestion.sampling.names import yaml_word
 from rempart.ingestion.sampling.survey import Survey
@@ -20,7 +20,7 @@ def lines(s: Survey) -> Iterator[str]:
     dates = [c.name for c in s.columns if c.type in ("date", "timestamp") and c.name != s.time]
     outcome = "outcome" if "outcome" not in dates else "outcome_of_the_row"
     target = s.target.name
-    yield f"moments:    # CHECK: when is {target} known, and is any other value known later than `event`?"
+    yield from explained("moments:", asks=f"when is {target} known, and is any other value known later than `event`?")
     asked = "`event` is when you ask for the prediction, and a model reads only what is known by then."
     known = f"The outcome is when {target} is known."
     example = "Example: a loan is granted on 1 March, its `event`, and repaid or not on 1 June, its outcome."
@@ -46,8 +46,8 @@ def lines(s: Survey) -> Iterator[str]:
     then = f"Then write that moment below, such as `known: {outcome}`, at {target} and at each value that is known no "
     then += "earlier. Moments stand in order of time."
     yield from comment_lines(then, "  ")
-    told = f"    # snapshots are stored by its {s.every}s; other dates: {', '.join(dates)}" if dates else ""
-    yield f"partition_by: {yaml_word(s.time)}{told}"
+    told = f"snapshots are stored by its {s.every}s; other dates: {', '.join(dates)}" if dates else ""
+    yield from explained(f"partition_by: {yaml_word(s.time)}", note=told)
     if s.every != "month":
         yield f"partition_every: {s.every}    # there are about {s.rows_a_month:,} rows a month"
 

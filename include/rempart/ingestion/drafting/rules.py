@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
-from rempart.ingestion.drafting.writing import number_text
+from rempart.ingestion.drafting.writing import explained, number_text
 from rempart.ingestion.sampling.facts import LIKELY_YEARS
 from rempart.ingestion.sampling.names import yaml_word
 from rempart.ingestion.sampling.orders import Order
@@ -12,7 +13,7 @@ from rempart.ingestion.sampling.ranges import Range
 from rempart.ingestion.sampling.survey import Survey
 
 _SAME_QUESTIONS = 3
-"""Columns up to which a draft asks in the line of each whether its negative numbers are right, and not once for all."""
+"""Columns up to which a draft asks above each line whether its negative numbers are right, and not once for all."""
 
 
 def lines(s: Survey) -> Iterator[str]:
@@ -22,40 +23,43 @@ def lines(s: Survey) -> Iterator[str]:
     negative = sum(1 for range_ in ranges if range_.negative)
     once = negative > _SAME_QUESTIONS
     below = f". {negative} columns have a few negative numbers: is that right?" if once else ""
-    yield f"expectations:    # CHECK: {possible}{below}"
+    yield from explained("expectations:", asks=f"{possible}{below}")
     between = "expect: expect_column_values_to_be_between"
     for column in s.columns:
         if (range_ := column.range) is None or column.name in s.key.columns:
             continue
         limits = f"min_value: {number_text(range_.low)}, max_value: {number_text(range_.high)}"
         rule = f"{between}, column: {yaml_word(column.name)}, {limits}, reason: {column.name} is out of range"
-        yield f"  - {{{rule}}}{_unlikely(range_, ask_negative=not once)}"
+        asks, note = _unlikely(range_, ask_negative=not once)
+        yield from explained(f"  - {{{rule}}}", asks=asks, note=note)
     first, last = LIKELY_YEARS
     for column in s.columns:
         if column.unlikely and column.name not in (s.time, *s.key.columns):
             limits = f"min_value: {first}-01-01, max_value: {last}-12-31"
             rule = f"{between}, column: {yaml_word(column.name)}, {limits}, reason: {column.name} is out of range"
             many = f"{column.unlikely:,} {'is' if column.unlikely == 1 else 'are'} outside"
-            yield f"  - {{{rule}}}    # CHECK: {many}; such rows go to quarantine"
-    yield from map(_order, s.orders)
+            yield from explained(f"  - {{{rule}}}", asks=f"{many}; such rows go to quarantine")
+    yield from chain.from_iterable(map(_order, s.orders))
     span = f"min_value: {s.first_day.year:04d}-01-01, max_value: {s.last_year}-12-31"
     yield f"  - {{{between}, column: {yaml_word(s.time)}, {span}, reason: {s.time} is out of range}}"
     yield "max_quarantined: 0.05"
 
 
-def _order(order: Order) -> str:
-    """Return the expectation that a date is not before another, and how many rows break it."""
+def _order(order: Order) -> Iterator[str]:
+    """Yield the expectation that a date is not before another, with how many rows break it."""
     rule = f"expect: expect_column_pair_values_a_to_be_greater_than_b, column_A: {yaml_word(order.then)}, "
     rule += f"column_B: {yaml_word(order.first)}, or_equal: true, ignore_row_if: either_value_is_missing, "
     line = f"  - {{{rule}reason: {order.then} is before {order.first}}}"
-    if not order.broken:
-        return line
     breaks = "row breaks" if order.broken == 1 else "rows break"
-    return f"{line}    # CHECK: {order.broken:,} of {order.rows:,} {breaks} it; such rows go to quarantine"
+    broken = f"{order.broken:,} of {order.rows:,} {breaks} it; such rows go to quarantine" if order.broken else ""
+    yield from explained(line, asks=broken)
 
 
-def _unlikely(found: Range, *, ask_negative: bool) -> str:
-    """Return what in the rows contradicts a range, or may; without `ask_negative`, negative numbers are no question."""
+def _unlikely(found: Range, *, ask_negative: bool) -> tuple[str, str]:
+    """Return what in the rows contradicts a range, or may, as a question, and what to know of it as a note.
+
+    Without `ask_negative`, negative numbers are no question.
+    """
     told: list[str] = []
     notes: list[str] = []
     if found.outside:
@@ -67,5 +71,4 @@ def _unlikely(found: Range, *, ask_negative: bool) -> str:
         (told if ask_negative else notes).append(f"{below}: is that right?" if ask_negative else below)
     if found.reached:
         notes.append(f"{number_text(found.high)} is the largest here: raise it if need be")
-    mark = "CHECK: " if told else ""
-    return f"    # {mark}{'; '.join([*told, *notes]).replace('?;', '?')}" if told or notes else ""
+    return "; ".join(told), "; ".join(notes)

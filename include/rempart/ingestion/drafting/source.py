@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
+from rempart.ingestion.drafting.writing import explained
 from rempart.ingestion.parsing.units import Unit
 from rempart.ingestion.sampling.names import header_entries, yaml_text, yaml_word
 from rempart.ingestion.sampling.survey import Survey
@@ -18,7 +19,8 @@ def lines(s: Survey) -> Iterator[str]:
         yield f"  prefix: {s.name}/"
     else:
         yield f"  prefix: {s.name}/      # folder of the landing bucket for what is extracted"
-    yield from (f"  {key}: {value}" for key, value in s.sample.source.items())
+    for key, value in s.sample.source.items():
+        yield from explained(f"  {key}: {value}", asks=s.sample.questions.get(key, ""))
     if any(name != column for name, column in s.sample.header.items()):
         yield "  header:    # names in the files, which stay as they are, and those of the schema"
         yield from _header(s.sample.header)
@@ -40,10 +42,11 @@ def _dialect(s: Survey) -> Iterator[str]:
     }
     for key, default in (("decimal", "."), ("thousands", ""), ("dates", "YYYY-MM-DD"), ("time_zone", None)):
         if (value := getattr(s.dialect, key)) != default or key in s.uncertain:
-            yield f"  {key}: {json.dumps(value)}" + (f"    # CHECK: {check[key]}" if key in s.uncertain else "")
+            yield from explained(f"  {key}: {json.dumps(value)}", asks=check[key] if key in s.uncertain else "")
     if s.dialect.time_zone is None and any(column.offset for column in s.columns):
         counted = "the times have offsets. Their days, months and hours in `calendar` and the hold-out are those of UTC"
-        yield f"  # time_zone: Europe/Berlin    # CHECK: {counted}: uncomment it for those that clocks showed"
+        asks = f"{counted}. For those that clocks showed, uncomment the line below and name their zone"
+        yield from explained("  # time_zone: Europe/Berlin", asks=asks)
 
 
 def _header(columns: Mapping[str, str]) -> Iterator[str]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rempart.ingestion.sampling.names import yaml_word
 
-_WIDTH = 120
-"""Characters of a line up to which a list and a comment of its own are not broken."""
+_WIDTH = 100
+"""Characters of a line up to which a list and a comment are not broken."""
 _DEEPEST = 14
 """Characters by which the further lines of a list are indented at most."""
 
@@ -29,7 +29,7 @@ def list_text(values: Iterable[str]) -> str:
 def list_lines(before: str, values: Sequence[str], behind: str = "") -> str:
     """Return `before`, a list of texts as YAML, and `behind`: on several lines if one would be long. Pure."""
     unbroken = f"{before}{list_text(values)}{behind}"
-    if len(unbroken) <= _WIDTH:
+    if len(unbroken) <= _WIDTH or not values:
         return unbroken
     indent = " " * min(len(before) + 1, _DEEPEST)
     lines, line = list[str](), f"{before}["
@@ -40,6 +40,21 @@ def list_lines(before: str, values: Sequence[str], behind: str = "") -> str:
             line = indent
         line += word if line.endswith(("[", " ")) else f" {word}"
     return "\n".join([*lines, line])
+
+
+def explained(line: str, *, asks: str = "", note: str = "") -> Iterator[str]:
+    """Yield a line of YAML with what a person decides about it above, marked CHECK, and what to know about it. Pure.
+
+    The note stands at the end of the line if there is room, else above, too. `line`: may have several lines.
+    """
+    indent = " " * (len(line) - len(line.lstrip(" ")))
+    whole = f"{line}    # {note}" if note else line
+    has_room = len(whole.rpartition("\n")[2]) <= _WIDTH
+    if asks:
+        yield from comment_lines(f"CHECK: {asks}", indent, further="  ")
+    if note and not has_room:
+        yield from comment_lines(note, indent, further="  ")
+    yield whole if has_room else line
 
 
 def comment_lines(text: str, indent: str = "", *, further: str = "") -> Iterator[str]:

@@ -129,14 +129,15 @@ def _csv(file: Path) -> Sample:
     table = thinned(pa.concat_tables(tables), MOST_ROWS)
     lines = {
         "format": "csv",
-        "encoding": encoding + ("" if encoding == "utf-8" else f"    # CHECK: it is not UTF-8{_OTHERS[encoding]}"),
+        "encoding": encoding,
         "delimiter": json.dumps(delimiter),
     }
     dialect = Dialect(encoding=source.encoding, delimiter=delimiter)
     whole = read.whole and rows == table.num_rows
     if not read.whole and b'"' in read.body:
         refused = 0  # the blocks of a sample may begin and end within a quoted field of several lines
-    return Sample(file.name, table, dialect, lines, about, whole, refused=refused, header=names)
+    asks = {} if encoding == "utf-8" else {"encoding": f"it is not UTF-8{_OTHERS[encoding]}"}
+    return Sample(file.name, table, dialect, lines, about, whole, refused=refused, questions=asks, header=names)
 
 
 def _first_lines(text: str) -> Sequence[str]:

@@ -51,6 +51,8 @@ class Sample:
     """Whether the cells are text whose dialect has to be found, as in CSV."""
     refused: int = 0
     """Rows that were read and cannot be split into their columns."""
+    questions: Mapping[str, str] = field(default_factory=dict)
+    """What only a person can decide about a line of `source`, by its key."""
     header: Mapping[str, str] = field(default_factory=dict)
     """The table's columns by the names that the source gives them. Empty if these are the same."""
 

@@ -52,7 +52,8 @@ class Survey:
     a few large numbers of the target rule its mean. `totals`: rows with almost only empty cells, which are not looked
     at. `open_days`: the newest days, of which no row has a target. `positive`: the rarer of two classes.
     `units`: beside the numbers of columns. `constant`: columns with the same value in all rows. `naive`: groups by
-    which a guess without a model is best; None if too few rows tell.
+    which a guess without a model is best; None if too few rows tell. `seasons`: whether the rows to learn from span a
+    year: a model that has not seen the tested season knows nothing of its months.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Survey:
     units: Mapping[str, Unit] = field(default_factory=dict)
     constant: Collection[str] = ()
     naive: Sequence[str] | None = None
+    seasons: bool = True
 
     def named(self, *types: str) -> list[ColumnFacts]:
         """Return columns of these types, or of all, that are neither key nor target."""
@@ -154,6 +156,7 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     listed = [c for c in found.named("category", "boolean") if c.name not in (*found.leaks, *found.together)]
     groups = [c.name for c in (*parts, *listed)]  # a part of the key is a thing with many rows, such as a station
     held_out = days[-1] - timedelta(days=found.last_days - 1), days[-1]
+    found = replace(found, seasons=(held_out[0] - days[0]).days >= 365)
     return replace(found, naive=naive_groups(groups, found.time, target, table, dialect, held_out))
 
 

@@ -99,10 +99,11 @@ def _read(opened: Any, table: str, connection: str, doing: str) -> Sample:
     lines = {"kind": "sql", "connection": connection, "table": table}
     grows = [c[0] for c in columns if c[1].startswith("timestamp") and re.search(r"updat|modif|chang", c[0])]
     if grows:
-        lines["# cursor"] = f"{{column: {grows[0]}}}    # CHECK: does each change set it? Then read only changed rows"
+        lines["# cursor"] = f"{{column: {grows[0]}}}"
+    asks = {"# cursor": "does each change set it? Then uncomment the line below, to read only changed rows"}
     size = len(rows) if whole else max(int(about), len(rows))
     key = [name for name, *_, primary in columns if primary]
-    return Sample(table, pa.table(text), Dialect(), lines, size, whole, declared, key, text=False)
+    return Sample(table, pa.table(text), Dialect(), lines, size, whole, declared, key, text=False, questions=asks)
 
 
 def _text(name: str, type_: str) -> Any:

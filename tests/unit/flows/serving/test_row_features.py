@@ -17,13 +17,14 @@ from rempart.features.prediction.plan import StoredView, inputs_of, plan
 from rempart.features.prediction.rows import features
 from rempart.flows.serving.row_features import RowFeatures
 from rempart.flows.serving.row_sql import RowSql
-from rempart.serving.scorer.rows import Row
+from rempart.serving.scorer.rows import Row, typed_rows
 from rempart.settings.pipeline import ModelPipeline
 from tests.integration.test_features import NOW
 from tests.integration.test_features import arrow as arrow_of_stays
 from tests.integration.test_features import row as stay
 from tests.unit.features.expressed import EXPRESSIONS, PARTS, ROWS, arrow, same, visits
 from tests.unit.features.stays import stays
+from tests.unit.training import stage
 
 
 def nothing_stored(view: StoredView, keys: Sequence[Any], at: datetime) -> Sequence[Mapping[str, Any] | None]:
@@ -71,6 +72,22 @@ def test_columns_and_calendar_parts_of_dates_need_no_sql(rows: list[dict[str, An
     names = pipeline.model_inputs()
     made = RowFeatures(pipeline, names, inputs_of(pipeline, names), nothing_stored, lambda: NOW)
     assert made._row_sql is None
+
+
+def test_types_nulls_and_categories_of_a_request_are_checked_and_expectations_are_not() -> None:
+    """As docs/how-to/serve-predictions.md says: ingestion would send the last row to quarantine."""
+    limits = {"expect": "expect_column_values_to_be_between", "column": "lead", "min_value": 0, "max_value": 500}
+    pipeline = stage.pipeline(expectations=[limits | {"reason": "lead is out of range"}])
+    names = [name for name in pipeline.model_inputs() if not name.endswith("__agent")]
+    inputs = inputs_of(pipeline, names)
+    given = {"lead": 3, "nights": None, "breakfast": True, "room": "sea", "arrival": "2026-03-01"}
+    for wrong in ({"lead": "3"}, {"lead": None}, {"room": "cave"}, {"arrival": "2026-02-30"}):
+        with pytest.raises(PredictionError):
+            typed_rows(inputs, [given | wrong])
+    made = RowFeatures(pipeline, names, inputs, nothing_stored, lambda: NOW)
+    (row,) = made.of(typed_rows(inputs, [given | {"lead": -90_000}]))
+    assert row[names.index("stay__lead")] == -90_000
+    made.close()
 
 
 def trending() -> ModelPipeline:
@@ -133,9 +150,9 @@ def test_keys_have_the_features_of_the_online_store() -> None:
     (nobodys,) = made.of([{"stay": 5, "house": None}])
     assert nobodys == made.of([{"stay": 5, "house": "nowhere"}])[0], "the schema allows null"
     for key, fault in (
-        ({"stay": 200, "house": "a"}, "the online store has no row of 1 in view 'stay'"),
-        ({"stay": 2}, "column 'house' is missing in 1 row"),
-        ({"stay": "x", "house": "a"}, "values that are not of type 'integer'"),
+        ({"stay": 200, "house": "a"}, "predict 1 key: the online store has no row in view 'stay' for 1 key"),
+        ({"stay": 2}, "predict 1 key: column 'house' is missing in 1 key, and features are looked up by it"),
+        ({"stay": "x", "house": "a"}, "column 'stay' has 1 value that is not of type 'integer'"),
     ):
         with pytest.raises(PredictionError, match=fault):
             made.of([key])
@@ -166,9 +183,12 @@ def test_a_key_may_leave_out_the_groups_that_the_stored_row_tells() -> None:
     made.of([{"stay": 1, **where}, {"stay": 2, **where, "room": "suite"}, {"stay": 3, **where}])
     assert asked["rooms"] == ["suite", "suite", None], "given values count as they are given"
     assert asked["areas"] == ["north|suite|a", "north|suite|a", None]
-    with pytest.raises(PredictionError, match="column 'area' is missing in 1 row") as caught:
+    with pytest.raises(PredictionError, match="column 'area' is missing in 1 key") as caught:
         made.of([{"stay": 1}])
-    assert caught.value.hint == "Pass the columns area, house."
+    assert caught.value.hint == "Pass the columns area, house, as `schema` names them."
+    with pytest.raises(PredictionError) as caught:
+        made.of([{"house": "a", "area": "north"}])
+    assert caught.value.hint == "Pass the column stay, as `schema` names it."
     made.close()
 
 
@@ -185,7 +205,7 @@ def test_a_calendar_part_with_the_name_of_a_column_tells_no_group() -> None:
         return [told.get(view.table.view)] * len(keys)
 
     made = RowFeatures(pipeline, names, inputs_of(pipeline, names), stored, lambda: AT)
-    with pytest.raises(PredictionError, match="column 'arrival_month' is missing in 1 row"):
+    with pytest.raises(PredictionError, match="column 'arrival_month' is missing in 1 key"):
         made.of([{"stay": 1}])
     made.close()
 

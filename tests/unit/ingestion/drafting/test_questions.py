@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.flows.training import check_pipeline
-from rempart.ingestion.draft import draft_pipeline, undecided
+from rempart.ingestion.draft import draft_pipeline, reminder, undecided
 from rempart.ingestion.drafting.writing import comment_lines, list_lines
 from rempart.ingestion.sampling.sample import Declared, Sample
 from rempart.settings import plain_yaml
+from rempart.settings.config import project_root
 from rempart.settings.sources import Dialect
+from tests.unit.ingestion.drafts import folded
 from tests.unit.ingestion.test_draft import load, write
 
 HEADER = (
@@ -44,9 +46,8 @@ def permits(rows: int = 400) -> str:
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return draft_pipeline(
-        write(tmp_path_factory.mktemp("permits") / "permits.csv", permits()), target="days_to_decision"
-    )
+    file = write(tmp_path_factory.mktemp("permits") / "permits.csv", permits())
+    return folded(draft_pipeline(file, target="days_to_decision"))
 
 
 def test_a_file_of_eleven_columns_has_nine_questions_and_each_is_one(text: str) -> None:
@@ -79,7 +80,9 @@ def test_people_are_found_by_their_names_and_never_guessed_as_the_target(tmp_pat
     assert load(text).prediction.target != "handled"
     chosen = draft_pipeline(file, target="Handled")
     assert load(chosen).columns["handled"].values == ["A. Rossi", "B. Silva", "D. Kovacs"]
-    assert "# CHECK: it seems to name people (most values look like names): their list stands in this file" in chosen
+    assert "# CHECK: it seems to name people (most values look like names): their list stands in this file" in folded(
+        chosen
+    )
 
 
 @pytest.mark.parametrize("known", ["outcome", "event"])
@@ -132,7 +135,7 @@ def test_each_way_to_move_a_time_that_a_draft_names_is_valid(text: str, event: s
 def test_the_moment_of_an_outcome_has_a_name_of_its_own(tmp_path: Path) -> None:
     rows = "".join(f"{n},2025-01-{n % 28 + 1:02},2025-03-{n % 28 + 1:02},{n}.5\n" for n in range(99))
     text = draft_pipeline(write(tmp_path / "loans.csv", f"loan,lent,outcome,fee\n{rows}"))
-    pipeline = load(text.replace("  # outcome", "  outcome"))
+    pipeline = load(re.sub(r"  # (outcome\w*: \{)", r"  \1", text))
     assert list(pipeline.moments) == ["event", "outcome_of_the_row", "outcome"]
 
 
@@ -153,7 +156,7 @@ def lists(values: int, columns: int) -> dict[str, list[str]]:
 def drafted(columns: dict[str, list[str]], *, whole: bool = True) -> str:
     days = [f"2025-{n % 12 + 1:02}-{n % 28 + 1:02}" for n in range(300)]
     table = pa.table({"day": days, **columns, "size": [f"{n * 7 % 300}.5" for n in range(300)]})
-    return draft_pipeline(Sample("x.csv", table, Dialect(), {"format": "csv"}, 300, whole))
+    return folded(draft_pipeline(Sample("x.csv", table, Dialect(), {"format": "csv"}, 300, whole)))
 
 
 def asked_in(text: str) -> list[str]:
@@ -183,7 +186,8 @@ def test_a_list_is_a_question_only_if_it_may_be_incomplete(
 def test_the_list_of_an_enumeration_is_complete_also_in_a_sample() -> None:
     table = pa.table({"day": ["2025-01-01", "2025-02-01"], "state": ["open", "paid"], "size": ["1.5", "2.5"]})
     sample = Sample("shop.orders", table, Dialect(), {"format": "csv"}, 900, False)
-    assert not asked_in(draft_pipeline(replace(sample, declared={"state": Declared("category", ("open", "paid"))})))
+    declared = {"state": Declared("category", ("open", "paid"))}
+    assert not asked_in(folded(draft_pipeline(replace(sample, declared=declared))))
 
 
 def test_a_wide_file_has_no_endless_line() -> None:
@@ -200,12 +204,44 @@ def test_a_list_on_several_lines_is_the_same_list(values: list[str], before: int
     told = list_lines(f"  {name}: {{a: 1, values: ", values, "}")
     assert plain_yaml.load(f"top:\n{told}\n")["top"][name]["values"] == values
     longest = max((len(line) for line in comment_lines(" ".join(["word"] * len(values)), "    ")), default=0)
-    assert longest <= 120
+    assert longest <= 100
+
+
+def test_values_that_are_spelt_in_two_ways_are_asked_about() -> None:
+    days = [f"2025-01-{i % 28 + 1:02d}" for i in range(90)]
+    places, sizes = ["Mill Lane", "mill-lane", "Market"] * 30, ["1.5", "2.5", "4"] * 30
+    table = pa.table({"day": days, "place": places, "size": sizes})
+    text = folded(draft_pipeline(Sample("shop.csv", table, Dialect(), {"format": "csv"}, 90, True)))
+    (line,) = (line for line in text.splitlines() if line.startswith("  place:"))
+    assert "CHECK: written in several ways: Mill Lane and mill-lane." in line
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(400, "day_of_week"), (800, "month, day_of_week, day_of_year")])
+def test_a_season_is_a_feature_once_the_rows_to_learn_from_span_a_year(rows: int, parts: str) -> None:
+    days = [str(date(2024, 1, 1) + timedelta(days=i)) for i in range(rows)]
+    table = pa.table({"day": days, "size": [str(i % 7) for i in range(rows)]})
+    text = draft_pipeline(Sample("shop.csv", table, Dialect(), {"format": "csv"}, rows, True))
+    assert f"calendar: {{day: [{parts}]}}" in text
 
 
 def test_whole_numbers_that_name_places_are_asked_about(tmp_path: Path) -> None:
     header, *rows = permits().splitlines()
     numbered = [f"{row};{1010 + 10 * (i % 9)}" for i, row in enumerate(rows)]
     text = draft_pipeline(write(tmp_path / "permits.csv", "\n".join([f"{header};Postcode", *numbered, ""])))
-    (line,) = (line for line in text.splitlines() if line.startswith("  postcode:"))
+    (line,) = (line for line in folded(text).splitlines() if line.startswith("  postcode:"))
     assert "type: integer" in line and "# CHECK: a code or a quantity?" in line
+
+
+def test_each_question_begins_a_line_above_what_it_asks_about(tmp_path: Path) -> None:
+    """A screen shows the first 100 characters of a line, and no editor breaks a line of YAML."""
+    texts = [draft_pipeline(write(tmp_path / "permits.csv", permits()))]
+    texts += [draft_pipeline(project_root() / "data" / "hotel_bookings.csv.gz", "bookings")]
+    for text in texts:
+        lines = text.splitlines()
+        assert all(line.strip().startswith("# CHECK: ") for line in lines if "CHECK" in line)
+        assert max(len(line) for line in lines if line.strip().startswith("#")) <= 100
+        below = [line.split("    # CHECK: ")[0].split(":")[0] for line in folded(text).splitlines() if "CHECK" in line]
+        keys = ["classification", "key", "on_conflict", "moments", "expectations", "  own", "prediction", "  limit"]
+        assert [line for line in below if line in keys] == keys, below
+        without = "\n".join(line for line in lines if "# CHECK: " not in line)
+        assert load(without) == load(text) and reminder(without) is None

@@ -9,6 +9,7 @@ import pytest
 
 from rempart.errors import PipelineError
 from rempart.ingestion.draft import draft_pipeline
+from tests.unit.ingestion.drafts import folded
 from tests.unit.ingestion.test_draft import load, write
 
 
@@ -63,7 +64,7 @@ def test_a_cell_without_the_unit_of_its_column_is_counted(tmp_path: Path) -> Non
 def test_numbers_in_two_currencies_stay_text_and_the_draft_counts_both(tmp_path: Path) -> None:
     rows = [line.replace(",50 €", " CHF") if n % 3 == 1 else line for n, line in enumerate(contracts().splitlines())]
     text = draft_pipeline(write(tmp_path / "renewals.csv", "\n".join(rows)), target="Gekündigt")
-    (amount,) = (line for line in text.splitlines() if line.startswith("  abschlag:"))
+    (amount,) = (line for line in folded(text).splitlines() if line.startswith("  abschlag:"))
     assert "type: string" in amount and "units:" not in text
     count = "\n".join(rows).count(" CHF")
     assert f'numbers in several units ({400 - count} with "€", {count} with "CHF")' in amount
@@ -76,7 +77,7 @@ def test_an_exponent_and_a_unit_with_a_digit_are_not_taken_off(tmp_path: Path) -
     pipeline = load(text)
     assert pipeline.source.units == {"price": "EUR"}
     assert pipeline.columns["energy"].type == "number" and "max_value: 2100000000" in text
-    (area,) = (line for line in text.splitlines() if line.startswith("  area:"))
+    (area,) = (line for line in folded(text).splitlines() if line.startswith("  area:"))
     assert "type: string" in area and 'numbers with "m2"' in area
 
 
@@ -104,6 +105,7 @@ QUOTED = '"selbst-\nzahlend\t""neu"""'
 
 def test_durations_are_told_also_where_they_look_like_a_closed_list(tmp_path: Path) -> None:
     text = draft_pipeline(write(tmp_path / "visits.csv", visits()))
+    text = folded(text)
     (planned,) = (line for line in text.splitlines() if line.startswith("  planned:"))
     assert "type: category" in planned and "CHECK: durations: a text has no order" in planned
     assert "#numbers-with-a-unit" in planned
@@ -121,15 +123,15 @@ def test_a_line_break_and_a_tab_of_a_category_can_be_read_in_the_draft(tmp_path:
 def test_times_with_an_offset_ask_in_which_zone_their_hours_count(tmp_path: Path, offset: str, asked: bool) -> None:
     text = draft_pipeline(write(tmp_path / "visits.csv", visits(offset)))
     assert load(text).source.time_zone is None
-    assert any(line.startswith("  # time_zone: Europe/Berlin    # CHECK: ") for line in text.splitlines()) is asked
-    chosen = text.replace("  # time_zone: Europe/Berlin    #", "  time_zone: Europe/Berlin    #")
+    assert ("\n  # time_zone: Europe/Berlin    # CHECK: " in folded(text)) is asked
+    chosen = text.replace("  # time_zone: Europe/Berlin", "  time_zone: Europe/Berlin")
     assert load(chosen).source.time_zone == ("Europe/Berlin" if asked else None)
 
 
 def test_a_column_of_one_value_is_told_and_no_input(tmp_path: Path) -> None:
     body = contracts().replace("Vertrag;", "Mandant;Vertrag;").replace("\nV-", "\n001;V-")
     text = draft_pipeline(write(tmp_path / "renewals.csv", body), target="Gekündigt")
-    (client,) = (line for line in text.splitlines() if line.startswith("  mandant:"))
+    (client,) = (line for line in folded(text).splitlines() if line.startswith("  mandant:"))
     assert "the same value in all these rows" in client and text.count("the same value") == 1
     pipeline = load(text)
     assert "mandant" not in pipeline.features["own"].columns and "mandant" not in pipeline.gate.baseline_by
@@ -145,7 +147,7 @@ def test_the_same_question_of_many_columns_is_asked_once(tmp_path: Path, columns
     ]
     file = tmp_path / "readings.csv"
     file.write_text("\n".join([";".join(["Meldung", "Tag", *names]), *rows, ""]))
-    text = draft_pipeline(file)
+    text = folded(draft_pipeline(file))
     lines = [line for line in text.splitlines() if "is out of range" in line and "2 of 400 are negative" in line]
     assert len(lines) == columns
     assert sum("# CHECK: 2 of 400 are negative: is that right?" in line for line in lines) == in_each

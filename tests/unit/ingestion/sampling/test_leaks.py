@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rempart.ingestion.draft import draft_pipeline
+from tests.unit.ingestion.drafts import folded
 
 QUESTION = "alone almost determines"
 
@@ -36,7 +37,7 @@ def asked(folder: Path, columns: dict[str, list[str]], target: str) -> set[str]:
     file = folder / "claims.csv"
     lines = [";".join(columns), *(";".join(row) for row in zip(*columns.values(), strict=True))]
     file.write_text("\n".join([*lines, ""]))
-    text = draft_pipeline(file, target=target)
+    text = folded(draft_pipeline(file, target=target))
     found = [line for line in text.splitlines() if QUESTION in line]
     assert all(re.search(f"# CHECK: .*{QUESTION} {target}: is it known at `event`\\?", line) for line in found)
     return {line.split(":")[0].strip() for line in found}

@@ -123,7 +123,8 @@ def run_pipeline(
     """Start a pipeline in Airflow: ingest, materialize, train, validate.
 
     Without new rows, --follow runs the later stages all the same; a job with the same data, parameters and code is not
-    trained twice. A refused candidate is no failure. Exit code 1: a stage failed; 130: you left with Ctrl-C.
+    trained twice. A refused candidate is no failure: the last lines name the reason, and the champion that stays. Exit
+    code 1: a stage failed; 130: you left with Ctrl-C.
 
     Example:
 
@@ -132,7 +133,7 @@ def run_pipeline(
     """
     from rempart.airflow_api import AirflowApi
     from rempart.cli import progress, run_follow, run_view
-    from rempart.cli.views import names
+    from rempart.cli.views import facts, names
     from rempart.ingestion.draft import reminder
     from rempart.settings import config, pipelines
 
@@ -162,7 +163,7 @@ def run_pipeline(
     except KeyboardInterrupt:
         rendering.tell(run_follow.left(name, page, api.url))
         raise typer.Exit(130) from None
-    rendering.show(run_follow.conclusion(name, results))
+    rendering.show(run_follow.conclusion(name, results, facts.waiting_rows(name)))
 
 
 @group.command("new")
@@ -215,7 +216,7 @@ def pipeline_new(
     else:
         draft = save_draft((files or [])[0], name, target=target)
     rendering.tell(
-        f"wrote the draft {draft}. Check every line marked CHECK, then run `rempart pipeline check {draft.stem}`."
+        f"wrote the draft {draft}. Answer every comment marked CHECK, then run `rempart pipeline check {draft.stem}`."
     )
 
 

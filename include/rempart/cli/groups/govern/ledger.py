@@ -52,14 +52,25 @@ def ledger_verify(
 def ledger_export(folder: Annotated[Path, typer.Argument(help="Created if missing.")]) -> None:
     """Write every record, every checkpoint and the first public key into a folder, for an auditor.
 
+    It warns if no checkpoint covers the newest records: the DAG export_evidence writes one.
+
     Example:
         rempart ledger export audit
     """
+    from rempart.cli.views import text
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
 
-    written = evidence.export_to(open_platform(), folder)
+    platform = open_platform()
+    written, every = evidence.export_to(platform, folder), platform.config.evidence.every.total_seconds()
     rendering.tell(f"{written.folder}: {written.records} records, {written.checkpoints} checkpoints, public.pem")
+    if written.uncovered:
+        newest = f"the newest {written.uncovered:,} records" if written.covered else "the records"
+        rendering.tell(
+            f"warning: no checkpoint covers {newest}: nobody finds out if they are removed or rewritten. Start the "
+            f"DAG export_evidence in Airflow (it runs every {text.span(every)} by itself), then export again.",
+            err=True,
+        )
 
 
 @group.command("show")
