@@ -149,7 +149,7 @@ def _known_from(pipeline: ModelPipeline) -> dict[str, sql.Composable]:
 def examples(pipeline: ModelPipeline) -> sql.Composable:
     """Return the relation of the rows to learn from, with their moment as `event_timestamp`; see `versions.examples`.
 
-    With KNOWN_AT where `tells_known_at`. Only rows with their target: that of a label of another pipeline, or their own.
+    With KNOWN_AT where `tells_known_at`. Only rows with their target, be it their own or a label of another pipeline.
     """
     if pipeline.prediction.from_ is None:
         rows = versions.examples(pipeline, _known_from(pipeline))
@@ -170,10 +170,10 @@ def examples(pipeline: ModelPipeline) -> sql.Composable:
     )
 
 
-def select_open(pipeline: ModelPipeline) -> sql.Composable:
+def select_open(pipeline: ModelPipeline) -> sql.Composed:
     """Return the query of the number of rows whose own target is not known yet; of versions, the newest decides."""
     if not pipeline.prediction.has_open_rows(pipeline.columns):
-        return sql.SQL("SELECT 0")
+        return sql.SQL("SELECT 0").format()
     return sql.SQL("SELECT count(*) FROM {} r WHERE {} IS NULL").format(
         versions.examples(pipeline, {}), tables.name(pipeline.prediction.target)
     )

@@ -59,9 +59,9 @@ def point_in_time(databases: FeatureDatabases, pipeline: ModelPipeline) -> Train
     One row per key of the loaded snapshot, sorted by key: the key, `event_timestamp` (the moment of the prediction,
     UTC), `plain_columns`, then every `pipeline.model_inputs()` column. Feast writes the query, which joins each view's
     newest row at or before that moment. A concurrent load changes nothing. Rows without a label of another pipeline, or
-    without their own target, are left out, and counted. Raises FeatureError if rows were lost or multiplied, if nothing was loaded, or if a view's
-    definition changed since then; InputMissing if a view of another pipeline was not loaded; LabelsMissing;
-    DatabaseUnavailable.
+    without their own target, are left out, and counted. Raises FeatureError if rows were lost or multiplied, if nothing
+    was loaded, or if a view's definition changed since then; InputMissing if a view of another pipeline was not loaded;
+    LabelsMissing; DatabaseUnavailable.
     """
     for _ in range(_ATTEMPTS):
         if (training_rows := _read(databases, pipeline)) is not None:
@@ -118,7 +118,8 @@ def no_example(pipeline: ModelPipeline, used: LabelsUsed) -> LabelsMissing:
 def all_open(pipeline: ModelPipeline, rows: int) -> LabelsMissing:
     """Return the error of a pipeline of whose rows none has its own target yet."""
     return LabelsMissing(
-        f"build the training set of '{pipeline.name}': {told_open(rows, pipeline.prediction.target)}, and no row has it",
+        f"build the training set of '{pipeline.name}': {told_open(rows, pipeline.prediction.target)}, and no "
+        "row has it",
         "Deliver the rows again once their outcome is known, with `on_conflict: newest` in the pipeline file. If there "
         f"are outcomes by now, look under which name the files have '{pipeline.prediction.target}'.",
     )

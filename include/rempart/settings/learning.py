@@ -299,8 +299,8 @@ class Prediction(Strict):
 
     target: str = Field(
         description=(
-            "Column to predict: of the schema, or of the pipeline that `from` names. If its column is `nullable` and "
-            "known from a later moment, a row without it is open: it is accepted, and becomes an example with its target."
+            "Column to predict: of the schema, or of the pipeline that `from` names. A row that lacks it is open where "
+            "it is `nullable` and known from a later moment: accepted, and an example once it has its target."
         )
     )
     task: Literal["regression", "classification"]
@@ -339,8 +339,8 @@ class Prediction(Strict):
             return
         if order.index(column.known) <= order.index(self.at) or moments[column.known] == moments[self.at]:
             yield (
-                f"prediction.target: column '{self.target}' is nullable, but known from '{column.known}', which is not "
-                f"later than the moment of the prediction, '{self.at}': nothing tells when a row that lacks it gets it. "
+                f"prediction.target: column '{self.target}' is nullable, but known from '{column.known}', which is no "
+                f"later than the moment of the prediction, '{self.at}': nothing tells when a row without it gets it. "
                 f"Declare a later moment, such as `closed: {{column: closed_on}}`, and write `known: closed` at "
                 f"'{self.target}'. Or delete its `nullable`: rows without it then go to quarantine"
             )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -16,6 +18,7 @@ from rempart.features import in_memory
 from rempart.features.label_feed import told_open
 from rempart.flows.training.labelled import split, undated
 from rempart.flows.training.train import without_late
+from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline
 
 FIRST = date(2026, 1, 1)
@@ -98,9 +101,8 @@ def test_the_later_delivery_of_its_outcome_makes_it_an_example_and_counts_from_i
     assert told[0] == {1: (None, None, None), 3: (2, 3.0, 1)}, "an open loan is a row of its reader, without a target"
     assert told[1] == {1: (None, None, None), 2: (1, 3.0, 1), 3: (2, 6.5, 2)}
     assert (first.open, then.open) == (1, 0)
-    parts = split(
-        loans(), without_late(loans(), in_memory.build(loans(), table([*after, loan(4, 40, 41, days=1)]), None).table)
-    )
+    later = in_memory.build(loans(), table([*after, loan(4, 40, 41, days=1)]), None)
+    parts = split(loans(), without_late(loans(), later.table))
     assert parts.held_out["loan"].to_pylist() == [4]
 
 
@@ -116,6 +118,16 @@ def test_an_outcome_of_a_fixed_time_after_its_row_may_be_open_too() -> None:
     pipeline = loans({"days": {"nullable": True}}, moments=fixed)
     made = in_memory.build(pipeline, table([loan(1, 0, 14, days=1), loan(2, 3, 17)]), None)
     assert (made.table["loan"].to_pylist(), made.open) == ([1], 1)
+
+
+def test_the_page_declares_such_rows() -> None:
+    page = (project_root() / "docs/how-to/target-comes-later.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    said = yaml.safe_load(block)
+    columns = said.pop("schema")
+    pipeline = loans(columns, **said)
+    first = in_memory.build(pipeline, table([loan(1, 0, 3, days=3), loan(2, 5, None)]), None)
+    assert (first.table["loan"].to_pylist(), first.open, pipeline.conflict_rule) == ([1], 1, "newest")
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def _snapshot(ledger: Ledger, active: Active, site: Site, bucket: str, name: str
 
 
 def _targets(run: Run, window: RowPeriod | None) -> Targets | None:
-    """Return the targets whose rows are left out. Raises PredictionError if every row of the pipeline has its target."""
+    """Return the targets whose rows are left out. Raises PredictionError if every row has its target."""
     pipeline = run.pipeline
     if window is not None or run.source.name != pipeline.name:
         return None

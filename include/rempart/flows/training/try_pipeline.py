@@ -110,8 +110,9 @@ class Tried:
     """The result of a try. `head`: first rows of the training set, personal values hidden. `open`: why there is no
     baseline or model, and the remedy. `labels`: rows by the state of their label, if another pipeline delivers these.
     `model`: if one was trained. `late`: rows before the hold-out whose target became known only after it began.
-    `undated`: rows of which nothing tells when their target became known. `waiting`: open rows. `short`: why the files, though right, cover
-    too short a time for a hold-out. `disordered`: of moments of the pipeline that are not in their order, how many."""
+    `undated`: rows of which nothing tells when their target became known. `waiting`: open rows. `short`: why the
+    files, though right, cover too short a time for a hold-out. `disordered`: of moments of the pipeline that are not in
+    their order, how many."""
 
     pipeline: str
     files: Sequence[TriedFile]
