@@ -329,22 +329,6 @@ class Prediction(Strict):
         """Return whether own rows may lack their target. `columns`: of the schema."""
         return self.from_ is None and self.target in columns and columns[self.target].nullable
 
-    def target_faults(self, column: Column, moments: Mapping[str, Moment]) -> Iterator[str]:
-        """Yield why a column of the schema cannot be the target: a row may lack it only until a later moment."""
-        if faults := list(self.type_faults(column)):
-            yield from faults
-            return
-        order = list(moments)
-        if not column.nullable or column.known not in moments or self.at not in moments:
-            return
-        if order.index(column.known) <= order.index(self.at) or moments[column.known] == moments[self.at]:
-            yield (
-                f"prediction.target: column '{self.target}' is nullable, but known from '{column.known}', which is no "
-                f"later than the moment of the prediction, '{self.at}': nothing tells when a row without it gets it. "
-                f"Declare a later moment, such as `closed: {{column: closed_on}}`, and write `known: closed` at "
-                f"'{self.target}'. Or delete its `nullable`: rows without it then go to quarantine"
-            )
-
     def type_faults(self, column: Column) -> Iterator[str]:
         """Yield why a column of this type cannot be the target."""
         if column.type not in (NUMERIC if self.task == "regression" else ("category", "boolean")):

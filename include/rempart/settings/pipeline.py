@@ -31,7 +31,7 @@ from rempart.settings.columns import (
     order_faults,
     rename_faults,
 )
-from rempart.settings.evaluation import splits
+from rempart.settings.evaluation import splits, targets
 from rempart.settings.evaluation.splits import Backtest, Holdout, Validation
 from rempart.settings.expressions import across
 from rempart.settings.expressions.checking import Typed
@@ -332,7 +332,8 @@ class ModelPipeline(Pipeline):
         elif target not in columns:
             yield f"prediction.target: {self._no_column(target)}"
         else:
-            yield from self.prediction.target_faults(columns[target], self.moments)
+            refuses = self.conflict_rule == "refuse" and self.source.kind != "derived"
+            yield from targets.faults(self.prediction, columns[target], self.moments, refuses=refuses)
         yield from self._unknown_yet("gate.baseline_by", "prediction", self.prediction.at, self.gate.baseline_columns())
         order = list(self.moments)
         for name, view in self.features.items():

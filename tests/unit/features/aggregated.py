@@ -85,6 +85,7 @@ def orders(
         "name": name,
         "classification": "internal",
         "source": {"prefix": "orders/"},
+        "on_conflict": "newest",
         "key": ["order"],
         "moments": {
             "day": {"column": "day"},

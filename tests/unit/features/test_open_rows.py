@@ -42,6 +42,7 @@ def loans(columns: dict[str, dict[str, Any]] = NULLABLE, **keys: Any) -> ModelPi
         "name": "loans",
         "classification": "internal",
         "source": {"prefix": "loans/"},
+        "on_conflict": "newest",
         "key": ["loan"],
         "moments": {"lent": {"column": "lent_on"}, "closed": {"column": "closed_on"}},
         "partition_by": "lent_on",
@@ -141,6 +142,12 @@ def test_a_target_that_may_be_empty_needs_a_moment_that_is_later_than_the_predic
     wanted = r"prediction\.target: column 'days' is nullable, but known from .*Declare a later moment, such as"
     with pytest.raises(ValidationError, match=wanted):
         loans(**keys)
+
+
+def test_a_row_that_is_delivered_again_with_its_target_must_not_be_refused() -> None:
+    with pytest.raises(ValidationError, match=r"prediction\.target: .*'days' is nullable.*`on_conflict: newest`"):
+        loans(on_conflict="refuse")
+    assert not loans({}, on_conflict="refuse").columns["days"].nullable
 
 
 def test_the_number_of_open_rows_is_a_sentence() -> None:
