@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -279,9 +280,13 @@ def rewrap(
     """
     if dry_run:
         return tuple(card for card in keyring.cards() if not card.destroyed)
-    done = keyring.rewrap(replace(keyring, own=opener) if opener else None)
+
+    def record(event: str, card: Card) -> None:
+        _record(ledger, keyring, event, card.scope, card.serial, copy=card.copy)
+
+    done = keyring.rewrap(replace(keyring, own=opener) if opener else None, partial(record, "rewraps"))
     for card in done:
-        _record(ledger, keyring, "rewrapped", card.scope, card.serial, copy=card.copy)
+        record("rewrapped", card)
     return done
 
 

@@ -109,6 +109,21 @@ def test_k1_a_copy_that_arrives_after_the_destruction_of_its_key_is_destroyed_to
     assert not any(bodies(place) for place in ring.places) and lines(ledger, ring) == []
 
 
+def test_k1_a_backup_beside_a_rewrapping_brings_no_former_copy_back(ring: Keyring, late: LateSite) -> None:
+    """Before the record of what it stores, the new copy at one place would count as late beside the old one."""
+    ledger = MemoryLedger()
+    key = flow.key_of(ledger, ring, BOOKINGS)
+    former = dataclasses.replace(ring, escrow=(ESCROW.recipient, STRANGER.recipient))
+    flow.rewrap(ledger, former, dry_run=False)
+    late.late = True  # the rewrapping that shuts the stranger out stands still at this place
+    with pytest.raises(SiteUnavailable):
+        flow.rewrap(ledger, dataclasses.replace(ring, places=ring.places[::-1]), dry_run=False)
+    flow.remove_late(ledger, ring)
+    assert ring.open(BOOKINGS) == key
+    for place in ring.places:
+        assert bodies(place) and not any(opens(body, STRANGER) for body in bodies(place))
+
+
 def test_k1_a_late_copy_that_a_site_keeps_stops_no_backup_and_is_told_until_it_is_gone(
     ring: Keyring, late: LateSite, caplog: pytest.LogCaptureFixture
 ) -> None:
