@@ -124,9 +124,9 @@ def test_an_outcome_of_a_fixed_time_after_its_row_may_be_open_too() -> None:
 def test_the_page_declares_such_rows() -> None:
     page = (project_root() / "docs/how-to/target-comes-later.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    said = yaml.safe_load(block)
-    columns = said.pop("schema")
-    pipeline = loans(columns, **said)
+    spec = yaml.safe_load(block)
+    columns = spec.pop("schema")
+    pipeline = loans(columns, **spec)
     first = in_memory.build(pipeline, table([loan(1, 0, 3, days=3), loan(2, 5, None)]), None)
     assert (first.table["loan"].to_pylist(), first.open, pipeline.conflict_rule) == ([1], 1, "newest")
 

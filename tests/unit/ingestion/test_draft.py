@@ -284,26 +284,6 @@ def test_a_date_that_is_empty_in_some_rows_can_be_made_a_moment_as_it_is(tmp_pat
         ModelPipeline.model_validate(data)
 
 
-def test_a_target_that_is_empty_in_the_same_rows_as_a_date_is_drafted_with_open_rows(tmp_path: Path) -> None:
-    rows = [
-        f"{n},2025-01-{n % 28 + 1:02},{n % 7},{'' if n % 3 else f'2025-02-{n % 28 + 1:02}'},{'' if n % 3 else n % 5}"
-        for n in range(99)
-    ]
-    file = write(tmp_path / "loans.csv", "\n".join(["loan,lent,pages,back,days", *rows]))
-    text = draft_pipeline(file, target="days")
-    spec = load(text)
-    assert (spec.moments["back"].column, spec.columns["days"].known, spec.columns["days"].nullable) == (
-        "back",
-        "back",
-        True,
-    )
-    assert spec.conflict_rule == "newest" and "CHECK: is days known from back on" in folded(text)
-    other = write(tmp_path / "other.csv", file.read_text().replace("2025-02-", "2024-12-"))
-    assert not load(draft_pipeline(other, target="days")).columns["days"].nullable, (
-        "a date before the row tells no outcome"
-    )
-
-
 def test_the_target_can_be_chosen(tmp_path: Path) -> None:
     file = write(tmp_path / "visits.csv", VISITS)
     text = draft_pipeline(file, target="waited")

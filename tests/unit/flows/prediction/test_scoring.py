@@ -277,10 +277,10 @@ def test_own_rows_without_a_label_are_predicted(world: Scored, monkeypatch: pyte
 
 
 def test_own_rows_that_wait_for_their_target_are_predicted_until_it_is_delivered(world: Scored) -> None:
-    said = world.pipeline.model_dump(by_alias=True, exclude_none=True)
-    said["moments"]["paid"] = {"column": "arrival", "plus": "3 days"}
-    said["schema"]["price"] |= {"known": "paid", "nullable": True}
-    world.pipeline = type(world.pipeline).model_validate(said | {"on_conflict": "newest"})
+    spec = world.pipeline.model_dump(by_alias=True, exclude_none=True)
+    spec["moments"]["paid"] = {"column": "arrival", "plus": "3 days"}
+    spec["schema"]["price"] |= {"known": "paid", "nullable": True}
+    world.pipeline = type(world.pipeline).model_validate(spec | {"on_conflict": "newest"})
     rows = stays(20)
     world.deliver("one", without_values(rows, price={3, 5}))
     assert world.score().rows == 2
