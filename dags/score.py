@@ -39,7 +39,7 @@ def starts_on(pipeline: ModelPipeline) -> Any:
     scoring = pipeline.scoring
     if pipeline.schedules.score:
         return at(pipeline.schedules.score)
-    if scoring is None or not has_new_rows(scoring, pipeline.prediction):
+    if scoring is None or not has_new_rows(scoring, pipeline.prediction, pipeline.columns):
         return None
     return assets.snapshot(scoring.from_) if scoring.from_ else assets.features(pipeline.name)
 

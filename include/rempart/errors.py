@@ -31,7 +31,7 @@ RempartError(what, hint)
 │   ├── ErasedMeanwhile      transient: rows were erased while this ran, and it might have brought them back
 │   └── InputMissing         a pipeline whose rows are needed has no snapshot yet
 ├── FeatureError             the feature store would be wrong (leak, lost rows, nothing materialized)
-│   ├── LabelsMissing        no row has a label yet that another pipeline delivers
+│   ├── LabelsMissing        no row has its target yet: its own, or a label
 │   └── LoadedMeanwhile      transient: the feature store was loaded while it was compared
 ├── TrainingError            the job failed or gave no usable result
 ├── SparkError               a Spark job could not be started, failed, or gave no usable result
@@ -261,7 +261,7 @@ class FeatureError(RempartError):
 
 
 class LabelsMissing(FeatureError):
-    """Raised when no row of a pipeline has a label yet that another pipeline delivers."""
+    """Raised when no row of a pipeline has its target yet: its own, or a label that another pipeline delivers."""
 
 
 class LoadedMeanwhile(FeatureError):

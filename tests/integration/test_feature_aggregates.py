@@ -41,9 +41,10 @@ def test_each_aggregate_is_that_of_the_training_set_without_a_server(
         pipeline = orders(f"orders{number}{'h' * history}", history=history, **view)
         rows = aggregated.random_orders(dice, 60, versions=history)
         materialize_rows(feature_databases, pipeline, aggregated.arrow(rows).to_reader(), "s1", NOW)
-        stored = training_set.point_in_time(feature_databases, pipeline)[0].to_pylist()
-        tried = in_memory.training_set(pipeline, aggregated.arrow(rows)).to_pylist()
-        assert len(stored) == len(tried)
+        read = training_set.point_in_time(feature_databases, pipeline)
+        built = in_memory.build(pipeline, aggregated.arrow(rows), None)
+        stored, tried = read.table.to_pylist(), built.table.to_pylist()
+        assert len(stored) == len(tried) and read.open == built.open > 0
         assert all(map(aggregated.same, stored, tried))
 
 

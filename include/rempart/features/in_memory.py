@@ -52,4 +52,4 @@ def build(
             entities = loading.in_duckdb(entity_query(pipeline))
             query = joining.joined(entities, entity_columns(pipeline), "event_timestamp", views)
             rows = training_sets.ordered(connection, pipeline, query, loaded.examples)
-            return TrainingSet(rows.read_all(), "", loaded.labels)
+            return TrainingSet(rows.read_all(), "", loaded.labels, open=loaded.open)

@@ -69,6 +69,11 @@ def told(pipeline: str, rows: Mapping[str, int]) -> str:
     return "; ".join([f"{rows['labelled'] - rows.get('late', 0):,} rows have a label of '{pipeline}'", *without])
 
 
+def told_open(rows: int, target: str) -> str:
+    """Return how many rows wait for their target, as a sentence without its point."""
+    return f"{counted(rows, 'open row has', 'open rows have')} no {target} yet"
+
+
 def told_late(rows: int, target: str) -> str:
     """Return how many rows before the hold-out are not learned from, as a sentence without its point."""
     return f"{counted(rows, 'row')} not used: {target} became known only after the hold-out began"
@@ -134,7 +139,12 @@ def _column_faults(pipeline: ModelPipeline, labels: LabelSource, source: Pipelin
     if target not in columns:
         yield f"prediction.target: pipeline '{source.name}' has no column '{target}'{_meant(target, columns)}"
     else:
-        yield from pipeline.prediction.target_faults(columns[target])
+        yield from pipeline.prediction.type_faults(columns[target])
+        if columns[target].nullable:
+            yield (
+                f"prediction.target: column '{target}' of '{source.name}' is nullable, but a row there is a label. "
+                "Delete its `nullable`: rows without it go to quarantine until they are delivered with it"
+            )
         if target in RESERVED:
             yield f"prediction.target: the name '{target}' is reserved; rename the column of '{source.name}'"
     where = "prediction.from.known_at"

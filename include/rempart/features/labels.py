@@ -2,7 +2,7 @@
 
 A label of another pipeline joins a row by its key. It counts if it became known after the moment of the row's
 prediction, and before its snapshot was written. A row without such a label is no example; it is counted. A target of
-the own rows is known from the moment that its column names.
+the own rows is known from the moment that its column names; a row that lacks it is open, no example, and counted too.
 """
 
 from __future__ import annotations
@@ -149,10 +149,15 @@ def _known_from(pipeline: ModelPipeline) -> dict[str, sql.Composable]:
 def examples(pipeline: ModelPipeline) -> sql.Composable:
     """Return the relation of the rows to learn from, with their moment as `event_timestamp`; see `versions.examples`.
 
-    With KNOWN_AT where `tells_known_at`. With labels of another pipeline: only rows that have one, with the target.
+    With KNOWN_AT where `tells_known_at`. Only rows with their target, be it their own or a label of another pipeline.
     """
     if pipeline.prediction.from_ is None:
-        return versions.examples(pipeline, _known_from(pipeline))
+        rows = versions.examples(pipeline, _known_from(pipeline))
+        if not pipeline.prediction.has_open_rows(pipeline.columns):
+            return rows
+        return sql.SQL("(SELECT * FROM {} r WHERE {} IS NOT NULL)").format(
+            rows, tables.name(pipeline.prediction.target)
+        )
     return sql.SQL(
         "(SELECT r.*, l.{target}, l.{known} FROM {rows} r JOIN {labels} l ON {same}"
         " WHERE l.{known} > r.event_timestamp)"
@@ -162,6 +167,15 @@ def examples(pipeline: ModelPipeline) -> sql.Composable:
         rows=versions.examples(pipeline, {}),
         labels=tables.name(labels_table(pipeline)),
         same=_same(pipeline),
+    )
+
+
+def select_open(pipeline: ModelPipeline) -> sql.Composed:
+    """Return the query of the number of rows whose own target is not known yet; of versions, the newest decides."""
+    if not pipeline.prediction.has_open_rows(pipeline.columns):
+        return sql.SQL("SELECT 0").format()
+    return sql.SQL("SELECT count(*) FROM {} r WHERE {} IS NULL").format(
+        versions.examples(pipeline, {}), tables.name(pipeline.prediction.target)
     )
 
 

@@ -14,7 +14,7 @@ from rempart.errors import FeatureError, LabelsMissing
 from rempart.features import labels, offline, repository, tables
 from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.expressions import across
-from rempart.features.label_feed import LabelFeed, LabelsUsed, feed_of
+from rempart.features.label_feed import LabelFeed, LabelsUsed, feed_of, told_open
 from rempart.features.plan import DAY, LAST_ROW_AT, SQL_TYPES, view_tables
 from rempart.features.used import sources
 from rempart.settings.evaluation.splits import split_columns
@@ -42,6 +42,7 @@ class TrainingSet(NamedTuple):
     """A training set, the id of the snapshot of its rows, and of its labels if another pipeline delivers them.
 
     `used`: id of the snapshot of each pipeline whose views are used. `spilled`: bytes that DuckDB wrote to disk.
+    `open`: rows that are left out because they lack their own target.
     """
 
     table: pa.Table
@@ -49,6 +50,7 @@ class TrainingSet(NamedTuple):
     labels: LabelsUsed | None = None
     used: Mapping[str, str] = MappingProxyType({})
     spilled: int = 0
+    open: int = 0
 
 
 def point_in_time(databases: FeatureDatabases, pipeline: ModelPipeline) -> TrainingSet:
@@ -56,10 +58,10 @@ def point_in_time(databases: FeatureDatabases, pipeline: ModelPipeline) -> Train
 
     One row per key of the loaded snapshot, sorted by key: the key, `event_timestamp` (the moment of the prediction,
     UTC), `plain_columns`, then every `pipeline.model_inputs()` column. Feast writes the query, which joins each view's
-    newest row at or before that moment. A concurrent load changes nothing. Rows without a label of another pipeline are
-    left out, and counted. Raises FeatureError if rows were lost or multiplied, if nothing was loaded, or if a view's
-    definition changed since then; InputMissing if a view of another pipeline was not loaded; LabelsMissing;
-    DatabaseUnavailable.
+    newest row at or before that moment. A concurrent load changes nothing. Rows without a label of another pipeline, or
+    without their own target, are left out, and counted. Raises FeatureError if rows were lost or multiplied, if nothing
+    was loaded, or if a view's definition changed since then; InputMissing if a view of another pipeline was not loaded;
+    LabelsMissing; DatabaseUnavailable.
     """
     for _ in range(_ATTEMPTS):
         if (training_rows := _read(databases, pipeline)) is not None:
@@ -78,16 +80,20 @@ def _read(databases: FeatureDatabases, pipeline: ModelPipeline) -> TrainingSet |
         labelled = offline.labels_in(opened, pipeline)
         if labelled and not labelled.rows.labelled:
             raise no_example(pipeline, labelled)
+        (waiting,) = opened.execute(labels.select_open(pipeline)).fetchone() or (0,)
         rows = labels.examples(pipeline)
         span = sql.SQL("SELECT count(*), min(event_timestamp), max(event_timestamp) FROM {} examples").format(rows)
         expected, first, last = opened.execute(span).fetchone() or (0, None, None)
+        if waiting and not expected:
+            raise all_open(pipeline, waiting)
         joining = _joining_query(databases, pipeline, entity_query(pipeline).as_string(opened), first, last)
         if joining is None or not expected:
             return None
         table = _fetch(opened, pipeline, joining)
     if table.num_rows != expected:
         raise multiplied(pipeline, expected, table.num_rows)
-    return TrainingSet(table.sort_by([(key, "ascending") for key in pipeline.key]), snapshot, labelled, used)
+    ordered = table.sort_by([(key, "ascending") for key in pipeline.key])
+    return TrainingSet(ordered, snapshot, labelled, used, open=waiting)
 
 
 def multiplied(pipeline: ModelPipeline, expected: int, found: int) -> FeatureError:
@@ -106,6 +112,16 @@ def no_example(pipeline: ModelPipeline, used: LabelsUsed) -> LabelsMissing:
         f"build the training set of '{pipeline.name}': {used.told()}",
         f"Deliver labels to pipeline '{used.pipeline}': `rempart pipeline deliver {used.pipeline} FILE`. Check that "
         "its key has the values of these rows, and that `known_at` is later than their moment.",
+    )
+
+
+def all_open(pipeline: ModelPipeline, rows: int) -> LabelsMissing:
+    """Return the error of a pipeline of whose rows none has its own target yet."""
+    return LabelsMissing(
+        f"build the training set of '{pipeline.name}': {told_open(rows, pipeline.prediction.target)}, and no "
+        "row has it",
+        "Deliver the rows again once their outcome is known, with `on_conflict: newest` in the pipeline file. If there "
+        f"are outcomes by now, look under which name the files have '{pipeline.prediction.target}'.",
     )
 
 

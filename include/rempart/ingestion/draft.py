@@ -99,7 +99,10 @@ def _careful(s: Survey) -> str:
 
 def _key(s: Survey) -> Iterator[str]:
     yield from explained(f"key: {list_text(s.key.columns)}", asks=_doubt(s))
-    if "kind" not in s.sample.source:
+    if s.closing:
+        again = f"a row that comes again with its {s.target.name} replaces the open one"
+        yield from explained("on_conflict: newest", note=again)
+    elif "kind" not in s.sample.source:
         repeats = "does a delivery repeat rows, its own or earlier ones, as a full export does? Then write newest"
         yield from explained("on_conflict: refuse", asks=repeats)
 

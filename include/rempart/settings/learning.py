@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Literal
@@ -297,7 +297,12 @@ class LabelSource(Strict):
 class Prediction(Strict):
     """The prediction and its moment: it uses only what is known at that moment."""
 
-    target: str = Field(description="Column to predict: of the schema, or of the pipeline that `from` names.")
+    target: str = Field(
+        description=(
+            "Column to predict: of the schema, or of the pipeline that `from` names. A row that lacks it is open where "
+            "it is `nullable` and known from a later moment: accepted, and an example once it has its target."
+        )
+    )
     task: Literal["regression", "classification"]
     at: str
     from_: LabelSource | None = Field(
@@ -320,15 +325,14 @@ class Prediction(Strict):
         if labels.key and len(labels.key) != len(key):
             yield f"prediction.from.key: name {len(key)} columns, which stand for {', '.join(key)}"
 
-    def target_faults(self, column: Column) -> Iterator[str]:
-        """Yield why a column cannot be the target."""
+    def has_open_rows(self, columns: Mapping[str, Column]) -> bool:
+        """Return whether own rows may lack their target. `columns`: of the schema."""
+        return self.from_ is None and self.target in columns and columns[self.target].nullable
+
+    def type_faults(self, column: Column) -> Iterator[str]:
+        """Yield why a column of this type cannot be the target."""
         if column.type not in (NUMERIC if self.task == "regression" else ("category", "boolean")):
             yield f"prediction.target: a {column.type} column cannot be the target of a {self.task}"
-        elif column.nullable:
-            yield (
-                f"prediction.target: column '{self.target}' is nullable, but a model cannot learn from a row without "
-                f"its target. Set schema.{self.target}.nullable: false; rows without the target then go to quarantine"
-            )
 
 
 class Intervals(Strict):

@@ -31,7 +31,7 @@ from rempart.settings.columns import (
     order_faults,
     rename_faults,
 )
-from rempart.settings.evaluation import splits
+from rempart.settings.evaluation import splits, targets
 from rempart.settings.evaluation.splits import Backtest, Holdout, Validation
 from rempart.settings.expressions import across
 from rempart.settings.expressions.checking import Typed
@@ -307,7 +307,7 @@ class ModelPipeline(Pipeline):
     def _faults(self) -> Iterator[str]:
         columns, moments = self.columns, self.moments
         yield from super()._faults()
-        yield from schedule_faults(self.schedules, self.scoring, self.prediction)
+        yield from schedule_faults(self.schedules, self.scoring, self.prediction, columns)
         parts = splits.Parts(self.holdout, self.validation, self.backtest)
         yield from parts.faults(columns, self.prediction, self.trainer, self._wrong)
         needed = {self.prediction.at, *(view.at for view in self.features.values() if view.kind != "used")}
@@ -332,7 +332,8 @@ class ModelPipeline(Pipeline):
         elif target not in columns:
             yield f"prediction.target: {self._no_column(target)}"
         else:
-            yield from self.prediction.target_faults(columns[target])
+            refuses = self.conflict_rule == "refuse" and self.source.kind != "derived"
+            yield from targets.faults(self.prediction, columns[target], self.moments, refuses=refuses)
         yield from self._unknown_yet("gate.baseline_by", "prediction", self.prediction.at, self.gate.baseline_columns())
         order = list(self.moments)
         for name, view in self.features.items():

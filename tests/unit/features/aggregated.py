@@ -52,7 +52,7 @@ VALUES: dict[str, list[Any]] = {
     "channel": [None, "web", "shop", "fair"],
     "weight": [None, 0.5, 3.0],
     "fraud": [None, True, False],
-    "paid": [1.0, 10.0, 12.5],
+    "paid": [None, 1.0, 10.0, 12.5],  # the target: without it, an order is open
 }
 
 
@@ -77,7 +77,7 @@ def orders(
         "channel": {"type": "category", "known": "day", "values": ["web", "shop", "fair"], "nullable": True},
         "weight": {"type": "number", "known": "ship", "nullable": True},
         "fraud": {"type": "boolean", "known": "settle", "nullable": True},
-        "paid": {"type": "number", "known": "settle"},
+        "paid": {"type": "number", "known": "settle", "nullable": True},
     }
     for column in DECIMALS if decimals else ():
         schema[column] |= {"type": "decimal", "precision": 12, "scale": 3}
@@ -85,6 +85,7 @@ def orders(
         "name": name,
         "classification": "internal",
         "source": {"prefix": "orders/"},
+        "on_conflict": "newest",
         "key": ["order"],
         "moments": {
             "day": {"column": "day"},
@@ -158,8 +159,10 @@ class Definition:
         return midnight(row["day"]) if self.view.at == "day" else row["ordered"]
 
     def examples(self) -> Iterator[tuple[int, datetime, str | None]]:
-        """Each order, its moment, and its shop as known at that moment."""
+        """Each order whose target is known, its moment, and its shop as known at that moment."""
         for key, versions in self.keys.items():
+            if versions[-1]["paid"] is None:
+                continue
             at = self.moment(versions[-1])
             known = [row for row in versions if not self.history or row["seen"] <= at]
             yield key, at, known[-1]["shop"] if known else None

@@ -177,7 +177,7 @@ def with_nullable(column: str) -> dict[str, Any]:
         ({"classification": "sensitive"}, "personal is lower than sensitive, the classification of the labels"),
         ({"key": ["invoice", "settled_at"]}, "invoice is not the key of 'payments' .invoice, settled_at."),
         ({"key": ["nothing"]}, "pipeline 'payments' is not valid"),
-        ({"schema": with_nullable("paid")}, "column 'paid' is nullable"),
+        ({"schema": with_nullable("paid")}, "column 'paid' of 'payments' is nullable, but a row there is a label"),
         ({"schema": with_nullable("settled_at")}, "'settled_at' is nullable, but every label needs the time"),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from rempart.errors import PipelineError
 from rempart.ingestion.draft import draft_pipeline, reminder, save_draft, undecided
@@ -268,17 +269,19 @@ def test_the_line_of_the_target_says_where_its_moment_is_set(tmp_path: Path) -> 
     assert all("known" not in line for line in trend[:6]), "a view has no key `known`"
 
 
-def test_a_date_that_is_empty_in_some_rows_can_be_made_a_moment(tmp_path: Path) -> None:
+def test_a_date_that_is_empty_in_some_rows_can_be_made_a_moment_as_it_is(tmp_path: Path) -> None:
     rows = [f"{n},2025-01-{n % 28 + 1:02},{'' if n % 9 == 0 else f'2025-02-{n % 28 + 1:02}'},{n}.5" for n in range(99)]
     text = draft_pipeline(write(tmp_path / "claims.csv", "\n".join(["claim,declared,closed,paid", *rows])))
     (line,) = [line for line in folded(text).splitlines() if line.startswith("  closed: ")]
-    told = "To use it as a moment, delete `nullable`: rows without it wait in quarantine until they are delivered again"
-    assert "nullable: true}" in line and line.endswith(f"{told}. If they are many, raise `max_quarantined`, too")
+    assert "nullable: true}" in line and "It may be the moment of an outcome as it is" in line
     data = yaml.safe_load(text)
-    data["schema"]["closed"] = {"type": "date", "known": "closed"}
+    data["schema"]["closed"]["known"] = "closed"
     data["schema"]["paid"]["known"] = "closed"
     data["moments"]["closed"] = {"column": "closed"}
     assert list(ModelPipeline.model_validate(data).moments) == ["event", "closed"]
+    data["prediction"]["at"] = "closed"
+    with pytest.raises(ValidationError, match=r"moments\.closed: column 'closed' is nullable"):
+        ModelPipeline.model_validate(data)
 
 
 def test_the_target_can_be_chosen(tmp_path: Path) -> None:

@@ -26,13 +26,14 @@ def test_the_page_writes_a_valid_section() -> None:
     made = with_keys(**yaml.safe_load(block))
     assert made.scoring and made.scoring.from_ == "new_stays" and made.scoring.into
     assert made.scoring == Scoring.model_validate({"from": "new_stays", "into": made.scoring.into.model_dump()})
-    assert has_new_rows(made.scoring, made.prediction)
+    assert has_new_rows(made.scoring, made.prediction, made.columns)
 
 
 def test_a_time_needs_rows_without_a_target() -> None:
     with pytest.raises(ValidationError, match=r"schedules\.score: each row has its target, 'price'"):
         with_keys(schedules={"score": "0 4 * * *"}, scoring={})
-    assert not has_new_rows(with_keys().scoring, with_keys().prediction)
+    made = with_keys()
+    assert not has_new_rows(made.scoring, made.prediction, made.columns)
 
 
 @pytest.mark.parametrize("table", ["prices", "a.b.c", 'public."x"', "public.x; DROP TABLE y", "Public.x"])

@@ -22,7 +22,7 @@ from rempart.orchestration import run_notes
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.training import backends
-from tests.unit.ingestion.drafts import folded
+from tests.unit.ingestion.drafts import unbroken
 from tests.unit.training import stage
 
 CANARY = "CANARY-agent-7f3a"
@@ -325,7 +325,7 @@ def test_an_outcome_that_is_known_a_fixed_time_after_its_row_is_not_learned_from
     assert "14 rows not used: failed became known only after the hold-out began." in trying.lines(found, spec)
 
 
-def test_open_rows_wait_and_rows_that_were_closed_too_late_are_told(tmp_path: Path) -> None:
+def test_open_rows_are_accepted_and_rows_that_were_closed_too_late_are_told(tmp_path: Path) -> None:
     """As docs/how-to/target-comes-later.md says."""
     first = date(2026, 1, 1)
     rows = ["claim,declared_on,rooms,closed_on,paid"]
@@ -334,18 +334,24 @@ def test_open_rows_wait_and_rows_that_were_closed_too_late_are_told(tmp_path: Pa
         rows.append(f"S{n},{first + timedelta(days=n)},{n % 9},{closed}")
     file = tmp_path / "claims.csv"
     file.write_text("\n".join([*rows, ""]))
-    text = draft_pipeline(file)
-    asked = "  rooms: {type: integer, known: event}    # CHECK: rooms alone almost determines paid: is it known"
-    assert asked in folded(text)
+    text = draft_pipeline(file, target="paid")
+    assert "# CHECK: is paid known from closed_on on, and is any other value known later" in text
+    assert "rooms alone almost determines paid: is it known" in unbroken(text)
     draft = yaml.safe_load(text)
-    draft["moments"]["closed"] = {"column": "closed_on"}
-    draft["schema"] |= {"closed_on": {"type": "date", "known": "closed"}, "paid": {"type": "number", "known": "closed"}}
-    draft |= {"holdout": {"column": "declared_on", "last": "29d"}, "max_quarantined": 0.1}
+    assert draft["on_conflict"] == "newest" and draft["prediction"]["at"] == "event"
+    for column in ("closed_on", "paid"):
+        assert (draft["schema"][column]["known"], draft["schema"][column]["nullable"]) == ("closed_on", True)
+    draft["moments"] = {"event": {"column": "declared_on"}, "closed": {"column": "closed_on"}}
+    draft["schema"]["paid"] |= {"known": "closed"}
+    draft["schema"]["closed_on"] |= {"known": "closed"}
+    draft |= {"holdout": {"column": "declared_on", "last": "29d"}}
     spec = ModelPipeline.model_validate(draft)
     found = tried(spec, file)
     (read,) = found.files
-    assert (read.accepted, {refusal.rows for refusal in read.refusals}, read.held_back) == (190, {10}, False)
+    assert (read.accepted, read.refused, read.held_back, found.waiting) == (200, 0, False, 10)
     assert found.baseline is not None and (found.baseline.train_rows, found.baseline.holdout_rows) == (145, 30)
+    open_rows = "10 open rows have no paid yet: no examples before they are delivered with it."
+    assert open_rows in list(trying.lines(found, spec))
     assert found.late == 15, "claims of the days 145 to 159 were closed on day 160 or later"
     shown = list(trying.lines(found, spec))
     assert "15 rows not used: paid became known only after the hold-out began." in shown
@@ -357,8 +363,6 @@ def test_open_rows_wait_and_rows_that_were_closed_too_late_are_told(tmp_path: Pa
     assert any(f"{why} by then: pass files with more history" in line for line in trying.lines(found, long))
 
     file.write_text("\n".join([*rows[:191], *(f"S{n},2026-07-{n - 180},2,,40" for n in range(190, 200)), ""]))
-    schema = draft["schema"] | {"closed_on": {"type": "date", "known": "closed", "nullable": True}}
-    spec = ModelPipeline.model_validate(draft | {"schema": schema})
     found = tried(spec, file)
     assert (found.undated, found.baseline and found.baseline.holdout_rows) == (10, 20)
     told_so = "10 rows not used: nothing tells when paid became known (the column of its moment is empty)."

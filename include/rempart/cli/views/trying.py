@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rempart.cli.views import text
-from rempart.features.label_feed import told, told_late, told_undated
+from rempart.features.label_feed import told, told_late, told_open, told_undated
 from rempart.flows.training.try_pipeline import Tried, TriedFile
 from rempart.flows.training.try_training import Baseline
 from rempart.ingestion.acceptance import good
@@ -41,6 +41,8 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
         yield f"Labels: {told(pipeline.prediction.from_.pipeline, tried.labels)}."
     elif tried.late and isinstance(pipeline, ModelPipeline):
         yield f"{told_late(tried.late, pipeline.prediction.target)}."
+    if tried.waiting and isinstance(pipeline, ModelPipeline):
+        yield f"{told_open(tried.waiting, pipeline.prediction.target)}: no examples before they are delivered with it."
     if tried.undated and isinstance(pipeline, ModelPipeline):
         yield f"{told_undated(tried.undated, pipeline.prediction.target)}."
     for pair in tried.disordered:

@@ -14,7 +14,7 @@ from rempart.features import tables
 from rempart.features.label_feed import LabelsUsed
 from rempart.features.labels import Received
 from rempart.features.plan import ViewTable, labels_table, rows_table, view_table, view_tables
-from rempart.features.training_set import no_example
+from rempart.features.training_set import all_open, no_example
 from rempart.features.views import select_view
 from rempart.settings.pipeline import ModelPipeline
 
@@ -29,10 +29,11 @@ class InexactSums(Exception):
 
 @dataclass(frozen=True)
 class LoadedRows:
-    """Number of rows to learn from, and the labels if another pipeline delivers them."""
+    """Number of rows to learn from, the labels if another pipeline delivers them, and rows without their own target."""
 
     examples: int
     labels: LabelsUsed | None
+    open: int
 
 
 class UsedRows(NamedTuple):
@@ -59,7 +60,7 @@ def load(
 
     `rows`: an Arrow reader, which is read once, batch by batch, or a relation of the engine; so are those of `labels`.
     `used`: rows of each pipeline whose views are used. Raises FeatureError if a row has no moment; LabelsMissing if no
-    row has a label; what reading the rows raises; InexactSums, only if they must be `exact`.
+    row has a label, or its own target; what reading the rows raises; InexactSums, only if they must be `exact`.
     """
     names = {view.from_ for view in pipeline.used_views().values()}
     for source, others, _ in used:
@@ -75,8 +76,12 @@ def load(
     for view in view_tables(pipeline):
         _create_view(connection, pipeline, view)
     labelled = _load_labels(connection, pipeline, labels) if labels else None
+    waiting = count(connection, in_duckdb(label_rows.select_open(pipeline)))
     relation = in_duckdb(label_rows.examples(pipeline))
-    return LoadedRows(count(connection, f"SELECT count(*) FROM {relation} examples"), labelled)  # noqa: S608
+    examples = count(connection, f"SELECT count(*) FROM {relation} examples")  # noqa: S608 - names of a checked file
+    if waiting and not examples:
+        raise all_open(pipeline, waiting)
+    return LoadedRows(examples, labelled, waiting)
 
 
 def _create_view(connection: EngineConnection, pipeline: ModelPipeline, view: ViewTable) -> None:

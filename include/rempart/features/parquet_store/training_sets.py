@@ -71,7 +71,7 @@ def point_in_time(
         with opened(databases, pipeline, content, limits) as (loaded, reader, spilled):
             used = {source.name: snapshot for source, _, snapshot in content.used}
             table = reader.read_all()
-            return TrainingSet(table, content.snapshot, loaded.labels, used, spilled.bytes)
+            return TrainingSet(table, content.snapshot, loaded.labels, used, spilled.bytes, loaded.open)
     except loading.InexactSums as column:
         logger.info("'%s': numbers of column '%s' are too small, large or alike for DuckDB", pipeline.name, column)
         return None

@@ -74,11 +74,12 @@ class Labels(Strict):
 
 
 class TrainingSetFacts(Strict):
-    """Facts of a training set: its rows, and rows by the state of their label. Or one of the others alone: a column
-    whose sums need PostgreSQL, or the error of missing labels.
+    """Facts of a training set: its rows, rows without their own target, and rows by the state of their label. Or one of
+    the others alone: a column whose sums need PostgreSQL, or the error of missing labels.
     """
 
     examples: Count = 0
+    open: Count = 0
     labels: Labels | None = None
     inexact: str | None = None
     missing: Missing | None = None

@@ -120,8 +120,8 @@ def read(
 
     told = facts.of_result(TrainingSetFacts, result)
     expected = told.examples
-    if loaded.labels is None and version_of(pipeline) is None and expected != loaded.rows.rows:
-        raise training_set.multiplied(pipeline, loaded.rows.rows, expected)
+    if loaded.labels is None and version_of(pipeline) is None and expected + told.open != loaded.rows.rows:
+        raise training_set.multiplied(pipeline, loaded.rows.rows, expected + told.open)
     schema = pa.schema(training_set.kinds(pipeline).items())
     table = pa.Table.from_batches(_batches(site, ordered, result, schema, folder), schema)
     if table.num_rows != expected:
@@ -138,7 +138,7 @@ def read(
         counts = LabelCounts(**told.labels.model_dump())
         labels = LabelsUsed(loaded.labels.pipeline, loaded.labels.id, counts)
     used = {name: snapshot.id for name, snapshot in loaded.used.items()}
-    return TrainingSet(table, loaded.rows.id, labels, used)
+    return TrainingSet(table, loaded.rows.id, labels, used, open=told.open)
 
 
 def _batches(

@@ -46,9 +46,9 @@ def run(order: SparkOrder, session: SparkSession, world: World, open_site: OpenS
 
     `open_site`: opens its site in executors; by default with the job's credentials.
 
-    `facts`: `examples` (number of rows), `labels` (rows by the state of their label) where another pipeline delivers
-    them. Or `inexact` alone: a column whose sums need PostgreSQL; or `missing` alone: the error of labels that no row
-    has. Raises FeatureError, SparkError, IntegrityError, SiteError.
+    `facts`: `examples` (number of rows), `open` (rows that lack their own target), `labels` (rows by the state of their
+    label) where another pipeline delivers them. Or `inexact` alone: a column whose sums need PostgreSQL; or `missing`
+    alone: the error of labels that no row has. Raises FeatureError, SparkError, IntegrityError, SiteError.
     """
     pipeline = defined(order.pipelines, order.pipeline)
     if not isinstance(pipeline, ModelPipeline):
@@ -77,7 +77,7 @@ def run(order: SparkOrder, session: SparkSession, world: World, open_site: OpenS
         written = write(frame, pipeline, place, feed)
     if (found := sum(each.rows for each in written)) != loaded.examples:
         raise training_set.multiplied(pipeline, loaded.examples, found)
-    facts: dict[str, Any] = {"examples": loaded.examples}
+    facts: dict[str, Any] = {"examples": loaded.examples, "open": loaded.open}
     if loaded.labels:
         facts["labels"] = asdict(loaded.labels.rows)
     return Made(made=tuple(written), facts=facts)

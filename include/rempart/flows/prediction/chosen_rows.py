@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from rempart.errors import PredictionError
 from rempart.features.parquet_store import scratch
-from rempart.flows.training import labelled
 from rempart.settings.pipeline import ModelPipeline
 from rempart.sites.spool import spool_folder
 
@@ -88,19 +87,31 @@ def _text(edge: date | None) -> str | None:
     return None if edge is None else edge.isoformat()[: len("YYYY-MM-DDTHH")]
 
 
+@dataclass(frozen=True)
+class Targets:
+    """Rows that have targets, and their columns that stand for the key of the rows to predict.
+
+    `snapshot`: that of the labels, if another pipeline delivers them.
+    """
+
+    rows: pa.RecordBatchReader
+    key: Sequence[str]
+    snapshot: str | None = None
+
+
 @contextmanager
-def without_labels(delivered: labelled.Delivered | None, pipeline: ModelPipeline) -> Iterator[Unlabelled]:
-    """Provide a filter for rows of a pipeline without a label. Without `delivered` it keeps every row."""
-    if delivered is None:
+def without_labels(targets: Targets | None, pipeline: ModelPipeline) -> Iterator[Unlabelled]:
+    """Provide a filter for rows of a pipeline without a target. Without `targets` it keeps every row."""
+    if targets is None:
         yield Unlabelled(None, ())
         return
     with spool_folder() as folder:
         place = scratch.ScratchDatabase(folder, _MEMORY)
         with scratch.created(place, "read the keys of labels") as connection:
-            both = zip(delivered.feed.key, pipeline.key, strict=True)
+            both = zip(targets.key, pipeline.key, strict=True)
             names = ", ".join(f'"{label}" AS "{own}"' for label, own in both)
             known = f'"{pipeline.prediction.target}" IS NOT NULL'
-            connection.register("delivered", delivered.rows)
+            connection.register("delivered", targets.rows)
             connection.execute(f"CREATE TABLE labels AS SELECT {names} FROM delivered WHERE {known}")  # noqa: S608 - names of a checked file
             yield Unlabelled(connection, pipeline.key)
 

@@ -15,13 +15,12 @@ from rempart.errors import ObjectMissing, PredictionError
 from rempart.features.prediction.rows import moments
 from rempart.flows.prediction import chosen_rows, scorings
 from rempart.flows.prediction.champion import ROWS, Champion
-from rempart.flows.prediction.chosen_rows import RowPeriod, Unlabelled
+from rempart.flows.prediction.chosen_rows import RowPeriod, Targets, Unlabelled
 from rempart.flows.prediction.judged_rows import judge
 from rempart.flows.prediction.scorings import Scoring, ScoringQuestion
 from rempart.flows.prediction.written_parts import PartWriter
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training import labelled
 from rempart.ingestion import snapshots
 from rempart.ingestion.engine.parts import WrittenPart
 from rempart.ingestion.parsing.moments import beyond
@@ -76,7 +75,7 @@ def predicted(
     champion: Champion,
     asked: ScoringQuestion,
     window: RowPeriod | None,
-    delivered: labelled.Delivered | None,
+    targets: Targets | None,
     classification: Classification,
     folder: Path,
 ) -> Made:
@@ -91,7 +90,7 @@ def predicted(
     with ExitStack() as stack:
         good = stack.enter_context(PartWriter(folder, "part", arrow_schema(columns)))
         bad = stack.enter_context(PartWriter(folder, "refused", arrow_schema(refused_columns)))
-        unlabelled = stack.enter_context(chosen_rows.without_labels(delivered, run.pipeline))
+        unlabelled = stack.enter_context(chosen_rows.without_labels(targets, run.pipeline))
         partitions, based_on = _partitions(run, asked, window)
         for rows in _chosen(run, partitions, window, unlabelled):
             taken, left, why = judge(model.inputs, needed, rows, _beyond(run, champion, needed, rows))

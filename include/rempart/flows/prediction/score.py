@@ -18,7 +18,7 @@ from rempart.errors import InputMissing, ObjectMissing, PredictionError
 from rempart.flows.ingestion import current_snapshot, delta_log, derived_run
 from rempart.flows.prediction import brought, chosen_rows, scorings
 from rempart.flows.prediction.champion import champion_of, champion_version
-from rempart.flows.prediction.chosen_rows import RowPeriod
+from rempart.flows.prediction.chosen_rows import RowPeriod, Targets
 from rempart.flows.prediction.made_scoring import Run, keep, predicted
 from rempart.flows.prediction.scorings import Scoring, ScoringQuestion
 from rempart.flows.shared import erasures, removals
@@ -74,7 +74,7 @@ def score(
     """Predict rows of a snapshot (default: the current one) with the champion, and publish the predictions.
 
     `since` and `until` name a window in the column that partitions the rows: `until` is not in it. Without a window,
-    of rows of the pipeline itself those without a label are predicted. Raises PredictionError, InputMissing,
+    of rows of the pipeline itself those without a target are predicted. Raises PredictionError, InputMissing,
     IngestError if evidence names a newer snapshot, ErasedMeanwhile, and the errors of `champion_of`, `brought.bring`
     and the site.
     """
@@ -90,14 +90,14 @@ def score(
     found = _snapshot(platform.ledger, active, site, bucket, source.name, snapshot)
     run = Run(platform, pipeline, source, site, bucket, active, found)
     window = chosen_rows.window(source.partition_by, source.columns[source.partition_by].type, since, until)
-    delivered = _labels(run, window)
+    targets = _targets(run, window)
     champion = champion_of(platform, pipeline)
     asked = ScoringQuestion(
         pipeline.name,
         champion.model.sha256,
         source.name,
         found.id,
-        delivered.snapshot if delivered else None,
+        targets.snapshot if targets else None,
         since,
         until,
     )
@@ -108,7 +108,7 @@ def score(
         scoring, files, reasons = scorings.find(site, bucket, asked), list[Path](), dict[str, int]()
         is_new = False
         if scoring is None:
-            made = predicted(run, champion, asked, window, delivered, classification, folder)
+            made = predicted(run, champion, asked, window, targets, classification, folder)
             if made.rows:
                 scoring, files, reasons, is_new = made.scoring, made.files, made.reasons, True
                 keep(run, made)
@@ -195,12 +195,17 @@ def _snapshot(ledger: Ledger, active: Active, site: Site, bucket: str, name: str
         ) from missing
 
 
-def _labels(run: Run, window: RowPeriod | None) -> labelled.Delivered | None:
-    """Return the labels whose rows are left out. Raises PredictionError if every row of the pipeline has its target."""
-    if window is not None or run.source.name != run.pipeline.name:
+def _targets(run: Run, window: RowPeriod | None) -> Targets | None:
+    """Return the targets whose rows are left out. Raises PredictionError if every row has its target."""
+    pipeline = run.pipeline
+    if window is not None or run.source.name != pipeline.name:
         return None
-    if found := labelled.delivered(run.platform, run.pipeline, run.active):
-        return found
+    if found := labelled.delivered(run.platform, pipeline, run.active):
+        return Targets(found.rows, found.feed.key, found.snapshot)
+    if pipeline.prediction.has_open_rows(pipeline.columns):
+        if pipeline.prediction.target not in run.snapshot.columns:
+            return None
+        return Targets(snapshots.rows(run.site, run.bucket, run.snapshot), pipeline.key)
     raise PredictionError(
         f"score the rows of '{run.pipeline.name}' without a target: each of its rows has its target, "
         f"'{run.pipeline.prediction.target}'",

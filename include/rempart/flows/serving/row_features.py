@@ -109,8 +109,8 @@ class RowFeatures:
                 raise PredictionError(
                     f"predict {counted(len(keys), 'key')}: the online store has no row in view '{name}' for "
                     f"{counted(missing, 'key')}",
-                    "Pass rows in place of keys: a row whose target is not known yet has no features there "
-                    f"(docs/how-to/target-comes-later.md). Others come with materialize_features_{pipeline.name}.",
+                    "Pass rows in place of keys: a row that waits in quarantine has no features there "
+                    f"(docs/how-to/quarantine.md). Others come with materialize_features_{pipeline.name}.",
                 )
             _add(made, view, found)
             fields = {field.name: f"{view.table.view}__{field.name}" for field in view.fields}

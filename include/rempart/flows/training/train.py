@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rempart import engine_spill
-from rempart.features.label_feed import LabelsUsed, target_column, told, told_late, told_undated
+from rempart.features.label_feed import LabelsUsed, target_column, told, told_late, told_open, told_undated
 from rempart.features.prediction.plan import inputs_of
 from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, leases, removals, used_views
@@ -121,6 +121,8 @@ def training_set(platform: Platform, pipeline: ModelPipeline) -> TrainingSet:
         logger.info("joining in PostgreSQL")
         found = loaded_tables.point_in_time(databases, pipeline)
     logger.info("joined %d rows of snapshot %s", found.table.num_rows, found.snapshot)
+    if found.open:
+        logger.info("%s", told_open(found.open, pipeline.prediction.target))
     return found
 
 

@@ -110,8 +110,9 @@ class Tried:
     """The result of a try. `head`: first rows of the training set, personal values hidden. `open`: why there is no
     baseline or model, and the remedy. `labels`: rows by the state of their label, if another pipeline delivers these.
     `model`: if one was trained. `late`: rows before the hold-out whose target became known only after it began.
-    `undated`: rows of which nothing tells when their target became known. `short`: why the files, though right, cover
-    too short a time for a hold-out. `disordered`: of moments of the pipeline that are not in their order, how many."""
+    `undated`: rows of which nothing tells when their target became known. `waiting`: open rows. `short`: why the
+    files, though right, cover too short a time for a hold-out. `disordered`: of moments of the pipeline that are not in
+    their order, how many."""
 
     pipeline: str
     files: Sequence[TriedFile]
@@ -124,6 +125,7 @@ class Tried:
     model: TriedModel | None = None
     late: int = 0
     undated: int = 0
+    waiting: int = 0
     short: str = ""
     disordered: Sequence[Disorder] = ()
 
@@ -207,9 +209,10 @@ def try_pipeline(
     disordered = moment_orders.disorders(pipeline, rows)
     told("build features", "")
     try:
-        training, _, used, *_ = in_memory.build(pipeline, rows, received, used_rows)
+        built = in_memory.build(pipeline, rows, received, used_rows)
     except LabelsMissing as missing:
         return Tried(pipeline.name, tried, 0, (), (), None, (f"No example: {missing.what}.", missing.hint))
+    training, used = built.table, built.labels
     learnable = without_late(pipeline, training)
     undated = labelled.undated(training) - labelled.undated(learnable)
     late = training.num_rows - learnable.num_rows - undated
@@ -238,6 +241,7 @@ def try_pipeline(
         states,
         late=late,
         undated=undated,
+        waiting=built.open,
         short=short,
         disordered=disordered,
     )

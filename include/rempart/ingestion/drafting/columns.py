@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
+from rempart.ingestion.drafting.moments import LATER, moment_of
 from rempart.ingestion.drafting.writing import comment_lines, explained, list_lines
 from rempart.ingestion.sampling.facts import ColumnFacts
 from rempart.ingestion.sampling.names import yaml_word
@@ -43,7 +44,8 @@ def _is_declared(column: ColumnFacts, s: Survey) -> bool:
 
 
 def _entry(column: ColumnFacts, s: Survey) -> str:
-    parts = [f"type: {column.type}", "known: event"]
+    outcome = s.closing and column.name in (s.target.name, s.closing)
+    parts = [f"type: {column.type}", f"known: {moment_of(s.closing, s) if outcome else 'event'}"]
     if column.type == "decimal":
         parts += [f"precision: {column.precision}", f"scale: {column.scale}"]
     if column.type == "array":
@@ -59,7 +61,7 @@ def _entry(column: ColumnFacts, s: Survey) -> str:
 
 
 def _is_needed(column: ColumnFacts, s: Survey) -> bool:
-    return column.name in (*s.key.columns, s.time, s.target.name)
+    return column.name in (*s.key.columns, s.time, *([] if s.closing else [s.target.name]))
 
 
 def _doubts(column: ColumnFacts, s: Survey) -> list[str]:
@@ -70,7 +72,10 @@ def _doubts(column: ColumnFacts, s: Survey) -> list[str]:
     if alike := _alike(column.values):
         doubts.append(f"written in several ways: {alike}. Delete those that are wrong: their rows go to quarantine")
     if column.nullable and _is_needed(column, s):
-        doubts.append("empty in some rows, which go to quarantine")
+        later = f". If they come again with it, see {LATER}" if column is s.target else ""
+        doubts.append(f"empty in some rows, which go to quarantine{later}")
+    if column.name == s.closing:
+        return doubts  # the section `moments` asks
     if other := s.together.get(column.name):
         doubts.append(f"empty in the same rows as {other}: known only with it?")
     if column.name in s.leaks:
@@ -92,13 +97,13 @@ def _notes(column: ColumnFacts, s: Survey) -> Sequence[str]:
     """Return what a person should know about a column, and need not decide."""
     notes = [column.note] if column.note else []
     if column is s.target:
-        notes.append("the target")
+        notes.append("the target; a row without it is open" if s.closing else "the target")
     if column.type == "array":
         notes.append("arrays are stored, and no feature")
-    if column.nullable and not _is_needed(column, s) and column.type in ("date", "timestamp"):
-        quarantine = "rows without it wait in quarantine until they are delivered again"
-        quarantine += ". If they are many, raise `max_quarantined`, too"
-        notes.append(f"empty in some rows. To use it as a moment, delete `nullable`: {quarantine}")
+    is_time = column.type in ("date", "timestamp")
+    if column.nullable and is_time and not _is_needed(column, s) and column.name != s.closing:
+        needed = "the moment of the prediction or of a view needs a column that is never empty"
+        notes.append(f"empty in some rows. It may be the moment of an outcome as it is; {needed}")
     if column.name in s.constant:
         notes.append("the same value in all these rows, which tells a model nothing")
     return notes

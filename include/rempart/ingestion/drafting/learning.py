@@ -96,7 +96,7 @@ def _ages(s: Survey) -> Iterator[str]:
 def _spans(s: Survey) -> Iterator[str]:
     """Yield the days between two dates of which one is never before the other, as an expression of a free name."""
     taken = {column.name for column in s.columns}
-    for order in s.orders:
+    for order in (each for each in s.orders if each.then != s.closing):
         name, span = f"{order.first}_to_{order.then}", f"days_between({order.then}, {order.first})"
         if name not in taken and len(name) <= 40 and set(columns_of(span)) == {order.first, order.then}:
             yield f'{name}: "{span}"'

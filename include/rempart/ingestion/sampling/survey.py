@@ -19,6 +19,7 @@ from rempart.ingestion.sampling.dialects import written_by
 from rempart.ingestion.sampling.facts import ColumnFacts, column_facts
 from rempart.ingestion.sampling.keys import Key, likeliest_key
 from rempart.ingestion.sampling.leaks import leaks
+from rempart.ingestion.sampling.moment_orders import in_order
 from rempart.ingestion.sampling.names import plain_name, shown
 from rempart.ingestion.sampling.orders import Order, orders
 from rempart.ingestion.sampling.sample import Declared, Sample
@@ -50,7 +51,8 @@ class Survey:
     the target. `together`: columns that are empty in the same rows as the target or a date. `orders`: of
     dates. `last_year`: of the range of the row's time. `limit`: of the rows that the drafted file accepts. `skewed`:
     a few large numbers of the target rule its mean. `totals`: rows with almost only empty cells, which are not looked
-    at. `open_days`: the newest days, of which no row has a target. `positive`: the rarer of two classes.
+    at. `open_days`: the newest days, of which no row has a target. `closing`: the date that tells when the target is
+    known. `positive`: the rarer of two classes.
     `units`: beside the numbers of columns. `constant`: columns with the same value in all rows. `naive`: groups by
     which a guess without a model is best; None if too few rows tell. `seasons`: whether the rows to learn from span a
     year: a model that has not seen the tested season knows nothing of its months.
@@ -78,6 +80,7 @@ class Survey:
     skewed: bool = False
     totals: int = 0
     open_days: int = 0
+    closing: str = ""
     positive: str = ""
     units: Mapping[str, Unit] = field(default_factory=dict)
     constant: Collection[str] = ()
@@ -147,6 +150,7 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     later = [target.name, *(c.name for c in dated)]
     together = _together(table, [c.name for c in found.named() if c.nullable], later)
     found = replace(found, together=together, orders=orders(columns, table, dialect))
+    found = replace(found, closing=_closing(found))
     classes = Counter(good[target.name].drop_null().to_pylist()) if target.type == "category" else Counter[str]()
     rarer = min(classes, key=lambda label: (classes[label], label)) if len(target.values) == len(classes) == 2 else ""
     found = replace(found, totals=totals, open_days=(days[-1] - known[-1]).days, positive=rarer, units=written.units)
@@ -185,6 +189,16 @@ def _together(table: pa.Table, columns: Iterable[str], later: Collection[str]) -
         for name, rows in reversed(empty.items())
         if name != column and table[column].is_null().combine_chunks().equals(rows)
     }
+
+
+def _closing(s: Survey) -> str:
+    """Return the date that tells when the target is known: it is empty in the same rows, and not before the row's time;
+    empty if there is none. Pure.
+    """
+    dates = [c.name for c in s.columns if c.type in ("date", "timestamp") and c.name != s.time]
+    standing = in_order(s.time, dates, s.orders, s.earlier)
+    later = standing[standing.index(s.time) + 1 :]
+    return next((name for name in later if s.together.get(name) == s.target.name), "")
 
 
 def _days(source: str, table: pa.Table, time: str, dialect: Dialect) -> list[date]:

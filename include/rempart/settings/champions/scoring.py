@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pydantic import Field
 
-from rempart.settings.columns import Name
+from rempart.settings.columns import Column, Name
 from rempart.settings.learning import Prediction
 from rempart.settings.pipeline_sections import Schedules
 from rempart.settings.schema import Strict
@@ -33,7 +33,7 @@ class Scoring(Strict):
         alias="from",
         description=(
             "Pipeline whose snapshots have the rows to predict. Default: this pipeline, and of its rows those without "
-            "a label of `prediction.from`."
+            "a label of `prediction.from`, or without their own target where it is `nullable`."
         ),
     )
     into: Into | None = Field(
@@ -44,14 +44,17 @@ class Scoring(Strict):
     )
 
 
-def has_new_rows(scoring: Scoring | None, prediction: Prediction) -> bool:
-    """Return whether rows without a target can come: those of another pipeline, or own rows that wait for labels."""
-    return prediction.from_ is not None or (scoring is not None and scoring.from_ is not None)
+def has_new_rows(scoring: Scoring | None, prediction: Prediction, columns: Mapping[str, Column]) -> bool:
+    """Return whether rows without a target can come: those of another pipeline, or own rows that wait for theirs."""
+    others = scoring is not None and scoring.from_ is not None
+    return others or prediction.from_ is not None or prediction.has_open_rows(columns)
 
 
-def schedule_faults(schedules: Schedules, scoring: Scoring | None, prediction: Prediction) -> Iterator[str]:
-    """Yield why a time cannot start a scoring."""
-    if schedules.score and not has_new_rows(scoring, prediction):
+def schedule_faults(
+    schedules: Schedules, scoring: Scoring | None, prediction: Prediction, columns: Mapping[str, Column]
+) -> Iterator[str]:
+    """Yield why a time cannot start a scoring. `columns`: of the schema."""
+    if schedules.score and not has_new_rows(scoring, prediction, columns):
         yield (
             f"schedules.score: each row has its target, '{prediction.target}', so a scheduled run has none to predict; "
             "name the pipeline with the new rows in scoring.from, or start runs with a window by REST"

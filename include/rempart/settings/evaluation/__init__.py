@@ -1,1 +1,1 @@
-"""How a model is measured honestly: the sections `holdout`, `validation` and `backtest` of a pipeline file."""
+"""How a model is measured honestly: its target, and the sections `holdout`, `validation` and `backtest`."""

@@ -276,6 +276,23 @@ def test_own_rows_without_a_label_are_predicted(world: Scored, monkeypatch: pyte
     assert world.rows()["stay_id"].to_pylist() == [i for i in range(20) if i not in (3, 6)]
 
 
+def test_own_rows_that_wait_for_their_target_are_predicted_until_it_is_delivered(world: Scored) -> None:
+    spec = world.pipeline.model_dump(by_alias=True, exclude_none=True)
+    spec["moments"]["paid"] = {"column": "arrival", "plus": "3 days"}
+    spec["schema"]["price"] |= {"known": "paid", "nullable": True}
+    world.pipeline = type(world.pipeline).model_validate(spec | {"on_conflict": "newest"})
+    rows = stays(20)
+    world.deliver("one", without_values(rows, price={3, 5}))
+    assert world.score().rows == 2
+    assert world.rows()["stay_id"].to_pylist() == [3, 5]
+    world.deliver("two", without_values(rows, price={5}))
+    world.version = "8"
+    result = world.score()
+    assert (result.rows, result.new) == (1, True)
+    newest = world.rows().filter(pc.equal(world.rows()["version"], "8"))
+    assert newest["stay_id"].to_pylist() == [5]
+
+
 def test_old_predictions_and_files_of_killed_runs_are_deleted(world: Scored) -> None:
     world.deliver("one", stays(30))
     world.score(**ALL)

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import date, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +15,7 @@ from rempart.ingestion.sampling.facts import ColumnFacts
 from rempart.ingestion.sampling.files import of_file
 from rempart.ingestion.sampling.survey import survey
 from rempart.ingestion.sampling.targets import naive_groups
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sources import Dialect
 from tests.unit.ingestion.drafts import folded
 
@@ -92,3 +95,28 @@ def test_a_thing_with_a_row_each_day_is_guessed_by_itself(tmp_path) -> None:
     file.write_text("\n".join(["day,building,kind,kwh", *rows]))
     text = folded(draft_pipeline(file))
     assert "  baseline_by: [building]    # " in text and "\n    by: [building]\n" in text
+
+
+def loaded(text: str) -> ModelPipeline:
+    return ModelPipeline.model_validate(yaml.safe_load(text))
+
+
+def test_a_target_that_is_empty_in_the_same_rows_as_a_date_is_drafted_with_open_rows(tmp_path: Path) -> None:
+    rows = [
+        f"{n},2025-01-{n % 28 + 1:02},{n % 7},{'' if n % 3 else f'2025-02-{n % 28 + 1:02}'},{'' if n % 3 else n % 5}"
+        for n in range(99)
+    ]
+    file, other = tmp_path / "loans.csv", tmp_path / "other.csv"
+    file.write_text("\n".join(["loan,lent,pages,back,days", *rows]))
+    text = draft_pipeline(file, target="days")
+    spec = loaded(text)
+    assert (spec.moments["back"].column, spec.columns["days"].known, spec.columns["days"].nullable) == (
+        "back",
+        "back",
+        True,
+    )
+    assert spec.conflict_rule == "newest" and "CHECK: is days known from back on" in folded(text)
+    other.write_text(file.read_text().replace("2025-02-", "2024-12-"))
+    assert not loaded(draft_pipeline(other, target="days")).columns["days"].nullable, (
+        "a date before the row tells no outcome"
+    )

@@ -1,0 +1,33 @@
+"""Which column of the own rows may be the target, and when a row may lack it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rempart.settings.columns import Column, Moment
+from rempart.settings.learning import Prediction
+
+
+def faults(prediction: Prediction, column: Column, moments: Mapping[str, Moment], *, refuses: bool) -> Iterator[str]:
+    """Yield why a column of the schema cannot be the target: a row may lack it only until a later moment.
+
+    `refuses`: a row goes to quarantine if it is delivered again with other values.
+    """
+    if wrong := list(prediction.type_faults(column)):
+        yield from wrong
+        return
+    order, known, at, target = list(moments), column.known, prediction.at, prediction.target
+    if not column.nullable or known not in moments or at not in moments:
+        return
+    if order.index(known) <= order.index(at) or moments[known] == moments[at]:
+        yield (
+            f"prediction.target: column '{target}' is nullable, but known from '{known}', which is no later than the "
+            f"moment of the prediction, '{at}': nothing tells when a row without it gets it. Declare a later moment, "
+            f"such as `closed: {{column: closed_on}}`, and write `known: closed` at '{target}'. Or delete its "
+            "`nullable`: rows without it then go to quarantine"
+        )
+    elif refuses:
+        yield (
+            f"prediction.target: column '{target}' is nullable, but a row that is delivered again with its {target} "
+            "goes to quarantine. Write `on_conflict: newest`: it then replaces the open row"
+        )
