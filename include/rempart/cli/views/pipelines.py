@@ -159,7 +159,7 @@ def _compared(found: FeatureView) -> str:
     if found.skew == "different":
         since = "" if found.is_current else " (unknown since)"
         return f"DIFFERENT: {found.different:,} of {found.compared:,} entities, {text.moment(found.compared_at)}{since}"
-    return "not yet; it is daily" if found.skew == "not compared" else f"unknown, {text.moment(found.compared_at)}"
+    return "not yet; twice a day" if found.skew == "not compared" else f"unknown, {text.moment(found.compared_at)}"
 
 
 def _champion(state: PipelineState) -> Iterator[str]:

@@ -47,9 +47,8 @@ def lines(quality: Quality, cockpit: str, places: RefusedLines) -> Iterator[str]
     for delivery in found:
         yield ""
         yield f"Delivery {delivery.sha256}"
-        reasons = sorted(delivery.reasons.items(), key=lambda item: (-item[1], item[0]))
         at = places.places.get(delivery.sha256, {})
-        for reason, count in reasons:
+        for reason, count in delivery.reasons.items():
             if reason != HELD:
                 yield f"  {count:>7,} x {reason}{text.places(at.get(reason, ()), count)}"
         if delivery.held_back:

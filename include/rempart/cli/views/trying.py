@@ -11,6 +11,7 @@ from rempart.features.label_feed import told, told_late, told_undated
 from rempart.flows.training.try_pipeline import Tried, TriedFile
 from rempart.flows.training.try_training import Baseline
 from rempart.ingestion.acceptance import good
+from rempart.models.gates.resampling import FEWEST_ROWS
 from rempart.settings.gates.metrics import LOWER_IS_BETTER
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.sources import DerivedSource
@@ -93,9 +94,10 @@ def _file(file: TriedFile, pipeline: Pipeline) -> Iterator[str]:
         yield f"{file.file}: REFUSED as a whole: {file.fault}"
         return
     some = " of a sample" if file.sampled else ""
+    share = f" ({file.refused / file.read:.1%}; `max_quarantined` allows {pipeline.max_quarantined:.1%})"
     yield (
         f"{file.file}: {text.counted(file.read, 'row')}{some} read, {good(file.accepted, file.repeated)}, "
-        f"{file.refused:,} refused"
+        f"{file.refused:,} refused{share if file.refused else ''}"
     )
     if file.same_key:
         verb = "repeats" if file.same_key == 1 else "repeat"
@@ -108,10 +110,7 @@ def _file(file: TriedFile, pipeline: Pipeline) -> Iterator[str]:
     if sum(refusal.rows for refusal in file.refusals) > file.refused:
         yield "  (a row may have several reasons)"
     if file.held_back:
-        yield (
-            f"  It would be HELD BACK: {file.refused / file.read:.1%} of its rows are refused, and `max_quarantined`"
-            f" allows {pipeline.max_quarantined:.1%}. Decide the columns of the reasons above, or correct the file."
-        )
+        yield "  It would be HELD BACK. Decide the columns of the reasons above, or correct the file."
         yield "  Or, if these rows shall wait in quarantine, raise `max_quarantined`."
 
 
@@ -214,7 +213,12 @@ def _baseline(found: Baseline, pipeline: ModelPipeline) -> Iterator[str]:
         f"Baseline: {found.metric} of {target} is {found.value:.4g} with the {word} "
         + (f"by {by} ({found.overall:.4g} with the {word} of all)." if by else "of all rows.")
     )
-    if pipeline.gate.baseline_by and _is_worse(found):
+    if pipeline.gate.baseline_by and _is_worse(found) and min(found.train_rows, found.holdout_rows) < FEWEST_ROWS:
+        yield (
+            f"  Too few rows tell whether `baseline_by` helps: {FEWEST_ROWS} to learn from and {FEWEST_ROWS} held out are "
+            f"needed. Try more deliveries together: rempart pipeline try {pipeline.name} FILE FILE"
+        )
+    elif pipeline.gate.baseline_by and _is_worse(found):
         yield (
             f"  `baseline_by` makes the baseline worse than the {word} of all, so a model must beat the latter: "
             "write `baseline_by: []`."
