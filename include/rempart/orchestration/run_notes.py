@@ -12,6 +12,7 @@ from typing import Any
 from rempart.backup.drill.checks import passed_told
 from rempart.counts import counted, size
 from rempart.ingestion.acceptance import good
+from rempart.models.gates.reasons import UNCHANGED, is_kept
 
 MARK = "Rempart: "
 """Prefix of our notes. A note without it was written by a person and is not replaced."""
@@ -31,8 +32,8 @@ def note(returned: Mapping[str, Any], failed: Mapping[str, Sequence[str]]) -> st
     """
     lines = [line for task, words in failed.items() for line in _failed(task, words)]
     for task, result in sorted(returned.items(), key=lambda item: TASKS.index(kind_of(item[0]) or TASKS[-1])):
-        if (kind := kind_of(task)) and isinstance(result, Mapping) and (line := _safely(_TELLERS[kind], result)):
-            lines.append(line)
+        if (kind := kind_of(task)) and isinstance(result, Mapping) and (told := _safely(_TELLERS[kind], result)):
+            lines += told.split("\n")
     shown = [line if len(line) <= _LINE else f"{line[: _LINE - 1]}…" for line in lines[:3]]
     return f"{MARK}{chr(10).join(shown)}"[:LONGEST] if shown else None
 
@@ -176,11 +177,13 @@ def folded(reasons: Sequence[str]) -> str:
     words = [reason.removeprefix("refused: ").removeprefix("passed: ").split(" ") for reason in reasons]
     same = list(itertools.takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False)))
     count = len(same) if len(words) > 1 else 0
-    return " ".join([*words[0][:count], ", ".join(" ".join(row[count:]) for row in words)]) if words else ""
+    return " ".join([*words[0][:count], "; ".join(" ".join(row[count:]) for row in words)]) if words else ""
 
 
 def _validate(task_result: TaskResult) -> str:
     reasons = [str(reason) for reason in task_result["reasons"]]
+    if task_result["promoted"] and reasons and reasons[0].startswith(UNCHANGED):
+        return "\n".join(_champion_already(str(task_result["version"]), *reasons))
     if task_result["promoted"]:
         return f"Version {task_result['version']} is the champion: {folded(reasons)}"
     why = folded([reason for reason in reasons if not reason.startswith("passed: ")] or reasons)
@@ -192,6 +195,17 @@ def _validate(task_result: TaskResult) -> str:
     if task_result.get("awaits"):
         return f"Version {task_result['version']} passed and awaits approval, {stays}: {why}"
     return f"Version {task_result['version']} was refused, {stays}: {why}"
+
+
+def _champion_already(version: str, unchanged: str, *reasons: str) -> Iterator[str]:
+    """Yield since when a version is champion, and what it showed at its promotion, as lines."""
+    yield f"Version {version} is still the champion: {unchanged}."
+    kept = [reason for reason in reasons if is_kept(reason)]
+    other = [reason for reason in reasons if not is_kept(reason)]
+    if kept:
+        yield f"It passed the gate then: {folded(kept)}."
+    if other:
+        yield f"Also noted then: {'; '.join(other)}."
 
 
 def _score(task_result: TaskResult) -> str:

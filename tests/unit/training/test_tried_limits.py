@@ -55,9 +55,17 @@ def test_a_model_that_misses_the_limit_or_is_far_better_is_told(limit: float, va
 @pytest.mark.parametrize(
     ("train_rows", "holdout_rows", "says"),
     [
-        (300, 100, "  `baseline_by` makes the baseline worse than the mean of all, so a model must beat the latter: write"),
+        (
+            300,
+            100,
+            "  `baseline_by` makes the baseline worse than the mean of all, so a model must beat the latter: write",
+        ),
         (30, 30, "  `baseline_by` makes the baseline worse"),
-        (15, 285, "  Too few rows tell whether `baseline_by` helps: 30 to learn from and 30 held out are needed. Try more"),
+        (
+            15,
+            285,
+            "  Too few rows tell whether `baseline_by` helps: 30 to learn from and 30 held out are needed. Try more",
+        ),
         (285, 15, "  Too few rows tell whether `baseline_by` helps"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from rempart.cli.views import text
@@ -10,7 +10,7 @@ from rempart.counts import counted
 from rempart.errors import PipelineError
 from rempart.flows.training.champions import TimeAsChampion
 from rempart.ledger.attributed import Writer
-from rempart.models.gates.verdict import is_kept
+from rempart.models.gates.reasons import is_kept
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.training.job import BACKTESTED, LEARNT, VALIDATED
 from rempart.web.read_models.model_versions import Decision, ModelState, ModelVersion, of_others
@@ -80,6 +80,14 @@ def state_lines(state: ModelState) -> Iterator[str]:
         yield from version_lines(version, state.metric)
 
 
+def card_lines(state: ModelState, page: Callable[[str, str], str]) -> Iterator[str]:
+    """Yield where the model card of the newest shown version is. `page`: its address in the cockpit."""
+    judged = (each.version for each in state.versions if each.judged and not each.retired)
+    if (newest := next(judged, None)) is not None:
+        yield f"Where version {newest} errs, and what it reads, is in its model card: {page(state.model, newest)}"
+        yield f"  It is among the artifacts of its run in MLflow, too. As a file: rempart model card {state.model} {newest}"
+
+
 def life_lines(state: ModelState) -> Iterator[str]:
     """Yield a row for each version, newest first: trained, judged, served from and to, drift, retired."""
     head = ("VERSION", "TRAINED", "GATE", "SERVED", "DRIFT", "RETIRED")
@@ -124,7 +132,10 @@ def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
             *([("hold-out", _opened(version))] if version.opened else []),
             *([("labels", version.labels)] if version.labels else []),
             *([("views of others", of_others(version.used))] if version.used else []),
-            ("trainer", f"{version.trainer}({params}), seed {version.seed}, {len(version.features)} features"),
+            (
+                "trainer",
+                f"{version.trainer}({params}), seed {version.seed}, {counted(len(version.features), 'feature')}",
+            ),
             ("code", _code(version.code_version)),
             ("MLflow run", version.run_id),
         ]
