@@ -65,11 +65,16 @@ def _safely(tell: Callable[[TaskResult], str | None], task_result: TaskResult) -
 
 
 def _extract(task_result: TaskResult) -> str | None:
-    gone = f"{task_result['absent']:,} rows are no longer at the source." if task_result["absent"] else ""
+    gone = (
+        f"{counted(task_result['absent'], 'row is', 'rows are')} no longer at the source."
+        if task_result["absent"]
+        else ""
+    )
     if task_result["waiting"]:
         told = f"Deliveries of the last extraction still to be ingested: {task_result['waiting']:,}."
     elif task_result["deliveries"]:
-        told = f"{task_result['deliveries']:,} deliveries ({size(task_result['bytes'])}) were taken from the source."
+        taken = counted(task_result["deliveries"], "delivery", "deliveries")
+        told = f"{taken} taken from the source ({size(task_result['bytes'])})."
     else:
         told = ""
     return " ".join(filter(None, [told, gone])) or None
@@ -231,7 +236,8 @@ def _table_of_the_user(task_result: TaskResult) -> Iterator[str]:
         left = "the rest did not come into your table" if came else "your table was left as it was"
         yield f"Another version became champion meanwhile, so {left}: start score_{task_result['pipeline']} again."
     if task_result["changed_rows"]:
-        yield f"{task_result['changed_rows']:,} rows of your table were inserted or replaced."
+        changed = counted(task_result["changed_rows"], "row of your table was", "rows of your table were")
+        yield f"{changed} inserted or replaced."
     if task_result["former_rows"]:
         yield (
             f"{task_result['former_rows']:,} of its rows are from versions that are no longer champion: start "
@@ -293,17 +299,19 @@ def _conclude(task_result: TaskResult) -> str:
 
 def _back_up(task_result: TaskResult) -> str:
     whole = (
-        "" if not task_result["dangling"] else f" It is INCOMPLETE: {len(task_result['dangling'])} objects are missing."
+        ""
+        if not task_result["dangling"]
+        else f" It is INCOMPLETE: {counted(len(task_result['dangling']), 'object is', 'objects are')} missing."
     )
     whole += "".join(f" It lacks {store}." for store in task_result.get("not_held") or ())
     return (
-        f"Restore point {task_result['id']}: {task_result['databases']} databases ({size(task_result['bytes'])}), "
-        f"{counted(task_result['objects'], 'object')}.{whole}"
+        f"Restore point {task_result['id']}: {counted(task_result['databases'], 'database')} "
+        f"({size(task_result['bytes'])}), {counted(task_result['objects'], 'object')}.{whole}"
     )
 
 
 def _prune(task_result: TaskResult) -> str | None:
-    return f"Pruned {len(task_result['deleted'])} older restore points." if task_result["deleted"] else None
+    return f"Pruned {counted(len(task_result['deleted']), 'older restore point')}." if task_result["deleted"] else None
 
 
 def _drill(task_result: TaskResult) -> str:
@@ -342,7 +350,8 @@ def _compare(task_result: TaskResult) -> str | None:
 
 def _probe(task_result: TaskResult) -> str:
     return "Sites probed: " + "; ".join(
-        f"{len(lacking)} capabilities of {site} are not proven" for site, lacking in task_result.items()
+        f"{counted(len(lacking), f'capability of {site} is', f'capabilities of {site} are')} not proven"
+        for site, lacking in task_result.items()
     )
 
 

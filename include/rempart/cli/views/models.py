@@ -85,7 +85,7 @@ def card_lines(state: ModelState, page: Callable[[str, str], str]) -> Iterator[s
     judged = (each.version for each in state.versions if each.judged and not each.retired)
     if (newest := next(judged, None)) is not None:
         yield f"Where version {newest} errs, and what it reads, is in its model card: {page(state.model, newest)}"
-        yield f"  It is among the artifacts of its run in MLflow, too. As a file: rempart model card {state.model} {newest}"
+        yield f"  Its run in MLflow has the card, too. As a file: rempart model card {state.model} {newest}"
 
 
 def life_lines(state: ModelState) -> Iterator[str]:
@@ -113,7 +113,7 @@ def served(time: TimeAsChampion) -> str:
     if time.until is None:
         return f"since {time.since:%Y-%m-%d}"
     days = (time.until - time.since).days
-    return f"{time.since:%Y-%m-%d} to {time.until:%Y-%m-%d} ({f'{days} days' if days else 'less than a day'})"
+    return f"{time.since:%Y-%m-%d} to {time.until:%Y-%m-%d} ({counted(days, 'day') if days else 'less than a day'})"
 
 
 def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
@@ -123,6 +123,7 @@ def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
     if version.seq is not None:
         rows = f"{counted(version.rows_train, 'row')} to learn from, {version.rows_holdout:,} held out"
         params = ", ".join(f"{name}={value}" for name, value in version.params.items())
+        features = counted(len(version.features), "feature")
         entries += [
             ("trained", f"{text.moment(version.trained_at)} by {by(version.by)}, evidence {version.seq}"),
             *([("because of", f"verdict {version.verdict} on the champion")] if version.verdict is not None else []),
@@ -132,10 +133,7 @@ def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
             *([("hold-out", _opened(version))] if version.opened else []),
             *([("labels", version.labels)] if version.labels else []),
             *([("views of others", of_others(version.used))] if version.used else []),
-            (
-                "trainer",
-                f"{version.trainer}({params}), seed {version.seed}, {counted(len(version.features), 'feature')}",
-            ),
+            ("trainer", f"{version.trainer}({params}), seed {version.seed}, {features}"),
             ("code", _code(version.code_version)),
             ("MLflow run", version.run_id),
         ]

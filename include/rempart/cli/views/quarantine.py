@@ -52,7 +52,8 @@ def lines(quality: Quality, cockpit: str, places: RefusedLines) -> Iterator[str]
             if reason != HELD:
                 yield f"  {count:>7,} x {reason}{text.places(at.get(reason, ()), count)}"
         if delivery.held_back:
-            yield f"  {delivery.good:>7,} good rows wait. Correct the pipeline file and ingest again, or accept them:"
+            wait = "row waits" if delivery.good == 1 else "rows wait"
+            yield f"  {delivery.good:>7,} good {wait}. Correct the pipeline file and ingest again, or accept them:"
             yield f"    rempart quarantine again {name} {delivery.sha256[:12]}"
             yield f"    rempart quarantine accept {name} {delivery.sha256[:12]}"
             yield "    If it was the wrong file, leave it: no row of it counts, and nothing waits for it."

@@ -46,8 +46,9 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
         yield f"{told_undated(tried.undated, pipeline.prediction.target)}."
     for pair in tried.disordered:
         yield (
-            f"In {pair.broken:,} of {pair.rows:,} rows with both, the moment '{pair.then}' is before '{pair.first}'. "
-            "Moments stand in order of time: correct their order, or add an expectation that refuses such rows."
+            f"In {pair.broken:,} of {text.counted(pair.rows, 'row')} with both, the moment '{pair.then}' is before "
+            f"'{pair.first}'. Moments stand in order of time: correct their order, or add an expectation that refuses "
+            "such rows."
         )
     if tried.baseline and isinstance(pipeline, ModelPipeline):
         yield from _baseline(tried.baseline, pipeline)
@@ -94,7 +95,9 @@ def _file(file: TriedFile, pipeline: Pipeline) -> Iterator[str]:
         yield f"{file.file}: REFUSED as a whole: {file.fault}"
         return
     some = " of a sample" if file.sampled else ""
-    share = f" ({file.refused / file.read:.1%}; `max_quarantined` allows {pipeline.max_quarantined:.1%})"
+    part = file.refused / max(file.read, 1)
+    share = f" ({f'{part:.1%}' if part >= 0.0005 else 'below 0.1%'}; `max_quarantined` allows "
+    share += f"{pipeline.max_quarantined:.1%})"
     yield (
         f"{file.file}: {text.counted(file.read, 'row')}{some} read, {good(file.accepted, file.repeated)}, "
         f"{file.refused:,} refused{share if file.refused else ''}"
@@ -215,18 +218,16 @@ def _baseline(found: Baseline, pipeline: ModelPipeline) -> Iterator[str]:
     )
     if pipeline.gate.baseline_by and _is_worse(found) and min(found.train_rows, found.holdout_rows) < FEWEST_ROWS:
         yield (
-            f"  Too few rows tell whether `baseline_by` helps: {FEWEST_ROWS} to learn from and {FEWEST_ROWS} held out are "
-            f"needed. Try more deliveries together: rempart pipeline try {pipeline.name} FILE FILE"
+            f"  Too few rows tell whether `baseline_by` helps: {FEWEST_ROWS} to learn from and {FEWEST_ROWS} held out "
+            f"are needed. Try more deliveries together: rempart pipeline try {pipeline.name} FILE FILE"
         )
     elif pipeline.gate.baseline_by and _is_worse(found):
         yield (
             f"  `baseline_by` makes the baseline worse than the {word} of all, so a model must beat the latter: "
             "write `baseline_by: []`."
         )
-    yield (
-        f"  Learnt from {text.counted(found.train_rows, 'row')}, measured on {found.holdout_rows:,} held-out rows. "
-        f"The gate's limit is {found.limit:g}."
-    )
+    learnt, held_out = text.counted(found.train_rows, "row"), text.counted(found.holdout_rows, "held-out row")
+    yield f"  Learnt from {learnt}, measured on {held_out}. The gate's limit is {found.limit:g}."
     yield from _limit(found)
     for feature, share in found.told_alone:
         yield (

@@ -65,12 +65,13 @@ class BackfillPlan:
         yield f"judged again by today's pipeline file: {again} with {counted(rows, 'row')} in quarantine"
         for landed in self.again:
             yield (
-                f"  {landed.sha256[:12]} of {landed.landed_at:%Y-%m-%d %H:%M}: {landed.quarantined} of {landed.rows} "
-                f"rows ({'; '.join(landed.reasons) or 'refused as a whole'})"
+                f"  {landed.sha256[:12]} of {landed.landed_at:%Y-%m-%d %H:%M}: {landed.quarantined:,} of "
+                f"{counted(landed.rows, 'row')} ({'; '.join(landed.reasons) or 'refused as a whole'})"
             )
         yield f"nothing to do: {counted(self.whole, 'delivery', 'deliveries')} without rows in quarantine"
         for landed in self.lost:
-            yield f"NOT possible: {landed.sha256[:12]} is no longer stored; deliver its rows again ({landed.quarantined:,})"
+            rows_again = counted(landed.quarantined, "row")
+            yield f"NOT possible: {landed.sha256[:12]} is no longer stored; deliver its {rows_again} again"
         yield "kept: accepted rows, deliveries as received, the ledger. New rows join the partitions of their dates"
 
 

@@ -210,7 +210,7 @@ def _fault(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]]) -> Predic
         there = [value for value in given if value is not None]
         if unfit := sum(not _fits(convert, value) for value in there):
             return PredictionError(
-                f"{doing} has {unfit} values that are not of type '{column.type}'",
+                f"{doing} has {counted(unfit, 'value that is', 'values that are')} not of type '{column.type}'",
                 f"Pass {_FORMS.get(column.type, 'a text')}.",
             )
         if column.values and (outside := sum(convert(value) not in column.values for value in there)):
