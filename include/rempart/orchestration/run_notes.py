@@ -74,7 +74,8 @@ def _extract(task_result: TaskResult) -> str | None:
         told = f"Deliveries of the last extraction still to be ingested: {task_result['waiting']:,}."
     elif task_result["deliveries"]:
         taken = counted(task_result["deliveries"], "delivery", "deliveries")
-        told = f"{taken} taken from the source ({size(task_result['bytes'])})."
+        were = "was" if task_result["deliveries"] == 1 else "were"
+        told = f"{taken} ({size(task_result['bytes'])}) {were} taken from the source."
     else:
         told = ""
     return " ".join(filter(None, [told, gone])) or None

@@ -134,7 +134,7 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
             "Restore point 20260301T114500Z-0a0b0c proved itself: 2 of 3 checks passed (1 not run), restored in 24 s.",
         ),
         ("verify_primary_to_haven", VERIFIED, "30 replicas read back (3.0 kB): 1 damaged, 0 not repaired."),
-        ("probe", {"haven": ["sse"]}, "Sites probed: 1 capabilities of haven are not proven"),
+        ("probe", {"haven": ["sse"]}, "Sites probed: 1 capability of haven is not proven"),
         (
             "fail_over",
             PLANNED,

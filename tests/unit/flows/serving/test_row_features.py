@@ -152,7 +152,7 @@ def test_keys_have_the_features_of_the_online_store() -> None:
     for key, fault in (
         ({"stay": 200, "house": "a"}, "the online store has no row of 1 in view 'stay'"),
         ({"stay": 2}, "column 'house' is missing in 1 row"),
-        ({"stay": "x", "house": "a"}, "values that are not of type 'integer'"),
+        ({"stay": "x", "house": "a"}, "1 value that is not of type 'integer'"),
     ):
         with pytest.raises(PredictionError, match=fault):
             made.of([key])
