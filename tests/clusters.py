@@ -215,7 +215,7 @@ def withdraw(api: Any, node: str) -> None:
         api.patch_node_status(node, [{"op": "remove", "path": _CAPACITY}])
 
 
-def until(condition: Callable[[], object], seconds: float = 30) -> None:
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
     """Wait for something to be true."""
     deadline = time.monotonic() + seconds
     while not condition():

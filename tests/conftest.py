@@ -92,6 +92,8 @@ IMPORTED = "airflow imported"
 """Unit tests that import Airflow in their own process."""
 PROJECT = "a project of their own"
 """Tests whose stack belongs to a copy of the project, which they share: those of the tutorial come first."""
+CHAIN = "chain"
+"""The fixture whose tests come first: it begins on a platform that no other test has given anything."""
 READER = "tests/e2e/test_tutorial.py"
 """Its reader's platform is new."""
 
@@ -144,8 +146,8 @@ LONG = 8
 
 def in_order(items: Iterable[pytest.Item]) -> list[pytest.Item]:
     """Tests of Airflow come first, then those of a project's copy, which take minutes, too, then those that need no
-    server; those that kill the stack's processes are the last of the tests of Airflow. Of a kind, long groups come
-    first, so that no process has one left when the others are done.
+    server. Of Airflow's, those of the chain are the first, and those that kill processes the last. Of a kind, long
+    groups come first, so that no process has one left when the others are done.
 
     Who imports Airflow here installs its egress guard for all that follows, so such tests come after those without, and
     no module imports it at its top.
@@ -155,8 +157,11 @@ def in_order(items: Iterable[pytest.Item]) -> list[pytest.Item]:
         level = _level(item)
         if group(item.nodeid) == PROJECT:
             return 3 if item.nodeid.startswith(READER) else 4
+        if level == "stack" and "kills_processes" in item.keywords:
+            return 2
         if level == "stack":
-            return 2 if "kills_processes" in item.keywords else int("switches_site" in item.keywords)
+            first = CHAIN in getattr(item, "fixturenames", ())
+            return -1 if first else int("switches_site" in item.keywords)
         if item.nodeid.startswith(("tests/unit/", "tests/dags/", "tests/plugins/")):
             return 6 if group(item.nodeid) == IMPORTED else 5
         return 8 if level == "stores" else 7

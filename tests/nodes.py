@@ -81,7 +81,7 @@ def published(trial: pods.Trial, folder: Path) -> None:
         double.add_image(pods.IMAGE, digest=pods.IMAGE.partition("@")[2], env=env)
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to be"

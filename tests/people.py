@@ -16,6 +16,8 @@ from rempart.cli import app
 from rempart.deployment.setup import credentials, paths
 from rempart.settings import access, config
 
+PATIENCE = 120.0
+"""Seconds for an answer of a busy server."""
 OUTSIDE = {"nobody": {401}, "forged": {401, 403}, "unsigned": {401, 403}, "expired": {401}}
 """Callers with no token, or with one that is not good, and what each is answered."""
 
@@ -31,7 +33,7 @@ class Airflow:
         method, path = route.split(" ")
         body = None if method == "GET" else {"conf": 1, "is_paused": "perhaps", "new_state": 7, "dag_run_id": []}
         return httpx.request(
-            method, self.url + path, json=body, headers=self.as_(who), timeout=30, trust_env=False
+            method, self.url + path, json=body, headers=self.as_(who), timeout=PATIENCE, trust_env=False
         ).status_code
 
     def as_(self, who: str) -> dict[str, str]:
@@ -40,7 +42,7 @@ class Airflow:
 
     def log_in(self, name: str, password: str) -> httpx.Response:
         body = {"username": name, "password": password}
-        return httpx.post(f"{self.url}/auth/token", json=body, timeout=30, trust_env=False)
+        return httpx.post(f"{self.url}/auth/token", json=body, timeout=PATIENCE, trust_env=False)
 
 
 def run(*words: str, given: str = "") -> str:

@@ -141,12 +141,12 @@ def test_x3_who_was_paused_past_the_end_of_his_turn_switches_nothing(in_postgres
 def test_a_fence_lasts_as_long_as_the_last_commit_and_no_longer(in_postgresql: PostgresqlContinuity) -> None:
     sites = in_postgresql.active_sites("primary")
     settled: list[bool] = []
-    waiting = threading.Thread(target=lambda: settled.append(sites.settle(20)))
+    waiting = threading.Thread(target=lambda: settled.append(sites.settle(60)))
     with sites.committing(sites.active()):
         waiting.start()
         waiting.join(0.5)
         assert not settled
-    waiting.join(5)
+    waiting.join(90)
     assert settled == [True]
 
 
@@ -163,7 +163,7 @@ def test_who_commits_waits_while_the_barrier_is_closed(in_postgresql: Postgresql
     with sites.barrier(5):
         writer.start()
         assert not done.wait(0.5)
-    assert done.wait(5)
+    assert done.wait(90)
     writer.join()
 
 

@@ -223,7 +223,7 @@ def test_a_fork_can_use_it_and_so_can_its_parent_afterwards(site: Site, bucket: 
     site.write(bucket, "a", b"one")
     child = multiprocessing.get_context("fork").Process(target=site.write, args=(bucket, "b", b"two"))
     child.start()
-    child.join(30)
+    child.join(120)
     assert child.exitcode == 0
     site.write(bucket, "c", b"three")
     assert site.read(bucket, "a") == b"one" and site.read(bucket, "c") == b"three"

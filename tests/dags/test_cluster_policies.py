@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.dag_files import NOT_COPIED
+
 ROOT = Path(__file__).resolve().parents[2]
 
 HEAD = """
@@ -277,7 +279,7 @@ def test_a_notifier_is_part_of_the_dag(users: dict) -> None:
 def ours(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """The project's own DAGs, with one good pipeline and three whose data or DAG the rules refuse."""
     project = tmp_path_factory.mktemp("project")
-    shutil.copytree(ROOT / "dags", project / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "dags", project / "dags", ignore=NOT_COPIED)
     shutil.copytree(ROOT / "include" / "pipelines", project / "include" / "pipelines")
     shipped = yaml.safe_load((ROOT / "rempart.yaml").read_text(encoding="utf-8"))
     del shipped["policy"]["public"], shipped["retention"]["internal"]

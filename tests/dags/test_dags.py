@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import pods, used_project
+from tests.dag_files import NOT_COPIED
 from tests.derived_project import TRIPS, WEATHER, WET, write_project
 from tests.labelled_project import ORDERS, PAYMENTS
 
@@ -124,7 +125,7 @@ def read_dags(home: Path, project: Path, *tasks_of: str) -> list[dict]:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project's DAGs with two pipelines that are not valid beside the good one."""
     folder = tmp_path_factory.mktemp("project")
-    shutil.copytree(ROOT / "dags", folder / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "dags", folder / "dags", ignore=NOT_COPIED)
     shutil.copytree(ROOT / "include" / "pipelines", folder / "include" / "pipelines")
     shutil.copy(ROOT / "rempart.yaml", folder)
     shipped = (ROOT / "include" / "pipelines" / "hotel_bookings.yaml").read_text(encoding="utf-8")

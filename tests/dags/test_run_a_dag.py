@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import pods
+from tests.dag_files import NOT_COPIED
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "run-a-dag-by-hand.md").read_text(encoding="utf-8")
@@ -43,7 +44,7 @@ print(json.dumps(codes))
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
-    shutil.copytree(ROOT / "dags", folder / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "dags", folder / "dags", ignore=NOT_COPIED)
     shutil.copytree(ROOT / "include" / "pipelines", folder / "include" / "pipelines")
     shutil.copytree(ROOT / "include" / "operators", folder / "include" / "operators")
     shutil.copy(ROOT / "rempart.yaml", folder)

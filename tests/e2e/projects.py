@@ -12,8 +12,9 @@ from rempart.airflow_api import AirflowApi
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.settings import config
 from rempart.settings.config import Connection, parse_connection, project_root
+from tests.dag_files import DROPPED
 
-_NOT_COPIED = shutil.ignore_patterns("var", ".venv*", ".git", ".*_cache")
+_NOT_COPIED = shutil.ignore_patterns("var", ".venv*", ".git", ".*_cache", DROPPED)
 """Compiled modules are copied with their sources: else each process of the copy's stack compiles what it imports."""
 
 

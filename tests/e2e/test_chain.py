@@ -26,6 +26,7 @@ from rempart.settings import config, pipelines
 from tests.e2e.chains import BAD, CANARY, DAGS, DELIVERED, GOOD, LOOKER, PIPELINE, Chain
 from tests.e2e.readme_commands import asked_as_the_readme_says
 from tests.levels import unpaused
+from tests.people import PATIENCE
 
 pytestmark = pytest.mark.stack
 
@@ -194,9 +195,10 @@ def test_a_rollback_without_an_earlier_champion_fails_and_moves_nothing(chain: C
 
 def test_the_plugin_is_listed_and_its_routes_ask_who_you_are(chain: Chain, api: AirflowApi) -> None:
     assert any(plugin["name"] == "rempart" for plugin in api.get("/api/v2/plugins")["plugins"])
-    anonymous = httpx.get(f"{api.url}/rempart/evidence", trust_env=False)
+    anonymous = httpx.get(f"{api.url}/rempart/evidence", timeout=PATIENCE, trust_env=False)
     assert anonymous.status_code == 401
-    forged = httpx.get(f"{api.url}/rempart/evidence", headers={"Authorization": "Bearer x.y.z"}, trust_env=False)
+    bearer = {"Authorization": "Bearer x.y.z"}
+    forged = httpx.get(f"{api.url}/rempart/evidence", headers=bearer, timeout=PATIENCE, trust_env=False)
     assert forged.status_code in (401, 403)
     newest = api.get("/rempart/evidence")
     assert newest["promotion"]["body"]["version"] == chain.judged["version"]
@@ -222,9 +224,8 @@ def test_each_run_says_in_its_note_what_it_did(chain: Chain, api: AirflowApi) ->
         return [str(task["note"]) for task in found if task["state"] in ("success", "failed")]
 
     rows, point = chain.ingested, chain.point
-    counted = (
-        f"{rows['delivered']:,} rows delivered, {rows['accepted']:,} accepted, {rows['quarantined']:,} in quarantine"
-    )
+    counted = f"{rows['delivered']:,} rows delivered, {rows['accepted']:,} accepted, "
+    counted += f"{rows['quarantined']:,} refused in this run"
     expected = {
         f"ingest_{PIPELINE}": counted,
         f"materialize_features_{PIPELINE}": f"feature views of snapshot {rows['snapshot']}",
@@ -263,11 +264,12 @@ def test_tasks_link_to_mlflow_and_to_pages_that_tell_of_their_run(chain: Chain, 
         f"http://{mlflow.host}:{mlflow.port}/api/2.0/mlflow/runs/get",
         params={"run_id": id_of_run},
         auth=(mlflow.login, mlflow.password),
+        timeout=PATIENCE,
         trust_env=False,
     )
     assert asked.status_code == 200
     point = links("backup_platform", "back_up")["Restore point"].replace("/rempart/", "/rempart/api/")
-    for _ in range(30):  # facts whose gathering began before the point was written do not have it
+    for _ in range(150):  # facts whose gathering began before the point was written do not have it
         with suppress(AirflowApiError):
             assert api.get(point)["point"]["state"] in ("good", "warning")
             break

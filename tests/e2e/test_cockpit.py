@@ -246,7 +246,7 @@ def test_a_drill_is_started_after_its_plan_was_shown_and_is_seen_to_finish(page:
     expect(frame.locator("ol")).to_contain_text(f"It restores {point} into a sandbox")
     frame.get_by_role("button", name="Start the drill now").click()
     expect(frame.get_by_role("status")).to_contain_text("Started: run")
-    for _ in range(90):
+    for _ in range(RUN // 2_000):
         if frame.locator("#runs tbody tr").first.get_by_text("passed", exact=True).count():
             break
         page.wait_for_timeout(2_000)
@@ -361,7 +361,7 @@ def test_a_champion_gives_its_place_back_and_the_page_says_who_has_it(
 
 def wait_for(page: Page, where: str, text: str) -> None:
     """Until a page says it: facts are gathered every 15 seconds."""
-    for _ in range(20):
+    for _ in range(60):
         answer = page.goto(where)
         if answer and answer.ok and page.get_by_text(text).count():
             return

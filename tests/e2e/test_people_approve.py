@@ -100,12 +100,12 @@ class World:
         where = self.project.connection("airflow_api")
         url = f"http://{where.host}:{where.port}"
         login = {"username": name, "password": PASSWORD}
-        token = httpx.post(f"{url}/auth/token", json=login, timeout=30, trust_env=False).json()["access_token"]
+        token = httpx.post(f"{url}/auth/token", json=login, timeout=120, trust_env=False).json()["access_token"]
         return httpx.patch(
             f"{url}/api/v2/dags/approve_model_{NAME}/dagRuns/{run}/taskInstances/decide/-1/hitlDetails",
             json={"chosen_options": [chosen], "params_input": {"reason": REASON}},
             headers={"Authorization": f"Bearer {token}"},
-            timeout=30,
+            timeout=120,
             trust_env=False,
         ).status_code
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -181,7 +181,8 @@ def test_two_files_under_a_watch_that_is_killed_start_one_run_also_beside_a_seco
 def test_a_period_is_judged_again_by_the_rule_of_today_and_the_same_command_starts_nothing(world: World) -> None:
     world.change(120)
     today = datetime.now(UTC).date()
-    command = f"pipeline backfill {NAME} --from {today} --to {today}"
+    before = today - timedelta(days=1)  # on which the files landed, if midnight has passed since
+    command = f"pipeline backfill {NAME} --from {before} --to {today}"
     planned = world.project.typed(command)
     assert "judged again by today's pipeline file: 2 deliveries with 3 rows in quarantine" in planned
     assert "Nothing was changed" in planned and not world.runs("period__")
@@ -198,10 +199,10 @@ def test_rows_move_when_a_rule_changed_and_all_deliveries_are_judged_again(world
     planned = world.project.typed(f"pipeline rejudge {NAME}")
     assert "Nothing was changed" in planned
     told = world.project.typed(f"pipeline rejudge {NAME} --yes")
-    assert "6 rows: 2 accepted, 4 in quarantine" in told
+    assert "6 rows: 2 accepted, 4 in quarantine now" in told
     assert world.rows() == [1, 4]
     world.change(120)
-    assert "6 rows: 4 accepted, 2 in quarantine" in world.project.typed(f"pipeline rejudge {NAME} --yes")
+    assert "6 rows: 4 accepted, 2 in quarantine now" in world.project.typed(f"pipeline rejudge {NAME} --yes")
     assert world.rows() == [1, 4, 5, 6]
 
 

@@ -12,7 +12,7 @@ from rempart.backup.points import erasures as register
 from rempart.backup.points.restore_plan import Part
 from rempart.deployment.setup import paths
 from rempart.errors import BackupError, IntegrityError, KeyDestroyed, SiteError, SiteUnavailable
-from rempart.features import online
+from rempart.features import online, removal
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.erasure import erase as erase_flow
 from rempart.flows.replication.replicate import bring
@@ -245,7 +245,9 @@ def standing(platform, proven_ledger, own_continuity, feature_databases, monkeyp
             site.ensure_bucket(name, versioned=name != buckets.landing)
         site.ensure_bucket(buckets.backups, versioned=True, locked=True)  # and so it stays after the test
     settings = platform.config.model_copy(update={"buckets": buckets})
-    yield Lake(dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_continuity))
+    lake = Lake(dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_continuity))
+    yield lake
+    removal.remove(feature_databases, lake.pipeline)  # another module loads a pipeline of this name
     for site in sites:
         for name in (buckets.landing, buckets.lake, buckets.artifacts):
             site.drop_bucket(name)

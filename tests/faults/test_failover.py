@@ -208,7 +208,7 @@ def _killed_in(platform: Platform, step: str) -> int | None:
     given = (step, platform.config.buckets, platform.continuity._connection, proven)
     process = multiprocessing.get_context("spawn").Process(target=_go_and_be_killed, args=given)
     process.start()
-    process.join(90)
+    process.join(300)
     return process.exitcode
 
 

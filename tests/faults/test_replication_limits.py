@@ -7,11 +7,11 @@ import os
 import secrets
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from rempart.coordination import lease
@@ -24,6 +24,7 @@ from rempart.replication.catalogue import PostgresqlCatalogue
 from rempart.replication.continuity import MemoryContinuity
 from rempart.replication.plan import Replica
 from rempart.settings import config
+from rempart.settings.config import Connection
 from rempart.sites.port import Site
 from tests.memory_site import MemorySite
 
@@ -156,16 +157,23 @@ def test_p6_of_several_who_write_a_new_key_at_once_one_wins(platform: Platform) 
         site.drop_bucket(bucket)
 
 
+def let_end(connection: Connection, name: str) -> None:
+    """As if the time of a lease had passed."""
+    with psycopg.connect(connection.postgresql_url(), autocommit=True) as opened:
+        ended = opened.execute("UPDATE lease SET until = clock_timestamp() WHERE name = %s", [name])
+        assert ended.rowcount == 1
+
+
 @pytest.mark.stores
 def test_x3_who_was_paused_past_his_turn_writes_nothing_after_it(platform: Platform) -> None:
     connection, name = platform.database("continuity"), f"test {secrets.token_hex(4)}"
     known = PostgresqlCatalogue(connection, name, "there")
-    paused = lease.take(connection, name, "the first", seconds=3)
+    paused = lease.take(connection, name, "the first")
     known.record("lake", [row("before")], paused)
     with pytest.raises(LeaseHeld, match="the first has it"):
-        lease.take(connection, name, "the second", seconds=1)
-    time.sleep(3.1)
-    second = lease.take(connection, name, "the second", seconds=30)
+        lease.take(connection, name, "the second")
+    let_end(connection, name)
+    second = lease.take(connection, name, "the second")
     assert second.generation == paused.generation + 1
     for write in (known.record, known.forget):
         with pytest.raises(LeaseLost, match="the first lost its lease"):
@@ -181,11 +189,11 @@ def test_x3_who_was_paused_past_his_turn_writes_nothing_after_it(platform: Platf
 @pytest.mark.stores
 def test_x3_a_turn_that_nobody_took_after_it_goes_on_and_one_that_was_ended_does_not(platform: Platform) -> None:
     connection, name = platform.database("continuity"), f"test {secrets.token_hex(4)}"
-    paused = lease.take(connection, name, "the first", seconds=1)
-    time.sleep(1.1)
+    paused = lease.take(connection, name, "the first")
+    let_end(connection, name)
     lease.renew(connection, paused)
     with pytest.raises(LeaseHeld):
-        lease.take(connection, name, "the second", seconds=1)
+        lease.take(connection, name, "the second")
     lease.release(connection, paused)
     with pytest.raises(LeaseLost):
         lease.renew(connection, paused)

@@ -259,7 +259,7 @@ def test_x1_a_run_that_is_killed_leaves_what_was_there_and_the_next_one_converge
         env={**os.environ, "REMPART_VAR": str(stack.var), "REMPART_PORT_OFFSET": str(stack.offset)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
     assert done.returncode == -9, done.stderr

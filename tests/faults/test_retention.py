@@ -33,6 +33,8 @@ from tests.memory_site import MemorySite
 
 FOUR_DAYS = Keep(hourly=1, daily=4, weekly=0, monthly=0)
 DAY = timedelta(days=1)
+LOCKED = 25
+"""Seconds for which a lock holds: a test waits for its end, and looks at what it protects long before."""
 
 # --- X4: clocks -------------------------------------------------------------------------------------------------------
 
@@ -188,12 +190,10 @@ def test_x1_killed_at_every_step_what_is_a_point_is_whole_and_a_run_again_ends_i
 def test_k3_a_locked_point_is_retained_until_its_time_and_no_error(locking: Platform, locked: tuple[str, ...]) -> None:
     site, bucket = locking.site("haven", "personal"), locking.config.buckets.backups
     now = datetime.now(UTC)
-    until = now.replace(microsecond=0) + timedelta(seconds=20)
     kept = made_points.series(locking, site, now - timedelta(hours=3), 4, DAY)
-    plain, held = (
-        made_points.make(locking, site, now - 30 * DAY),
-        made_points.make(locking, site, now - 20 * DAY, retain_until=until, locked=locked),
-    )
+    plain = made_points.make(locking, site, now - 30 * DAY)
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=LOCKED)
+    held = made_points.make(locking, site, now - 20 * DAY, retain_until=until, locked=locked)
     done = prune(locking, dry_run=False)
     assert (done.deleted, done.retained) == ((plain,), {held: until.isoformat()})
     assert is_whole(site, bucket, held) and points.list(site, bucket) == (*kept, held)
@@ -214,8 +214,8 @@ def test_k3_a_locked_dump_of_a_point_that_went_is_cleared_when_its_lock_is_over(
     site, bucket = locking.site("haven", "personal"), locking.config.buckets.backups
     monkeypatch.setattr(retention, "LEFTOVER_AGE", timedelta(days=-1))
     now = datetime.now(UTC)
-    until = now.replace(microsecond=0) + timedelta(seconds=16)
     made_points.series(locking, site, now - timedelta(hours=3), 4, DAY)
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=LOCKED)
     old = made_points.make(locking, site, now - 20 * DAY, retain_until=until, locked=("ledger.dump",))
     assert prune(locking, dry_run=False).retained == {old: until.isoformat()}
     assert under(site, bucket, old) == ["ledger.dump"] and old not in points.list(site, bucket)

@@ -88,7 +88,7 @@ def test_d3_a_table_that_stays_locked_ends_the_dump_in_bounded_time(platform, re
         began = time.monotonic()
         with pytest.raises(DatabaseUnavailable, match="a table stayed locked for 1 s"):
             dump_into(TOOLS, repository, source, snapshot, 3)
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 120
         holder.rollback()
     assert repository.snapshots() == ()
 

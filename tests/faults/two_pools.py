@@ -38,7 +38,7 @@ def new_trial(platform: Platform, home: Path, clusters: Mapping[str, Cluster]) -
         yield made
 
 
-def until(condition: Callable[[], object], seconds: float = 30) -> None:
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
     until_(condition, seconds * patience())
 
 

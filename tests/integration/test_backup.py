@@ -67,6 +67,7 @@ def test_a_restore_point_holds_every_database_and_object_and_proves_itself(stand
     }
     assert {(held.bucket, held.key) for held in manifest.objects} <= listed
 
+    before = scratch_databases(platform)
     result = drill(platform)
     assert result.ok, result.checks
     assert result.point_id == point.id
@@ -90,7 +91,7 @@ def test_a_restore_point_holds_every_database_and_object_and_proves_itself(stand
     json.dumps(dataclasses.asdict(result))
     assert "ok: the ledger verifies" in caplog.text
 
-    assert scratch_databases(platform) == set()
+    assert scratch_databases(platform) <= before
     assert list(site.list(bucket, "drills/")) == []
 
 
@@ -105,12 +106,12 @@ def test_the_next_drill_removes_what_a_killed_one_left(standing):
     site.write(left.bucket, "mlflow/model", b"x")
     orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], env={"REMPART_DRILL": left.id})
     try:
-        assert scratch_databases(platform) == set(left.databases.values())
+        assert set(left.databases.values()) <= scratch_databases(platform)
         remove_leftovers(platform, site, scratch.new_id(platform.clock(), "0a0b0c"))
-        assert orphan.wait(10) != 0
+        assert orphan.wait(120) != 0
     finally:
         orphan.kill()
-    assert scratch_databases(platform) == set()
+    assert not set(left.databases.values()) & scratch_databases(platform)
     assert list(site.list(bucket, "drills/")) == []
     with pytest.raises(ObjectMissing):
         list(site.list(left.bucket))

@@ -57,7 +57,7 @@ def test_from_seal_to_destruction_and_a_restore_elsewhere_with_the_escrow_file_a
             key, body = f"raw/{scope.name}/{number}", f"{scope.name} {number}\n".encode() * 2000
             version = primary.write("lake", key, body).version_id
             originals.append(Original("lake", key, version, hashlib.sha256(body).hexdigest(), len(body), scope))
-    until = datetime.now(UTC) + timedelta(seconds=30)
+    until = datetime.now(UTC) + timedelta(minutes=5)
     sealed = seal_objects(platform.ledger, platform.config, ring, primary, originals, haven, until, ahead=timedelta(0))
     flow.destroy(platform.ledger, ring, BOOKINGS.id, dry_run=False)
 

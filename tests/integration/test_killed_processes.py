@@ -42,16 +42,16 @@ def is_back(stack: paths.Stack, service: str, old: int) -> bool:
 def test_every_killed_process_returns_and_the_schedulers_orphans_are_gone(stack: paths.Stack) -> None:
     states = Supervisor(stack).states()
     scheduler = psutil.Process(states["airflow-scheduler"].pid)
-    wait_for("workers of the scheduler", lambda: bool(scheduler.children(recursive=True)), 120)
+    wait_for("workers of the scheduler", lambda: bool(scheduler.children(recursive=True)), 300)
     orphans = scheduler.children(recursive=True)
     for name in (*stack.services, "watchdog"):
         os.kill(states[name].pid, 9)
     for name in (*stack.services, "watchdog"):
-        wait_for(name, lambda name=name: is_back(stack, name, states[name].pid), 90)
-    wait_for("end of the orphans", lambda: not any(is_alive(process) for process in orphans), 30)
+        wait_for(name, lambda name=name: is_back(stack, name, states[name].pid), 300)
+    wait_for("end of the orphans", lambda: not any(is_alive(process) for process in orphans), 120)
     lifecycle.up(stack)  # every health gate passes
     new = psutil.Process(Supervisor(stack).states()["airflow-scheduler"].pid)
-    wait_for("workers of the new scheduler", lambda: bool(new.children(recursive=True)), 120)  # it loads packages first
+    wait_for("workers of the new scheduler", lambda: bool(new.children(recursive=True)), 300)  # it loads packages first
 
 
 def test_a_killed_supervisor_returns_with_everything(stack: paths.Stack) -> None:
@@ -60,7 +60,7 @@ def test_a_killed_supervisor_returns_with_everything(stack: paths.Stack) -> None
     wait_for(
         "supervisor",
         lambda: is_back(stack, "watchdog", 0) and status.all_run(status.services(stack, time.time())),
-        180,
+        300,
     )
     lifecycle.up(stack)
     assert not old.is_running()

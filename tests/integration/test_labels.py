@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rempart.errors import InputMissing, LabelsMissing
-from rempart.features import in_memory, offline
+from rempart.features import in_memory, offline, removal
 from rempart.features.databases import FeatureDatabases
 from rempart.features.freshness import newest
 from rempart.features.labels import KNOWN_AT
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.stores
 
 
 @pytest.fixture
-def world(feature_databases: FeatureDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(feature_databases: FeatureDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A platform with two sites in memory and a real feature store."""
     platform = in_two_memories().platform
     write_project(tmp_path, ORDERS, PAYMENTS, sql={})
@@ -47,7 +47,8 @@ def world(feature_databases: FeatureDatabases, tmp_path: Path, monkeypatch: pyte
     def connections(name: str) -> Any:
         return stores.get(name) or (environment_connections(name) if name == "mlflow" else secrets_in_memory(name))
 
-    return World(replace(platform, connections=connections))
+    yield World(replace(platform, connections=connections))
+    removal.remove(feature_databases, orders())
 
 
 def ordered(platform: Platform, pipeline: ModelPipeline) -> JobSpec:

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from rempart.errors import FeatureError, IntegrityError
-from rempart.features import offline, quick_feast, repository, training_set
+from rempart.features import offline, quick_feast, removal, repository, training_set
 from rempart.features.databases import FeatureDatabases
 from rempart.features.parquet_store import joining, scratch, training_sets
 from rempart.features.parquet_store.scratch import ScratchDatabase
@@ -203,6 +203,7 @@ def test_the_demos_bookings_give_the_training_set_of_postgresql(feature_database
     stored = training_set.point_in_time(feature_databases, pipeline)
     assert (made.snapshot, made.table.num_rows) == ("s1", rows.num_rows)
     same(made.table, stored.table)
+    removal.remove(feature_databases, pipeline)  # another module loads a pipeline of this name
 
 
 def test_a_folder_of_a_training_set_is_gone_at_its_end(

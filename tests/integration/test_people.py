@@ -19,7 +19,7 @@ from rempart.flows.governance import people
 from rempart.flows.shared.platform import Platform
 from rempart.settings import access
 from rempart.settings.config import Connection
-from tests.people import OUTSIDE, Airflow, of_each_role, run, shown
+from tests.people import OUTSIDE, PATIENCE, Airflow, of_each_role, run, shown
 
 pytestmark = pytest.mark.stack
 
@@ -120,7 +120,7 @@ def test_a_restore_of_airflow_gives_nobody_the_number_of_another(platform: Platf
 
 def test_a_browser_logs_in_with_cookies_that_no_script_and_no_other_site_gets(airflow: Airflow) -> None:
     password = shown(run("add", "browser", "--role", "viewer"))
-    with httpx.Client(base_url=airflow.url, trust_env=False, timeout=30) as browser:
+    with httpx.Client(base_url=airflow.url, trust_env=False, timeout=PATIENCE) as browser:
         page = browser.get("/auth/login/").text
         form = {"username": "browser", "password": password, "csrf_token": _csrf(page)}
         answer = browser.post("/auth/login/", data=form)
@@ -208,6 +208,6 @@ def test_mlflow_has_its_own_users_still(platform: Platform) -> None:
     tracking: Connection = platform.tracking()
     address = f"http://{tracking.host}:{tracking.port}/api/2.0/mlflow/experiments/search"
     body = {"max_results": 1}
-    assert httpx.post(address, json=body, trust_env=False).status_code == 401
+    assert httpx.post(address, json=body, timeout=PATIENCE, trust_env=False).status_code == 401
     login = (tracking.login, tracking.password)
-    assert httpx.post(address, json=body, auth=login, trust_env=False).status_code == 200
+    assert httpx.post(address, json=body, auth=login, timeout=PATIENCE, trust_env=False).status_code == 200

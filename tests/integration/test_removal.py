@@ -59,7 +59,9 @@ def test_a_model_and_its_experiment_go_and_the_names_are_free(platform: Platform
             client.create_registered_model(name)
             client.create_model_version(name, f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id)
             client.set_registered_model_alias(name, "champion", "1")
-        assert models.registered(tracking, name) == models.Registered(("1",), model=True, experiment=True)
+        aliases = {"1": ("champion",)}
+        found = models.Registered(("1",), model=True, experiment=True, aliases=aliases)
+        assert models.registered(tracking, name) == found
         models.remove(tracking, name, removal)
         models.remove(tracking, name, removal)
         assert models.registered(tracking, name) == models.Registered()

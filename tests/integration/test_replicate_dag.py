@@ -83,10 +83,15 @@ def runs(api: AirflowApi, since: datetime) -> list[str]:
     return [dag_run["dag_run_id"] for dag_run in api.get(path)["dag_runs"]]
 
 
+def events(api: AirflowApi, run_id: str) -> list[dict[str, Any]]:
+    """The events of assets that a run made."""
+    newest = api.get(f"/api/v2/assets/events?source_dag_id={DAG_ID}&order_by=-timestamp&limit=100")["asset_events"]
+    return [event for event in newest if event["source_run_id"] == run_id]
+
+
 def event_of(api: AirflowApi, run_id: str) -> dict[str, Any]:
     """The extra of the one event of the asset that a run made."""
-    events = api.get(f"/api/v2/assets/events?source_dag_id={DAG_ID}&order_by=-timestamp&limit=20")["asset_events"]
-    (found,) = [event for event in events if event["source_run_id"] == run_id]
+    (found,) = events(api, run_id)
     assert found["name"] == "replica_primary_to_haven"
     extra: dict[str, Any] = found["extra"]
     return extra
@@ -97,12 +102,13 @@ def test_pieces_are_copied_by_tasks_of_their_own_and_the_asset_tells_the_lag(
     platform: Platform, api: AirflowApi, prefix: str, no_backups: None
 ) -> None:
     primary, haven, lake = platform.site("primary", "personal"), platform.site("haven", "personal"), "lake"
+    began = datetime.now(UTC)
     with ExitStack() as until, ThreadPoolExecutor(16) as pool:
         hold_lease(platform, until)  # a scheduled run beside this copies nothing meanwhile
         list(pool.map(lambda n: primary.write(lake, f"{prefix}k{n:05}", b"%d" % n), range(OBJECTS)))
     run_id = ran(api)
-    # a scheduled run may have begun before, and have copied them
-    seen = [tasks(api, run) for run in runs(api, datetime.now(UTC) - timedelta(minutes=3))]
+    # a scheduled run may have begun before ours, and have copied them
+    seen = [tasks(api, run) for run in runs(api, began - timedelta(minutes=3))]
     assert any({("carry", 1, "success"), ("conclude", -1, "success")} <= set(found) for found in seen), seen
     copied = {info.key: info.size for info in haven.list(lake, prefix)}
     assert copied == {f"{prefix}k{n:05}": len(b"%d" % n) for n in range(OBJECTS)}
@@ -123,11 +129,7 @@ def test_a_run_is_skipped_while_another_has_the_turn_and_makes_no_event(platform
     assert tasks(api, run_id) == [("carry", -1, "skipped"), ("conclude", -1, "skipped"), ("prepare", -1, "skipped")]
     path = f"/api/v2/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances/prepare/logs/1"
     assert OURS in str(api.get(path)), "the log tells who has the lease"
-    assert not [
-        asset_event
-        for asset_event in api.get("/api/v2/assets/events?limit=100")["asset_events"]
-        if asset_event["source_run_id"] == run_id
-    ]
+    assert not events(api, run_id)
 
 
 @pytest.mark.full

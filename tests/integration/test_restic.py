@@ -114,7 +114,7 @@ def test_a_site_that_is_away_is_told_so_in_bounded_time(repository, monkeypatch)
     began = datetime.now(UTC)
     with pytest.raises(SiteUnavailable, match="haven"):
         dataclasses.replace(repository, connection=away).snapshots()
-    assert datetime.now(UTC) - began < timedelta(seconds=30)
+    assert datetime.now(UTC) - began < timedelta(seconds=120)
 
 
 @pytest.mark.full

@@ -16,7 +16,7 @@ from rempart.settings import access, config
 from tests.cockpit import DELIVERY, POINT
 from tests.cockpit_routes import DRILL, INJECTIONS, ROUTES, expected
 from tests.levels import unpaused
-from tests.people import OUTSIDE, Airflow, of_each_role
+from tests.people import OUTSIDE, PATIENCE, Airflow, of_each_role
 
 pytestmark = pytest.mark.stack
 
@@ -39,22 +39,22 @@ def point(platform: Platform, airflow: Airflow) -> str:
         with unpaused(api, "backup_platform"):
             api.run("backup_platform", "back_up")
         found = platform.ledger.find("restore-point", limit=1)
-    for _ in range(60):
+    for _ in range(300):
         if call(airflow, "viewer", "GET", f"/restore-points/{found[0].subject}").status_code == 200:
             return found[0].subject
         time.sleep(1)
-    pytest.fail(f"the cockpit does not show {found[0].subject}, which is on record for a minute")
+    pytest.fail(f"the cockpit does not show {found[0].subject}, which is on record for five minutes")
 
 
 def call(airflow: Airflow, who: str, method: str, path: str, **more: object) -> httpx.Response:
     headers = airflow.as_(who) | more.pop("headers", {})  # type: ignore[operator] # a dictionary
     address = f"{airflow.url}/rempart{path}"
-    return httpx.request(method, address, headers=headers, timeout=60, trust_env=False, **more)  # type: ignore[arg-type] # as given
+    return httpx.request(method, address, headers=headers, timeout=PATIENCE, trust_env=False, **more)  # type: ignore[arg-type] # as given
 
 
 def drills(airflow: Airflow) -> int:
     path = f"{airflow.url}/api/v2/dags/restore_drill/dagRuns"
-    answer = httpx.get(path, headers=airflow.as_("admin"), timeout=60, trust_env=False)
+    answer = httpx.get(path, headers=airflow.as_("admin"), timeout=PATIENCE, trust_env=False)
     return int(answer.json()["total_entries"])
 
 
@@ -121,7 +121,9 @@ def test_s1_what_somebody_types_is_only_ever_shown_as_text(airflow: Airflow, poi
 def test_s10_no_page_of_another_origin_may_frame_any_answer(airflow: Airflow, path: str) -> None:
     for who in ("viewer", "nobody"):
         headers = airflow.as_(who)
-        answer = httpx.get(f"{airflow.url}{path}", headers=headers, timeout=60, trust_env=False, follow_redirects=True)
+        answer = httpx.get(
+            f"{airflow.url}{path}", headers=headers, timeout=PATIENCE, trust_env=False, follow_redirects=True
+        )
         policies = "; ".join(answer.headers.get_list("content-security-policy"))
         assert "frame-ancestors 'self'" in policies and "x-frame-options" in answer.headers, (who, answer.status_code)
 
@@ -142,7 +144,7 @@ def test_s10_a_page_on_another_port_of_this_host_writes_nothing_with_the_readers
 ) -> None:
     before, cookies = drills(airflow), {"_token": airflow.tokens["admin"]}
     answer = httpx.request(
-        method, f"{airflow.url}{path}", cookies=cookies, headers=sent_headers, timeout=60, trust_env=False
+        method, f"{airflow.url}{path}", cookies=cookies, headers=sent_headers, timeout=PATIENCE, trust_env=False
     )
     assert answer.status_code == 403 and "another origin" in answer.text
     assert drills(airflow) == before
@@ -153,6 +155,11 @@ def test_s10_airflows_own_page_writes_with_the_cookie(airflow: Airflow) -> None:
     cookies, paused = {"_token": airflow.tokens["admin"]}, {"is_paused": True}  # as it is
     for sent_headers in ({"Sec-Fetch-Site": "same-origin"}, {"Origin": airflow.url}):
         answer = httpx.patch(
-            f"{airflow.url}/api/v2/dags/fail_back", json=paused, cookies=cookies, headers=sent_headers, trust_env=False
+            f"{airflow.url}/api/v2/dags/fail_back",
+            json=paused,
+            cookies=cookies,
+            headers=sent_headers,
+            timeout=PATIENCE,
+            trust_env=False,
         )
         assert answer.status_code == 200, answer.text

@@ -97,7 +97,7 @@ def told(stack: paths.Stack) -> dict[str, Any]:
         api.follow("export_evidence", run, lambda line: None)
     env = environment.of(stack, config.read_env_file(stack.secrets), os.environ, "airflow-scheduler")
     command = [sys.executable, "-c", IN_THE_SCHEDULER, "export_evidence", run]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "was not written" in done.stdout + done.stderr, "what went wrong is in no log"
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

@@ -375,7 +375,7 @@ def test_an_ordinary_user_starts_and_stops_a_stack(stack: paths.Stack, anyones: 
             user, [sys.executable, "-m", "rempart.cli", *arguments], [Path(sys.executable), stack.root]
         )
         return subprocess.run(
-            command, env=variables, cwd=anyones, capture_output=True, text=True, timeout=120, check=False
+            command, env=variables, cwd=anyones, capture_output=True, text=True, timeout=400, check=False
         )
 
     try:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from rempart.backup.databases import postgresql
 from rempart.backup.watch.heartbeat import Heartbeat, decode, encode, key_of, replication
 from rempart.cli import app
 from rempart.errors import DrillFailed, ObjectMissing, SiteError
@@ -35,8 +36,14 @@ PAIR = replication("primary", "haven")
 
 @pytest.fixture
 def standing(
-    platform: Platform, proven_ledger: MemoryLedger, own_continuity: OwnContinuity, no_backups: None
+    platform: Platform,
+    proven_ledger: MemoryLedger,
+    own_continuity: OwnContinuity,
+    no_backups: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Platform:
+    # the stack's ledger is that of all tests: its champions depend on which of them ran before
+    monkeypatch.setattr(postgresql, "decided_champions", lambda session: {})
     return dataclasses.replace(platform, ledger_=proven_ledger, continuity_=own_continuity)
 
 
@@ -116,7 +123,8 @@ def test_the_key_of_the_watch_may_read_heartbeats_and_nothing_else(
 ) -> None:
     beat(standing, "backup", {})
     bucket, key = standing.config.buckets.backups, key_of("backup")
-    standing.site("haven", "internal").write(bucket, "points/other", b"x")
+    haven = standing.site("haven", "internal")
+    other = haven.write(bucket, "points/other", b"x")
     watch = open_site(load(file), variables)
     assert watch.fetch(bucket, key)[1].startswith(b'{"heartbeat":')
     attempts: list[Callable[[], Any]] = [
@@ -132,6 +140,7 @@ def test_the_key_of_the_watch_may_read_heartbeats_and_nothing_else(
         with pytest.raises(SiteError) as refused:
             attempt()
         assert not isinstance(refused.value, ObjectMissing), refused.value
+    haven.delete(bucket, "points/other", version_id=other.version_id)
 
 
 def test_who_writes_heartbeats_can_neither_read_nor_remove_them(standing: Platform) -> None:

@@ -104,12 +104,15 @@ def test_one_process_has_all_tests_of_airflow_and_the_kills_come_last(module: st
     assert (ROOT / module).is_file() and group(f"{module}::test_it[one::two]") == expected
 
 
-def collected_of(module: str, marker: str = "", *, full: bool = False, count: int = 1) -> list[Any]:
+def collected_of(
+    module: str, marker: str = "", *, full: bool = False, count: int = 1, fixtures: tuple[str, ...] = ()
+) -> list[Any]:
     """So many tests of a module, with a marker of what they need."""
     return [
         SimpleNamespace(
             nodeid=f"{module}::test_{number}",
             keywords={"full"} if full else set(),
+            fixturenames=fixtures,
             get_closest_marker=lambda name: name == marker,
         )
         for number in range(count)
@@ -118,9 +121,11 @@ def collected_of(module: str, marker: str = "", *, full: bool = False, count: in
 
 def test_long_groups_come_first_of_their_kind_and_no_group_is_torn() -> None:
     many, long, few, alone = (f"tests/faults/test_{name}.py" for name in ("models", "retention", "watch", "drill"))
+    chain = collected_of("tests/e2e/test_command_line.py", "stack", fixtures=("api", "chain"))
     airflow = collected_of("tests/integration/test_stack.py", "stack", count=2)
     unit = collected_of("tests/unit/test_words.py", count=3)
     kinds = [
+        chain,
         airflow,
         unit,
         collected_of(many, "tracking", count=LONG - 1),

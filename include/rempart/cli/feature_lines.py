@@ -47,7 +47,7 @@ def lines(view: CatalogueView, loaded: str) -> Iterator[str]:
             ("classification", view.classification),
             ("key", ", ".join(f"{column} ({kind})" for column, kind in view.key.items())),
             ("moment", moment),
-            ("newest snapshot", text.UNKNOWN if view.users is None else view.snapshot or "none"),
+            ("newest snapshot", view.snapshot or (text.UNKNOWN if view.users is None else "none")),
             ("loaded snapshot", loaded),
         ]
     )
@@ -57,7 +57,7 @@ def lines(view: CatalogueView, loaded: str) -> Iterator[str]:
     yield from text.table(("FEATURE", "TYPE", "MADE OF", "DELIVERED AS")[:shown], rows)
     yield ""
     if view.users is None:
-        yield "Read by: unknown, because the ledger did not answer"
+        yield "Read by: unknown: the ledger did not answer, or the record of a champion's training is not in it"
     elif not view.users:
         yield "Read by: no champion"
     for user in view.users or ():

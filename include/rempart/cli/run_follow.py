@@ -186,12 +186,19 @@ def left(pipeline: str, page: str, url: str) -> str:
     return f"The run goes on in Airflow: {page}\nIts result, when it is done: rempart pipeline show {pipeline}"
 
 
-def conclusion(pipeline: str, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return what to look at after a run that did not fail, as lines. Pure."""
+def conclusion(pipeline: str, results: Mapping[str, Mapping[str, Any]], waiting: int | None = None) -> list[str]:
+    """Return what to look at after a run that did not fail, as lines. Pure.
+
+    `waiting`: rows of all deliveries that wait in quarantine now; None if the ledger did not answer.
+    """
     ingested, judged = results["ingest"], results.get("validate")
     lines = []
-    if ingested["quarantined"]:
-        lines.append(f"rows in quarantine: {ingested['quarantined']:,}. See them: rempart quarantine show {pipeline}")
+    if ingested["quarantined"] or waiting:
+        now = "unknown" if waiting is None else f"{waiting:,}"
+        lines.append(
+            f"rows refused in this run: {ingested['quarantined']:,}; rows of all deliveries that wait in quarantine "
+            f"now: {now}. See them: rempart quarantine show {pipeline}"
+        )
     if judged is None and ingested["snapshot"]:
         lines.append(f"Snapshot {ingested['snapshot']} is current: rempart pipeline show {pipeline}")
     elif judged is None:

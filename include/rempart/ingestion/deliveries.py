@@ -163,6 +163,14 @@ def outcome_again(
     )
 
 
+def comings(told: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the last outcome of each time that the same bytes were delivered, newest first. Pure.
+
+    `told`: all outcomes of these bytes, newest first.
+    """
+    return [outcome for i, outcome in enumerate(told) if i == 0 or told[i - 1].get("came_again")]
+
+
 def as_read(source: Source) -> dict[str, Any]:
     """Return the format and the dialect of a source, to be stored with what was read so."""
     return source.model_dump(mode="json", include={"format", *Dialect.model_fields})

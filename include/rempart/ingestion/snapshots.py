@@ -119,15 +119,23 @@ def manifest(snapshot: Snapshot) -> bytes:
 
 
 def current(site: Site, bucket: str, pipeline_name: str) -> Snapshot | None:
-    """Return the newest committed snapshot, or None before the first. Raises SiteError, IntegrityError."""
+    """Return the snapshot that a site shows as current, or None before the first. Raises SiteError, IntegrityError.
+
+    A site may show an older one: `flows.ingestion.current_snapshot` checks it against evidence.
+    """
+    shown = named(site, bucket, pipeline_name)
+    return None if shown is None else read(site, bucket, pipeline_name, shown)
+
+
+def named(site: Site, bucket: str, pipeline_name: str) -> str | None:
+    """Return the id in `current.json`, or None without one. Raises SiteError, IntegrityError."""
     key = f"{folder(pipeline_name)}current.json"
     try:
-        named = str(json.loads(site.read(bucket, key))["id"])
+        return str(json.loads(site.read(bucket, key))["id"])
     except ObjectMissing:
         return None
     except (ValueError, KeyError, TypeError) as cause:
         raise _altered(site, bucket, key, "it names no snapshot") from cause
-    return read(site, bucket, pipeline_name, named)
 
 
 def read(site: Site, bucket: str, pipeline_name: str, snapshot_id: str) -> Snapshot:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rempart.errors import ModelRefused
-from rempart.models.registry import CHAMPION, TAG
+from rempart.models.registry import TAG
 from rempart.models.tracking import session
 from rempart.settings.config import Connection
 
@@ -28,7 +28,7 @@ class Registered:
     model: bool = False
     experiment: bool = False
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The aliases of each version that has some, other than `champion`."""
+    """The aliases of each version that has some."""
 
 
 def registered(tracking: Connection, name: str) -> Registered:
@@ -44,8 +44,7 @@ def registered(tracking: Connection, name: str) -> Registered:
         active = found is not None and found.lifecycle_stage == "active"
         models = client.search_registered_models(filter_string=f"name = '{name}'", max_results=1)
         for alias, version in sorted((alias, str(at)) for model in models for alias, at in dict(model.aliases).items()):
-            if alias != CHAMPION:
-                aliases[version] = (*aliases.get(version, ()), alias)
+            aliases[version] = (*aliases.get(version, ()), alias)
         return Registered(tuple(sorted(versions, key=int)), bool(models), active, aliases)
 
 

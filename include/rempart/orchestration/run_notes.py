@@ -87,7 +87,8 @@ def _ingest(task_result: TaskResult) -> str:
     return (
         f"{counted(task_result['delivered'], 'row')} delivered, "
         f"{good(task_result['accepted'], task_result.get('repeated', 0), task_result.get('replaced', 0))}, "
-        f"{task_result['quarantined']:,} in quarantine; "
+        f"{task_result['quarantined'] - (held := task_result.get('held_rows', 0)):,} refused in this run"
+        f"{f' and {held:,} good ones held back' if held else ''}; "
         f"{_snapshot(task_result)}{pace(task_result['delivered'], task_result.get('seconds'))}"
         f"{_hint(task_result)}"
     )

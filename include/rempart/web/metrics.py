@@ -48,7 +48,7 @@ METRICS: Mapping[str, str] = {
     "rempart_locks_lapsing": "Locks of a bucket that end soon or are missing, by the objects that they protect.",
     "rempart_replication_throughput_bytes": "Bytes per second of the last replication that copied objects.",
     "rempart_pipeline_valid": "Whether a pipeline can run (1), or it is at fault (0).",
-    "rempart_quarantined_rows": "Rows of a pipeline that are in quarantine.",
+    "rempart_quarantined_rows": "Rows of a pipeline that wait in quarantine now.",
     "rempart_feature_age_seconds": "Age of the newest online value of a feature view.",
     "rempart_feature_age_limit_seconds": "Oldest age that is fresh: `max_age` of the view.",
     "rempart_feature_entities": "Entities of a feature view in the online store.",

@@ -34,7 +34,7 @@ def die_in_a_folder():
 def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(temporary):
     child = multiprocessing.get_context("fork").Process(target=die_in_a_folder)
     child.start()
-    child.join(30)
+    child.join(120)
     (left,) = temporary.iterdir()
     (temporary / "rempart-spool-link").symlink_to(Path("/"))
     with spool_folder() as used:

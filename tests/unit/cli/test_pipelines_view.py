@@ -137,7 +137,7 @@ def test_the_counts_of_a_delivery_add_up() -> None:
     watched.delivery(accepted=13, repeated=4, replaced=2)
     head, row = pipelines.deliveries(state(watched.facts()).newest)
     columns = [
-        row[head.index(column) :].split("  ")[0] for column in ("DELIVERED", "ACCEPTED", "REPEATED", "QUARANTINED")
+        row[head.index(column) :].split("  ")[0] for column in ("DELIVERED", "ACCEPTED", "REPEATED", "IN QUARANTINE")
     ]
     assert columns == ["20", "13", "4", "3"]
     assert row.endswith("accepted in part, 2 replaced older rows")
@@ -147,7 +147,7 @@ def test_the_good_rows_that_wait_are_counted_beside_the_reasons() -> None:
     watched = Watched()
     watched.delivery(outcome="held back", accepted=0, quarantined=20, reasons={HELD: 17, RULES[0]: 3})
     lines = list(pipelines.state_lines(state(watched.facts()), "landing"))
-    at = lines.index("Quarantine: 20 rows, 1 delivery held back")
+    at = lines.index("Quarantine: 20 rows wait there now, 1 delivery held back")
     assert lines[at + 1 : at + 3] == [f"        3 x {RULES[0]}", "       17 good rows held back with them"]
 
 
@@ -203,12 +203,12 @@ def test_quarantine_is_counted_by_delivery_and_rule_and_tells_how_to_look_at_row
     watched = Watched()
     watched.delivery()
     told = told_quarantine(watched)
-    assert told.startswith("hotel_bookings: 3 rows of 1 delivery in quarantine")
+    assert told.startswith("hotel_bookings: 3 rows of 1 delivery wait in quarantine now")
     assert f"Delivery {DELIVERY}\n        2 x {RULES[0]}\n        1 x too few fields" in told
     assert f"open http://airflow/rempart/data/{MODEL}" in told and f"preview_quarantine_{MODEL}" in told
     assert "quarantine accept" not in told and "quarantine again" not in told
     assert "rempart stack password airflow" in told and "OF ROWS counts the rows" in told
-    assert "A row that a later delivery corrected stays counted." in told
+    assert "IN QUARANTINE counts rows that wait there now. A row that another delivery corrected stays counted" in told
 
 
 def test_a_delivery_without_a_good_row_comes_with_both_remedies() -> None:
@@ -227,7 +227,7 @@ def test_good_rows_of_a_held_back_delivery_come_with_the_command_that_accepts_th
 
 
 def test_an_empty_quarantine_says_so() -> None:
-    assert told_quarantine(Watched()) == "hotel_bookings: no row is in quarantine (0 deliveries)"
+    assert told_quarantine(Watched()) == "hotel_bookings: no row waits in quarantine now (0 deliveries)"
 
 
 @pytest.mark.parametrize(

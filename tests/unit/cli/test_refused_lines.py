@@ -88,6 +88,6 @@ def test_a_delivery_that_was_refused_as_a_whole_is_named_with_its_fault_and_its_
     moment = Moment(AT, AT, (), ())
     found = Quality(moment, "readings", "personal", True, 1, 0, 0, (), (delivery,), (), ())
     told = "\n".join(quarantine.lines(found, "http://cockpit", RefusedLines()))
-    assert "0 rows of 0 deliveries in quarantine\n  1 delivery was refused as a whole" in told
+    assert "0 rows of 0 deliveries wait in quarantine now\n  1 delivery was refused as a whole" in told
     assert delivery.sha256 in told and "missing columns: kwh" in told and "If a corrected file was delivered" in told
     assert f"rempart quarantine again readings {delivery.sha256[:12]}" in told

@@ -186,17 +186,30 @@ def test_each_stage_is_told_with_its_seconds_and_its_result_in_words() -> None:
     assert [stage.condition for stage in state.stages] == ["done"] * 4 and not state.failed
     done = [line for line in told if "done in" in line]
     assert [line.split()[2] for line in done] == ["ingest", "materialize", "train", "validate"]
-    assert "100 rows delivered, 98 accepted, 2 in quarantine" in done[0]
+    assert "100 rows delivered, 98 accepted, 2 refused in this run" in done[0]
     assert (
         "77 rows online, one for each key or group in each of 3 views" in done[1] and "Version 4 was trained" in done[2]
     )
     assert "Version 4 is the champion: mae 1 is at most 2" in done[3]
     assert airflow.triggered == ["ingest_p"], "assets start the rest"
-    last = run_follow.conclusion("p", results)
+    last = run_follow.conclusion("p", results, 7)
     assert last == [
-        "rows in quarantine: 2. See them: rempart quarantine show p",
+        (
+            "rows refused in this run: 2; rows of all deliveries that wait in quarantine now: 7. "
+            "See them: rempart quarantine show p"
+        ),
         "Version 4 is champion: rempart model show p",
     ]
+
+
+def test_the_end_of_a_run_tells_of_rows_that_wait_although_it_refused_none_and_guesses_no_figure() -> None:
+    _, results, _ = followed(ScriptedAirflow(RESULTS | {"ingest": INGESTED | {"quarantined": 0}}))
+    refused_none = run_follow.conclusion("p", results, 3)[0]
+    assert refused_none.startswith(
+        "rows refused in this run: 0; rows of all deliveries that wait in quarantine now: 3."
+    )
+    assert "quarantine" not in run_follow.conclusion("p", results, 0)[0]
+    assert "wait in quarantine now: unknown" in run_follow.conclusion("p", {"ingest": INGESTED})[0]
 
 
 def test_without_new_rows_the_next_stage_is_started_by_hand_because_no_asset_changed() -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from rempart.coordination.active import Active
 from rempart.coordination.failover import Kind, Switchover
-from rempart.errors import IngestError, SiteUnavailable
+from rempart.errors import IngestError
 from rempart.flows.erasure.erase_objects import repoint
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest import ingest
@@ -22,41 +20,16 @@ from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings.pipeline import Pipeline
-from rempart.sites.port import ObjectInfo
 from tests import switchovers
-from tests.memory_site import MemorySite
 from tests.unit.ingestion.conftest import NOW
+from tests.unit.ingestion.shown_snapshots import CURRENT, A, B, C, Deliver, newest, show, stores_of, two
 
-A, B, C = "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,3,night,x", "m3,2026-02-01,3,1,base,"
-CURRENT = "snapshots/readings/current.json"
-Deliver = Callable[..., None]
+__all__ = ["two"]
 
 
 def lake(platform: Platform) -> dict[str, bytes]:
     site = platform.sites["primary"]
     return {info.key: site.read("lake", info.key) for info in site.list("lake")}
-
-
-@pytest.fixture
-def two(platform: Platform, readings: Pipeline, deliver: Deliver) -> dict[str, bytes]:
-    """Two snapshots were made, and a third delivery waits; what `current.json` held after the first and the second."""
-    held = {}
-    for name, row in (("1", A), ("2", B)):
-        deliver(f"{name}.csv", row)
-        ingest(platform, readings)
-        held[name] = platform.sites["primary"].read("lake", CURRENT)
-    deliver("3.csv", C)
-    return held
-
-
-def newest(platform: Platform) -> str:
-    """The newest snapshot on record."""
-    return str(platform.ledger.find("snapshot", "readings", limit=1)[0].body["snapshot"])
-
-
-def show(platform: Platform, body: bytes | None) -> None:
-    site = platform.sites["primary"]
-    site.delete("lake", CURRENT) if body is None else site.write("lake", CURRENT, body)
 
 
 @pytest.mark.parametrize("shown", [None, "1"], ids=["gone", "earlier"])
@@ -85,74 +58,6 @@ def test_l9_nor_does_a_delivery_that_is_taken_in_again(
     with pytest.raises(IngestError, match="shows no snapshot"):
         take_in(platform, wide, refused["sha256"])
     assert platform.sites["primary"].read("lake", landing.quarantine_key("readings", refused["sha256"]))
-
-
-def test_what_is_committed_between_the_two_looks_is_no_loss(
-    platform: Platform, readings: Pipeline, two: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An erasure makes another snapshot the current one while a run begins: it looked at the site before, and then at
-    evidence."""
-    show(platform, two["1"])
-    look = snapshots.current
-
-    def before_the_commit(*where: Any) -> snapshots.Snapshot | None:
-        found = look(*where)
-        show(platform, two["2"])
-        return found
-
-    monkeypatch.setattr(snapshots, "current", before_the_commit)
-    assert ingest(platform, readings).total_rows == 3
-
-
-class LateSite(MemorySite):
-    """A site that takes one write of `current.json`, does not answer, and stores it only `at_last`."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.late, self.taken = False, b""
-
-    def write(self, bucket: str, key: str, body: bytes, **more: Any) -> ObjectInfo:
-        if self.late and key == CURRENT:
-            self.late, self.taken = False, body
-            raise SiteUnavailable(f"put {bucket}/{key}: ReadTimeoutError", "Retry.")
-        return super().write(bucket, key, body, **more)
-
-    def at_last(self) -> None:
-        super().write("lake", CURRENT, self.taken)
-
-
-@pytest.fixture
-def late(platform: Platform) -> LateSite:
-    site = LateSite("primary")
-    for bucket in ("landing", "lake"):
-        site.ensure_bucket(bucket, versioned=True)
-    platform.sites["primary"] = site
-    return site
-
-
-@pytest.mark.parametrize("before", [(), (A,)], ids=["first snapshot", "later snapshot"])
-def test_l9_a_write_that_a_site_stores_late_takes_no_rows_of_the_next_run(
-    platform: Platform, readings: Pipeline, deliver: Deliver, late: LateSite, before: tuple[str, ...]
-) -> None:
-    """The run that gave the write up recorded nothing, so that evidence does not know its snapshot."""
-    hours = itertools.count()
-    platform = replace(platform, clock=lambda: NOW + timedelta(hours=next(hours)))
-    if before:
-        deliver("0.csv", *before)
-        ingest(platform, readings)
-    deliver("1.csv", B)
-    late.late = True
-    with pytest.raises(SiteUnavailable):
-        ingest(platform, readings)
-    deliver("2.csv", "m4,2026-02-01,4,1,base,")
-    rows = ingest(platform, readings).total_rows
-    right = late.read("lake", CURRENT)
-    late.at_last()
-    deliver("3.csv", C)
-    with pytest.raises(IngestError, match=rf"evidence \d+ names [0-9a-f]{{32}} \({rows} rows\). Nothing was ingested"):
-        ingest(platform, readings)
-    late.write("lake", CURRENT, right)
-    assert ingest(platform, readings).total_rows == rows + 1 == len(before) + 3
 
 
 def test_an_erasure_that_was_killed_before_its_evidence_does_not_stop_ingestion(
@@ -218,7 +123,7 @@ def test_l9_the_loss_of_another_snapshot_was_not_accepted(
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_an_erasure_accepts_no_loss(platform: Platform, readings: Pipeline, two: dict[str, bytes], lost: bool) -> None:
-    """What takes the place of the snapshot that the site shows stands for that one, not for the newest."""
+    """It replaces no earlier snapshot that the site shows: the rows of the newest would be hidden for good."""
     site = platform.sites["primary"]
     if lost:
         show(platform, two["1"])
@@ -229,12 +134,13 @@ def test_an_erasure_accepts_no_loss(platform: Platform, readings: Pipeline, two:
     after = replace(after, id=snapshots.content_id(after))
     snapshots.commit(site, "lake", after, [])
     show(platform, shown)
-    assert repoint(platform.ledger, site, "lake", readings, {before.id: after}) == after
-    if not lost:
-        assert ingest(platform, readings).total_rows == 3
+    if lost:
+        with pytest.raises(IngestError, match=f"shows snapshot {before.id} .* Nothing was read"):
+            repoint(stores_of(platform), readings, {before.id: after})
+        assert site.read("lake", CURRENT) == shown
         return
-    with pytest.raises(IngestError, match=f"shows snapshot {after.id}"):
-        ingest(platform, readings)
+    assert repoint(stores_of(platform), readings, {before.id: after}) == after
+    assert ingest(platform, readings).total_rows == 3
 
 
 def test_another_bucket_is_another_lake(

@@ -51,7 +51,7 @@ def pod(name: str, code: str = "print('hello')", gpus: int = 0, image: str = IMA
     }
 
 
-def until(condition: Callable[[], Any], seconds: float = 8.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Waits for something to be true, and returns it."""
     end = time.monotonic() + seconds
     while not (value := condition()):

@@ -73,7 +73,7 @@ def test_faults_come_in_turn_and_a_lost_answer_took_effect(proxy: Proxy, api: cl
 
 
 def test_a_watch_and_a_log_come_through_line_by_line(proxy: Proxy, api: client.CoreV1Api) -> None:
-    api.create_namespaced_pod("training", pod("one", "import time; print('first', flush=True); time.sleep(30)"))
+    api.create_namespaced_pod("training", pod("one", "import time; print('first', flush=True); time.sleep(300)"))
     reaches(api, "one", "Running")
     asked = through(proxy)
     began = time.monotonic()
@@ -82,7 +82,7 @@ def test_a_watch_and_a_log_come_through_line_by_line(proxy: Proxy, api: client.C
         break
     log = asked.read_namespaced_pod_log("one", "training", follow=True, _preload_content=False)
     assert next(iter(log.stream(5))) == b"first"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 120
 
 
 def test_an_api_that_is_away_refuses_and_comes_back_at_the_same_address(proxy: Proxy) -> None:

@@ -88,7 +88,7 @@ def test_a_watch_over_a_websocket_tells_the_same(double: KubernetesDouble, api: 
     async def first() -> dict[str, Any]:
         async with aiohttp.ClientSession(headers=headers) as session, session.ws_connect(url) as socket:
             await asyncio.to_thread(api.create_namespaced_pod, "training", pod("a"))
-            told: dict[str, Any] = json.loads((await socket.receive(timeout=8)).data)
+            told: dict[str, Any] = json.loads((await socket.receive(timeout=60)).data)
             return told
 
     event = asyncio.run(first())

@@ -56,13 +56,13 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
         (
             "ingest",
             INGESTED,
-            "15,402 rows delivered, 15,389 accepted, 13 in quarantine; snapshot 0a1b has 15,389 rows.",
+            "15,402 rows delivered, 15,389 accepted, 13 refused in this run; snapshot 0a1b has 15,389 rows.",
         ),
         (
             "ingest",
             INGESTED | {"hint": "DuckDB wrote 12.6 GB to disk."},
             (
-                "15,402 rows delivered, 15,389 accepted, 13 in quarantine; snapshot 0a1b has 15,389 rows. "
+                "15,402 rows delivered, 15,389 accepted, 13 refused in this run; snapshot 0a1b has 15,389 rows. "
                 "DuckDB wrote 12.6 GB to disk."
             ),
         ),
@@ -71,7 +71,7 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
             INGESTED | {"accepted": 14_189, "replaced": 2, "repeated": 1200},
             (
                 "15,402 rows delivered, 14,189 accepted (2 replaced older rows), 1,200 repeated (equal or newer "
-                "rows of their key stand), 13 in quarantine; snapshot 0a1b has 15,389 rows."
+                "rows of their key stand), 13 refused in this run; snapshot 0a1b has 15,389 rows."
             ),
         ),
         (
@@ -88,7 +88,7 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
             "ingest",
             INGESTED | {"seconds": 4.25},
             (
-                "15,402 rows delivered, 15,389 accepted, 13 in quarantine; snapshot 0a1b has 15,389 rows. "
+                "15,402 rows delivered, 15,389 accepted, 13 refused in this run; snapshot 0a1b has 15,389 rows. "
                 "Computing took 4.2 s, 3,624 rows/s."
             ),
         ),

@@ -1,5 +1,6 @@
 """The local backend: a process that fails, hangs, prints nothing or leaves no result."""
 
+import re
 import sys
 import time
 from datetime import timedelta
@@ -10,6 +11,7 @@ from rempart.errors import TrackingUnavailable, TrainingError
 from rempart.settings.config import Connection
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.training.backends import LocalBackend, bare_environment, readable
+from tests.repositories import alive
 from tests.unit.training import stage
 from tests.unit.training.test_job import result, spec
 
@@ -46,17 +48,16 @@ def test_a_service_that_does_not_answer_is_worth_a_retry():
 
 
 @pytest.mark.full
-def test_a_job_past_its_time_is_ended_with_all_its_processes(tmp_path):
-    mark = tmp_path / "alive"
-    child = f"import time, pathlib; time.sleep(9); pathlib.Path({str(mark)!r}).touch()"
-    start = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}])"
-    code = f"{start}; print('up'); time.sleep(60)"
-    began = time.monotonic()
-    with pytest.raises(TrainingError, match=r"(?s)ran longer than.*up"):
-        backend(code, seconds=4).run(spec())
-    assert time.monotonic() - began < 20
-    time.sleep(6)
-    assert not mark.exists()
+def test_a_job_past_its_time_is_ended_with_all_its_processes():
+    start = "import subprocess, time; child = subprocess.Popen(['sleep', '600'])"
+    code = f"{start}; print('up as', child.pid, flush=True); time.sleep(600)"
+    with pytest.raises(TrainingError, match=r"(?s)ran longer than.*up as \d+") as ended:
+        backend(code, seconds=8).run(spec())
+    child = int(re.search(r"up as (\d+)", str(ended.value))[1])
+    deadline = time.monotonic() + 60
+    while alive(child):
+        assert time.monotonic() < deadline, "what the job started is still running"
+        time.sleep(0.1)
 
 
 def test_the_job_gets_the_connections_of_its_spec_and_no_others(monkeypatch, caplog):

@@ -186,9 +186,24 @@ def test_pages_and_the_command_line_tell_the_same() -> None:
     assert listed.features == "bad"
     told = "\n".join(lines.state_lines(state, "landing"))
     (row,) = (line for line in told.splitlines() if " fresh " in line)
-    assert " ".join(row.split()[1:]).startswith("fresh 2026-03-01 10:00 UTC, 2 h ago 3 h old 2026-03-01 11:00 UTC 90 ")
+    assert " ".join(row.split()[1:]).startswith("fresh 2026-03-01, 2 h ago 3 h old 2026-03-01 11:00 UTC 90 ")
     assert told.count("DIFFERENT: 2 of 90 entities, 2026-03-01 11:00 UTC") == 3
     assert lines.as_json(state, "landing")["features"] == state.features
+
+
+def test_the_newest_value_of_a_date_is_told_as_the_date_and_never_as_the_end_of_its_day() -> None:
+    watched = Watched()
+    online = {"entities": 9, "newest": "2026-02-28T00:00:00+00:00", "loaded_at": NOW.isoformat()}
+    watched.materialization(VIEWS, views=dict.fromkeys(VIEWS, online))
+    found = views(watched)
+    assert {name: str(view.newest_day) for name, view in found.items()} == {
+        "stay": "2026-02-28",
+        "trend": "2026-02-27",  # values of `days` count from the day after
+        "rooms": "2026-02-27",
+    }
+    facts = watched.facts(pipelines={"stays": pipeline()})
+    told = "\n".join(lines.state_lines(pipeline_states(facts, NOW)[0], "landing"))
+    assert " 2026-02-28, 1 d 12 h ago" in told and " 2026-02-27, 1 d 12 h ago" in told and "00:00 UTC" not in told
 
 
 def test_a_reset_pipeline_was_never_loaded_since() -> None:

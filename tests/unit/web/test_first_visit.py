@@ -33,7 +33,7 @@ def test_the_first_visit_waits_for_the_first_facts_longer_than_later_ones_do() -
         begun.wait(0.3)
         return 1
 
-    assert RefreshingCache(gather, 15, patience=0.01, first_patience=5).get() == 1
+    assert RefreshingCache(gather, 15, patience=0.01, first_patience=60).get() == 1
 
 
 def test_sources_that_are_silent_for_one_reason_are_told_in_one_line() -> None:

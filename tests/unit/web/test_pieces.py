@@ -40,7 +40,7 @@ def test_requests_read_the_kept_value_while_a_slow_source_is_asked_once() -> Non
     def gather() -> int:
         asked.append(now[0])
         if len(asked) > 1:
-            go.wait(5)
+            go.wait(60)
         return len(asked)
 
     cache = RefreshingCache(gather, 15, monotonic=lambda: now[0])
@@ -57,7 +57,7 @@ def test_a_request_waits_where_the_kept_value_is_older_than_it_wants_and_no_long
     def gather() -> int:
         found[0] += 1
         if found[0] > 2:
-            go.wait(5)
+            go.wait(60)
         return found[0]
 
     cache = RefreshingCache(gather, 15, patience=0.5, monotonic=lambda: now[0])

@@ -89,7 +89,7 @@ def test_a_look_and_a_measurement_are_told_by_their_runs() -> None:
     (lost,) = watched.facts().of("acceptance")
     assert "user 1 accepted the loss of snapshot 0a1b" in Texts("en").message(runs.summarize(lost).message)
     told = Texts("en").message(runs.summarize(delivered).message)
-    assert told == "Deliveries: 1. 20 rows delivered, 17 accepted, 0 repeated, 3 in quarantine."
+    assert told == "Deliveries: 1. 20 rows delivered, 17 accepted, 0 repeated, 3 to quarantine."
 
 
 def test_states_are_those_of_the_records() -> None:

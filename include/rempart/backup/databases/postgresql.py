@@ -22,6 +22,7 @@ from psycopg import sql
 from rempart.backup.databases import postgresql_refusals
 from rempart.backup.databases.not_held import Registry
 from rempart.errors import BackupError, DatabaseUnavailable, RempartError
+from rempart.ledger.champions import succession_after
 from rempart.ledger.reading import KeyChain, key_chain
 from rempart.settings.config import Connection
 
@@ -310,7 +311,7 @@ def identity(opened: Session) -> tuple[str, str]:
 def decided_champions(opened: Session) -> dict[str, str]:
     """Return each model's champion version by the valid decisions in the ledger's own database.
 
-    A promotion adds its version, a rollback removes the last one, and the removal of a pipeline removes them all.
+    The removal of a pipeline removes them all.
     """
     keys = _ledger_keys(opened)
     if keys is None:
@@ -318,16 +319,13 @@ def decided_champions(opened: Session) -> dict[str, str]:
     rows = opened.execute(
         "SELECT record, sig FROM public.evidence WHERE kind IN ('promotion', 'rollback', 'removal') ORDER BY seq"
     ).fetchall()
-    versions: dict[str, list[str]] = {}
+    versions: dict[str, tuple[str, ...]] = {}
     for record in filter(None, (keys.read(text, sig) for text, sig in rows)):
-        known = versions.setdefault(str(record["subject"]), [])
-        if record["kind"] == "promotion":
-            known.append(str(record["body"]["version"]))
-        elif record["kind"] == "removal":
-            if record["body"].get("what") == "remove":
-                known.clear()
-        elif known:
-            known.pop()
+        model, kind, body = str(record["subject"]), str(record["kind"]), record["body"]
+        if kind != "removal":
+            versions[model] = succession_after(versions.get(model, ()), kind, body)
+        elif body.get("what") == "remove":
+            versions.pop(model, None)
     return {model: known[-1] for model, known in versions.items() if known}
 
 

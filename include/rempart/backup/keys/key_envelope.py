@@ -43,7 +43,10 @@ class ScopeKey:
 
 @dataclass(frozen=True)
 class Card:
-    """Public facts about a key: present and former recipients, time of creation or destruction."""
+    """Public facts about a key: present and former recipients, time of creation or destruction.
+
+    `copy`: SHA-256 of its wrapped copies since it was wrapped again, "" before.
+    """
 
     scope: str
     serial: str
@@ -51,6 +54,7 @@ class Card:
     recipients: tuple[str, ...]
     former: tuple[str, ...] = ()
     destroyed: datetime | None = None
+    copy: str = ""
 
 
 def proof(own: age.Identity, scope: EncryptionScope, serial: str, recipient: str) -> str:
@@ -109,6 +113,7 @@ def decode_card(body: bytes, where: str) -> Card:
             tuple(map(str, plain["recipients"])),
             tuple(map(str, plain["former"])),
             datetime.fromisoformat(destroyed) if destroyed else None,
+            str(plain.get("copy", "")),
         )
     except (ValueError, KeyError, TypeError, BackupError) as cause:
         raise IntegrityError(

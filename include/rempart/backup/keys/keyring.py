@@ -244,11 +244,14 @@ class Keyring:
         copies = tuple(f"{key} version {version or 'null'} in {place}" for place, key, version in doomed)
         return Destruction(scope.id, tuple(serials), copies, tuple(map(str, self.places)))
 
-    def rewrap(self, opener: Keyring | None = None) -> tuple[Card, ...]:
+    def rewrap(
+        self, opener: Keyring | None = None, announce: Callable[[Card], None] = lambda _: None
+    ) -> tuple[Card, ...]:
         """Wrap each key that is not destroyed for the present recipients alone, and delete what others could open.
 
-        `opener` opens them, if the own identity is new. A key that cannot be opened stays as it is, and raises
-        BackupError after all others. Raises SiteError.
+        `opener` opens them, if the own identity is new. `announce` gets the card of each before a copy is stored:
+        whoever looks meanwhile, or after an interruption, takes no new copy for a late one. A key that cannot be opened
+        stays as it is, and raises BackupError after all others. Raises SiteError.
         """
         done, failed = [], [f"{scope} {serial}: {error.what}" for (scope, serial), error in self.damaged().items()]
         for card in self.cards():
@@ -261,8 +264,14 @@ class Keyring:
                     failed.append(f"{card.scope} {card.serial}: {error.what}")
                 continue
             former = tuple(dict.fromkeys((*card.former, *card.recipients)))
-            new = replace(card, recipients=self.recipients, former=tuple(x for x in former if x not in self.recipients))
             body = wrap(key, self.own, self.recipients)
+            new = replace(
+                card,
+                recipients=self.recipients,
+                former=tuple(x for x in former if x not in self.recipients),
+                copy=hashlib.sha256(body).hexdigest(),
+            )
+            announce(new)
             for place in self.places:
                 path = path_of(key.scope, key.serial)
                 stored = place.site.write(place.bucket, path, body, content_type="application/age-encryption")

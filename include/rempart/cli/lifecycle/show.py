@@ -71,6 +71,6 @@ def show(name: Name, as_json: AsJson = False) -> None:
             *pipelines.unknown(moment(found, found.at)),
         )
         rendering.show(lines)
-    seen = not (objects and (objects.missing or objects.silent)) and not (waits and waits.silent)
+    seen = not (objects and not objects.is_whole) and not (waits and waits.silent)
     seen = seen and not (runs and runs.silent)
     raise typer.Exit(0 if facts.complete(found) and seen and model in (None, model_files.ModelFiles()) else 1)

@@ -29,6 +29,7 @@ def drift(
 
     json_documents.begin(as_json)
     found = facts.gather()
+    names.require_pipelines(found)
     model = pipelines.with_model(pipelines.named(names.pipeline(name, pipelines.names()))).name
     told = next(each for each in watched.all_watched(found, found.at) if each.pipeline == model)
     if as_json:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 AT_MOST = 10.0
 """Seconds for the looks at the site and at Airflow, which go on side by side; for each champion there is one more."""
-HEAD = ("PIPELINE", "CHAMPION", "ITS OBJECTS", "NEWEST RUN", "QUARANTINE")
+HEAD = ("PIPELINE", "CHAMPION", "ITS OBJECTS", "NEWEST RUN", "IN QUARANTINE NOW")
 _NAMED = 3
 _KINDS = (
     "deliveries",
@@ -287,6 +287,11 @@ def ending(found: Sequence[PipelineHealth]) -> Iterator[str]:
             yield (
                 f"LOST: objects of the snapshot of {health.state.name}. "
                 f"Bring them back: {snapshot_objects.step(health.state.name).command}"
+            )
+        elif health.snapshot and health.snapshot.behind:
+            yield (
+                f"BEHIND: the site shows an older snapshot of {health.state.name}: "
+                "docs/runbooks/current-snapshot-is-gone.md"
             )
 
 

@@ -88,8 +88,23 @@ def plan_lines(planned: Sequence[PlannedFile]) -> Iterator[str]:
     words = {"waiting": "waits already, with the same bytes", "ingested": "was ingested before, with the same bytes"}
     for file in planned:
         yield f"{file.name}: {words.get(file.state, f'{size(file.size)} to upload to {file.key}')}"
+        yield from _before(file)
     yield "Nothing was uploaded. Leave out --dry-run to deliver."
     yield f"{CHECKED} To judge all rows first, and store nothing: rempart pipeline try NAME FILE"
+
+
+def _before(file: PlannedFile) -> Iterator[str]:
+    """Yield what the evidence tells about earlier ingestions of a file's bytes; nothing if it knows none."""
+    if (known := file.before) is None:
+        return
+    held = f", {known.in_quarantine:,} in quarantine now" if known.in_quarantine else ""
+    told = f"  these bytes were ingested on {text.moment(known.at)} ({counted(known.accepted, 'row')} accepted{held}): "
+    if known.counts_again:
+        yield f"{told}ingested again, a row replaces another one of its key that came since; equal rows change nothing"
+    else:
+        yield f"{told}ingesting them again changes nothing"
+    if known.in_quarantine and not known.counts_again:
+        yield "  To judge the rows in quarantine again, after you corrected the pipeline file: rempart quarantine again"
 
 
 FEW = 3
@@ -114,6 +129,9 @@ def lines(done: Delivered) -> Iterator[str]:
             yield f"{file.name} was ingested before, with the same bytes; nothing was uploaded"
         elif len(new) <= FEW:
             yield f"delivered {file.name} ({size(file.size)}, SHA-256 {file.sha256[:12]}) to {where}"
+        elif file.before:
+            yield f"{file.name} is one of them"
+        yield from _before(file)
 
 
 def following(spec: Pipeline, waiting: int, scheduled: tuple[datetime, timedelta] | None) -> Iterator[str]:

@@ -13,6 +13,15 @@ def gather() -> CockpitFacts:
     return facts.gather(open_platform, utc_now)
 
 
+def waiting_rows(pipeline: str) -> int | None:
+    """Return the rows of a pipeline that wait in quarantine now; None if the ledger does not answer."""
+    from rempart.web.facts import Unknown
+    from rempart.web.read_models import quarantine
+
+    found = gather()
+    return None if isinstance(found.evidence, Unknown) else quarantine.rows(found).get(pipeline, 0)
+
+
 def complete(facts: CockpitFacts) -> bool:
     """Return whether every source answered: if not, a command ends with exit code 1."""
     return not facts.unknown()

@@ -94,13 +94,15 @@ def life_lines(state: ModelState) -> Iterator[str]:
     rows = list[tuple[str, ...]]()
     for version in state.versions:
         judged, gone = version.judged, version.retired
-        passed = judged is not None and judged.kind != "refusal"
+        passed, unread = judged is not None and judged.kind != "refusal", version.was_champion
         rows.append(
             (
                 version.version,
                 f"{version.trained_at:%Y-%m-%d}" if version.trained_at else "not known",
-                f"{'passed' if passed else 'refused'} {judged.at:%Y-%m-%d}" if judged else "not judged",
-                ", ".join(served(time) for time in version.served) or "never",
+                f"{'passed' if passed else 'refused'} {judged.at:%Y-%m-%d}"
+                if judged
+                else ("not known" if unread else "not judged"),
+                ", ".join(served(time) for time in version.served) or ("not known" if unread else "never"),
                 version.drift[0].verdict if version.drift else "",
                 f"{gone.at:%Y-%m-%d}{'' if gone.complete else ', in part'}" if gone else "",
             )

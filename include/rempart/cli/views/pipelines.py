@@ -13,7 +13,7 @@ from rempart.web.read_models.messages import Moment
 from rempart.web.read_models.pipeline_states import PipelineState
 from rempart.web.read_models.quarantine import Delivery
 
-HEAD = ("PIPELINE", "SOURCE", "NEWEST DELIVERY", "SNAPSHOT", "CHAMPION", "QUARANTINE", "INGESTS (UTC)")
+HEAD = ("PIPELINE", "SOURCE", "NEWEST DELIVERY", "SNAPSHOT", "CHAMPION", "IN QUARANTINE NOW", "INGESTS (UTC)")
 
 
 def unknown(moment: Moment) -> Iterator[str]:
@@ -108,9 +108,8 @@ def _known(state: PipelineState, objects: Iterable[str]) -> Iterator[str]:
     else:
         yield "Snapshot: none"
     yield from (f"  {line}" for line in objects)
-    yield f"Quarantine: {text.counted(state.quarantined, 'row')}" + (
-        f", {text.counted(state.held_back, 'delivery', 'deliveries')} held back" if state.held_back else ""
-    )
+    held = f", {text.counted(state.held_back, 'delivery', 'deliveries')} held back" if state.held_back else ""
+    yield f"Quarantine: {text.counted(state.quarantined, 'row waits', 'rows wait')} there now{held}"
     yield from (f"  {count:>7,} x {reason}" for reason, count in state.rules.items())
     if sum(state.rules.values()) > state.quarantined:
         yield "  (a row may have several reasons)"
@@ -147,10 +146,10 @@ def _features(state: PipelineState) -> Iterator[str]:
 
 
 def _newest(found: FeatureView) -> str:
-    """Tell when the newest value is of, and how long ago that is; a planned event counts from its load."""
+    """Tell the time or the date of the newest value, and how long ago that is; a planned event counts from its load."""
     planned = found.newest and found.loaded_at and found.newest > found.loaded_at
     age = "" if found.age_seconds is None or planned else f", {text.span(found.age_seconds)} ago"
-    return f"{text.moment(found.newest)}{age}"
+    return f"{found.newest_day or text.moment(found.newest)}{age}"
 
 
 def _entities(count: int | None) -> str:
@@ -185,26 +184,41 @@ def _champion(state: PipelineState) -> Iterator[str]:
 
 
 def deliveries(found: Sequence[Delivery]) -> Iterator[str]:
-    """Yield deliveries as a table, with counts alone. They are known by their SHA-256."""
+    """Yield deliveries as a table, with counts alone. They are known by their SHA-256.
+
+    Bytes that came again have a second line: what they brought when they came first.
+    """
     if not found:
         return
-    head = ("SHA-256", "LANDED", "DELIVERED", "ACCEPTED", "REPEATED", "QUARANTINED", "OUTCOME")
-    yield from text.table(
-        head,
-        (
-            (
-                delivery.sha256[:12],
-                text.moment(delivery.landed_at),
-                f"{delivery.delivered:,}",
-                f"{delivery.accepted:,}",
-                f"{delivery.repeated:,}",
-                f"{delivery.quarantined:,}",
-                delivery.outcome
-                + (f": {delivery.fault}" if delivery.fault else "")
-                + (f", {delivery.replaced:,} replaced older rows" if delivery.replaced else ""),
-            )
-            for delivery in found
-        ),
+    head = ("SHA-256", "LANDED", "DELIVERED", "ACCEPTED", "REPEATED", "IN QUARANTINE", "OUTCOME")
+    yield from text.table(head, (line for delivery in found for line in _of_bytes(delivery)))
+
+
+def _of_bytes(delivery: Delivery) -> Iterator[tuple[str, ...]]:
+    """Yield the lines of a delivery: its newest coming, and its first one if the same bytes came again."""
+    if not delivery.earlier:
+        yield _delivered(delivery, delivery.quarantined, "")
+        return
+    first, times = delivery.earlier[-1], len(delivery.earlier) + 1
+    often = f", delivered {times} times" if times > 2 else ""
+    yield _delivered(delivery, delivery.quarantined, f"; the same bytes again{often}")
+    judged = text.counted(first.quarantined, "refused row was", "refused rows were")
+    again = f"; {judged} judged again since" if first.quarantined else ""
+    yield _delivered(first, 0, f"; these bytes came first{again}")
+
+
+def _delivered(delivery: Delivery, waiting: int, remark: str) -> tuple[str, ...]:
+    return (
+        delivery.sha256[:12],
+        text.moment(delivery.landed_at),
+        f"{delivery.delivered:,}",
+        f"{delivery.accepted:,}",
+        f"{delivery.repeated:,}",
+        f"{waiting:,}",
+        delivery.outcome
+        + (f": {delivery.fault}" if delivery.fault else "")
+        + (f", {delivery.replaced:,} replaced older rows" if delivery.replaced else "")
+        + remark,
     )
 
 

@@ -11,6 +11,7 @@ from rempart.cli.views.refused_lines import RefusedLines
 from rempart.ingestion.acceptance import HELD
 from rempart.web.read_models.quarantine import Quality
 
+STAYS = "A row that another delivery corrected stays counted: the evidence has counts, and no keys."
 _OF_THE_LEDGER = ("deliveries", "quarantined", "earlier", "in_quarantine", "whole", "taken_again", "expectations")
 
 
@@ -27,23 +28,24 @@ def lines(quality: Quality, cockpit: str, places: RefusedLines) -> Iterator[str]
     name = quality.pipeline
     if not quality.known:
         return
-    if not quality.quarantined and not quality.earlier and not quality.whole:
-        yield f"{name}: no row is in quarantine ({text.counted(quality.deliveries, 'delivery', 'deliveries')})"
+    if not quality.quarantined and not quality.whole:
+        yield f"{name}: no row waits in quarantine now ({text.counted(quality.deliveries, 'delivery', 'deliveries')})"
         return
     whole = quality.whole
+    many = quality.quarantined != 1
     rows, of = (
         text.counted(quality.quarantined, "row"),
         text.counted(len(quality.in_quarantine), "delivery", "deliveries"),
     )
-    yield f"{name}: {rows} of {of} in quarantine"
+    yield f"{name}: {rows} of {of} wait{'' if many else 's'} in quarantine now"
     if quality.earlier:
-        yield f"  {quality.earlier:,} more are from before deliveries were recorded: only the site knows them"
+        yield f"  {quality.earlier:,} of them are of older deliveries: only the site has their reasons"
     if whole:
         were = "delivery was" if len(whole) == 1 else "deliveries were"
         yield f"  {len(whole):,} {were} refused as a whole: their rows are not counted"
     found = sorted((*quality.in_quarantine, *whole), key=lambda delivery: delivery.landed_at, reverse=True)
     yield from pipelines.deliveries(found)
-    yield "QUARANTINED counts rows as they were refused. A row that a later delivery corrected stays counted."
+    yield f"IN QUARANTINE counts rows that wait there now. {STAYS}"
     for delivery in found:
         yield ""
         yield f"Delivery {delivery.sha256}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rempart.flows.shared import time_limit
@@ -22,6 +22,7 @@ class SnapshotObjects:
     """Objects of a snapshot. `needed`: their number, as far as it is known. `silent`: why the look has no result.
 
     `has_manifest`: False if the manifest is missing, which alone names the parts: nobody knows how many of these are.
+    `behind`: why the site's `current.json` counts for nothing, and the remedy, if evidence names a newer snapshot.
     """
 
     site: str = ""
@@ -29,11 +30,12 @@ class SnapshotObjects:
     missing: tuple[str, ...] = ()
     silent: str | None = None
     has_manifest: bool = True
+    behind: str = ""
 
     @property
     def is_whole(self) -> bool:
-        """Return whether the look found every object."""
-        return not (self.missing or self.silent)
+        """Return whether the look found every object, and the snapshot is the current one at the site."""
+        return not (self.missing or self.silent or self.behind)
 
 
 def look(
@@ -51,12 +53,19 @@ def objects_of(platform: Platform, pipeline: Pipeline, snapshot: str) -> Snapsho
 
     Of a snapshot that is on record as given up, nothing is needed.
     """
+    from rempart.errors import IngestError
     from rempart.flows.ingestion import current_snapshot
 
-    site, bucket = platform.active_site(pipeline.classification), platform.config.buckets.lake
+    active, bucket = platform.active(), platform.config.buckets.lake
+    site = platform.active_site(pipeline.classification, active)
     found = _objects_of(site, bucket, pipeline.name, snapshot)
-    if found.missing and current_snapshot.is_given_up(platform.ledger, bucket, pipeline.name, snapshot):
-        return SnapshotObjects(site.name)
+    if found.missing:
+        given_up = current_snapshot.is_given_up(platform.ledger, bucket, pipeline.name, snapshot)
+        return SnapshotObjects(site.name) if given_up else found
+    try:
+        current_snapshot.checked(platform.ledger, active, site, bucket, pipeline.name)
+    except IngestError as error:
+        return replace(found, behind=f"{error.what}. {error.hint}")
     return found
 
 
@@ -87,7 +96,9 @@ def step(pipeline: str) -> NextStep:
 
 
 def lines(found: SnapshotObjects, pipeline: str) -> Iterator[str]:
-    """Yield the missing objects in one line with the command that brings them back, or why it is not known. Pure."""
+    """Yield one line: the missing objects with the command that brings them back, that the site shows an older
+    snapshot, or why it is not known. Pure.
+    """
     if found.silent:
         yield f"UNKNOWN: whether the snapshot's objects are at the site: {found.silent}"
     elif found.missing:
@@ -98,10 +109,13 @@ def lines(found: SnapshotObjects, pipeline: str) -> Iterator[str]:
             f"MISSING at site '{found.site}': {len(found.missing)} of the snapshot's objects: {named}{more}{parts}. "
             f"Bring them back: {step(pipeline).command}"
         )
+    elif found.behind:
+        yield f"BEHIND: {found.behind}"
 
 
 def as_json(found: SnapshotObjects | None) -> dict[str, Any] | None:
     """Return the look for a JSON document; None without a snapshot. Pure."""
     if found is None:
         return None
-    return {"site": found.site or None, "missing": None if found.silent else found.missing, "unknown": found.silent}
+    facts = {"site": found.site or None, "missing": None if found.silent else found.missing, "unknown": found.silent}
+    return facts | ({"behind": found.behind} if found.behind else {})

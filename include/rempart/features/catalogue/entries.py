@@ -27,7 +27,7 @@ _TYPES: Mapping[SqlType, str] = {
 @dataclass(frozen=True)
 class ChampionInputs:
     """A model's champion: its version, the snapshot on which it was trained, its run in MLflow, and the definition of
-    each feature that it reads, by reference (`view__feature`).
+    each feature that it reads, by reference (`view__feature`); None if the record of its training is not read.
 
     `used`: snapshot of each pipeline whose views its training set has.
     """
@@ -36,7 +36,7 @@ class ChampionInputs:
     version: str
     snapshot: str
     run_id: str
-    definitions: Mapping[str, str]
+    definitions: Mapping[str, str] | None
     used: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -90,7 +90,7 @@ class CatalogueView:
     """A feature view. `key`: type of each column that identifies its entity. `snapshot`: newest of the pipeline's rows.
 
     `moment_columns`: columns of which its moment is made. `users`: champions that read at least one feature of it; None
-    if the ledger did not answer. `is_derived`: whether the pipeline's rows are derived from others. `uses`: the view of
+    if that is not known. `is_derived`: whether the pipeline's rows are derived from others. `uses`: the view of
     another pipeline whose values it has. `used_by`: views of other pipelines that have its values.
     """
 
@@ -230,6 +230,8 @@ def _users(pipeline: ModelPipeline, view: str, facts: CatalogueFacts) -> tuple[V
     for champion in facts.champions:
         if champion.model != pipeline.name:
             continue
+        if champion.definitions is None:
+            return None
         of_view = {
             name.removeprefix(prefix): of for name, of in champion.definitions.items() if name.startswith(prefix)
         }

@@ -36,7 +36,7 @@ from rempart.flows.doctor.doctor_site import require
 from rempart.flows.replication.reconcile import before_bringing
 from rempart.flows.replication.replicate import bring
 from rempart.flows.shared.heartbeats import beat
-from rempart.flows.shared.keys import key_of, open_keyring, renewed_key, warn_of_escrow
+from rempart.flows.shared.keys import key_of, open_keyring, remove_late, renewed_key, warn_of_escrow
 from rempart.flows.shared.leases import PATIENCE, holder, points_lease
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.replication_pairs import BUCKETS, physical_bucket
@@ -156,6 +156,7 @@ def back_up(
         tools = tools or postgresql.find_tools()
         warn_of_escrow(platform.config)
         store, signer, keyring = store_at(platform, site), platform.signer(), open_keyring(platform)
+        remove_late(store.ledger, keyring)
         named, began, facts = check_chain(store), platform.clock(), _SnapshotFacts()
         point_id, until = points.new_id(began, suffix()), began + store.kept
         asked = ask(config.services.get("mlflow"), platform.tracking, platform.database, DATABASES)

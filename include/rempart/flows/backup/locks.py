@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 WORKERS = 16
 LOOK_BACK = 200
 """Limit of versions of the note that are read: an attacker with the site's key may put others on top."""
+NOTES = 3
+"""Notes of which the latest counts."""
 FRESH = timedelta(minutes=30)
 _RESTIC_NAME = re.compile(r"[0-9a-f]{64}")
 """restic names its files by their SHA-256."""
@@ -46,19 +48,22 @@ class ExtendedLocks:
 def read_known(site: Site, bucket: str, trusted: Collection[bytes]) -> KnownLocks | None:
     """Return the newest note with a trusted signature, or None.
 
-    A note whose time differs much from the site's time may be replayed, and counts only if no other exists. Raises
-    IntegrityError if the limit of versions is reached, SiteError.
+    A note whose time differs much from the site's time may be replayed, and counts only if no other exists. Of some
+    notes the one with the latest time counts: a site may store an earlier one late. Raises IntegrityError if the limit
+    of versions is reached, SiteError.
     """
-    found: list[tuple[datetime, KnownLocks]] = []
+    found, fresh = list[tuple[datetime, KnownLocks]](), list[tuple[datetime, KnownLocks]]()
     bodies = [version for version in site.versions(bucket, FILE) if not version.marker][:LOOK_BACK]
     for body in bodies:
         try:
             at, known = locking.decode(site.fetch(bucket, FILE, version_id=body.version_id)[1], trusted)
         except (ValueError, ObjectMissing):
             continue
-        if abs(at - body.modified) < FRESH:
-            return known
         found.append((at, known))
+        if abs(at - body.modified) < FRESH:
+            fresh.append((at, known))
+        if len(fresh) == NOTES:
+            break
     if bodies and not found:
         raise IntegrityError(
             f"{bucket}/{FILE} at site '{site.name}' was overwritten: none of its {len(bodies)} newest versions "
@@ -66,7 +71,7 @@ def read_known(site: Site, bucket: str, trusted: Collection[bytes]) -> KnownLock
             "Replace the keys of the site, find out who overwrote the note, delete the foreign versions, and run "
             "again.",
         )
-    return max(found, key=lambda pair: pair[0])[1] if found else None
+    return max(fresh or found, key=lambda pair: pair[0])[1] if found else None
 
 
 def write_known(store: PointStore, known: KnownLocks) -> None:

@@ -252,9 +252,9 @@ def _apply(
                 f"The active site changed while rows of '{pipeline.name}' were erased",
                 "Run `rempart pipeline erase --again`.",
             )
-        if erase_objects.repoint(ledger, home, bucket, pipeline, scan.succeeded):
+        if erase_objects.repoint(stores, pipeline, scan.succeeded):
             logger.info("published a snapshot of '%s' without the erased rows", pipeline.name)
-        table = erase_versions.restart_table(home, bucket, pipeline.name) if in_snapshots(scan.held) else None
+        table = erase_versions.restart_table(stores, pipeline.name) if in_snapshots(scan.held) else None
         tables = erase_predictions.repoint(home, bucket, pipeline.name, scan.held)
     landed = erase_landing.search(stores, pipeline, who.has, folder)
     erase_landing.store(stores, landed)
@@ -263,7 +263,7 @@ def _apply(
     theirs, shut = erase_predictions.in_user_tables(stores, pipeline, who.has, dry_run=False)
     found |= theirs
     with stores.active_sites.committing(active):
-        reload_features(features, pipeline, home, bucket, stores.clock())
+        reload_features(stores, features, pipeline)
         erase_labels.strike(stores, features, pipeline, labelled)
     extracted = is_extracted(pipeline.source)
     derived = Derived(pipeline, in_snapshots(scan.held), table, extracted, tables) if scan.held else None

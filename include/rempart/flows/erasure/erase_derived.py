@@ -91,7 +91,7 @@ def follow(stores: ErasureStores, changed: Iterable[str], derive: Derive | None 
 def _follow(stores: ErasureStores, pipeline: Pipeline, derive: Derive | None) -> DescendantResult:
     home, bucket, name = stores.sites[stores.home], stores.lake, pipeline.name
     mark, failed = derived_run.mark(stores.ledger, name), ""
-    before = snapshots.current(home, bucket, name)
+    before = stores.current(name)
     if derive and before and not is_clean(before, mark):
         try:
             derive(pipeline)
@@ -99,7 +99,7 @@ def _follow(stores: ErasureStores, pipeline: Pipeline, derive: Derive | None) ->
             failed = error.what
     with stores.active_sites.barrier(BARRIER_SECONDS):  # a commit may use a part again
         clean, held, silent = _search(stores, pipeline, mark)
-        current = snapshots.current(home, bucket, name)
+        current = stores.current(name)
         withdrawn = current is not None and current.id not in clean.ids()
         if current is not None and withdrawn:
             _withdraw(stores, name, current)
@@ -163,7 +163,7 @@ def _newest(stores: ErasureStores, pipeline: Pipeline, mark: str) -> Clean:
     """Return the newest delivery of a descendant, if it is clean."""
     home = stores.sites[stores.home]
     pending = source_state.read_pending(home, stores.lake, pipeline.name)
-    current = snapshots.current(home, stores.lake, pipeline.name)
+    current = stores.current(pipeline.name)
     after = pending.after if pending and pending.whole else None
     state = (after or source_state.read_stand(home, stores.lake, pipeline.name, current)).state
     if state.get(source.ERASURES) != mark:
@@ -294,7 +294,7 @@ def _reload_features(stores: ErasureStores, pipeline: Pipeline, clean: Clean) ->
     if (loaded := offline.find_snapshot(databases, pipeline.name)) is None:
         return
     home = stores.sites[stores.home]
-    current = snapshots.current(home, stores.lake, pipeline.name)
+    current = stores.current(pipeline.name)
     wanted = current.id if current else WITHDRAWN
     if loaded in clean.ids() or loaded == wanted:
         return

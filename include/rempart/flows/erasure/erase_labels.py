@@ -87,6 +87,7 @@ def strike(
             continue
         if next(offline.label_keys(databases, reader.pipeline), None) is None:
             continue
-        current = labelled.current(stores.sites[stores.home], stores.lake, feed, 0, stores.clock())
-        offline.load_labels(databases, reader.pipeline, current.as_received(), stores.clock())
+        site, current = stores.sites[stores.home], stores.current(source.name)
+        given = labelled.of_snapshot(site, stores.lake, feed, current, 0, stores.clock())
+        offline.load_labels(databases, reader.pipeline, given.as_received(), stores.clock())
         removal.forget_deleted(databases, reader.pipeline.name)

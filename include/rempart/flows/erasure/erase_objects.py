@@ -15,6 +15,7 @@ from typing import Any
 
 from rempart.errors import ObjectMissing, SiteError
 from rempart.flows.erasure.erase_listing import Version, doubt
+from rempart.flows.erasure.erase_stores import ErasureStores
 from rempart.flows.ingestion import ingest_run
 from rempart.flows.prediction import scorings
 from rempart.flows.shared.bounded_map import bounded_map
@@ -26,7 +27,6 @@ from rempart.ingestion.engine.database import opened, parquet
 from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.erasing import Cut, IsErased, Kind
 from rempart.ingestion.snapshots import Part, PartitionContent, Snapshot
-from rempart.ledger.port import Ledger
 from rempart.serving import hour_files
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.digests import file_sha256
@@ -372,14 +372,14 @@ def _is_there(site: Site, bucket: str, key: str) -> bool:
     return True
 
 
-def repoint(
-    ledger: Ledger, site: Site, bucket: str, pipeline: Pipeline, succeeded: Mapping[str, Snapshot]
-) -> Snapshot | None:
+def repoint(stores: ErasureStores, pipeline: Pipeline, succeeded: Mapping[str, Snapshot]) -> Snapshot | None:
     """Make the replacement the current snapshot, with evidence, while nobody commits.
 
-    Returns None if the current snapshot stays.
+    Returns None if the current snapshot stays. Raises IngestError if evidence names a newer one than the site shows:
+    what replaces the older one would hide its rows for good.
     """
-    before = snapshots.current(site, bucket, pipeline.name)
+    ledger, site, bucket = stores.ledger, stores.sites[stores.home], stores.lake
+    before = stores.current(pipeline.name)
     if before is None or before.id not in succeeded:
         return None
     # the ingestion that wrote it may have been killed

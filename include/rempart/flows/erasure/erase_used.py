@@ -49,8 +49,7 @@ def _follow(stores: ErasureStores, user: str, sources: Collection[str]) -> Desce
         file = named_or_removed(user)  # whoever deleted the file by hand did not empty the feature store
         if user in names():  # a removed one has nothing in the feature store
             with stores.active_sites.committing(stores.active):
-                home, databases = stores.sites[stores.home], stores.features()
-                reload_features(databases, file, home, stores.lake, stores.clock())
+                reload_features(stores, stores.features(), file)
     except RempartError as error:
         pending[f"feature store of '{user}'"] = f"{error.what}. {error.hint}"
     found, stands = list[Held](), dict[tuple[str, str], bool]()

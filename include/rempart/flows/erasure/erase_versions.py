@@ -18,7 +18,6 @@ from rempart.flows.erasure.erase_stores import ErasureStores
 from rempart.flows.ingestion import delta_log, profile, source_state
 from rempart.flows.shared.deletion import Deleted, versions_below
 from rempart.flows.shared.leases import PATIENCE, pair_lease, wait_for
-from rempart.ingestion import snapshots
 from rempart.ingestion.delta import log
 from rempart.replication.catalogue import Catalogue
 from rempart.replication.plan import Replica
@@ -62,13 +61,13 @@ def in_snapshots(held: Sequence[HeldVersion]) -> bool:
     return any(held_version.kind in ("part", "manifest") for held_version in held)
 
 
-def restart_table(site: Site, bucket: str, pipeline: str) -> int | None:
+def restart_table(stores: ErasureStores, pipeline: str) -> int | None:
     """Start the Delta log again from the current snapshot; return its version, or None without a snapshot.
 
-    Earlier versions stay until `delete_versions`. Raises SiteError.
+    Earlier versions stay until `delete_versions`. Raises IngestError if evidence names a newer snapshot, SiteError.
     """
-    current = snapshots.current(site, bucket, pipeline)
-    return None if current is None else delta_log.restart(site, bucket, current)
+    current = stores.current(pipeline)
+    return None if current is None else delta_log.restart(stores.sites[stores.home], stores.lake, current)
 
 
 def condemn(stores: ErasureStores, pipeline: str, held: Sequence[HeldVersion], derived: Derived | None) -> set[str]:
@@ -119,7 +118,7 @@ def delete_versions(
             mine = [held_version for held_version in held if held_version.site == name]
             try:
                 if derived is not None:
-                    _delete_derived(site, bucket, derived, name == stores.home, stores.clock(), done)
+                    _delete_derived(stores, site, derived, done)
                 for held_version in mine:
                     if held_version.to == held_version.info.key and held_version.info.version_id in (None, "null"):
                         continue  # in a bucket without versions, the replacement has overwritten it
@@ -159,10 +158,8 @@ def _pairs(stores: ErasureStores) -> list[tuple[str, str]]:
     )
 
 
-def _delete_derived(
-    site: Site, bucket: str, derived: Derived, is_home: bool, now: datetime, done: DeletedVersions
-) -> None:
-    name = derived.pipeline.name
+def _delete_derived(stores: ErasureStores, site: Site, derived: Derived, done: DeletedVersions) -> None:
+    name, bucket, now, is_home = derived.pipeline.name, stores.lake, stores.clock(), site.name == stores.home
     versions = profiles = states = Deleted()
     others = [
         delta_log.withdraw(site, bucket, root, now)
@@ -177,8 +174,7 @@ def _delete_derived(
     if derived.of_snapshots:
         profiles = profile.delete(site, bucket, name, now)
     if derived.of_source and is_home:
-        current = snapshots.current(site, bucket, name)
-        states = source_state.forget_rows(site, bucket, derived.pipeline, current, now)
+        states = source_state.forget_rows(site, bucket, derived.pipeline, stores.current(name), now)
     elif derived.of_source:
         states = source_state.forget_all(site, bucket, name, now)
     done.log += versions.versions + sum(other.versions for other in others)

@@ -14,6 +14,7 @@ from rempart.errors import DatabaseUnavailable, ObjectMissing
 from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.settings.pipelines import load_all
+from rempart.sites.once import bodies
 from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def write(active: Active, sites: Mapping[str, Callable[[], Site]], bucket: str) 
 
     The caller holds the lease of the switchover, so that no newer state is published meanwhile. Reading and writing
     have one time limit (`time_limit.SITE_SECONDS`). A site that was given up before its write gets none later. A site
-    that took the write and did not answer may store it late, over a newer state; the next switchover replaces it.
+    that took the write and did not answer may store it late, over a newer state: `read` looks at all versions.
     """
     wanted, given_up, found = body(active), threading.Event(), dict[str, str]()
     asked = {name: partial(_update, open_site, bucket, wanted, given_up) for name, open_site in sites.items()}
@@ -60,7 +61,19 @@ def _at_all(sites: Mapping[str, Callable[[], Site]], bucket: str) -> Mapping[str
 
 
 def _at(open_site: Callable[[], Site], bucket: str) -> bytes | None:
-    return _there(open_site(), bucket)
+    """Return the state with the highest generation among the versions at a site: an older one may be stored late."""
+    site = open_site()
+    newest = _there(site, bucket)
+    if newest is None or _generation(newest) is None:
+        return newest
+    return max((found for _, found in bodies(site, bucket, KEY)), key=lambda found: _generation(found) or 0)
+
+
+def _generation(found: bytes) -> int | None:
+    try:
+        return int(canonical_json.read(found)["generation"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _there(site: Site, bucket: str) -> bytes | None:

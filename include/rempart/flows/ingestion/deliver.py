@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rempart.errors import IngestError, IntegrityError, ObjectMissing, SiteError, SiteFenced
+from rempart.flows.ingestion import current_snapshot
 from rempart.flows.ingestion.header_faults import HeaderFault, header_fault, remedy
+from rempart.flows.shared import removals
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries, landing, snapshots
+from rempart.ingestion import deliveries, landing
 from rempart.ingestion.content import evolution, parquet_cut
 from rempart.ingestion.parsing import formats
 from rempart.ingestion.reading import check_format, header_of
 from rempart.ingestion.sampling.names import shown
+from rempart.ingestion.snapshots import Snapshot
 from rempart.ingestion.unpacking import MAX_BYTES, Unreadable, unpacked
+from rempart.ledger.port import Evidence, Ledger
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sources import DerivedSource
 from rempart.sites.digests import file_sha256
@@ -42,14 +46,31 @@ State = Literal["new", "waiting", "ingested"]
 
 
 @dataclass(frozen=True)
+class IngestedBefore:
+    """When these bytes were first ingested (`at`), their rows `accepted` then, and those `in_quarantine` now.
+
+    `counts_again`: later rows win, so that the rows replace newer ones of their keys if they are ingested again.
+    """
+
+    at: datetime
+    accepted: int
+    in_quarantine: int
+    counts_again: bool
+
+
+@dataclass(frozen=True)
 class PlannedFile:
-    """A file with its key in the landing bucket. `uploaded` bytes are on their way only if it is new."""
+    """A file with its key in the landing bucket. `uploaded` bytes are on their way only if it is new.
+
+    `before`: what the evidence tells about earlier ingestions of these bytes; None if it knows none.
+    """
 
     file: Path
     key: str
     size: int
     sha256: str
     state: State
+    before: IngestedBefore | None = None
 
     @property
     def name(self) -> str:
@@ -149,13 +170,15 @@ def plan(platform: Platform, pipeline: Pipeline, files: Sequence[Path]) -> tuple
     SiteFenced, SiteError, DatabaseUnavailable.
     """
     check(pipeline, files, platform.config.ingestion.largest_delivery << 20)
-    site, buckets = platform.active_site(pipeline.classification), platform.config.buckets
-    _check_schema(site, buckets.lake, pipeline)
-    planned = []
+    active, buckets = platform.active(), platform.config.buckets
+    site = platform.active_site(pipeline.classification, active)
+    current = partial(current_snapshot.checked, platform.ledger, active, site, buckets.lake, pipeline.name)
+    _check_schema(current, pipeline)
+    planned = list[tuple[PlannedFile, bool]]()
     for file in files:
         key, size, sha256 = pipeline.source.prefix + file.name, file.stat().st_size, file_sha256(file)
-        known = not pipeline.later_wins and deliveries.is_known(site, buckets.lake, pipeline.name, sha256)
-        state: State = "ingested" if known else "new"
+        known = deliveries.is_known(site, buckets.lake, pipeline.name, sha256)
+        state: State = "ingested" if known and not pipeline.later_wins else "new"
         try:
             stands = site.head(buckets.landing, key)
         except ObjectMissing:
@@ -164,17 +187,42 @@ def plan(platform: Platform, pipeline: Pipeline, files: Sequence[Path]) -> tuple
             if stands.size != size or _stored_sha256(site, buckets.landing, key) != sha256:
                 raise _occupied(pipeline, file, stands)
             state = "waiting"
-        planned.append(PlannedFile(file, key, size, sha256, state))
-    return tuple(planned)
+        planned.append((PlannedFile(file, key, size, sha256, state), known))
+    records = _records(platform.ledger, pipeline.name) if any(known for _, known in planned) else ()
+    return tuple(
+        replace(each, before=ingested_before(records, each.sha256, counts_again=pipeline.later_wins)) if known else each
+        for each, known in planned
+    )
 
 
-def _check_schema(site: Site, bucket: str, pipeline: Pipeline) -> None:
+def _records(ledger: Ledger, pipeline: str) -> Sequence[Evidence]:
+    """Return the evidence of a pipeline's deliveries since it was last reset or removed, newest first."""
+    removed = removals.newest(ledger, pipeline)
+    return [record for record in ledger.find("deliveries", pipeline) if removed is None or record.seq > removed.seq]
+
+
+def ingested_before(records: Iterable[Evidence], sha256: str, *, counts_again: bool) -> IngestedBefore | None:
+    """Return what the records, newest first, tell about these bytes; None if they do not name them. Pure."""
+    told: list[Mapping[str, Any]] = [
+        outcome for record in records for outcome in record.body["deliveries"] if outcome["sha256"] == sha256
+    ]
+    if not told:
+        return None
+    first = deliveries.comings(told)[-1]
+    at = datetime.fromisoformat(str(first.get("taken_at") or first["landed_at"])).astimezone(UTC)
+    return IngestedBefore(at, int(first["accepted"]), int(told[0]["quarantined"]), counts_again)
+
+
+def _check_schema(current: Callable[[], Snapshot | None], pipeline: Pipeline) -> None:
     """Raise IngestError if the current snapshot's schema may not become the pipeline's: no delivery would be ingested.
 
     Without an answer about the snapshot nothing is compared: the ingestion compares again.
     """
-    with suppress(SiteError):
-        evolution.check(snapshots.current(site, bucket, pipeline.name), pipeline)
+    try:
+        found = current()
+    except (SiteError, IngestError):
+        return
+    evolution.check(found, pipeline)
 
 
 def _occupied(pipeline: Pipeline, file: Path, stands: ObjectInfo) -> IngestError:

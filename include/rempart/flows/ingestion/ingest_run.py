@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rempart.coordination.active import Active
-from rempart.errors import CommittedMeanwhile, ConfigError, IngestError
+from rempart.errors import CommittedMeanwhile, ConfigError, IngestError, ObjectMissing
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.erasures import Erased
@@ -72,11 +72,16 @@ class IngestionRun:
         """
         erasures.check_same(self.ledger, self.pipeline.name, self.erased)
         removals.check_same(self.ledger, self.pipeline.name, self.removal)
-        now = snapshots.current(self.site, self.lake, name := self.pipeline.name)
-        if (now.id if now else None) != (before.id if before else None):
+        name = self.pipeline.name
+        try:
+            found = snapshots.current(self.site, self.lake, name)
+        except ObjectMissing:  # a reset or an erasure deleted the manifest that a late write names
+            found = None
+        now = found.id if found else None
+        if now != (before.id if before else None):
             raise CommittedMeanwhile(
                 f"Pipeline '{name}': its current snapshot was {before.id if before else 'none'} when this run began, "
-                f"and is {now.id if now else 'none'} now. Another run or an erasure changed it; nothing was committed",
+                f"and is {now or 'none'} now. Another run or an erasure changed it; nothing was committed",
                 f"Run ingest_{name} again: it goes on from there.",
             )
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import base64
 import gzip
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from rempart.backup.keys import age
 from rempart.errors import IngestError, ObjectMissing
-from rempart.flows.ingestion import derived_run
+from rempart.flows.ingestion import current_snapshot, derived_run
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.deletion import Deleted, delete_below
 from rempart.flows.shared.platform import Platform
@@ -76,7 +77,8 @@ def make(
     erased = erasures.erased(platform.ledger, pipeline.name, erasures.secrets_of(platform))
     made, shown, body = list[str](), None, b""
     for name in dict.fromkeys(wanted):
-        if (snapshot := _find(site, bucket, pipeline, name)) is None:
+        find = partial(current_snapshot.checked, platform.ledger, active, site, bucket, pipeline.name)
+        if (snapshot := _find(site, bucket, pipeline, name, find)) is None:
             logger.info("no profile of snapshot %s of '%s': it is not at the site any more", name, pipeline.name)
             continue
         shown, where = snapshot.id, key(pipeline.name, snapshot.id, snapshot.classification)
@@ -146,11 +148,13 @@ def measured(site: Site, bucket: str, snapshot: Snapshot, parts: Mapping[str, Pa
             ) from None
 
 
-def _find(site: Site, bucket: str, pipeline: Pipeline, name: str | None) -> Snapshot | None:
+def _find(
+    site: Site, bucket: str, pipeline: Pipeline, name: str | None, current: Callable[[], Snapshot | None]
+) -> Snapshot | None:
     """Return a snapshot with the higher of its classification and the pipeline's present one; None if it is gone."""
     try:
         found = snapshots.read(site, bucket, pipeline.name, name) if name else None
-        found = found or snapshots.current(site, bucket, pipeline.name)
+        found = found or current()
     except ObjectMissing:
         return None
     return found and replace(found, classification=max(found.classification, pipeline.classification, key=ORDER.index))

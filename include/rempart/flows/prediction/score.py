@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rempart.coordination.active import Active
 from rempart.errors import InputMissing, ObjectMissing, PredictionError
-from rempart.flows.ingestion import delta_log, derived_run
+from rempart.flows.ingestion import current_snapshot, delta_log, derived_run
 from rempart.flows.prediction import brought, chosen_rows, scorings
 from rempart.flows.prediction.champion import champion_of, champion_version
 from rempart.flows.prediction.chosen_rows import RowPeriod
@@ -74,7 +75,8 @@ def score(
 
     `since` and `until` name a window in the column that partitions the rows: `until` is not in it. Without a window,
     of rows of the pipeline itself those without a label are predicted. Raises PredictionError, InputMissing,
-    ErasedMeanwhile, and the errors of `champion_of`, `brought.bring` and the site.
+    IngestError if evidence names a newer snapshot, ErasedMeanwhile, and the errors of `champion_of`, `brought.bring`
+    and the site.
     """
     source, today = source_of(pipeline), platform.clock().date()
     classification = highest([pipeline.classification, source.classification])
@@ -85,7 +87,7 @@ def score(
     opened = {name: removals.check_open(platform.ledger, name) for name in {pipeline.name, source.name}}
     site, bucket = platform.active_site(classification, active), platform.config.buckets.lake
     erased = erasures.erased(platform.ledger, source.name, erasures.secrets_of(platform))
-    found = _snapshot(site, bucket, source.name, snapshot)
+    found = _snapshot(platform.ledger, active, site, bucket, source.name, snapshot)
     run = Run(platform, pipeline, source, site, bucket, active, found)
     window = chosen_rows.window(source.partition_by, source.columns[source.partition_by].type, since, until)
     delivered = _labels(run, window)
@@ -177,19 +179,20 @@ def publish(site: Site, bucket: str, root: str) -> int | None:
     return None if now is None else delta_log.publish(site, bucket, now, newest)
 
 
-def _snapshot(site: Site, bucket: str, name: str, wanted: str | None) -> Snapshot:
+def _snapshot(ledger: Ledger, active: Active, site: Site, bucket: str, name: str, wanted: str | None) -> Snapshot:
+    if wanted is None:
+        if found := current_snapshot.checked(ledger, active, site, bucket, name):
+            return found
+        raise InputMissing(
+            f"score rows of '{name}': it has no snapshot yet", f"Run `rempart pipeline run {name}` first."
+        )
     try:
-        found = snapshots.read(site, bucket, name, wanted) if wanted else snapshots.current(site, bucket, name)
+        return snapshots.read(site, bucket, name, wanted)
     except ObjectMissing as missing:
         raise PredictionError(
             f"score snapshot {wanted} of '{name}': site '{site.name}' does not have it",
             f"Take an id from `rempart pipeline show {name}`, or leave `snapshot` out for the newest.",
         ) from missing
-    if found is None:
-        raise InputMissing(
-            f"score rows of '{name}': it has no snapshot yet", f"Run `rempart pipeline run {name}` first."
-        )
-    return found
 
 
 def _labels(run: Run, window: RowPeriod | None) -> labelled.Delivered | None:

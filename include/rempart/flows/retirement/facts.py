@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.training.champions import champion_times, decisions_on, intended
 from rempart.ledger.port import Evidence, Ledger
 from rempart.models import removal as model_removal
+from rempart.models.registry import CHAMPION
 from rempart.models.removal import Registered
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sections import Retention
@@ -41,9 +42,9 @@ def gather(platform: Platform, stores: ErasureStores, pipeline: ModelPipeline) -
     found, silent = _points(stores)
     registered = model_removal.registered(platform.tracking(), pipeline.name)
     rule = platform.config.retention[pipeline.classification]
-    return model_facts(
-        pipeline.name, recorded(platform.ledger, pipeline.name), registered, rule, found, silent, platform.clock()
-    )
+    name, ledger = pipeline.name, platform.ledger
+    facts = model_facts(name, recorded(ledger, name), registered, rule, found, silent, platform.clock())
+    return replace(facts, altered=ledger.first_altered(removals.removal_of(ledger, name) or 0))
 
 
 def model_facts(
@@ -56,7 +57,7 @@ def model_facts(
     now: datetime,
 ) -> ModelFacts:
     """Return the facts of a model. Pure. `found`: the start of each restore point."""
-    back = known.retired & set(registered.versions)
+    back, champion = known.retired & set(registered.versions), intended(known.decisions)
     names = {*registered.versions, *known.candidates} - (known.retired | known.begun)
     return ModelFacts(
         model,
@@ -67,7 +68,7 @@ def model_facts(
             VersionFacts(
                 name,
                 known.used.get(name) if name in known.candidates else None,
-                tuple(registered.aliases.get(name, ())),
+                tuple(alias for alias in registered.aliases.get(name, ()) if (alias, name) != (CHAMPION, champion)),
             )
             for name in sorted(names, key=lambda name: (len(name), name))
         ),

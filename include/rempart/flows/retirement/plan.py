@@ -21,7 +21,7 @@ BACKUP_TAKES = timedelta(hours=6)
 class VersionFacts:
     """A version that evidence or MLflow has. `used`: when evidence last names it; None if nothing tells.
 
-    `aliases`: those that MLflow has at it, without `champion`.
+    `aliases`: those that MLflow has at it, without `champion` at the champion on record.
     """
 
     version: str
@@ -36,7 +36,7 @@ class ModelFacts:
     `decisions`: promotions and rollbacks, oldest first. `points`: start of each existing restore point, by id.
     `begun`: versions whose retirement began and did not end, or whose files came back with a restore. `retired`: the
     others that were retired. `silent`: sites that did not answer, and why. `waiting`: versions that wait for an
-    approval. `after`, `newest`: the rule.
+    approval. `after`, `newest`: the rule. `altered`: first record of the ledger that was altered or deleted.
     """
 
     model: str
@@ -50,6 +50,7 @@ class ModelFacts:
     retired: tuple[str, ...] = ()
     silent: Mapping[str, str] = field(default_factory=dict)
     waiting: tuple[str, ...] = ()
+    altered: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ def plan(facts: ModelFacts, version: str | None = None) -> RetirementPlan:
     """
     keep, retire, complete = dict[str, tuple[str, ...]](), dict[str, str](), facts.begun
     refusals = [f"site '{site}' did not answer: {why}" for site, why in sorted(facts.silent.items())]
+    if facts.altered is not None:  # it may be a decision, or name files that another version shares
+        refusals.append(
+            f"record {facts.altered} of the ledger was altered or deleted, and may tell what is needed. Put it back "
+            "(docs/how-to/verify-the-ledger.md#put-an-altered-record-back)"
+        )
     needed, newest = needs(facts), _newest_first(facts)[: facts.newest]
     if version is not None:
         complete = tuple(name for name in facts.begun if name == version)

@@ -107,7 +107,8 @@ class RowFeatures:
             if missing := sum(each is None for each in found):
                 name = view.table.view
                 raise PredictionError(
-                    f"predict {counted(len(keys), 'key')}: the online store has no row of {missing} in view '{name}'",
+                    f"predict {counted(len(keys), 'key')}: the online store has no row in view '{name}' for "
+                    f"{counted(missing, 'key')}",
                     "Pass rows in place of keys: a row whose target is not known yet has no features there "
                     f"(docs/how-to/target-comes-later.md). Others come with materialize_features_{pipeline.name}.",
                 )
@@ -121,7 +122,7 @@ class RowFeatures:
         lacking = [_asked(pipeline, column, keys) for column in by if column not in columns]
         told = [Input(column, pipeline.columns[column].type, nullable=True) for column in by if column in columns]
         filled = [{name: values[i] for name, values in columns.items()} | dict(key) for i, key in enumerate(keys)]
-        typed = zip(typed_rows(lacking, keys), typed_rows(told, filled), strict=True)
+        typed = zip(typed_rows(lacking, keys, "key"), typed_rows(told, filled, "key"), strict=True)
         names = [column.name for column in (*lacking, *told)]
         given = [dict(zip(names, (*theirs, *stored), strict=True)) for theirs, stored in typed]
         for view in groups:
@@ -143,7 +144,7 @@ class RowFeatures:
 
     def _entities_of_keys(self, table: ViewTable, keys: Sequence[Key]) -> Sequence[Any]:
         by = [Input(column, self._pipeline.columns[column].type) for column in table.by]
-        typed = typed_rows(by, keys)
+        typed = typed_rows(by, keys, "key")
         return [entity_key(table, self._pipeline, dict(zip(table.by, values, strict=True))) for values in typed]
 
     def without(self, made: Sequence[tuple[Any, ...]]) -> list[tuple[str, ...]]:

@@ -6,17 +6,19 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rempart.backup.keys import age
+from rempart.backup.keys import age, late_copies
 from rempart.backup.keys.encryption_scopes import EncryptionScope, parse
 from rempart.backup.keys.key_envelope import Card, ScopeKey
-from rempart.backup.keys.keyring import CONNECTION, Destruction, KeyPlace, Keyring
+from rempart.backup.keys.keyring import CONNECTION, Destruction, KeyPlace, Keyring, path_of
+from rempart.backup.keys.late_copies import LateCopy
 from rempart.backup.points import erasures
 from rempart.coordination.active import backup_site
 from rempart.counts import counted
-from rempart.errors import BackupError, ConfigError, KeyMissing, KeyWrong, RepositoryDamaged
+from rempart.errors import BackupError, ConfigError, KeyMissing, KeyWrong, RepositoryDamaged, SiteError
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.ledger.port import Ledger
 from rempart.settings.config import Config, Connections
@@ -155,17 +157,50 @@ def _record(ledger: Ledger, keyring: Keyring, event: str, scope: str, serial: st
     ledger.append("backup-key", scope, {**body, "recipients": list(keyring.recipients)})
 
 
-def listing(keyring: Keyring) -> Iterator[str]:
-    """Yield one line for each key, with the sites that lack a copy."""
+def late(ledger: Ledger, keyring: Keyring) -> list[LateCopy]:
+    """Return the copies that a site stored after their key was destroyed or rewrapped. Raises SiteError."""
+    on_record = dict[tuple[str, str], str | None]()
+    for record in ledger.each("backup-key"):  # the newest of a serial counts
+        if record.body["event"] == "destroyed":
+            for serial in record.body["serials"]:
+                on_record.setdefault((record.subject, str(serial)), None)
+        else:
+            on_record.setdefault((record.subject, str(record.body["serial"])), str(record.body.get("copy", "")))
+    return late_copies.find(keyring, {key: sha256 for key, sha256 in on_record.items() if sha256 != ""})
+
+
+def remove_late(ledger: Ledger, keyring: Keyring) -> None:
+    """Remove the copies that a site stored after their key was destroyed or rewrapped, and log each.
+
+    One that cannot be removed stops no backup: `rempart keys list` names it until it is gone. Raises SiteError.
+    """
+    for copy in late(ledger, keyring):
+        try:
+            late_copies.remove(copy)
+            logger.warning("removed a copy of a key that a site stored late: %s", copy)
+        except (BackupError, SiteError) as error:
+            logger.warning("a site stored a copy of a key late, %s. %s. %s", copy, error.what, error.hint)
+
+
+def listing(ledger: Ledger, keyring: Keyring) -> Iterator[str]:
+    """Yield one line for each key, with the sites that lack a copy, and one for each copy that was stored late."""
     for card in keyring.cards():
         yield _line(keyring, card)
+    for copy in late(ledger, keyring):
+        yield f"LATE COPY, which the next backup removes: {copy}"
     for (scope, serial), error in keyring.damaged().items():
         yield f"{scope:<40} {serial}  DAMAGED KEY FILE: {error.what}"
 
 
-def facts(keyring: Keyring) -> list[dict[str, Any]]:
+def facts(ledger: Ledger, keyring: Keyring) -> list[dict[str, Any]]:
     """Return what `listing` shows, for programs: a damaged key has an `error`."""
-    found = [asdict(card) | {"no_copy_in": _lacking(keyring, card)} for card in keyring.cards()]
+    late_now = late(ledger, keyring)
+    found = [
+        asdict(card)
+        | {"no_copy_in": _lacking(keyring, card)}
+        | {"late_copies": [str(copy) for copy in late_now if copy.key == path_of(parse(card.scope), card.serial)]}
+        for card in keyring.cards()
+    ]
     return found + [{"scope": s, "serial": n, "error": error.what} for (s, n), error in keyring.damaged().items()]
 
 
@@ -245,9 +280,13 @@ def rewrap(
     """
     if dry_run:
         return tuple(card for card in keyring.cards() if not card.destroyed)
-    done = keyring.rewrap(replace(keyring, own=opener) if opener else None)
+
+    def record(event: str, card: Card) -> None:
+        _record(ledger, keyring, event, card.scope, card.serial, copy=card.copy)
+
+    done = keyring.rewrap(replace(keyring, own=opener) if opener else None, partial(record, "rewraps"))
     for card in done:
-        _record(ledger, keyring, "rewrapped", card.scope, card.serial)
+        record("rewrapped", card)
     return done
 
 

@@ -16,11 +16,15 @@ from rempart.flows.shared import removals
 from rempart.ledger.port import Evidence, Ledger
 
 State = Literal["began", "ended"]
+UNREAD = "why is not known: its first record was altered, deleted, or is older than those that are read"
 
 
 @dataclass(frozen=True)
 class Retirement:
-    """The retirement of a version. `began`: evidence of what goes, and why; `ended`: evidence of the deletion."""
+    """The retirement of a version. `began`: evidence of what goes, and why; `ended`: evidence of the deletion.
+
+    `ended` also stands for `began` if that record is not read.
+    """
 
     version: str
     why: str
@@ -37,7 +41,8 @@ def retirements(records: Iterable[Evidence]) -> dict[str, Retirement]:
         match cast(State, record.body["state"]):
             case "began":
                 known = Retirement(version, str(record.body["why"]), record.at, record)
-            case "ended" if begun := found.get(version):
+            case "ended":
+                begun = found.get(version) or Retirement(version, UNREAD, record.at, record)
                 known = Retirement(version, begun.why, begun.at, begun.began, record)
         if known:
             found[version] = known

@@ -19,6 +19,7 @@ from rempart.errors import RempartError
 from rempart.flows.shared import removals
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.candidates.record import candidate_record
+from rempart.ledger.champions import succession_after
 from rempart.ledger.port import Evidence, Ledger
 from rempart.settings.config import Connection
 
@@ -78,24 +79,12 @@ def champion_times(decisions: Sequence[Evidence]) -> list[TimeAsChampion]:
     return found
 
 
-def _successions(decisions: Sequence[Evidence]) -> Iterator[tuple[Evidence, Sequence[str]]]:
-    """Yield each decision with the champions after it, as `succession`.
-
-    A promotion adds its version; a rollback removes the last one, and names the champion: where an older record was
-    altered, the steps alone lead to another version.
-    """
-    versions: list[str] = []
+def _successions(decisions: Sequence[Evidence]) -> Iterator[tuple[Evidence, tuple[str, ...]]]:
+    """Yield each decision with the champions after it, as `succession`."""
+    versions: tuple[str, ...] = ()
     for decision in decisions:
-        if decision.kind == "promotion":
-            versions.append(str(decision.body["version"]))
-        else:
-            del versions[-1:]
-            if (named := decision.body.get("champion")) is not None:
-                while str(named) in versions and versions[-1] != str(named):
-                    versions.pop()
-                if versions[-1:] != [str(named)]:
-                    versions.append(str(named))
-        yield decision, tuple(versions)
+        versions = succession_after(versions, decision.kind, decision.body)
+        yield decision, versions
 
 
 def intended(decisions: Sequence[Evidence]) -> str | None:

@@ -12,6 +12,7 @@ from rempart.errors import FeatureError, TrainingError
 from rempart.features import labels
 from rempart.features.label_feed import LabelFeed, feed_of
 from rempart.features.labels import Received
+from rempart.flows.ingestion import current_snapshot
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
@@ -57,20 +58,17 @@ class Delivered:
 def delivered(platform: Platform, pipeline: ModelPipeline, active: Active) -> Delivered | None:
     """Return the labels that are delivered by another pipeline by now, or None if the target is in the own rows.
 
-    Raises PipelineError, FeatureError if the snapshot lacks a column, SiteError, IntegrityError, PlacementDenied.
+    Raises PipelineError, FeatureError if the snapshot lacks a column, IngestError if evidence names a newer one,
+    SiteError, IntegrityError, PlacementDenied.
     """
     if (feed := feed_of(pipeline)) is None:
         return None
     source, bucket = feed.source, platform.config.buckets.lake
     record(platform.ledger, pipeline, feed)
     removal = removals.check_open(platform.ledger, source.name)
-    return current(platform.active_site(pipeline.classification, active), bucket, feed, removal, platform.clock())
-
-
-def current(site: Site, bucket: str, feed: LabelFeed, removal: int, now: datetime) -> Delivered:
-    """Return the labels in the current snapshot at a site. Raises the errors of `delivered`."""
-    found = snapshots.current(site, bucket, feed.source.name)
-    return of_snapshot(site, bucket, feed, found, removal, now)
+    site = platform.active_site(pipeline.classification, active)
+    found = current_snapshot.checked(platform.ledger, active, site, bucket, source.name)
+    return of_snapshot(site, bucket, feed, found, removal, platform.clock())
 
 
 def of_snapshot(

@@ -21,7 +21,7 @@ from rempart.features.parquet_store.loading import UsedRows
 from rempart.features.parquet_store.training_sets import SnapshotRows
 from rempart.features.used import sources
 from rempart.flows.distributed.loaded_snapshots import LoadedSnapshots
-from rempart.flows.ingestion import derived_run
+from rempart.flows.ingestion import current_snapshot, derived_run
 from rempart.flows.shared import erasures, removals, used_views
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
@@ -81,8 +81,8 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
     If rows were erased from a named snapshot, its replacement is loaded. Loading a snapshot twice changes nothing. Each
     materialization is evidence of kind `materialization`: entities, newest event time and load of each view, and the
     snapshots of pipelines whose views are used. Raises InputMissing without a snapshot, or before such a pipeline is
-    loaded; FeatureError, SiteError, IntegrityError, PlacementDenied, SiteFenced, DatabaseUnavailable, BackupError (the
-    register's key is gone).
+    loaded; IngestError if evidence names a newer snapshot; FeatureError, SiteError, IntegrityError, PlacementDenied,
+    SiteFenced, DatabaseUnavailable, BackupError (the register's key is gone).
     """
     from rempart.ingestion import snapshots
 
@@ -91,7 +91,7 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
     site = platform.active_site(pipeline.classification, active)
     bucket = platform.config.buckets.lake
     snapshot = (
-        snapshots.current(site, bucket, pipeline.name)
+        current_snapshot.checked(platform.ledger, active, site, bucket, pipeline.name)
         if snapshot_id is None
         else snapshots.read(
             site,

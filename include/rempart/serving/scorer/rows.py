@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, Literal
 
 from rempart.counts import counted
 from rempart.errors import PredictionError
@@ -29,6 +29,9 @@ _FORMS = {
     "date": 'a date such as "2026-01-31"',
     "timestamp": 'a time with its offset, such as "2026-01-31T12:00:00Z"',
 }
+Noun = Literal["row", "key"]
+"""What a request passes: whole rows, or keys, whose columns have the names of the pipeline file's `schema`."""
+_USE: Mapping[Noun, str] = {"row": "the model reads it", "key": "features are looked up by it"}
 _MISSING = object()
 _NESTED = frozenset((list, dict))
 
@@ -40,8 +43,8 @@ class _Unfit(ValueError):
 class RowTypes:
     """Reads rows of a model's inputs. One row is read value by value, and more of them column by column."""
 
-    def __init__(self, inputs: Sequence[Input]) -> None:
-        self._inputs = inputs
+    def __init__(self, inputs: Sequence[Input], noun: Noun = "row") -> None:
+        self._inputs, self._noun = inputs, noun
         self._none = (None,) * len(inputs)
         self._columns = [_Column(each.name, _converter(each), each.nullable, frozenset(each.values)) for each in inputs]
 
@@ -57,9 +60,9 @@ class RowTypes:
             else:
                 made = list(zip(*(column.values(rows) for column in self._columns), strict=True))
         except _Unfit:
-            raise _fault(self._inputs, rows) from None
+            raise _fault(self._inputs, rows, self._noun) from None
         if self._columns and self._none in made and any(_is_foreign(self._inputs, row) for row in rows):
-            raise _fault(self._inputs, rows)
+            raise _fault(self._inputs, rows, self._noun)
         return made
 
 
@@ -128,9 +131,9 @@ def _at_once(convert: Callable[[Any], Any], kind: type, values: list[Any]) -> li
     return None
 
 
-def typed_rows(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+def typed_rows(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]], noun: Noun = "row") -> list[Row]:
     """Return the rows that `RowTypes` reads. Raises PredictionError."""
-    return RowTypes(inputs).typed(rows)
+    return RowTypes(inputs, noun).typed(rows)
 
 
 class KeptColumns:
@@ -188,23 +191,25 @@ def _with_key(row: Mapping[str, Any], column: Input, convert: Callable[[Any], An
     return {**row, column.name: value.isoformat() if isinstance(value, date) else value}
 
 
-def _fault(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]]) -> PredictionError:
+def _fault(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]], noun: Noun) -> PredictionError:
     """Return what is wrong with the first column at fault."""
+    columns = "column" if len(inputs) == 1 else "columns"
     for column in inputs:
-        doing = f"predict {counted(len(rows), 'row')}: column '{column.name}'"
+        doing = f"predict {counted(len(rows), noun)}: column '{column.name}'"
         convert = _converter(column)
         lacking = [row for row in rows if column.name not in row]
         if missing := sum(not column.nullable or _is_foreign(inputs, row) for row in lacking):
+            named = f", as `schema` names {'it' if len(inputs) == 1 else 'them'}" if noun == "key" else ""
             optional = [each.name for each in inputs if each.nullable]
             left_out = f"; {', '.join(optional)} may be left out where there is no value" if optional else ""
             return PredictionError(
-                f"{doing} is missing in {counted(missing, 'row')}, and the model reads it",
-                f"Pass the columns {', '.join(each.name for each in inputs)}{left_out}.",
+                f"{doing} is missing in {counted(missing, noun)}, and {_USE[noun]}",
+                f"Pass the {columns} {', '.join(each.name for each in inputs)}{named}{left_out}.",
             )
         given = [row.get(column.name) for row in rows]
         if not column.nullable and (empty := sum(value is None for value in given)):
             return PredictionError(
-                f"{doing} is null in {counted(empty, 'row')}, but it is not nullable",
+                f"{doing} is null in {counted(empty, noun)}, but it is not nullable",
                 f"Pass a value. schema.{column.name} of the pipeline file says what is allowed.",
             )
         there = [value for value in given if value is not None]
@@ -215,11 +220,11 @@ def _fault(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]]) -> Predic
             )
         if column.values and (outside := sum(convert(value) not in column.values for value in there)):
             return PredictionError(
-                f"{doing} holds a value in {counted(outside, 'row')} that is not among the declared values",
-                f"Correct the rows, or add the value to schema.{column.name}.values and train again.",
+                f"{doing} holds a value in {counted(outside, noun)} that is not among the declared values",
+                f"Correct the {noun}s, or add the value to schema.{column.name}.values and train again.",
             )
     return PredictionError(
-        f"predict {counted(len(rows), 'row')}: they cannot be read", "Pass the columns of the model's inputs."
+        f"predict {counted(len(rows), noun)}: they cannot be read", "Pass the columns of the model's inputs."
     )
 
 

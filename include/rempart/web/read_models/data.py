@@ -20,7 +20,7 @@ PAGE = 50
 
 @dataclass(frozen=True)
 class SnapshotEntry:
-    """One ingestion that made a snapshot. A delivery that was taken in again left quarantine: `quarantined` below 0."""
+    """One ingestion that made a snapshot. `quarantined`: rows that it sent to quarantine; below 0 if rows left it."""
 
     seq: int
     at: datetime
@@ -38,8 +38,8 @@ class SnapshotEntry:
 
 @dataclass(frozen=True)
 class PipelineData:
-    """A pipeline: its classification, its newest snapshot, its delivered rows and the rows now in quarantine, as far
-    back as the facts go. `features`: worst state of its feature views; None without any.
+    """A pipeline: its classification, its newest snapshot, its delivered rows and the rows that wait in quarantine
+    now, as far back as the facts go. `features`: worst state of its feature views; None without any.
     """
 
     pipeline: str
@@ -112,8 +112,8 @@ def newer_inputs(facts: CockpitFacts, pipeline: Pipeline) -> tuple[str, ...]:
 
 
 def quarantined(facts: CockpitFacts) -> Mapping[str, int]:
-    """Return the rows in quarantine, by pipeline, as far as the facts reach. 0 for a pipeline with snapshots and no
-    such rows.
+    """Return the rows that wait in quarantine now, by pipeline, as far as the facts reach. 0 for a pipeline with
+    snapshots and no such rows.
     """
     return dict.fromkeys((snapshot.pipeline for snapshot in _snapshots(facts)), 0) | quarantine.rows(facts)
 

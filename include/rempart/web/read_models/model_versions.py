@@ -79,7 +79,7 @@ class Backtested:
 class ModelVersion:
     """A version with its training and its decisions, newest first. `metrics`: of its held-out rows.
 
-    `seq` is the number of its record in the ledger; None, as the fields of its training, if only decisions are known.
+    `seq` is the number of its record in the ledger; None if it is not read: then fields of its training are not known.
     `used`: snapshot of each pipeline whose feature views its training set has. `served`: the times in which it was
     champion, oldest first; `drift`: verdicts on it, newest first. `verdict`: number of the record of the red verdict
     that started the training, if there was one. `validation`: how the job validated, as its record says; `backtest`:
@@ -127,6 +127,11 @@ class ModelVersion:
     def judged(self) -> Decision | None:
         """Return the gate's newest decision on the version."""
         return next((decision for decision in self.decisions if decision.kind != "rollback"), None)
+
+    @property
+    def was_champion(self) -> bool:
+        """Return whether a decision tells that it was champion, also if its promotion is not read."""
+        return bool(self.served) or any(decision.kind == "rollback" for decision in self.decisions)
 
 
 @dataclass(frozen=True)
@@ -189,7 +194,7 @@ def model_state(
     told: dict[str, list[Evidence]] = {}
     for record in reversed(ordered):
         told.setdefault(_subject_of(record), []).append(record)
-    names = sorted({*trained, *told}, key=lambda name: (int(name) if name.isdigit() else 0, name), reverse=True)
+    names = {*trained, *told, *champions}
     gone = retirements.retirements(record for record in after if record.kind == _RETIREMENT)
     answers = [record for record in after if record.kind == _ANSWER]
     times, judged = champion_times(aliased), [record for record in after if record.kind == _WATCH]
@@ -204,7 +209,7 @@ def model_state(
             retired=_retired(gone[name]) if name in gone else None,
             **_opened(trained.get(name), openings, jobs),
         )
-        for name in names
+        for name in sorted(names, key=lambda name: (int(name) if name.isdigit() else 0, name), reverse=True)
     )
     champion = next((version for version in versions if version.standing == "champion"), None)
     gates = [record.body.get("gate") or {} for record in reversed(ordered) if record.kind != "rollback"]

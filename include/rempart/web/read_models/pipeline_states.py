@@ -33,9 +33,9 @@ class PipelineState:
     """A pipeline. `schedule`: cron expression, and `event`: what else starts its ingestion. `error`: fault of its file
     and the remedy. `known`: whether the ledger answered.
 
-    `newest`: its newest deliveries. `rules`: rows in quarantine by reason, most first; a row with two reasons counts
-    under both. `held_rows`: good rows in quarantine only because their delivery is held back. `features`: its feature
-    views online.
+    `newest`: its newest deliveries. `quarantined`: rows that wait in quarantine now; `rules`: these by reason, most
+    first; a row with two reasons counts under both. `held_rows`: good rows in quarantine only because their delivery is
+    held back. `features`: its feature views online.
     """
 
     name: str
@@ -150,6 +150,12 @@ def next_step(
             "A delivery is held back: decide about its rows, or leave it.",
             f"rempart quarantine show {name}",
         )
+    if snapshot is None and any(delivery.accepted for delivery in told):
+        return NextStep(
+            "Rows were accepted, and no snapshot is on record: an ingestion was interrupted, or its record was altered "
+            "or deleted (docs/how-to/verify-the-ledger.md).",
+            run,
+        )
     if snapshot is None and told:
         return NextStep("No row was accepted: look at the reasons.", f"rempart quarantine show {name}")
     if snapshot is None and is_extracted(file.source):
@@ -170,6 +176,11 @@ def next_step(
         last = NextStep("Nothing to do. Deliver the next file.", f"rempart pipeline deliver {name} FILE")
     if not isinstance(file, ModelPipeline):
         return last
+    if newest is not None and newest.seq is None:
+        return NextStep(
+            f"The record of the training of version {newest.version} was altered, deleted, or is older than those that "
+            "are read: verify the ledger (docs/how-to/verify-the-ledger.md).",
+        )
     if newest is None or newest.snapshot != snapshot.id:
         return NextStep("No model was trained on the current snapshot.", run)
     if newest.standing == "not judged":
@@ -178,7 +189,7 @@ def next_step(
         then = "Then change features, trainer or gate in the pipeline file, and run the pipeline."
         why = f"rempart model show {name} {newest.version}"
         return NextStep(f"The gate refused version {newest.version}: read why. {then}", why)
-    if refused:
+    if refused or model is None or model.champion is None:
         return last
     use = f"To use the champion: `rempart model predict {name} FILE`, or by HTTP: docs/how-to/serve-predictions.md"
     return NextStep(f"{last.sentence} {use}", last.command)

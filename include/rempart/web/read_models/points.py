@@ -76,8 +76,18 @@ class Explained:
 
 
 def pruned(facts: CockpitFacts) -> frozenset[str]:
-    """Return ids of points that a prune deleted, as far as the facts reach."""
-    return frozenset(str(point) for record in facts.of("prune") for point in record.body.get("deleted") or ())
+    """Return ids of points that a prune deleted, as far as the facts reach.
+
+    What a prune was about to delete counts while the record of its end is not there: it may be gone.
+    """
+    gone, begun = set[str](), dict[str, set[str]]()
+    for record in reversed(facts.of("prune")):
+        if record.body.get("state") == "begins":
+            begun[record.subject] = {str(point) for point in record.body["deletes"]["points"]}
+        else:
+            begun.pop(record.subject, None)
+            gone |= {str(point) for point in record.body.get("deleted") or ()}
+    return frozenset(gone.union(*begun.values()))
 
 
 def standing(facts: CockpitFacts) -> tuple[Evidence, ...]:

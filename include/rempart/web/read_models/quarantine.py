@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from rempart.errors import PipelineError
 from rempart.ingestion.acceptance import HELD
-from rempart.ingestion.deliveries import HELD_BACK, REFUSED
+from rempart.ingestion.deliveries import HELD_BACK, REFUSED, comings
 from rempart.ingestion.reading import EMPTY, NO_ROWS
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.sources import DerivedSource
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.feature_store.views import FeatureView, feature_views
 from rempart.web.read_models.messages import Moment, State, moment
@@ -18,13 +20,17 @@ from rempart.web.read_models.model_versions import LastScoring, last_scoring
 
 SHOWN = 120
 """So many deliveries of an expectation's history at most, the newest."""
+DERIVED_ANEW = "derived anew since"
+"""Outcome of a derived delivery that is not the newest: all its rows were derived and judged again."""
 
 
 @dataclass(frozen=True)
 class Delivery:
     """Outcome of a delivery the last time that it was taken in; `again` says how often that was done again.
 
-    It is known by its SHA-256: how its file was called is not in the ledger.
+    It is known by its SHA-256: how its file was called is not in the ledger. `quarantined`: its rows that wait in
+    quarantine now. `earlier`: its outcomes when the same bytes were delivered before, newest first; of these no row
+    waits any more, because each row was judged again when the bytes came again.
     """
 
     sha256: str
@@ -39,6 +45,7 @@ class Delivery:
     reasons: Mapping[str, int]
     again: int
     replaced: int = 0
+    earlier: tuple[Delivery, ...] = ()
 
     @property
     def held_back(self) -> bool:
@@ -94,8 +101,9 @@ class Quality:
     """The page's content. `known` is false if the ledger did not answer: then no delivery is listed. `features`: the
     views of a pipeline with a model.
 
-    `whole`: deliveries that were refused as a whole, such as files without a column: their rows are not counted.
-    `earlier` rows went to quarantine before deliveries were evidence; only the site has details about them.
+    `quarantined`: rows that wait in quarantine now. `earlier` of them are of deliveries that the facts do not reach;
+    only the site has details about these. `whole`: deliveries that were refused as a whole, such as files without a
+    column: their rows are not counted.
     """
 
     moment: Moment
@@ -119,15 +127,15 @@ def quality(facts: CockpitFacts, pipeline: str, now: datetime) -> Quality | None
     found = deliveries(facts, pipeline)
     if pipeline not in pipelines and not found and not isinstance(facts.pipelines, Unknown):
         return None
-    spec = pipelines.get(pipeline)
+    spec, earlier = pipelines.get(pipeline), _earlier(facts).get(pipeline, 0)
     return Quality(
         moment(facts, now),
         pipeline,
         None if spec is None or isinstance(spec, PipelineError) else spec.classification,
         not isinstance(facts.evidence, Unknown),
         len(found),
-        sum(delivery.quarantined for delivery in found),
-        _earlier(facts).get(pipeline, 0),
+        _waiting(found, earlier),
+        earlier,
         tuple(delivery for delivery in found if delivery.quarantined),
         tuple(delivery for delivery in found if delivery.refused and not delivery.quarantined),
         tuple(delivery for delivery in found if delivery.again and not delivery.quarantined),
@@ -139,19 +147,29 @@ def quality(facts: CockpitFacts, pipeline: str, now: datetime) -> Quality | None
 
 def deliveries(facts: CockpitFacts, pipeline: str) -> tuple[Delivery, ...]:
     """Return each delivery of a pipeline with evidence, in its present state, newest first."""
-    newest: dict[str, Delivery] = {}
+    told: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
     for seq, delivery in _told(facts, pipeline):
-        newest.setdefault(str(delivery["sha256"]), _delivery(seq, delivery))
-    return tuple(sorted(newest.values(), key=lambda delivery: (delivery.landed_at, delivery.sha256), reverse=True))
+        told.setdefault(str(delivery["sha256"]), []).append((seq, delivery))
+    found = sorted(map(_of_bytes, told.values()), key=lambda each: (each.landed_at, each.sha256), reverse=True)
+    file = None if isinstance(facts.pipelines, Unknown) else facts.pipelines.get(pipeline)
+    if isinstance(file, Pipeline) and isinstance(file.source, DerivedSource):
+        found[1:] = [replace(each, outcome=DERIVED_ANEW, quarantined=0, reasons={}) for each in found[1:]]
+    return tuple(found)
 
 
 def rows(facts: CockpitFacts) -> dict[str, int]:
-    """Return the number of rows in quarantine now, by pipeline, as far as the facts reach."""
-    counts = _earlier(facts)
-    for pipeline in {record.subject for record in facts.standing("deliveries")}:
-        now = sum(delivery.quarantined for delivery in deliveries(facts, pipeline))
-        counts[pipeline] = counts.get(pipeline, 0) + now
-    return counts
+    """Return the number of rows that wait in quarantine now, by pipeline, as far as the facts reach.
+
+    The evidence has counts and no keys. So a row waits until its own delivery was judged again and the row accepted, or
+    the pipeline was reset or removed. A row that another delivery corrected, or that was erased, stays counted.
+    """
+    earlier = _earlier(facts)
+    named = {*earlier, *(record.subject for record in facts.standing("deliveries"))}
+    return {name: _waiting(deliveries(facts, name), earlier.get(name, 0)) for name in named}
+
+
+def _waiting(found: Iterable[Delivery], earlier: int) -> int:
+    return earlier + sum(delivery.quarantined for delivery in found)
 
 
 def expectations(facts: CockpitFacts, pipeline: str) -> tuple[Expectation, ...]:
@@ -205,7 +223,10 @@ def _told(facts: CockpitFacts, pipeline: str) -> Iterator[tuple[int, Mapping[str
 
 
 def _earlier(facts: CockpitFacts) -> dict[str, int]:
-    """Return the number of rows in quarantine from snapshots without evidence of their deliveries, by pipeline."""
+    """Return the number of rows in quarantine from snapshots without evidence of their deliveries, by pipeline.
+
+    The rows of such a delivery that was judged again since count with that outcome, and not here.
+    """
     told = {
         delivery.get("snapshot") for record in facts.standing("deliveries") for delivery in record.body["deliveries"]
     }
@@ -213,14 +234,27 @@ def _earlier(facts: CockpitFacts) -> dict[str, int]:
     for record in facts.standing("snapshot"):
         if "snapshot" in record.body and record.body["snapshot"] not in told:
             counts[record.subject] = counts.get(record.subject, 0) + int(record.body.get("quarantined", 0))
-    return counts
+    return {name: max(0, count - _judged_since(facts, name)) for name, count in counts.items()}
 
 
-def _delivery(seq: int, delivery: Mapping[str, Any]) -> Delivery:
+def _judged_since(facts: CockpitFacts, pipeline: str) -> int:
+    """Return the rows that were in quarantine when deliveries were judged again whose first outcome is not reached."""
+    oldest = {str(delivery["sha256"]): delivery for _, delivery in _told(facts, pipeline)}
+    before = ("quarantined", "added", "added_repeated")
+    return sum(sum(int(each.get(name, 0)) for name in before) for each in oldest.values() if each.get("again"))
+
+
+def _of_bytes(told: Sequence[tuple[int, Mapping[str, Any]]]) -> Delivery:
+    """Return the delivery of these bytes, from all its outcomes with the numbers of their records, newest first."""
+    newest, *earlier = map(_delivery, comings([{**outcome, "seq": seq} for seq, outcome in told]))
+    return replace(newest, earlier=tuple(earlier))
+
+
+def _delivery(delivery: Mapping[str, Any]) -> Delivery:
     return Delivery(
         str(delivery["sha256"]),
         datetime.fromisoformat(delivery["landed_at"]),
-        seq,
+        int(delivery["seq"]),
         str(delivery["outcome"]),
         delivery["fault"],
         int(delivery["delivered"]),

@@ -12,11 +12,11 @@ from rempart.ledger.port import Evidence
 
 @dataclass(frozen=True)
 class Version:
-    """A version as it was promoted."""
+    """A version as it was promoted. Without that record (it was altered) `seq` and `at` are None: not known."""
 
     version: str
-    seq: int
-    at: datetime
+    seq: int | None
+    at: datetime | None
     metric: str | None
     metrics: Mapping[str, float | None]
     reasons: tuple[str, ...]
@@ -40,14 +40,15 @@ def rollback(model: str, decisions: Sequence[Evidence]) -> Rollback | None:
 
 
 def _version(version: str, decisions: Sequence[Evidence]) -> Version:
-    promoted = [
-        decision for decision in decisions if decision.kind == "promotion" and str(decision.body["version"]) == version
-    ][-1]
-    body = promoted.body
+    promoted = next(
+        (made for made in reversed(decisions) if made.kind == "promotion" and str(made.body["version"]) == version),
+        None,
+    )
+    body = promoted.body if promoted else {}
     return Version(
         version,
-        promoted.seq,
-        promoted.at,
+        promoted.seq if promoted else None,
+        promoted.at if promoted else None,
         (body.get("gate") or {}).get("metric"),
         dict(body.get("metrics") or {}),
         tuple(body.get("reasons") or ()),

@@ -16,7 +16,8 @@ def test_a_removed_pipeline_has_no_champion_that_a_restore_point_could_lack(monk
         ("removal", "gone", {"what": "remove", "state": "began"}),
         ("removal", "kept", {"what": "reset", "state": "ended"}),
         ("promotion", "kept", {"version": "2"}),
-        ("rollback", "kept", {"version": "1"}),
+        ("rollback", "kept", {"champion": "1", "replaces": "2"}),
+        ("rollback", "altered", {"champion": "4", "replaces": "5"}),
     ]
 
     class FakeKeys:
@@ -33,4 +34,4 @@ def test_a_removed_pipeline_has_no_champion_that_a_restore_point_could_lack(monk
             return [(str(number), "") for number in range(len(told))]
 
     monkeypatch.setattr(postgresql, "_ledger_keys", lambda opened: FakeKeys())
-    assert postgresql.decided_champions(cast("Any", FakeSession())) == {"kept": "1"}
+    assert postgresql.decided_champions(cast("Any", FakeSession())) == {"kept": "1", "altered": "4"}

@@ -37,7 +37,7 @@ class Started:
         return self.children[-1]
 
 
-def until(true: Callable[[], bool], seconds: float = 15) -> None:
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not come to it"
@@ -67,7 +67,7 @@ def test_it_stops_at_a_fence_and_starts_where_the_site_is_next_and_ends_with_its
         sites.advance(lease, fenced, Active(0, "haven", "active", SWITCHOVER))
     until(lambda: start.at == ["primary", "haven"])
     start.children[1].kill()
-    thread.join(15)
+    thread.join(60)
     assert codes == [-9], "a supervisor starts it again"
     assert "is fenced (generation 1)" in caplog.text
 
@@ -96,7 +96,7 @@ def test_while_the_database_is_away_the_server_goes_on(caplog: pytest.LogCapture
     time.sleep(0.3)
     assert start.at == ["primary"] and start.children[0].poll() is None
     start.children[0].kill()
-    thread.join(15)
+    thread.join(60)
     assert codes == [-9]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from rempart.backup.points import locking
@@ -30,6 +33,17 @@ def test_a_note_of_the_locks_is_read_as_it_was_written(store: PointStore) -> Non
     known = locking.KnownLocks({("repositories/a/data", "1"): NOW})
     locks.write_known(store, known)
     assert locks.read_known(store.site, store.bucket, store.trusted_keys().values()) == known
+
+
+def test_a_note_that_a_site_stores_late_does_not_hide_the_newer_note(store: PointStore) -> None:
+    """A backup gave its put up, and the next backup noted more locks before the site stored it."""
+    now = datetime.now(UTC)
+    earlier, later = (locking.KnownLocks({("repositories/a/data", str(n)): NOW}) for n in (1, 2))
+    times = iter((now, now - timedelta(minutes=20)))
+    store = dataclasses.replace(store, clock=lambda: next(times))
+    locks.write_known(store, later)
+    locks.write_known(store, earlier)
+    assert locks.read_known(store.site, store.bucket, store.trusted_keys().values()) == later
 
 
 def test_a_site_without_restore_points_needs_nothing(store: PointStore) -> None:

@@ -127,7 +127,7 @@ open(here + "/child", "w").write(str(child.pid))
 time.sleep(600)
 """
     with pytest.raises(SparkError, match="ran longer than"):
-        backend(lines, timeout=2).run(order())
+        backend(lines, timeout=5).run(order())
     child = int((tmp_path / "child").read_text())
     for _ in range(600):
         state = Path(f"/proc/{child}/stat")

@@ -294,7 +294,7 @@ def test_a_site_that_falls_silent_before_the_write_is_left_and_gets_no_older_sta
         wrote = 0
 
         def read(self, *_: object, **__: object) -> bytes:
-            answers.wait(10)
+            answers.wait(120)
             return b"older"
 
         def write(self, *_: object, **__: object) -> None:

@@ -9,12 +9,28 @@ from typing import Any
 
 import pytest
 
+from rempart.coordination.active import Active
 from rempart.errors import FailoverError, LeaseHeld
 from rempart.flows.failover import published_state
 from rempart.flows.failover.fail_over import abandon
 from tests import switchovers
 
 ROOT = Path(__file__).parents[4]
+
+
+def test_a_state_that_a_site_stores_late_does_not_hide_the_newer_one_from_readers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the database, what the sites tell decides where a person looks for the data."""
+    monkeypatch.setenv("REMPART_HOME", str(ROOT))
+    platform = switchovers.in_memory()
+    site, bucket = platform.sites["primary"], platform.config.buckets.backups
+    site.ensure_bucket(bucket, versioned=True)
+    for generation, active in ((4, "haven"), (2, "primary")):
+        state = published_state.body(Active(generation, active, "active"))
+        site.write(bucket, published_state.KEY, state)
+    told = published_state.read(platform)["primary"]
+    assert isinstance(told, dict) and (told["generation"], told["site"]) == (4, "haven")
 
 
 def test_a_switchover_cannot_publish_while_an_abandoned_one_still_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.errors import ModelRefused
-from rempart.flows.retirement.facts import model_facts, recorded, uses
+from rempart.flows.retirement.facts import Recorded, model_facts, recorded, uses
 from rempart.flows.retirement.plan import ModelFacts, VersionFacts, champions_at, objects, plan
 from rempart.flows.shared import retirements
 from rempart.flows.training.champions import champion_times, succession
@@ -167,6 +167,28 @@ def test_evidence_tells_what_was_retired_and_what_has_begun() -> None:
         assert "roll back: version 1 of model m was retired on 2025-01-01" in refused.what
     else:
         raise AssertionError("a retired version was taken for one that is kept")
+
+
+def test_a_version_with_the_alias_of_the_champion_stays_although_its_promotion_was_altered() -> None:
+    old = [Evidence(1, START, "candidate", "m", candidate(name, name)) for name in ("1", "2", "3")]
+    decisions = (Evidence(2, START, "promotion", "m", {"version": "2"}),)
+    bodies = {str(record.body["version"]): record.body for record in old}
+    none = frozenset[str]()
+    known = Recorded(bodies, decisions, uses(old, decisions), none, none, none)
+    rule = Retention(raw="1d", quarantine="1d", snapshots="1d", models="1d", newest_models=1)
+    aliases = {"1": ("champion", "shadow")}
+    facts = model_facts("m", known, Registered(("1", "2", "3"), aliases=aliases), rule, {}, {}, START + 900 * DAY)
+    planned = plan(facts)
+    assert not planned.retire and not planned.refusals
+    assert planned.keep["1"][0] == "MLflow's alias 'champion' is at it" and planned.keep["2"] == ("it is champion",)
+    at_champion = replace(facts, versions=())
+    assert plan(replace(at_champion, altered=7)).refusals[0].startswith("record 7 of the ledger was altered or deleted")
+
+
+def test_a_retirement_of_which_the_first_record_is_gone_is_still_one() -> None:
+    ended = Evidence(9, START, "retirement", "m", retirements.body("1", "ended", deleted=4))
+    found = retirements.retirements([ended])["1"]
+    assert found.ended is ended and "altered" in found.why
 
 
 def test_a_pipeline_that_was_removed_begins_again_without_retired_versions() -> None:

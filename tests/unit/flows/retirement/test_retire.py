@@ -172,6 +172,20 @@ def test_a_site_that_does_not_answer_stops_everything(house: House, monkeypatch:
     assert not house.platform.ledger.find("retirement") and house.of("1")
 
 
+def test_nothing_goes_while_a_record_of_the_ledger_is_altered(house: House) -> None:
+    ledger = house.platform.ledger
+    assert isinstance(ledger, MemoryLedger)
+    (candidate,) = [record for record in ledger.find("candidate", NAME) if record.body["version"] == "3"]
+    entry = ledger.chain[candidate.seq - 1]
+    ledger.chain[candidate.seq - 1] = replace(entry, text=entry.text.replace("job-3", "job-9"))
+    ledger.records.remove(candidate)
+    with pytest.raises(ModelRefused, match=f"record {candidate.seq} of the ledger was altered or deleted"):
+        house.retire()
+    assert house.of("1") and not ledger.find("retirement")
+    ledger.chain[candidate.seq - 1] = entry
+    assert list(house.retire().evidence) == ["1", "2"]
+
+
 def dying(house: House, monkeypatch: pytest.MonkeyPatch, left: int) -> None:
     """End the process, as a kill would, after so many steps that write or delete."""
     steps = itertools.count()

@@ -150,9 +150,9 @@ def test_keys_have_the_features_of_the_online_store() -> None:
     (nobodys,) = made.of([{"stay": 5, "house": None}])
     assert nobodys == made.of([{"stay": 5, "house": "nowhere"}])[0], "the schema allows null"
     for key, fault in (
-        ({"stay": 200, "house": "a"}, "the online store has no row of 1 in view 'stay'"),
-        ({"stay": 2}, "column 'house' is missing in 1 row"),
-        ({"stay": "x", "house": "a"}, "1 value that is not of type 'integer'"),
+        ({"stay": 200, "house": "a"}, "predict 1 key: the online store has no row in view 'stay' for 1 key"),
+        ({"stay": 2}, "predict 1 key: column 'house' is missing in 1 key, and features are looked up by it"),
+        ({"stay": "x", "house": "a"}, "column 'stay' has 1 value that is not of type 'integer'"),
     ):
         with pytest.raises(PredictionError, match=fault):
             made.of([key])
@@ -183,9 +183,12 @@ def test_a_key_may_leave_out_the_groups_that_the_stored_row_tells() -> None:
     made.of([{"stay": 1, **where}, {"stay": 2, **where, "room": "suite"}, {"stay": 3, **where}])
     assert asked["rooms"] == ["suite", "suite", None], "given values count as they are given"
     assert asked["areas"] == ["north|suite|a", "north|suite|a", None]
-    with pytest.raises(PredictionError, match="column 'area' is missing in 1 row") as caught:
+    with pytest.raises(PredictionError, match="column 'area' is missing in 1 key") as caught:
         made.of([{"stay": 1}])
-    assert caught.value.hint == "Pass the columns area, house."
+    assert caught.value.hint == "Pass the columns area, house, as `schema` names them."
+    with pytest.raises(PredictionError) as caught:
+        made.of([{"house": "a", "area": "north"}])
+    assert caught.value.hint == "Pass the column stay, as `schema` names it."
     made.close()
 
 
@@ -202,7 +205,7 @@ def test_a_calendar_part_with_the_name_of_a_column_tells_no_group() -> None:
         return [told.get(view.table.view)] * len(keys)
 
     made = RowFeatures(pipeline, names, inputs_of(pipeline, names), stored, lambda: AT)
-    with pytest.raises(PredictionError, match="column 'arrival_month' is missing in 1 row"):
+    with pytest.raises(PredictionError, match="column 'arrival_month' is missing in 1 key"):
         made.of([{"stay": 1}])
     made.close()
 

@@ -176,6 +176,14 @@ def test_a_rollback_names_its_champion_although_an_older_promotion_was_altered()
     assert champions.intended([promoted("1"), promoted("2", "1"), rolled_back("2", "3", NOW)]) == "2"
 
 
+def test_no_way_back_leads_to_a_version_that_was_rolled_back_although_records_between_were_altered() -> None:
+    # of 1, 2 and 3, one after the other, then back to 2 and back to 1: two records are altered
+    known = [promoted("2", "1"), promoted("3", "2"), rolled_back("1", "2", NOW)]
+    assert champions.succession(known) == ["1"] and champions.return_to(known) is None
+    assert champions.succession([promoted("1"), promoted("3", "2"), rolled_back("2", "3", NOW)]) == ["1", "2"]
+    assert champions.succession([promoted("1"), promoted("2", "1"), rolled_back("2", "3", NOW)]) == ["1", "2"]
+
+
 def platform_of(ledger: MemoryLedger) -> Any:
     return SimpleNamespace(ledger=ledger, tracking=lambda: None, clock=lambda: NOW)
 

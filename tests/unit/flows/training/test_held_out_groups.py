@@ -87,3 +87,5 @@ def test_openings_are_counted_by_the_held_out_rows_whatever_features_they_have()
     newest = ledger.find("opening", "stays", limit=1)[0].body
     told = {"held_out": "b", "examples": "1", "opening": 2, "why": "gate", "job_id": "job-3", "versions": ["1", "2"]}
     assert newest == told
+    del ledger.records[0]  # as after somebody altered it
+    assert openings.record(ledger, "stays", first, "gate", "job-1", ["1", "2"]) == 3

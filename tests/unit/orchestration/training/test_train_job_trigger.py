@@ -65,7 +65,7 @@ def fired(train_job_trigger: TrainJobTrigger) -> dict[str, Any]:
         "rempart.orchestration.training.train_job_trigger.LOOK_SECONDS", 0.01
     )  # no cluster tells anything here
     with quickly, patch("rempart.orchestration.training.pod_triggers.MINIMUM_SECONDS", 0.0):
-        found: dict[str, Any] = asyncio.run(asyncio.wait_for(first(), 20))
+        found: dict[str, Any] = asyncio.run(asyncio.wait_for(first(), 60))
     return found
 
 

@@ -319,7 +319,7 @@ def test_the_newest_word_on_a_delivery_counts_and_expectations_have_its_first() 
     watched.delivery(quarantined=1, accepted=19, added=2, again=1, snapshot="s2", unexpected={RULES[0]: 0})
     facts = watched.facts()
     found = quarantine.quality(facts, "hotel_bookings", NOW)
-    assert found and (found.deliveries, found.quarantined, found.earlier) == (2, 1, 4)
+    assert found and (found.deliveries, found.quarantined, found.earlier) == (2, 5, 4)
     assert [delivery.again for delivery in found.in_quarantine] == [1]
     assert quarantine.rows(facts) == {"hotel_bookings": 5}
     adults, price = found.expectations
@@ -331,6 +331,18 @@ def test_the_newest_word_on_a_delivery_counts_and_expectations_have_its_first() 
     blind = quarantine.quality(watched.facts(evidence=Unknown("no answer")), "hotel_bookings", NOW)
     assert blind and not blind.known and not blind.expectations
     assert quarantine.quality(facts, "nobody", NOW) is None
+
+
+def test_the_page_keeps_what_bytes_brought_first_when_they_come_again(house: House, monkeypatch: Any) -> None:
+    repeated = {"again": 1, "came_again": True, "accepted": 0, "repeated": 17, "added": -17, "added_repeated": 17}
+    hold_back(house, monkeypatch, outcome="accepted in part", quarantined=3, reasons={RULES[0]: 3}, **repeated)
+    page = house.call("GET", "/data/hotel_bookings", "operator").text
+    assert "Rows that wait in quarantine now: 3, of 1 of 1 recorded deliveries." in page
+    first = "the same bytes came first at "
+    assert first in page and ": 17 rows accepted, 0 repeated, 3 refused" in page
+    hold_back(house, monkeypatch, outcome="accepted", quarantined=0, reasons={}, **repeated | {"again": 2})
+    page = house.call("GET", "/data/hotel_bookings", "operator").text
+    assert "Rows that wait in quarantine now: 0, of 0 of 1" in page and page.count(first) == 1
 
 
 def test_a_delivery_without_a_row_to_judge_is_no_success() -> None:

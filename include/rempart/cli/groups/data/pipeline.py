@@ -133,7 +133,7 @@ def run_pipeline(
     """
     from rempart.airflow_api import AirflowApi
     from rempart.cli import progress, run_follow, run_view
-    from rempart.cli.views import names
+    from rempart.cli.views import facts, names
     from rempart.ingestion.draft import reminder
     from rempart.settings import config, pipelines
 
@@ -163,7 +163,7 @@ def run_pipeline(
     except KeyboardInterrupt:
         rendering.tell(run_follow.left(name, page, api.url))
         raise typer.Exit(130) from None
-    rendering.show(run_follow.conclusion(name, results))
+    rendering.show(run_follow.conclusion(name, results, facts.waiting_rows(name)))
 
 
 @group.command("new")

@@ -46,7 +46,7 @@ def ingest_again(
     done = flow.again(platform.connections("airflow_api"), pipeline, str(found["sha256"]))
     rendering.tell(
         f"{counted(done['delivered'], 'row')}: {acceptance.good(done['accepted'], done['repeated'])}, "
-        f"{done['quarantined']:,} in quarantine; "
+        f"{done['quarantined']:,} in quarantine now; "
         f"snapshot {done['snapshot']}"
     )
     if done["changed"]:
@@ -91,7 +91,7 @@ def show_quarantine(
     pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
     as_json: AsJson = False,
 ) -> None:
-    """Count a pipeline's quarantined rows by delivery and rule, without their values, and say how to look at rows.
+    """Count the rows that wait in quarantine now, by delivery and rule, without values, and say how to look at them.
 
     The first lines of each rule are those of the file as delivered (a CSV header is line 1). Exit code 1: a source of
     these facts did not answer.

@@ -33,9 +33,9 @@ def keys_list(as_json: AsJson = False) -> None:
     flow.warn_of_escrow(platform.config)
     keyring = flow.open_keyring(platform)
     if as_json:
-        json_documents.show({"keys": flow.facts(keyring)})
+        json_documents.show({"keys": flow.facts(platform.ledger, keyring)})
         return
-    rendering.show(flow.listing(keyring))
+    rendering.show(flow.listing(platform.ledger, keyring))
 
 
 @group.command("new-recipient")

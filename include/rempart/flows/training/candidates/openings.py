@@ -22,9 +22,10 @@ def record(
     after a look at a figure has learned from it. `job`: the job whose training set they are of; `versions`: those that
     are measured, empty for a job that has none yet. An opening counts even if the measurement fails.
     """
-    examples = str(held_out["examples"])
-    number = 1 + sum(1 for found in ledger.find("opening", pipeline) if found.body["examples"] == examples)
-    body: Mapping[str, Any] = {
+    examples, bodies = str(held_out["examples"]), [found.body for found in ledger.find("opening", pipeline)]
+    known = [int(body["opening"]) for body in bodies if body["examples"] == examples]
+    number = 1 + max(len(known), *known, 0)  # a record that was altered or deleted counts too, if a later one is there
+    told: Mapping[str, Any] = {
         "held_out": str(held_out["sha256"]),
         "examples": examples,
         "opening": number,
@@ -32,5 +33,5 @@ def record(
         "job_id": job,
         "versions": list(versions),
     }
-    ledger.append("opening", pipeline, body)
+    ledger.append("opening", pipeline, told)
     return number

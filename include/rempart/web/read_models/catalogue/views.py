@@ -57,13 +57,13 @@ def _champions(facts: CockpitFacts) -> tuple[ChampionInputs, ...]:
     )
 
 
-def _definitions(facts: CockpitFacts, model: str, version: str) -> dict[str, str]:
-    """Return the definition of each feature that a version reads, as its training recorded it."""
+def _definitions(facts: CockpitFacts, model: str, version: str) -> dict[str, str] | None:
+    """Return the definition of each feature that a version reads, as its training recorded it; None without record."""
     for record in facts.standing("candidate"):
         if record.subject == model and str(record.body["version"]) == version:
             features = record.body.get("features") or ()
             return {str(feature["name"]): str(feature.get("definition", "")) for feature in features}
-    return {}
+    return None
 
 
 def _derived(facts: CockpitFacts) -> dict[str, Lineage]:

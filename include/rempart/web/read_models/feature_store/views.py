@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 
 from rempart.features.freshness import records
 from rempart.features.freshness.judgement import Freshness, ViewContent, judge
 from rempart.features.plan import ViewTable, view_table
 from rempart.ledger.port import Evidence
-from rempart.settings.pipeline import ModelPipeline
+from rempart.settings.pipeline import ModelPipeline, TrailingView, UsedView
 from rempart.web.facts import NEWEST, CockpitFacts, Unknown
 from rempart.web.read_models.messages import State, worst
 
@@ -35,11 +35,12 @@ STATES: Mapping[str, State] = {
 class FeatureView:
     """A feature view online: age of its newest value, and its newest comparison with the snapshot.
 
-    `newest`: newest event time; `loaded_at`: load that is online. A value is not newer than its load. `entities`,
-    `newest` and `loaded_at` are None if unknown. `different`: entities that differ, of `compared` ones; None if
-    unknown. A difference stands until a comparison finds the view equal. `is_current`: whether the newest comparison
-    had a result, and is at most two days old. `passed_days`: days of the view's longest window, if the newest value is
-    older: no prediction that is asked for now is made with the view. None: it is new enough, unknown, or has no window.
+    `newest`: newest event time, and `newest_day` its date if the view's moment is a whole day. `loaded_at`: load that
+    is online. A value is not newer than its load. `entities`, `newest` and `loaded_at` are None if unknown.
+    `different`: entities that differ, of `compared` ones; None if unknown. A difference stands until a comparison finds
+    the view equal. `is_current`: whether the newest comparison had a result, and is at most two days old.
+    `passed_days`: days of the view's longest window, if the newest value is older: no prediction that is asked for now
+    is made with the view. None: it is new enough, unknown, or has no window.
     """
 
     view: str
@@ -55,6 +56,7 @@ class FeatureView:
     compared_at: datetime | None
     is_current: bool
     passed_days: int | None = None
+    newest_day: date | None = None
 
     @property
     def age_state(self) -> State:
@@ -82,10 +84,25 @@ def feature_views(facts: CockpitFacts, name: str, now: datetime) -> tuple[Featur
     comparisons = [record for record in facts.standing("skew") if record.subject == name]
     measured = sorted([*loads, *comparisons], key=lambda record: -record.seq)
     return tuple(
-        _feature_view(facts, view_table(pipeline, view), spec.max_age, measured, comparisons, now)
+        _dated(pipeline, _feature_view(facts, view_table(pipeline, view), spec.max_age, measured, comparisons, now))
         for view, spec in pipeline.features.items()
         if spec.kind != "used"
     )
+
+
+def _dated(pipeline: ModelPipeline, found: FeatureView) -> FeatureView:
+    """Return the view with the date of its newest value, where its moment is a whole day.
+
+    The values of `days` count from the day after, so that their event time is the end of the day.
+    """
+    view = pipeline.features[found.view]
+    if isinstance(view, UsedView) or found.newest is None or pipeline.conflict_rule == "history":  # from a version on
+        return found
+    if isinstance(view, TrailingView) and view.days:
+        return replace(found, newest_day=(found.newest.astimezone(UTC) - timedelta(days=1)).date())
+    if pipeline.moments[view.at].is_day(pipeline.columns):
+        return replace(found, newest_day=found.newest.astimezone(UTC).date())
+    return found
 
 
 def _passed_days(table: ViewTable, newest: datetime | None, now: datetime) -> int | None:
