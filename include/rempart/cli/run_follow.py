@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.cli.run_view import RunState, Show, StageState
 from rempart.counts import counted
-from rempart.models.gates.verdict import is_kept
+from rempart.models.gates.reasons import is_kept
 from rempart.orchestration import run_notes
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
@@ -222,4 +222,5 @@ def _refused(pipeline: str, judged: Mapping[str, Any]) -> Iterator[str]:
     more = f" (and {counted(len(reasons) - 1, 'more reason')})" if len(reasons) > 1 else ""
     yield f"The gate refused version {judged['version']}{why}{more}"
     stays = f"The champion stays version {judged['champion']}" if judged["champion"] else "There is still no champion"
-    yield f"{stays}. All reasons: rempart model show {pipeline}"
+    yield f"{stays}. All reasons: rempart model show {pipeline} {judged['version']}"
+    yield f"Where it errs: rempart model card {pipeline} {judged['version']} (the cockpit's page Models has it, too)"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from rempart.counts import counted
 from rempart.errors import ModelRefused
 from rempart.models import onnx_format, predictions
 from rempart.models.encoding import Feature, encode, matrix_columns
@@ -65,7 +66,8 @@ class LoadedModel:
         if not self.ignored:
             return ""
         shown = ", ".join(repr(name[:80]) for name in self.ignored[:_SHOWN])
-        return f"version {self.version}: ignored {len(self.ignored)} files that the evidence does not record: {shown}"
+        files = counted(len(self.ignored), "file")
+        return f"version {self.version}: ignored {files} that the evidence does not record: {shown}"
 
     def predict(self, features: pa.Table) -> pa.Table:
         """Return a prediction for each row of a table with the features' columns, in order.

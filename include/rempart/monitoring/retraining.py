@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rempart.ledger.port import Evidence
-from rempart.models.gates.verdict import is_kept
+from rempart.models.gates.reasons import is_kept
 from rempart.settings.champions.retraining import Retraining
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from rempart.backup.drill.checks import passed_told
 from rempart.counts import counted, size
 from rempart.ingestion.acceptance import good
+from rempart.models.gates.reasons import UNCHANGED, is_kept
 
 MARK = "Rempart: "
 """Prefix of our notes. A note without it was written by a person and is not replaced."""
@@ -31,8 +32,8 @@ def note(returned: Mapping[str, Any], failed: Mapping[str, Sequence[str]]) -> st
     """
     lines = [line for task, words in failed.items() for line in _failed(task, words)]
     for task, result in sorted(returned.items(), key=lambda item: TASKS.index(kind_of(item[0]) or TASKS[-1])):
-        if (kind := kind_of(task)) and isinstance(result, Mapping) and (line := _safely(_TELLERS[kind], result)):
-            lines.append(line)
+        if (kind := kind_of(task)) and isinstance(result, Mapping) and (told := _safely(_TELLERS[kind], result)):
+            lines += told.split("\n")
     shown = [line if len(line) <= _LINE else f"{line[: _LINE - 1]}…" for line in lines[:3]]
     return f"{MARK}{chr(10).join(shown)}"[:LONGEST] if shown else None
 
@@ -64,11 +65,17 @@ def _safely(tell: Callable[[TaskResult], str | None], task_result: TaskResult) -
 
 
 def _extract(task_result: TaskResult) -> str | None:
-    gone = f"{task_result['absent']:,} rows are no longer at the source." if task_result["absent"] else ""
+    gone = (
+        f"{counted(task_result['absent'], 'row is', 'rows are')} no longer at the source."
+        if task_result["absent"]
+        else ""
+    )
     if task_result["waiting"]:
         told = f"Deliveries of the last extraction still to be ingested: {task_result['waiting']:,}."
     elif task_result["deliveries"]:
-        told = f"{task_result['deliveries']:,} deliveries ({size(task_result['bytes'])}) were taken from the source."
+        taken = counted(task_result["deliveries"], "delivery", "deliveries")
+        were = "was" if task_result["deliveries"] == 1 else "were"
+        told = f"{taken} ({size(task_result['bytes'])}) {were} taken from the source."
     else:
         told = ""
     return " ".join(filter(None, [told, gone])) or None
@@ -177,11 +184,13 @@ def folded(reasons: Sequence[str]) -> str:
     words = [reason.removeprefix("refused: ").removeprefix("passed: ").split(" ") for reason in reasons]
     same = list(itertools.takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False)))
     count = len(same) if len(words) > 1 else 0
-    return " ".join([*words[0][:count], ", ".join(" ".join(row[count:]) for row in words)]) if words else ""
+    return " ".join([*words[0][:count], "; ".join(" ".join(row[count:]) for row in words)]) if words else ""
 
 
 def _validate(task_result: TaskResult) -> str:
     reasons = [str(reason) for reason in task_result["reasons"]]
+    if task_result["promoted"] and reasons and reasons[0].startswith(UNCHANGED):
+        return "\n".join(_champion_already(str(task_result["version"]), *reasons))
     if task_result["promoted"]:
         return f"Version {task_result['version']} is the champion: {folded(reasons)}"
     why = folded([reason for reason in reasons if not reason.startswith("passed: ")] or reasons)
@@ -193,6 +202,17 @@ def _validate(task_result: TaskResult) -> str:
     if task_result.get("awaits"):
         return f"Version {task_result['version']} passed and awaits approval, {stays}: {why}"
     return f"Version {task_result['version']} was refused, {stays}: {why}"
+
+
+def _champion_already(version: str, unchanged: str, *reasons: str) -> Iterator[str]:
+    """Yield since when a version is champion, and what it showed at its promotion, as lines."""
+    yield f"Version {version} is still the champion: {unchanged}."
+    kept = [reason for reason in reasons if is_kept(reason)]
+    other = [reason for reason in reasons if not is_kept(reason)]
+    if kept:
+        yield f"It passed the gate then: {folded(kept)}."
+    if other:
+        yield f"Also noted then: {'; '.join(other)}."
 
 
 def _score(task_result: TaskResult) -> str:
@@ -218,7 +238,8 @@ def _table_of_the_user(task_result: TaskResult) -> Iterator[str]:
         left = "the rest did not come into your table" if came else "your table was left as it was"
         yield f"Another version became champion meanwhile, so {left}: start score_{task_result['pipeline']} again."
     if task_result["changed_rows"]:
-        yield f"{task_result['changed_rows']:,} rows of your table were inserted or replaced."
+        changed = counted(task_result["changed_rows"], "row of your table was", "rows of your table were")
+        yield f"{changed} inserted or replaced."
     if task_result["former_rows"]:
         yield (
             f"{task_result['former_rows']:,} of its rows are from versions that are no longer champion: start "
@@ -280,17 +301,19 @@ def _conclude(task_result: TaskResult) -> str:
 
 def _back_up(task_result: TaskResult) -> str:
     whole = (
-        "" if not task_result["dangling"] else f" It is INCOMPLETE: {len(task_result['dangling'])} objects are missing."
+        ""
+        if not task_result["dangling"]
+        else f" It is INCOMPLETE: {counted(len(task_result['dangling']), 'object is', 'objects are')} missing."
     )
     whole += "".join(f" It lacks {store}." for store in task_result.get("not_held") or ())
     return (
-        f"Restore point {task_result['id']}: {task_result['databases']} databases ({size(task_result['bytes'])}), "
-        f"{counted(task_result['objects'], 'object')}.{whole}"
+        f"Restore point {task_result['id']}: {counted(task_result['databases'], 'database')} "
+        f"({size(task_result['bytes'])}), {counted(task_result['objects'], 'object')}.{whole}"
     )
 
 
 def _prune(task_result: TaskResult) -> str | None:
-    return f"Pruned {len(task_result['deleted'])} older restore points." if task_result["deleted"] else None
+    return f"Pruned {counted(len(task_result['deleted']), 'older restore point')}." if task_result["deleted"] else None
 
 
 def _drill(task_result: TaskResult) -> str:
@@ -329,7 +352,8 @@ def _compare(task_result: TaskResult) -> str | None:
 
 def _probe(task_result: TaskResult) -> str:
     return "Sites probed: " + "; ".join(
-        f"{len(lacking)} capabilities of {site} are not proven" for site, lacking in task_result.items()
+        f"{counted(len(lacking), f'capability of {site} is', f'capabilities of {site} are')} not proven"
+        for site, lacking in task_result.items()
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rempart.counts import counted
 from rempart.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def parted(table: pa.Table, held: Any, what: str) -> TrainingRows:
     rows = TrainingRows(table.filter(pc.invert(held)), table.filter(held))
     if not rows.learn.num_rows or not rows.held_out.num_rows:
         raise TrainingError(
-            f"{what} leaves {rows.learn.num_rows} training rows and {rows.held_out.num_rows} held-out rows",
+            f"{what} leaves {counted(rows.learn.num_rows, 'training row')} and "
+            f"{counted(rows.held_out.num_rows, 'held-out row')}",
             "Set `holdout` in the pipeline file so that both have rows.",
         )
     return rows

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from rempart.cli import json_documents
-from rempart.cli.views import models, names
+from rempart.cli import app, json_documents
+from rempart.cli.views import facts, model_files, models, names
 from rempart.errors import ModelRefused, PipelineError, TrainingError
 from rempart.flows.training import roll_back_to, validate
 from rempart.flows.training.champions import decisions_on
@@ -104,6 +106,31 @@ def test_show_names_training_decision_who_and_evidence(watched: Watched) -> None
     assert "promoted 2026-03-01 12:00 UTC by validate_model_hotel_bookings, run asset__1, evidence 5" in told
     assert "12,000 rows to learn from, 3,000 held out" in told and "gradient_boosting(max_iter=200), seed 0" in told
     assert "refused by the gate" in told and "by a command on this machine" in told
+
+
+def shown(*words: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["model", "show", MODEL, *words])
+    return done.exit_code, done.output
+
+
+def test_one_version_is_shown_alone_with_the_place_that_tells_where_it_errs(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "gather", watched.facts)
+    monkeypatch.setattr(model_files, "look", lambda *_: model_files.ModelFiles())
+    monkeypatch.setenv("AIRFLOW_CONN_AIRFLOW_API", "http://admin:secret@127.0.0.1:1")
+    code, told = shown("3")
+    assert code == 0 and told.startswith("Version 3: refused") and "mae 41" in told
+    assert "Version 2" not in told and "Version 1:" not in told
+    page, command = told.strip().split("\n")[-2:]
+    assert page.startswith("Where version 3 errs") and f"127.0.0.1:1/rempart/models/{MODEL}/3/card" in page
+    assert command.endswith(f"rempart model card {MODEL} 3")
+    assert [each["version"] for each in json.loads(shown("3", "--json")[1])["versions"]] == ["3"]
+    assert "Where version 4" not in shown("4")[1], "nobody judged it, so it has no card"
+    everything = shown()[1]
+    assert "Version 1: champion before" in everything and "Where version 3 errs" in everything
+    code, told = shown("9")
+    assert code == 2 and "there is no version of model hotel_bookings '9'" in told
 
 
 def test_show_tells_what_was_measured_before_the_hold_out_and_how_often_it_was_opened(watched: Watched) -> None:

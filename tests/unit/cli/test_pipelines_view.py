@@ -92,7 +92,7 @@ def test_the_next_step_is_the_first_that_is_not_done() -> None:
         ("No row was accepted: look at the reasons.", f"rempart quarantine show {MODEL}"),
         ("No model was trained on the current snapshot.", run),
         ("The gate did not judge version 1 yet.", run),
-        (f"The gate refused version 1: read why. {CHANGE}", f"rempart model show {MODEL}"),
+        (f"The gate refused version 1: read why. {CHANGE}", f"rempart model show {MODEL} 1"),
         ("Delivery abababababab was refused as a whole: look at the reasons.", f"rempart quarantine show {MODEL}"),
         (
             f"Nothing to do. Deliver the next file. {USE}",
@@ -128,7 +128,7 @@ def test_show_counts_quarantine_by_rule_and_names_the_champions_bounds() -> None
     assert f"        2 x {RULES[0]}" in lines and "        1 x too few fields" in lines
     assert "Snapshot: s1, 17 rows, 2026-03-01 12:00 UTC, at site 'primary'" in lines
     at = lines.index("Champion: version 1 since 2026-03-01 12:00 UTC: mae 22.4")
-    assert lines[at + 1] == "  mae 22.4 is at most 25 (the limit), 31.92 (a baseline)"
+    assert lines[at + 1] == "  mae 22.4 is at most 25 (the limit); 31.92 (a baseline)"
     assert DELIVERY[:12] in "\n".join(lines)
 
 

@@ -230,18 +230,19 @@ def test_a_refused_candidate_is_no_failure() -> None:
     refused = {"version": "5", "promoted": False, "reasons": ["refused: mae 9 is above 2"], "champion": "4"}
     state, results, told = followed(ScriptedAirflow(RESULTS | {"validate": refused}))
     assert not state.failed and "mae 9 is above 2" in told[-1]
-    then, why, last = run_follow.conclusion("p", results)[-3:]
+    then, why, stays, last = run_follow.conclusion("p", results)[-4:]
     assert then.startswith("Change features, trainer or gate in the pipeline file")
     assert why == "The gate refused version 5: mae 9 is above 2"
-    assert last == "The champion stays version 4. All reasons: rempart model show p"
+    assert stays == "The champion stays version 4. All reasons: rempart model show p 5"
+    assert last == "Where it errs: rempart model card p 5 (the cockpit's page Models has it, too)"
 
 
 def test_the_last_lines_of_a_refusal_have_its_first_reason_and_whether_there_is_a_champion() -> None:
     reasons = ["passed: r2 1 is at least 0", "refused: mae 9 is above 2", "refused: its size is not known"]
     judged = {"version": "1", "promoted": False, "reasons": reasons, "champion": None}
-    *_, why, last = run_follow.conclusion("p", {**RESULTS, "validate": judged})
+    *_, why, stays, _card = run_follow.conclusion("p", {**RESULTS, "validate": judged})
     assert why.startswith("The gate refused version 1: mae 9 is above 2 (and 1 more reason)")
-    assert last == "There is still no champion. All reasons: rempart model show p"
+    assert stays == "There is still no champion. All reasons: rempart model show p 1"
 
 
 def test_a_version_that_waits_for_a_person_is_not_called_refused() -> None:

@@ -134,7 +134,7 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
             "Restore point 20260301T114500Z-0a0b0c proved itself: 2 of 3 checks passed (1 not run), restored in 24 s.",
         ),
         ("verify_primary_to_haven", VERIFIED, "30 replicas read back (3.0 kB): 1 damaged, 0 not repaired."),
-        ("probe", {"haven": ["sse"]}, "Sites probed: 1 capabilities of haven are not proven"),
+        ("probe", {"haven": ["sse"]}, "Sites probed: 1 capability of haven is not proven"),
         (
             "fail_over",
             PLANNED,
@@ -152,6 +152,18 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
 )
 def test_a_note_says_in_a_line_what_was_done(task: str, returned: object, message: str) -> None:
     assert run_notes.note({task: returned}, {}) == f"Rempart: {message}"
+
+
+def test_a_champion_that_is_found_again_is_told_in_lines_and_its_figures_are_of_its_promotion() -> None:
+    reasons = ["unchanged since 2026-11-26 12:00 UTC, promoted by validate_model_m, run asset__1, evidence 237"]
+    reasons += ["passed: mae of price 3 is at most 5 (the limit)", "passed: mae of price 3 is at most 9 (a baseline)"]
+    found = {"version": "4", "promoted": True, "reasons": [*reasons, "also reads nights"], "champion": "4"}
+    assert run_notes.words("validate", found).split("\n") == [
+        f"Version 4 is still the champion: {reasons[0]}.",
+        "It passed the gate then: mae of price 3 is at most 5 (the limit); 9 (a baseline).",
+        "Also noted then: also reads nights.",
+    ]
+    assert str(run_notes.note({"validate": found}, {})).count("\n") == 2
 
 
 def test_an_inconsistent_point_is_never_told_as_a_good_one() -> None:
@@ -223,6 +235,6 @@ def test_reasons_of_the_gate_are_one_sentence() -> None:
         "refused: mae 80 of price is above 25 (the limit)",
         "refused: mae 80 of price is above 31 (a baseline)",
     ]
-    assert run_notes.folded(reasons) == "mae 80 of price is above 25 (the limit), 31 (a baseline)"
+    assert run_notes.folded(reasons) == "mae 80 of price is above 25 (the limit); 31 (a baseline)"
     assert run_notes.folded([r.replace("refused", "passed") for r in reasons]) == run_notes.folded(reasons)
     assert run_notes.folded(["refused: no rows"]) == "no rows"

@@ -1,4 +1,4 @@
-"""A try says if the gate's limit decides nothing, or hardly a model reaches it, and how far a model is from it."""
+"""A try says if limit or baseline of the gate decides nothing, or hardly a model reaches it, and how far one is off."""
 
 from __future__ import annotations
 
@@ -50,3 +50,30 @@ def test_a_model_that_misses_the_limit_or_is_far_better_is_told(limit: float, va
     lines = list(trying.lines(flow.Tried("stays_test", (), 400, (), (), baseline, (), model=model), pipeline()))
     about = [line for line in lines if "It misses" in line or "is far from it" in line]
     assert len(about) == (says is not None) and all(line.startswith(f"  {says}") for line in about), about
+
+
+@pytest.mark.parametrize(
+    ("train_rows", "holdout_rows", "says"),
+    [
+        (
+            300,
+            100,
+            "  `baseline_by` makes the baseline worse than the mean of all, so a model must beat the latter: write",
+        ),
+        (30, 30, "  `baseline_by` makes the baseline worse"),
+        (
+            15,
+            285,
+            "  Too few rows tell whether `baseline_by` helps: 30 to learn from and 30 held out are needed. Try more",
+        ),
+        (285, 15, "  Too few rows tell whether `baseline_by` helps"),
+    ],
+)
+def test_groups_are_called_worse_than_none_only_by_enough_rows(train_rows: int, holdout_rows: int, says: str) -> None:
+    found = flow.Baseline("mae", 12, 10, 5, 9, train_rows, holdout_rows)
+    spec = pipeline()
+    grouped = spec.model_copy(update={"gate": spec.gate.model_copy(update={"baseline_by": ("room",)})})
+    lines = list(trying.lines(flow.Tried("stays_test", (), 400, (), (), found, ()), grouped))
+    (about,) = [line for line in lines if "baseline_by" in line]
+    assert about.startswith(says)
+    assert ("rempart pipeline try stays_test FILE FILE" in about) is about.startswith("  Too few")

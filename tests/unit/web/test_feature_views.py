@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rempart.cli.views import pipelines as lines
+from rempart.replication.read_back import READ_BACK_EVERY
 from rempart.settings.pipeline import ModelPipeline
 from rempart.web.facts import NEWEST, CockpitFacts, Unknown
 from rempart.web.metrics import exposition
@@ -16,6 +17,7 @@ from rempart.web.read_models import quarantine
 from rempart.web.read_models.data import data
 from rempart.web.read_models.feature_store.views import COMPARED_WITHIN, FeatureView, feature_views
 from rempart.web.read_models.pipeline_states import pipeline_states
+from rempart.web.wording import Texts
 from tests.cockpit import NOW, Watched
 from tests.unit.features.stays import stays
 
@@ -79,6 +81,13 @@ def test_a_comparison_measures_the_age_too_and_the_newest_record_counts() -> Non
     online = {"entities": 91, "newest": (NOW - 3 * HOUR).isoformat(), "loaded_at": (NOW - 2 * HOUR).isoformat()}
     watched.skew(VIEWS, views=dict.fromkeys(VIEWS, online))
     assert (views(watched)["stay"].age_seconds, views(watched)["stay"].entities) == (3 * 3600, 91)
+
+
+def test_command_line_and_cockpit_tell_how_often_the_dag_compares() -> None:
+    facts = Watched().facts(pipelines={"stays": pipeline()})
+    told = "\n".join(lines.state_lines(pipeline_states(facts, NOW)[0], "landing"))
+    assert timedelta(days=1) / READ_BACK_EVERY == 2
+    assert told.count("not yet; twice a day") == len(VIEWS) and "twice a day" in Texts("en")("online.note")
 
 
 def test_what_is_not_known_is_never_fresh_or_equal() -> None:

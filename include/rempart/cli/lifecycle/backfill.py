@@ -55,4 +55,6 @@ def backfill(
     failed = flow.run(AirflowApi(config.environment_connections("airflow_api")), planned, tell)
     if as_json:
         json_documents.show({"plan": planned, "runs": told, "failed": list(failed)})
+    elif len(failed) < len(planned.again):
+        rendering.tell(f"What new rows started, and the result: rempart pipeline show {name}")
     raise typer.Exit(1 if failed else 0)

@@ -18,6 +18,7 @@ def rejudge(name: Name, dry_run: DryRun = False, yes: Yes = False, as_json: AsJs
         rempart pipeline rejudge hotel_bookings
         rempart pipeline rejudge hotel_bookings --yes
     """
+    from rempart.cli.views import delivery
     from rempart.flows.ingestion import accept_delivery
     from rempart.flows.ingestion import rejudge as flow
     from rempart.flows.shared.platform import open_platform
@@ -27,7 +28,8 @@ def rejudge(name: Name, dry_run: DryRun = False, yes: Yes = False, as_json: AsJs
     check_one(dry_run, yes)
     json_documents.begin(as_json)
     platform = open_platform()
-    planned = flow.plan(platform, pipelines.named(name))
+    spec = pipelines.named(name)
+    planned = flow.plan(platform, spec)
     if not as_json:
         rendering.show(planned.lines())
     if not yes:
@@ -45,3 +47,5 @@ def rejudge(name: Name, dry_run: DryRun = False, yes: Yes = False, as_json: AsJs
             f"{done['quarantined']:,} in quarantine now; "
             f"snapshot {done['snapshot']}"
         )
+        if done["changed"]:
+            rendering.show(delivery.after_snapshot(spec))

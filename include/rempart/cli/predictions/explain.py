@@ -10,6 +10,7 @@ import typer
 
 from rempart.cli import json_documents, rendering
 from rempart.cli.json_documents import AsJson
+from rempart.counts import counted
 
 if TYPE_CHECKING:
     from rempart.flows.prediction_log.explain import Explained
@@ -120,7 +121,8 @@ def lines(found: Explained, *, with_values: bool) -> Iterator[str]:
     logged, made = found.logged, found.found
     of = f"probability of {found.label}" if found.label is not None else "prediction"
     yield f"prediction {logged.id} of {logged.pipeline}, {logged.at:%Y-%m-%d %H:%M:%S} UTC, by version {logged.version}"
-    yield f"{of} {made.prediction:.6g}; reference {made.reference:.6g}: mean of {made.rows} rows of its training set"
+    mean = f"mean of {counted(made.rows, 'row')} of its training set"
+    yield f"{of} {made.prediction:.6g}; reference {made.reference:.6g}: {mean}"
     yield ""
     head = ("FEATURE", *(("VALUE",) if with_values else ()), "CONTRIBUTION", "±")
     rows = (

@@ -10,7 +10,7 @@ from rempart.cli.views import text
 from rempart.counts import counted, size
 from rempart.flows.ingestion.deliver import Delivered, PlannedFile, Progress, Step
 from rempart.flows.ingestion.first_rows import MOST, FirstRows
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 CHECKED = f"Only the header was checked, and the types and empty cells of the first {MOST:,} rows."
 WORDS: dict[Step, str] = {"upload": "uploading", "check": "reading back"}
@@ -134,19 +134,37 @@ def lines(done: Delivered) -> Iterator[str]:
         yield from _before(file)
 
 
-def following(pipeline: str, waiting: int, scheduled: tuple[datetime, timedelta] | None) -> Iterator[str]:
+def following(spec: Pipeline, waiting: int, scheduled: tuple[datetime, timedelta] | None) -> Iterator[str]:
     """Yield what happens next with `waiting` delivered files, as lines."""
+    name = spec.name
     if not waiting:
-        yield f"No delivery waits. State of the pipeline: rempart pipeline show {pipeline}"
+        yield f"No delivery waits. State of the pipeline: rempart pipeline show {name}"
         return
     yield f"{CHECKED} The ingestion judges each row by all rules."
-    files = "1 delivery waits" if waiting == 1 else f"{waiting} deliveries wait"
+    files = counted(waiting, "delivery waits", "deliveries wait")
+    if spec.schedules.on_delivery:
+        yield f"{files}. `schedules.on_delivery` starts ingest_{name} by itself, within about a minute."
+        yield from after_snapshot(spec)
+        return
     if scheduled is None:
         yield f"{files}. The pipeline file has no schedule, so you start the ingestion:"
     else:
         at, wait = scheduled
         yield (
-            f"{files}. The DAG ingest_{pipeline} ingests at {text.moment(at)} (in {text.span(wait.total_seconds())}), "
-            "and its assets start features, training and gate. To start now:"
+            f"{files}. The DAG ingest_{name} ingests at {text.moment(at)} (in {text.span(wait.total_seconds())}), "
+            f"and its assets start {_stages(spec)}. To start now:"
         )
-    yield f"  rempart pipeline run {pipeline} --follow"
+    yield f"  rempart pipeline run {name} --follow"
+
+
+def after_snapshot(spec: Pipeline) -> Iterator[str]:
+    """Yield what a new snapshot of a pipeline starts by itself, and the command that shows it, as lines."""
+    yield f"Its new snapshot starts {_stages(spec)} by itself: you need no `rempart pipeline run`."
+    yield f"What runs now, and the result: rempart pipeline show {spec.name}"
+
+
+def _stages(spec: Pipeline) -> str:
+    """Return in words what a new snapshot of a pipeline starts."""
+    if not isinstance(spec, ModelPipeline):
+        return "the pipelines that read it, if there are any,"
+    return "features, training and gate" if spec.retrain.on_features else "features"

@@ -29,6 +29,15 @@ def complete(facts: CockpitFacts) -> bool:
 
 def cockpit(pipeline: str) -> str:
     """Return the address of the cockpit's page of a pipeline; its path alone if the address of Airflow is unknown."""
+    return _page(f"data/{pipeline}")
+
+
+def card(model: str, version: str) -> str:
+    """Return the address of the cockpit's page of a model card; its path alone if Airflow's address is unknown."""
+    return _page(f"models/{model}/{version}/card")
+
+
+def _page(path: str) -> str:
     from rempart.airflow_api import AirflowApi
     from rempart.errors import RempartError
     from rempart.settings import config
@@ -37,4 +46,4 @@ def cockpit(pipeline: str) -> str:
         host = AirflowApi(config.environment_connections("airflow_api")).url
     except RempartError:
         host = ""
-    return f"{host}/rempart/data/{pipeline}"
+    return f"{host}/rempart/{path}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from rempart.cli.views import text
@@ -10,7 +10,7 @@ from rempart.counts import counted
 from rempart.errors import PipelineError
 from rempart.flows.training.champions import TimeAsChampion
 from rempart.ledger.attributed import Writer
-from rempart.models.gates.verdict import is_kept
+from rempart.models.gates.reasons import is_kept
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.training.job import BACKTESTED, LEARNT, VALIDATED
 from rempart.web.read_models.model_versions import Decision, ModelState, ModelVersion, of_others
@@ -80,6 +80,14 @@ def state_lines(state: ModelState) -> Iterator[str]:
         yield from version_lines(version, state.metric)
 
 
+def card_lines(state: ModelState, page: Callable[[str, str], str]) -> Iterator[str]:
+    """Yield where the model card of the newest shown version is. `page`: its address in the cockpit."""
+    judged = (each.version for each in state.versions if each.judged and not each.retired)
+    if (newest := next(judged, None)) is not None:
+        yield f"Where version {newest} errs, and what it reads, is in its model card: {page(state.model, newest)}"
+        yield f"  Its run in MLflow has the card, too. As a file: rempart model card {state.model} {newest}"
+
+
 def life_lines(state: ModelState) -> Iterator[str]:
     """Yield a row for each version, newest first: trained, judged, served from and to, drift, retired."""
     head = ("VERSION", "TRAINED", "GATE", "SERVED", "DRIFT", "RETIRED")
@@ -107,7 +115,7 @@ def served(time: TimeAsChampion) -> str:
     if time.until is None:
         return f"since {time.since:%Y-%m-%d}"
     days = (time.until - time.since).days
-    return f"{time.since:%Y-%m-%d} to {time.until:%Y-%m-%d} ({f'{days} days' if days else 'less than a day'})"
+    return f"{time.since:%Y-%m-%d} to {time.until:%Y-%m-%d} ({counted(days, 'day') if days else 'less than a day'})"
 
 
 def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
@@ -117,6 +125,7 @@ def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
     if version.seq is not None:
         rows = f"{counted(version.rows_train, 'row')} to learn from, {version.rows_holdout:,} held out"
         params = ", ".join(f"{name}={value}" for name, value in version.params.items())
+        features = counted(len(version.features), "feature")
         entries += [
             ("trained", f"{text.moment(version.trained_at)} by {by(version.by)}, evidence {version.seq}"),
             *([("because of", f"verdict {version.verdict} on the champion")] if version.verdict is not None else []),
@@ -126,7 +135,7 @@ def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
             *([("hold-out", _opened(version))] if version.opened else []),
             *([("labels", version.labels)] if version.labels else []),
             *([("views of others", of_others(version.used))] if version.used else []),
-            ("trainer", f"{version.trainer}({params}), seed {version.seed}, {len(version.features)} features"),
+            ("trainer", f"{version.trainer}({params}), seed {version.seed}, {features}"),
             ("code", _code(version.code_version)),
             ("MLflow run", version.run_id),
         ]

@@ -114,7 +114,7 @@ def _known(state: PipelineState, objects: Iterable[str]) -> Iterator[str]:
     if sum(state.rules.values()) > state.quarantined:
         yield "  (a row may have several reasons)"
     if state.held_rows:
-        yield f"  {state.held_rows:>7,} good rows held back with them"
+        yield f"  {state.held_rows:>7,} good {'row' if state.held_rows == 1 else 'rows'} held back with them"
     yield from _features(state)
     yield from _champion(state)
 
@@ -152,13 +152,17 @@ def _newest(found: FeatureView) -> str:
     return f"{found.newest_day or text.moment(found.newest)}{age}"
 
 
+def _entities(count: int | None) -> str:
+    return text.UNKNOWN if count is None else counted(count, "entity", "entities")
+
+
 def _compared(found: FeatureView) -> str:
     if found.skew == "equal":
-        return f"equal: {found.compared:,} entities, {text.moment(found.compared_at)}"
+        return f"equal: {_entities(found.compared)}, {text.moment(found.compared_at)}"
     if found.skew == "different":
         since = "" if found.is_current else " (unknown since)"
-        return f"DIFFERENT: {found.different:,} of {found.compared:,} entities, {text.moment(found.compared_at)}{since}"
-    return "not yet; it is daily" if found.skew == "not compared" else f"unknown, {text.moment(found.compared_at)}"
+        return f"DIFFERENT: {found.different:,} of {_entities(found.compared)}, {text.moment(found.compared_at)}{since}"
+    return "not yet; twice a day" if found.skew == "not compared" else f"unknown, {text.moment(found.compared_at)}"
 
 
 def _champion(state: PipelineState) -> Iterator[str]:

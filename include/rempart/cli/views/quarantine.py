@@ -49,13 +49,13 @@ def lines(quality: Quality, cockpit: str, places: RefusedLines) -> Iterator[str]
     for delivery in found:
         yield ""
         yield f"Delivery {delivery.sha256}"
-        reasons = sorted(delivery.reasons.items(), key=lambda item: (-item[1], item[0]))
         at = places.places.get(delivery.sha256, {})
-        for reason, count in reasons:
+        for reason, count in delivery.reasons.items():
             if reason != HELD:
                 yield f"  {count:>7,} x {reason}{text.places(at.get(reason, ()), count)}"
         if delivery.held_back:
-            yield f"  {delivery.good:>7,} good rows wait. Correct the pipeline file and ingest again, or accept them:"
+            wait = "row waits" if delivery.good == 1 else "rows wait"
+            yield f"  {delivery.good:>7,} good {wait}. Correct the pipeline file and ingest again, or accept them:"
             yield f"    rempart quarantine again {name} {delivery.sha256[:12]}"
             yield f"    rempart quarantine accept {name} {delivery.sha256[:12]}"
             yield "    If it was the wrong file, leave it: no row of it counts, and nothing waits for it."

@@ -11,6 +11,7 @@ from rempart.features.label_feed import told, told_late, told_open, told_undated
 from rempart.flows.training.try_pipeline import Tried, TriedFile
 from rempart.flows.training.try_training import Baseline
 from rempart.ingestion.acceptance import good
+from rempart.models.gates.resampling import FEWEST_ROWS
 from rempart.settings.gates.metrics import LOWER_IS_BETTER
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.sources import DerivedSource
@@ -47,8 +48,9 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
         yield f"{told_undated(tried.undated, pipeline.prediction.target)}."
     for pair in tried.disordered:
         yield (
-            f"In {pair.broken:,} of {pair.rows:,} rows with both, the moment '{pair.then}' is before '{pair.first}'. "
-            "Moments stand in order of time: correct their order, or add an expectation that refuses such rows."
+            f"In {pair.broken:,} of {text.counted(pair.rows, 'row')} with both, the moment '{pair.then}' is before "
+            f"'{pair.first}'. Moments stand in order of time: correct their order, or add an expectation that refuses "
+            "such rows."
         )
     if tried.baseline and isinstance(pipeline, ModelPipeline):
         yield from _baseline(tried.baseline, pipeline)
@@ -95,9 +97,12 @@ def _file(file: TriedFile, pipeline: Pipeline) -> Iterator[str]:
         yield f"{file.file}: REFUSED as a whole: {file.fault}"
         return
     some = " of a sample" if file.sampled else ""
+    part = file.refused / max(file.read, 1)
+    share = f" ({f'{part:.1%}' if part >= 0.0005 else 'below 0.1%'}; `max_quarantined` allows "
+    share += f"{pipeline.max_quarantined:.1%})"
     yield (
         f"{file.file}: {text.counted(file.read, 'row')}{some} read, {good(file.accepted, file.repeated)}, "
-        f"{file.refused:,} refused"
+        f"{file.refused:,} refused{share if file.refused else ''}"
     )
     if file.same_key:
         verb = "repeats" if file.same_key == 1 else "repeat"
@@ -110,10 +115,7 @@ def _file(file: TriedFile, pipeline: Pipeline) -> Iterator[str]:
     if sum(refusal.rows for refusal in file.refusals) > file.refused:
         yield "  (a row may have several reasons)"
     if file.held_back:
-        yield (
-            f"  It would be HELD BACK: {file.refused / file.read:.1%} of its rows are refused, and `max_quarantined`"
-            f" allows {pipeline.max_quarantined:.1%}. Decide the columns of the reasons above, or correct the file."
-        )
+        yield "  It would be HELD BACK. Decide the columns of the reasons above, or correct the file."
         yield "  Or, if these rows shall wait in quarantine, raise `max_quarantined`."
 
 
@@ -216,15 +218,18 @@ def _baseline(found: Baseline, pipeline: ModelPipeline) -> Iterator[str]:
         f"Baseline: {found.metric} of {target} is {found.value:.4g} with the {word} "
         + (f"by {by} ({found.overall:.4g} with the {word} of all)." if by else "of all rows.")
     )
-    if pipeline.gate.baseline_by and _is_worse(found):
+    if pipeline.gate.baseline_by and _is_worse(found) and min(found.train_rows, found.holdout_rows) < FEWEST_ROWS:
+        yield (
+            f"  Too few rows tell whether `baseline_by` helps: {FEWEST_ROWS} to learn from and {FEWEST_ROWS} held out "
+            f"are needed. Try more deliveries together: rempart pipeline try {pipeline.name} FILE FILE"
+        )
+    elif pipeline.gate.baseline_by and _is_worse(found):
         yield (
             f"  `baseline_by` makes the baseline worse than the {word} of all, so a model must beat the latter: "
             "write `baseline_by: []`."
         )
-    yield (
-        f"  Learnt from {text.counted(found.train_rows, 'row')}, measured on {found.holdout_rows:,} held-out rows. "
-        f"The gate's limit is {found.limit:g}."
-    )
+    learnt, held_out = text.counted(found.train_rows, "row"), text.counted(found.holdout_rows, "held-out row")
+    yield f"  Learnt from {learnt}, measured on {held_out}. The gate's limit is {found.limit:g}."
     yield from _limit(found)
     for feature, share in found.told_alone:
         yield (

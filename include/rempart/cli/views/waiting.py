@@ -65,7 +65,7 @@ def line(found: WaitingFiles) -> str:
 
 
 def _counted(found: WaitingFiles) -> str:
-    return "1 delivery waits" if found.files == 1 else f"{found.files} deliveries wait"
+    return text.counted(found.files, "delivery waits", "deliveries wait")
 
 
 def as_json(found: WaitingFiles | None) -> dict[str, Any] | None:

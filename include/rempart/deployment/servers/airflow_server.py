@@ -16,6 +16,7 @@ from psycopg import sql
 from rempart import private_files
 from rempart.airflow_api import last_words
 from rempart.backup.drill import airflow_schema
+from rempart.counts import counted
 from rempart.deployment.servers import rest
 from rempart.deployment.servers.postgresql import connect
 from rempart.deployment.setup import environment
@@ -136,7 +137,7 @@ def check(connection: Connection, since: Mapping[str, datetime], expects_dags: b
     listed = rest.call("GET", f"{url}/api/v2/importErrors?limit={ERRORS}", bearer=bearer)
     broken = tuple(f"{e['filename']}: {last_words(str(e['stack_trace']))[:2000]}" for e in listed["import_errors"])
     if (more := listed["total_entries"] - len(broken)) > 0:
-        broken += (f"{more} more files have import errors",)
+        broken += (f"{counted(more, 'more file has', 'more files have')} import errors",)
     if expects_dags and not dags:
         raise StackError(
             "start Airflow: no DAG is parsed yet" + "".join(f"\n{line}" for line in broken),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rempart.counts import counted
 from rempart.deployment.servers import rest
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import StackError
@@ -20,7 +21,7 @@ def check(stack: Stack) -> str:
         return f"it answers, and {opening}"
     known = "" if told["ledger_answers"] else f"; nothing new is known since {told['ledger_known_at']}"
     opening = f"; that of {told['opening']} more is being opened" if told["opening"] else ""
-    failing = f"; {told['failing']} champions cannot be opened" if told["failing"] else ""
+    failing = f"; {counted(told['failing'], 'champion')} cannot be opened" if told["failing"] else ""
     several = f"the champions of {told['models']} pipelines answer"
     answering = "the champion of 1 pipeline answers" if told["models"] == 1 else several
     return f"{answering}{opening}{failing}{known}"

@@ -36,13 +36,14 @@ class DescendantResult:
         )
         if self.uses:
             yield (
-                f"pipeline '{self.pipeline}' uses its feature views: they are loaded again; {self.deleted} versions of "
-                "training sets replaced by ones without their values"
+                f"pipeline '{self.pipeline}' uses its feature views: they are loaded again; "
+                f"{counted(self.deleted, 'version')} of training sets replaced by ones without their values"
             )
         else:
-            yield f"derived pipeline '{self.pipeline}': {self.deleted} older versions deleted; {state}"
+            yield f"derived pipeline '{self.pipeline}': {counted(self.deleted, 'older version')} deleted; {state}"
         if self.emptied:
-            yield f"prediction log of '{self.pipeline}': {self.emptied} entries lost their inputs and features"
+            emptied = counted(self.emptied, "entry", "entries")
+            yield f"prediction log of '{self.pipeline}': {emptied} without inputs and features now"
         for name, why in sorted(self.pending.items()):
             yield f"PENDING: {name} ({why})"
         for where, until in sorted(self.locked.items()):
@@ -123,7 +124,7 @@ def _most(unread: Mapping[str, int]) -> str:
 def lines(result: ErasureResult) -> Iterator[str]:
     """Yield the result of a run as lines for people."""
     for place, rows in result.found.items():
-        yield f"{rows:>6} rows  {place}"
+        yield f"{rows:>6} {'row ' if rows == 1 else 'rows'}  {place}"
     if not result.found:
         yield f"no row of '{result.pipeline}' was found"
     for name, why in sorted(result.silent.items()):
@@ -133,10 +134,10 @@ def lines(result: ErasureResult) -> Iterator[str]:
     yield from _unsearched(result.unread)
     if result.dry_run:
         yield (
-            f"{result.subjects} rows of '{result.pipeline}' would be erased: objects are rewritten without them; "
-            "every version that holds one is deleted at every site, and so are earlier versions of the open table and "
-            "data profiles; trailing aggregates are recomputed; models "
-            "trained on them stay. Backups are not rewritten: a restore applies the erasure again."
+            f"{counted(result.subjects, 'row')} of '{result.pipeline}' would be erased: objects are rewritten without "
+            "them; every version that holds one is deleted at every site, and so are earlier versions of the open "
+            "table and data profiles; trailing aggregates are recomputed; models trained on them stay. Backups are not "
+            "rewritten: a restore applies the erasure again."
         )
         if derived := [done.pipeline for done in result.descendants if not done.uses]:
             yield (

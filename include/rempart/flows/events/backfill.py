@@ -61,15 +61,17 @@ class BackfillPlan:
         """Return the plan as text."""
         yield f"back-fill pipeline '{self.pipeline}': deliveries that landed from {self.first} to {self.last} (UTC)"
         rows = sum(landed.quarantined for landed in self.again)
-        yield f"judged again by today's pipeline file: {len(self.again)} deliveries with {rows} rows in quarantine"
+        again = counted(len(self.again), "delivery", "deliveries")
+        yield f"judged again by today's pipeline file: {again} with {counted(rows, 'row')} in quarantine"
         for landed in self.again:
             yield (
-                f"  {landed.sha256[:12]} of {landed.landed_at:%Y-%m-%d %H:%M}: {landed.quarantined} of {landed.rows} "
-                f"rows ({'; '.join(landed.reasons) or 'refused as a whole'})"
+                f"  {landed.sha256[:12]} of {landed.landed_at:%Y-%m-%d %H:%M}: {landed.quarantined:,} of "
+                f"{counted(landed.rows, 'row')} ({'; '.join(landed.reasons) or 'refused as a whole'})"
             )
         yield f"nothing to do: {counted(self.whole, 'delivery', 'deliveries')} without rows in quarantine"
         for landed in self.lost:
-            yield f"NOT possible: {landed.sha256[:12]} is no longer stored; deliver its {landed.quarantined} rows again"
+            rows_again = counted(landed.quarantined, "row")
+            yield f"NOT possible: {landed.sha256[:12]} is no longer stored; deliver its {rows_again} again"
         yield "kept: accepted rows, deliveries as received, the ledger. New rows join the partitions of their dates"
 
 

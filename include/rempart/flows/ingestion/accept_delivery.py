@@ -37,7 +37,7 @@ class Acceptance:
     def lines(self) -> Iterator[str]:
         """Return the plan as text."""
         yield f"delivery {self.delivery} of {self.pipeline}: held back, more than max_quarantined ({self.limit:.1%})"
-        yield f"  of {self.good} good rows of {self.delivered}, those whose key is new join a new snapshot"
+        yield f"  of {counted(self.good, 'good row')} of {self.delivered:,}, those whose key is new join a new snapshot"
         yield "  a row whose key was accepted before follows `on_conflict`; what depends on a new snapshot runs"
         yield f"  {counted(self.refused, 'row stays', 'rows stay')} in quarantine:"
         yield from (f"    {count} x {reason}" for reason, count in self.reasons.items())
@@ -90,8 +90,11 @@ def again(airflow: Connection, pipeline: str, delivery: str) -> Mapping[str, Any
     return AirflowApi(airflow).run(f"ingest_{pipeline}", "ingest", {"again": delivery}, logger.info)
 
 
-def accept(airflow: Connection, planned: Acceptance) -> None:
-    """Run the pipeline's DAG for the delivery, and wait until it ends. Raises AirflowApiError."""
+def accept(airflow: Connection, planned: Acceptance) -> bool:
+    """Run the pipeline's DAG for the delivery, and wait until it ends. Return whether there is a new snapshot.
+
+    Raises AirflowApiError.
+    """
     conf = {"again": planned.delivery, "accept_quarantined": True}
     api = AirflowApi(airflow)
     done = api.run(f"ingest_{planned.pipeline}", "ingest", conf, logger.info)
@@ -99,4 +102,6 @@ def accept(airflow: Connection, planned: Acceptance) -> None:
     published = f"{counted(done['accepted'], 'row is', 'rows are')} published in snapshot {done['snapshot']}"
     if not done["changed"]:
         published = f"no new row: snapshot {done['snapshot']} stays as it was"
-    logger.info("accepted by %s: %s, %s stay in quarantine", by, published, done["quarantined"])
+    stays = counted(done["quarantined"], "row stays", "rows stay")
+    logger.info("accepted by %s: %s, %s in quarantine", by, published, stays)
+    return bool(done["changed"])

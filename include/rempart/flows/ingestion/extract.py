@@ -65,7 +65,8 @@ class ExtractResult:
     def lines(self) -> Iterator[str]:
         """Return the result as text."""
         if self.waiting:
-            yield f"{self.waiting} deliveries of the last extraction are not ingested yet: nothing new was extracted"
+            wait = counted(self.waiting, "delivery of the last extraction is", "deliveries of the last extraction are")
+            yield f"{wait} not ingested yet: nothing new was extracted"
         else:
             yield f"extracted {counted(self.deliveries, 'delivery', 'deliveries')} ({size(self.bytes)})"
         if self.absent is not None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rempart import engine_spill
+from rempart.counts import counted
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.flows.distributed import orders
 from rempart.flows.doctor.doctor_site import last_record
@@ -393,5 +394,5 @@ def _refused(outcome: Mapping[str, Any]) -> int:
 
 def _why(outcome: Mapping[str, Any]) -> str:
     ordered = sorted(((r, n) for r, n in outcome["reasons"].items() if r != HELD), key=lambda item: -item[1])
-    more = f", and {len(ordered) - 3} more reasons" if len(ordered) > 3 else ""
+    more = f", and {counted(len(ordered) - 3, 'more reason')}" if len(ordered) > 3 else ""
     return ", ".join(f"{count} × {reason}" for reason, count in ordered[:3]) + more

@@ -86,8 +86,9 @@ class RejudgePlan:
     def lines(self) -> Iterator[str]:
         """Return the plan as text."""
         yield f"rejudge {self.pipeline}: {counted(self.delivered, 'row')} of {self.deliveries:,} stored deliveries"
-        yield f"  {self.leave:,} rows that were accepted are refused, and go to quarantine"
-        yield f"  {self.join:,} rows that were refused are accepted"
+        leave = counted(self.leave, "accepted row is refused, and goes", "accepted rows are refused, and go")
+        yield f"  {leave} to quarantine"
+        yield f"  {counted(self.join, 'refused row is', 'refused rows are')} accepted"
         yield from (
             f"    {reason}: {counted(before, 'row')} before, {now:,} now"
             for reason, (before, now) in self.reasons.items()

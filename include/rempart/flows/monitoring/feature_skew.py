@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from rempart.counts import counted
 from rempart.errors import FeatureError, LoadedMeanwhile
 from rempart.features import offline
 from rempart.features.databases import FeatureDatabases
@@ -117,8 +118,8 @@ def _differences(result: PipelineSkew) -> Iterator[str]:
     for view in result.views:
         if view.entities:
             yield (
-                f"view '{view.view}' differs for {view.entities} entities ({view.differing} with other values, "
-                f"{view.missing} not online, {view.extra} only online)"
+                f"view '{view.view}' differs for {counted(view.entities, 'entity', 'entities')} "
+                f"({view.differing} with other values, {view.missing} not online, {view.extra} only online)"
             )
 
 
@@ -128,4 +129,6 @@ def _worst(faults: list[FeatureError]) -> FeatureError:
     others = len(faults) - 1
     if not others:
         return fault
-    return type(fault)(f"{fault.what} (and {others} other pipelines: see the ledger's records `skew`)", fault.hint)
+    return type(fault)(
+        f"{fault.what} (and {counted(others, 'other pipeline')}: see the ledger's records `skew`)", fault.hint
+    )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from rempart.counts import counted
 from rempart.errors import RempartError, ServingError, SiteError
 from rempart.flows.erasure import erase_versions
 from rempart.flows.erasure.erase_objects import HeldVersion
@@ -36,9 +37,8 @@ class Expiry:
 
     def line(self) -> str:
         """Return the result as a line for people."""
-        told = (
-            f"{self.pipeline}: deleted {self.files} files ({self.versions} versions) from before {self.before:%Y-%m-%d}"
-        )
+        files, versions = counted(self.files, "file"), counted(self.versions, "version")
+        told = f"{self.pipeline}: deleted {files} ({versions}) from before {self.before:%Y-%m-%d}"
         return told + "".join(f"; PENDING: {place} ({why})" for place, why in sorted(self.pending.items()))
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from rempart import private_files
 from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.points.erasures import pseudonym
+from rempart.counts import counted
 from rempart.errors import ErasedMeanwhile, RempartError, ServingError
 from rempart.flows.erasure import erase_descendant_logs
 from rempart.flows.prediction_log import files, sealed_values
@@ -68,7 +69,8 @@ class Shipment:
 
     def line(self) -> str:
         """Return the shipment as a line for people."""
-        told = f"{self.pipeline}: shipped {self.entries} entries of {self.segments} segments in {self.objects} files"
+        entries, segments = counted(self.entries, "entry", "entries"), counted(self.segments, "segment")
+        told = f"{self.pipeline}: shipped {entries} of {segments} in {counted(self.objects, 'file')}"
         more = {
             "were there": self.doubled,
             "erased and left out": self.erased,

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from rempart.coordination.active import is_open
+from rempart.counts import counted
 from rempart.errors import PipelineError, SiteError, SiteFenced
 from rempart.features import removal as feature_removal
 from rempart.flows.erasure import erase_versions
@@ -60,9 +61,10 @@ class Removed:
         """Return the result as text."""
         done = "was reset" if self.what == "reset" else "was removed"
         state = "is NOT complete" if self.left else done
-        yield f"pipeline '{self.pipeline}' {state}: {self.deleted} object versions deleted"
+        yield f"pipeline '{self.pipeline}' {state}: {counted(self.deleted, 'object version')} deleted"
         if self.put_back:
-            yield f"{self.put_back} deliveries wait in the landing bucket: `rempart pipeline run {self.pipeline}`"
+            wait = counted(self.put_back, "delivery waits", "deliveries wait")
+            yield f"{wait} in the landing bucket: `rempart pipeline run {self.pipeline}`"
         for key, until in self.locked.items():
             yield f"locked until {until:%Y-%m-%d}, then run the same command again: {key}"
         for what in self.left:

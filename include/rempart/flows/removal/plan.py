@@ -146,7 +146,7 @@ def _deletes(facts: PipelineContents) -> Iterator[str]:
             where = ", ".join(f"{entry.versions} at {entry.site}" for entry in found)
             yield f"{WORDS[part]} ({found[0].prefix}): {where}; {size(sum(entry.bytes for entry in found))}"
     if facts.snapshot:
-        yield f"the current snapshot {facts.snapshot[:12]} ({facts.rows} rows) is among them"
+        yield f"the current snapshot {facts.snapshot[:12]} ({counted(facts.rows, 'row')}) is among them"
     if facts.feature_tables:
         yield f"Feast project '{facts.pipeline}' and its tables: {', '.join(facts.feature_tables)}"
     if facts.what == "remove":
@@ -165,11 +165,13 @@ def _puts_back(facts: PipelineContents) -> Iterator[str]:
         return
     if facts.deliveries:
         total = size(sum(delivery.bytes for delivery in facts.deliveries))
-        yield f"{len(facts.deliveries)} deliveries ({total}), in their order: the next run judges them again"
+        deliveries = counted(len(facts.deliveries), "delivery", "deliveries")
+        yield f"{deliveries} ({total}), in their order: the next run judges them again"
     if facts.extracted:
         yield "nothing of the source: the next run extracts all of it again, from the first row on"
     if facts.lost:
-        yield f"NOT {facts.lost} deliveries with {facts.lost_rows} accepted rows: their retention has ended"
+        lost, rows = counted(facts.lost, "delivery", "deliveries"), counted(facts.lost_rows, "accepted row")
+        yield f"NOT {lost} with {rows}: their retention has ended"
 
 
 def _moves(facts: PipelineContents) -> Iterator[str]:

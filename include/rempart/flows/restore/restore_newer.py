@@ -30,8 +30,9 @@ class NewerData:
     def told(self) -> str:
         """Return it in words."""
         some = [
-            self.deliveries and f"{counted(self.deliveries, 'delivery', 'deliveries')} ({self.rows:,} rows accepted)",
-            self.snapshot_rows is not None and f"a snapshot of {self.snapshot_rows:,} rows",
+            self.deliveries
+            and f"{counted(self.deliveries, 'delivery', 'deliveries')} ({counted(self.rows, 'row')} accepted)",
+            self.snapshot_rows is not None and f"a snapshot of {counted(self.snapshot_rows, 'row')}",
             self.versions and f"model version{'' if len(self.versions) == 1 else 's'} {', '.join(self.versions)}",
             self.cards
             and f"the card{'' if len(self.cards) == 1 else 's'} of model version"

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rempart.backup.points.erasures import standing
+from rempart.counts import counted
 from rempart.flows.retirement.due_trials import DueTrials
 from rempart.flows.training.champions import TimeAsChampion, champion_times
 from rempart.ledger.port import Evidence
@@ -73,7 +74,9 @@ class RetirementPlan:
         for version, why in self.retire.items():
             yield f"{self.model} version {version}: retire it; {why}"
         for search, due in self.trials.items():
-            told = f"the models of its {len(due.trials)} trials; its rows were last used on {due.last:%Y-%m-%d}"
+            told = (
+                f"the models of its {counted(len(due.trials), 'trial')}; its rows were last used on {due.last:%Y-%m-%d}"
+            )
             yield f"{self.model} search {search}: delete {told}"
         for version, reasons in self.keep.items():
             yield f"{self.model} version {version}: keep it; {'; '.join(reasons)}"

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from rempart.coordination.active import Active
+from rempart.counts import counted
 from rempart.errors import FeatureError, TrainingError
 from rempart.features import labels
 from rempart.features.label_feed import LabelFeed, feed_of
@@ -163,7 +164,8 @@ def split(pipeline: ModelPipeline, table: pa.Table) -> datasets.TrainingRows:
     dates = table.column(holdout.column)
     if dates.null_count or not table.num_rows:
         raise TrainingError(
-            f"{dates.null_count} of {table.num_rows} rows have no '{holdout.column}'",
+            f"{dates.null_count} of {counted(table.num_rows, 'row')} {'has' if dates.null_count == 1 else 'have'} no "
+            f"'{holdout.column}'",
             "Make the holdout column non-nullable, and check that the training set is not empty.",
         )
     start = held_out_from(pipeline, pc.max(dates).as_py())

@@ -24,6 +24,7 @@ from rempart.ledger import attributed
 from rempart.ledger.port import Evidence, Ledger
 from rempart.models import loading, registry
 from rempart.models.encoding import Feature
+from rempart.models.gates.reasons import UNCHANGED
 from rempart.models.gates.verdict import judge
 from rempart.models.inputs import Input, added_line
 from rempart.models.predictions import figures
@@ -190,7 +191,7 @@ def _champion_already(name: str, version: str, decisions: Sequence[Evidence]) ->
         )
     body, by = made.body, attributed.writer(made)
     when = f"{made.at:%Y-%m-%d %H:%M} UTC, promoted by {f'{by.dag}, run {by.run}' if by else 'a command'}"
-    explanation = (f"unchanged since {when}, evidence {made.seq}", *body["reasons"])
+    explanation = (f"{UNCHANGED}{when}, evidence {made.seq}", *body["reasons"])
     return ValidationResult(version, True, explanation, body["metrics"], body["baselines"], version, body["previous"])
 
 

@@ -13,6 +13,7 @@ from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.backup.databases import postgresql
 from rempart.backup.drill.checks import RestoreCheck
 from rempart.coordination.active import backup_site
+from rempart.counts import counted
 from rempart.deployment.embedded import lifecycle, release
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import UpgradeError
@@ -52,8 +53,9 @@ def look(stack: Stack) -> tuple[UpgradeFacts, tuple[UpgradeLine, ...]]:
 def check(lines: Sequence[UpgradeLine]) -> None:
     """Raises UpgradeError if a line refuses the upgrade."""
     if refused := refusals(lines):
+        lines_above = counted(len(refused), "line above refuses", "lines above refuse")
         raise UpgradeError(
-            f"This release cannot take over: {len(refused)} lines above refuse it ({refused[0].what})",
+            f"This release cannot take over: {lines_above} it ({refused[0].what})",
             "Follow the instruction of each such line, then run `rempart stack upgrade --check` again.",
         )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rempart.counts import counted
 from rempart.engine_connection import EngineConnection
 from rempart.errors import IngestError
 from rempart.ingestion.engine import identity
@@ -139,7 +140,7 @@ def check_listed(connection: EngineConnection, relation: str, pipeline: Pipeline
         for name, values in listed.items()
     )
     (found,) = connection.execute(f"SELECT {counts} FROM {relation}").fetchall()  # noqa: S608 - names and values of a checked file
-    if faults := [f"{name} in {rows} rows" for name, rows in zip(listed, found, strict=True) if rows]:
+    if faults := [f"{name} in {counted(rows, 'row')}" for name, rows in zip(listed, found, strict=True) if rows]:
         raise IngestError(
             f"Snapshot {snapshot_id} of '{pipeline.name}' has values that `values` does not list: {'; '.join(faults)}. "
             "Nothing was ingested",

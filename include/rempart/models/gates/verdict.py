@@ -68,11 +68,6 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def is_kept(reason: str) -> bool:
-    """Return whether a verdict's reason describes a passed rule."""
-    return reason.startswith("passed: ")
-
-
 def judge(shown: CandidateFigures, gate: Gate) -> GateVerdict:
     """Ask every rule of a gate. All must pass; a figure that is missing or not finite, anyone's, refuses.
 

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from rempart.counts import counted
 from rempart.errors import RempartError
 from rempart.serving.entries import PredictionGroup, PredictionLog, PrivatePart, PublicPart
 from rempart.serving.scorer import friendly, metrics, open_inference
@@ -168,7 +169,7 @@ class Scorer:
         except TimeoutError:
             raise Refused(
                 503,
-                f"{doing} {len(question.rows)} rows: no answer within {ANSWER_SECONDS:.0f} s",
+                f"{doing} {counted(len(question.rows), 'row')}: no answer within {ANSWER_SECONDS:.0f} s",
                 "Ask again later, or run more scorers.",
                 {"Retry-After": "5"},
             ) from None

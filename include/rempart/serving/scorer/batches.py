@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from rempart.counts import counted
 from rempart.errors import DatabaseUnavailable, RempartError, ServingError
 from rempart.serving.scorer.rows import Key, Row
 
@@ -71,7 +72,7 @@ class Batches:
         """
         if self.rows_waiting + len(rows) > self._most or self._ends:
             raise ServingError(
-                f"predict {len(rows)} rows: {self.rows_waiting} rows wait already",
+                f"predict {counted(len(rows), 'row')}: {counted(self.rows_waiting, 'row waits', 'rows wait')} already",
                 "Ask again later, or run more scorers.",
             )
         waiting = _WaitingRequest(rows, asyncio.get_running_loop().create_future())

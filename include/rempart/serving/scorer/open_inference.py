@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rempart.counts import counted
 from rempart.models.inputs import Input
 from rempart.serving.scorer import friendly
 from rempart.serving.scorer.friendly import Question
@@ -71,7 +72,9 @@ def question(body: bytes, inputs: Sequence[Input], kept: Sequence[Input]) -> Que
         if name in columns:
             raise Refused(400, f"read the request: tensor '{name}' comes twice", _FORM)
         if rows is not None and len(data) != rows:
-            raise Refused(400, f"read the request: tensor '{name}' has {len(data)} rows, and the others {rows}", _FORM)
+            raise Refused(
+                400, f"read the request: tensor '{name}' has {counted(len(data), 'row')}, and the others {rows}", _FORM
+            )
         columns[name], rows = data, len(data)
     if missing := [column.name for column in inputs if column.name not in columns]:
         shown = ", ".join(missing[:10])

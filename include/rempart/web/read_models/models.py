@@ -10,7 +10,8 @@ from typing import Any, Literal
 from rempart.flows.approval.told import reasons
 from rempart.flows.training.champions import ALARM, TimeAsChampion, champion_times
 from rempart.ledger.port import Evidence, Kind
-from rempart.models.gates.verdict import baseline_bound, champion_bound, is_kept
+from rempart.models.gates.reasons import is_kept
+from rempart.models.gates.verdict import baseline_bound, champion_bound
 from rempart.settings.gates.metrics import LOWER_IS_BETTER
 from rempart.web.facts import CockpitFacts
 from rempart.web.read_models.gate.rules import RuleRow, rules

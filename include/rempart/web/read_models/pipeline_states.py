@@ -187,7 +187,8 @@ def next_step(
         return NextStep(f"The gate did not judge version {newest.version} yet.", run)
     if newest.standing == "refused":
         then = "Then change features, trainer or gate in the pipeline file, and run the pipeline."
-        return NextStep(f"The gate refused version {newest.version}: read why. {then}", f"rempart model show {name}")
+        why = f"rempart model show {name} {newest.version}"
+        return NextStep(f"The gate refused version {newest.version}: read why. {then}", why)
     if refused or model is None or model.champion is None:
         return last
     use = f"To use the champion: `rempart model predict {name} FILE`, or by HTTP: docs/how-to/serve-predictions.md"

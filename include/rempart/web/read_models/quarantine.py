@@ -261,7 +261,7 @@ def _delivery(delivery: Mapping[str, Any]) -> Delivery:
         int(delivery["accepted"]),
         int(delivery.get("repeated", 0)),
         int(delivery["quarantined"]),
-        dict(delivery["reasons"]),
+        dict(sorted(delivery["reasons"].items(), key=lambda reason: (-reason[1], reason[0]))),
         int(delivery.get("again", 0)),
         int(delivery.get("replaced", 0)),
     )

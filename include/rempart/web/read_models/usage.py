@@ -12,7 +12,7 @@ from rempart.web.facts import CockpitFacts
 from rempart.web.read_models.messages import State, worst
 
 OLD = timedelta(days=3)
-"""The DAG `verify_replicas` measures each day. A measurement older than this counts as unknown."""
+"""The DAG `verify_replicas` measures twice a day. A measurement older than this counts as unknown."""
 
 
 @dataclass(frozen=True)

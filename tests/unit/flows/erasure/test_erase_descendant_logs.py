@@ -55,7 +55,7 @@ def test_the_prediction_log_of_a_derived_pipeline_loses_inputs_and_features_and_
     assert b"777" in world.home.read("lake", next(iter(world.home.list("lake", hour_files.ROOT))).key)
     done = erase(world)
     assert not done.pending and [below.emptied for below in done.descendants] == [0, 2]
-    assert "prediction log of 'daily': 2 entries lost their inputs and features" in list(erase_report.lines(done))
+    assert "prediction log of 'daily': 2 entries without inputs and features now" in list(erase_report.lines(done))
     found = of_the_log(world)
     assert not found["haven"]  # the next replication copies the new file
     for row in found["primary"]:

@@ -95,7 +95,10 @@ def test_with_yes_one_run_publishes_the_good_rows(platform: Platform, airflow: A
     assert code == 0, printed
     conf = {"again": DELIVERY, "accept_quarantined": True}
     assert airflow.started == [("/api/v2/dags/ingest_hotel_bookings/dagRuns", conf)]
-    assert "accepted by user 1: 15 rows" in printed and "snapshot s2" in printed
+    assert "accepted by user 1: 15 rows" in printed and "snapshot s2, 5 rows stay in quarantine" in printed
+    *_, starts, follow = printed.strip().split("\n")
+    assert "starts features, training and gate by itself: you need no `rempart pipeline run`" in starts
+    assert follow.endswith("rempart pipeline show hotel_bookings")
 
 
 @pytest.mark.parametrize("other", [{"outcome": "accepted in part"}, {"sha256": "cd" * 32}])
@@ -137,5 +140,6 @@ def test_a_run_that_changed_nothing_says_so(platform: Platform, airflow: Airflow
     told(platform)
     airflow.changed = False
     done = CliRunner().invoke(app, ["quarantine", "again", "hotel_bookings", DELIVERY[:12]])
-    assert "Nothing changed" in done.output and "The new snapshot" not in done.output
-    assert "no new row: snapshot s2 stays as it was" in rempart(DELIVERY, "--yes")[1]
+    assert "Nothing changed" in done.output and "new snapshot starts" not in done.output
+    printed = rempart(DELIVERY, "--yes")[1]
+    assert "no new row: snapshot s2 stays as it was" in printed and "new snapshot starts" not in printed

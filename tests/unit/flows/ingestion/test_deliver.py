@@ -307,14 +307,20 @@ def test_a_delivery_to_a_platform_that_moved_meanwhile_does_not_count(
 def test_what_happens_next_names_the_dag_and_its_hour_or_the_command() -> None:
     scheduled = deliver.next_ingestion(PIPELINE, NOW)
     assert scheduled == (datetime(2026, 1, 6, 4, tzinfo=UTC), timedelta(hours=16))
-    checked, first, command = view.following(PIPELINE.name, 2, scheduled)
+    checked, first, command = view.following(PIPELINE, 2, scheduled)
     assert "The DAG ingest_hotel_bookings ingests at 2026-01-06 04:00 UTC (in 16 h)" in first
     assert checked.startswith("Only the header was checked, and the types and empty cells of the first 1,000 rows.")
     assert command == "  rempart pipeline run hotel_bookings --follow"
     by_hand = PIPELINE.model_copy(update={"schedules": PIPELINE.schedules.model_copy(update={"ingest": None})})
     assert deliver.next_ingestion(by_hand, NOW) is None
-    assert "no schedule" in [*view.following("p", 1, None)][1]
-    assert list(view.following("p", 0, None)) == ["No delivery waits. State of the pipeline: rempart pipeline show p"]
+    assert "1 delivery waits. The pipeline file has no schedule" in [*view.following(by_hand, 1, None)][1]
+    show = "rempart pipeline show hotel_bookings"
+    assert list(view.following(PIPELINE, 0, None)) == [f"No delivery waits. State of the pipeline: {show}"]
+    landing = PIPELINE.model_copy(update={"schedules": PIPELINE.schedules.model_copy(update={"on_delivery": True})})
+    checked, waits, starts, follow = view.following(landing, 1, scheduled)
+    assert waits.startswith("1 delivery waits. `schedules.on_delivery` starts ingest_hotel_bookings by itself")
+    assert starts.startswith("Its new snapshot starts features, training and gate by itself: you need no")
+    assert follow == f"What runs now, and the result: {show}"
 
 
 def test_rows_that_would_go_to_quarantine_are_told_first_and_uploaded_all_the_same(

@@ -52,6 +52,17 @@ def hold_back(house: House, monkeypatch: Any, **body: Any) -> None:
     monkeypatch.setattr(sources, "newest", lambda *within: found)
 
 
+def test_reasons_stand_by_count_as_on_the_command_line(house: House, monkeypatch: Any) -> None:
+    told = {"outcome": HELD_BACK, "reasons": {"a few": 2, "many": 30, "also a few": 2}}
+    house.watched.delivery(**{**told, "accepted": 0, "quarantined": 34, "again": 1})
+    found = house.watched.facts()
+    monkeypatch.setattr(sources, "newest", lambda *within: found)
+    for path in ("/data/hotel_bookings", f"{LOOK}/accept"):
+        page = house.call("GET", path, "operator").text
+        places = [page.index(f"× {reason}") for reason in ("many", "a few", "also a few")]
+        assert places == sorted(places)
+
+
 def looked(house: House, *raws: str) -> str:
     """A look that the operator began and that a task has answered; where the browser was sent."""
     answer = start(house, "operator", f"{LOOK}/look")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
@@ -54,10 +54,14 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 @group.command("show")
-def show_model(name: ModelName, as_json: AsJson = False) -> None:
+def show_model(
+    name: ModelName,
+    version: Annotated[str | None, typer.Argument(help="Show this version alone; default: all versions.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show the life of a model's versions: training, figures, the gate's decision, times as champion, retirement.
 
-    Each has the number of its evidence.
+    Each has the number of its evidence. The last line has the page of the model card, which tells where it errs.
 
     The champion's files are compared with their record (a minute at most). Exit code 1: nobody can load it, or MLflow
     did not answer.
@@ -65,6 +69,7 @@ def show_model(name: ModelName, as_json: AsJson = False) -> None:
     Example:
 
         rempart model show hotel_bookings
+        rempart model show hotel_bookings 2
     """
     from rempart.cli.views import facts, model_files, models, names
     from rempart.flows.shared.platform import open_platform
@@ -72,11 +77,16 @@ def show_model(name: ModelName, as_json: AsJson = False) -> None:
     json_documents.begin(as_json)
     found = facts.gather()
     state = names.model(name, found)
-    files = model_files.look(open_platform, name, state.champion.version) if state.champion else None
+    if version is not None:
+        state = replace(state, versions=(names.version(state, version),))
+    champion = state.champion if state.champion in state.versions else None
+    files = model_files.look(open_platform, name, champion.version) if champion else None
     if as_json:
         json_documents.show({"at": found.at, **asdict(state), "model_files": model_files.as_json(files)})
     else:
-        rendering.show([*models.state_lines(state), *(model_files.lines(files) if files else ())])
+        told = models.state_lines(state) if version is None else models.version_lines(state.versions[0], state.metric)
+        told_files = model_files.lines(files) if files else ()
+        rendering.show([*told, *told_files, *models.card_lines(state, facts.card)])
     raise typer.Exit(0 if files in (None, model_files.ModelFiles()) else 1)
 
 

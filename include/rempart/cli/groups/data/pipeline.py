@@ -104,7 +104,7 @@ def deliver_files(
         done = deliver.send(platform, spec, planned, told)
     scheduled = deliver.next_ingestion(spec, platform.clock())
     rendering.show(
-        (*delivery.lines(done), *delivery.following(name, done.waiting, scheduled), *([draft] if draft else []))
+        (*delivery.lines(done), *delivery.following(spec, done.waiting, scheduled), *([draft] if draft else []))
     )
 
 

@@ -35,9 +35,11 @@ def ingest_again(
     Example:
         rempart quarantine again hotel_bookings 9f86d081884c
     """
+    from rempart.cli.views import delivery as delivery_view
     from rempart.flows.ingestion import accept_delivery as flow
     from rempart.flows.shared.platform import open_platform
     from rempart.ingestion import acceptance
+    from rempart.settings import pipelines
 
     platform = open_platform()
     found = flow.on_record(platform.ledger, pipeline, delivery)
@@ -48,8 +50,7 @@ def ingest_again(
         f"snapshot {done['snapshot']}"
     )
     if done["changed"]:
-        rendering.tell("The new snapshot starts features, training and gate, if the pipeline has a model.")
-        rendering.tell(f"The result, when they are done: rempart pipeline show {pipeline}")
+        rendering.show(delivery_view.after_snapshot(pipelines.named(pipeline)))
     else:
         rendering.tell("Nothing changed: each of these rows has the same verdict as before.")
 
@@ -70,8 +71,10 @@ def accept_delivery(
     Example:
         rempart quarantine accept hotel_bookings 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 --yes
     """
+    from rempart.cli.views import delivery as delivery_view
     from rempart.flows.ingestion import accept_delivery as flow
     from rempart.flows.shared.platform import open_platform
+    from rempart.settings import pipelines
 
     platform = open_platform()
     planned = flow.plan(platform.ledger, pipeline, delivery)
@@ -79,7 +82,8 @@ def accept_delivery(
     if not yes:
         rendering.tell("Nothing was changed. Check the rows first, then pass --yes to accept the delivery.")
         return
-    flow.accept(platform.connections("airflow_api"), planned)
+    if flow.accept(platform.connections("airflow_api"), planned):
+        rendering.show(delivery_view.after_snapshot(pipelines.named(pipeline)))
 
 
 @group.command("show")

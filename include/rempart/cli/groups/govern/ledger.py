@@ -11,6 +11,7 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
+from rempart.counts import counted
 
 group = typer.Typer(
     no_args_is_help=True, rich_help_panel=panels.GOVERN, help="Evidence: show it, export it, verify it."
@@ -63,9 +64,10 @@ def ledger_export(folder: Annotated[Path, typer.Argument(help="Created if missin
 
     platform = open_platform()
     written, every = evidence.export_to(platform, folder), platform.config.evidence.every.total_seconds()
-    rendering.tell(f"{written.folder}: {written.records} records, {written.checkpoints} checkpoints, public.pem")
+    records, checkpoints = counted(written.records, "record"), counted(written.checkpoints, "checkpoint")
+    rendering.tell(f"{written.folder}: {records}, {checkpoints}, public.pem")
     if written.uncovered:
-        newest = f"the newest {written.uncovered:,} records" if written.covered else "the records"
+        newest = f"the newest {counted(written.uncovered, 'record')}" if written.covered else "the records"
         rendering.tell(
             f"warning: no checkpoint covers {newest}: nobody finds out if they are removed or rewritten. Start the "
             f"DAG export_evidence in Airflow (it runs every {text.span(every)} by itself), then export again.",
