@@ -17,8 +17,9 @@ from rempart.errors import PipelineError
 from rempart.ingestion.drafting import columns, learning, moments, rules
 from rempart.ingestion.drafting import source as source_section
 from rempart.ingestion.drafting.writing import comment_lines, explained, list_text
+from rempart.ingestion.sampling.facts import EMPTY
 from rempart.ingestion.sampling.files import of_file
-from rempart.ingestion.sampling.names import shown
+from rempart.ingestion.sampling.names import shown, yaml_word
 from rempart.ingestion.sampling.sample import Sample
 from rempart.ingestion.sampling.survey import Survey, pipeline_name, survey
 from rempart.settings import plain_yaml
@@ -26,6 +27,9 @@ from rempart.settings.pipelines import pipelines_dir
 
 _MOST = 20
 """Numbers of undecided lines that a reminder names."""
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_TEXTS = 5
+"""Columns of texts that a draft names."""
 
 
 def draft_pipeline(source: Path | Sample, name: str | None = None, *, target: str | None = None) -> str:
@@ -57,7 +61,8 @@ def save_draft(
 
 def undecided(text: str) -> list[int]:
     """Return the numbers of the lines of a pipeline file that a draft marked CHECK and nobody decided. Pure."""
-    return [number for number, line in enumerate(text.splitlines(), 1) if re.search(r"# CHECK\b", line)]
+    lines = enumerate(text.splitlines(), 1)  # a mark in a quoted value is none
+    return [number for number, line in lines if re.search(r"# CHECK\b", _QUOTED.sub("", line))]
 
 
 def reminder(text: str) -> str | None:
@@ -80,7 +85,7 @@ def _lines(s: Survey) -> Iterator[str]:
         yield from comment_lines(
             f"{rows} almost only empty cells, as a line of totals has: such rows go to quarantine."
         )
-    yield f"name: {s.name}"
+    yield f"name: {yaml_word(s.name)}"
     yield f"description: Predicts {s.target.name} of each row at {s.time}, from what is known then."
     stored = "public, internal, personal or sensitive; it decides where the data may be stored"
     yield from explained("classification: personal", asks=f"{stored}{_careful(s)}")
@@ -92,9 +97,14 @@ def _careful(s: Survey) -> str:
     """Return why a draft says `personal` although no column seems to name people; empty if one does."""
     if any(c.people for c in s.columns):
         return ""
-    texts = [c.name for c in s.named("string")][:_MOST]
-    doubt = f", but {' or '.join(texts)} may stand for somebody, as a customer's number does" if texts else ""
-    return f". No column seems to name people{doubt}: the draft is careful"
+    row = s.key.columns if len(s.key.columns) == 1 else ()  # names a row, not a thing with many rows
+    told = (*row, s.target.name, *s.constant)
+    texts = [c.name for c in s.columns if c.type == "string" and c.name not in told and c.note != EMPTY]
+    if not texts:
+        return ". No column seems to name people: the draft is careful"
+    more = f" (and {len(texts) - _TEXTS} more)" if len(texts) > _TEXTS else ""
+    doubt = f"but a number may stand for somebody, as a customer's does: {', '.join(texts[:_TEXTS])}{more}"
+    return f". No column seems to name people, {doubt}"
 
 
 def _key(s: Survey) -> Iterator[str]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 from rempart.ingestion.drafting.moments import LATER, moment_of
 from rempart.ingestion.drafting.writing import comment_lines, explained, list_lines
 from rempart.ingestion.sampling.facts import ColumnFacts
-from rempart.ingestion.sampling.names import yaml_word
+from rempart.ingestion.sampling.names import yaml_text, yaml_word
 from rempart.ingestion.sampling.survey import Survey
 
 _MANY = 12
 """Values of a list from which on it is a question whether it is complete."""
+_BETWEEN_LETTERS = re.compile(r"(?<=[^\W\d_])[-_. ](?=[^\W\d_])")
 _SAME_QUESTIONS = 3
 """Lists up to which a draft asks above the line of each whether it is complete, and not once for all."""
 
@@ -70,7 +73,7 @@ def _doubts(column: ColumnFacts, s: Survey) -> list[str]:
     if column.people and column.type == "category":
         doubts.append(f"it seems to name people ({column.people}): their list stands in this file")
     if alike := _alike(column.values):
-        doubts.append(f"written in several ways: {alike}. Delete those that are wrong: their rows go to quarantine")
+        doubts.append(f"spelt alike: {alike}. The same? Then delete the wrong ones: their rows go to quarantine")
     if column.nullable and _is_needed(column, s):
         later = f". If they come again with it, see {LATER}" if column is s.target else ""
         doubts.append(f"empty in some rows, which go to quarantine{later}")
@@ -84,11 +87,15 @@ def _doubts(column: ColumnFacts, s: Survey) -> list[str]:
 
 
 def _alike(values: Sequence[str]) -> str:
-    """Return the values of a list that differ only in capitals, spaces and signs; empty without such."""
+    """Return the values of a list that differ only in capitals, spaces, and signs between letters; empty without such.
+
+    Other signs tell things apart, such as those of `A+` and `A-`, or of `1-2` and `12`.
+    """
     spelt: dict[str, list[str]] = {}
     for value in values:
-        spelt.setdefault("".join(filter(str.isalnum, value.casefold())), []).append(value)
-    found = [" and ".join(each) for plain, each in spelt.items() if plain and len(each) > 1]
+        plain = _BETWEEN_LETTERS.sub("", unicodedata.normalize("NFKC", value).casefold())
+        spelt.setdefault(" ".join(plain.split()), []).append(value)
+    found = [" and ".join(map(yaml_text, each)) for each in spelt.values() if len(each) > 1]
     more = len(found) - _SAME_QUESTIONS
     return ", ".join(found[:_SAME_QUESTIONS]) + (f" and {more} more" if more > 0 else "")
 

@@ -30,8 +30,9 @@ def lines(s: Survey) -> Iterator[str]:
     yield from comment_lines(f"Left out: {_left_out(s)}.", "    ")
     of_day = ", hour" if any(c.name == s.time and c.type == "timestamp" for c in s.columns) else ""
     month, day = ("month, ", ", day_of_year") if s.seasons else ("", "")
-    unlearnt = "" if s.seasons else "add month and day_of_year once the rows before the tested ones span a year"
-    yield from explained(f"    calendar: {{{time}: [{month}day_of_week{day}{of_day}]}}", note=unlearnt)
+    more = "In `calendar`, add month and day_of_year once the rows before the tested ones span a year."
+    calendar = f"    calendar: {{{time}: [{month}day_of_week{day}{of_day}]}}"
+    yield from explained(calendar, note="" if s.seasons else more)
     if ages := ", ".join(_ages(s)):
         yield from explained(f"    expressions: {{{ages}}}", note="days from these dates to the row's time")
     if spans := ", ".join(_spans(s)):

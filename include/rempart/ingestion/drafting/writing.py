@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from rempart.ingestion.sampling.names import yaml_word
+from rempart.ingestion.sampling.names import shown, yaml_word
 
 _WIDTH = 100
 """Characters of a line up to which a list and a comment are not broken."""
@@ -58,8 +58,11 @@ def explained(line: str, *, asks: str = "", note: str = "") -> Iterator[str]:
 
 
 def comment_lines(text: str, indent: str = "", *, further: str = "") -> Iterator[str]:
-    """Yield a text as lines of comments; all but the first begin with `further`. Pure."""
+    """Yield a text as lines of comments; all but the first begin with `further`. Pure.
+
+    A character that would break the line is escaped: a value of the data never becomes a line of the file.
+    """
     wrapped = textwrap.wrap(
-        text, _WIDTH - len(indent) - 2 - len(further), break_long_words=False, break_on_hyphens=False
+        shown(text), _WIDTH - len(indent) - 2 - len(further), break_long_words=False, break_on_hyphens=False
     )
     yield from (f"{indent}# {further if place else ''}{line}" for place, line in enumerate(wrapped))

@@ -20,6 +20,7 @@ _PEOPLE = _words(
     "lawyer manager mechanic member nurse officer owner passenger patient people person physician pilot pupil referee "
     "reporter requester salesman salesperson staff student supervisor surgeon teacher technician tenant therapist "
     "worker forename surname approved_by assigned_to changed_by created_by entered_by handled_by signed_by updated_by "
+    "iban login ssn "
     # German
     "ansprechpartner antragsteller arzt aerztin autor bearbeiter bearbeitet_von berater besitzer betreuer bote "
     "eigentuemer erstellt_von fahrer familienname gast gutachter hausmeister kunde kundin lehrer leiter mieter "

@@ -35,6 +35,8 @@ _SEPARATORS = ("|", ";")
 _CODE = re.compile(r"(?:.*_)?(?:post_?code|postal_code|zip(?:_?code)?|plz|postleitzahl|code_postal|codice_postale)")
 _CODE_DOUBT = "a code or a quantity? For a code, write `type: category` with its `values`; a sum of codes means nothing"
 """Columns whose whole numbers are names of places, and what a draft asks about them."""
+EMPTY = "always empty in these rows"
+"""Note of a column without a cell."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def _texts(plain: ColumnFacts, cells: recognise.Cells, dialect: Dialect, *, zero
     if why:
         return replace(plain, note=f"it seems to name people ({why}): no model reads it", people=why)
     if zeros or not cells:
-        return replace(plain, note="digits that begin with 0: kept as text" if zeros else "always empty in these rows")
+        return replace(plain, note="digits that begin with 0: kept as text" if zeros else EMPTY)
     return replace(plain, doubt=measured or _other_dates(cells, dialect))
 
 

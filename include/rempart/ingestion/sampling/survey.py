@@ -37,6 +37,8 @@ _SKEWED = 0.9
 """Share of the mean's absolute error below which the median's shows a skewed target."""
 _LARGEST = 1e308
 """Largest limit of a draft."""
+_SEASONS = 12
+"""Months with rows that a model learns from, from which on it knows the seasons: a wrong date spans years alone."""
 _TOTALS = 100
 """A row with almost only empty cells is a line of totals if it is at most one of so many."""
 DENSE = 2_000_000
@@ -160,7 +162,8 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     listed = [c for c in found.named("category", "boolean") if c.name not in (*found.leaks, *found.together)]
     groups = [c.name for c in (*parts, *listed)]  # a part of the key is a thing with many rows, such as a station
     held_out = days[-1] - timedelta(days=found.last_days - 1), days[-1]
-    found = replace(found, seasons=(held_out[0] - days[0]).days >= 365)
+    learnt = {(day.year, day.month) for day in days if day < held_out[0]}
+    found = replace(found, seasons=(held_out[0] - days[0]).days >= 365 and len(learnt) >= _SEASONS)
     return replace(found, naive=naive_groups(groups, found.time, target, table, dialect, held_out))
 
 

@@ -207,13 +207,39 @@ def test_a_list_on_several_lines_is_the_same_list(values: list[str], before: int
     assert longest <= 100
 
 
-def test_values_that_are_spelt_in_two_ways_are_asked_about() -> None:
+def listed(*values: str) -> str:
+    """The draft of a file with a category of these values, and its text."""
     days = [f"2025-01-{i % 28 + 1:02d}" for i in range(90)]
-    places, sizes = ["Mill Lane", "mill-lane", "Market"] * 30, ["1.5", "2.5", "4"] * 30
-    table = pa.table({"day": days, "place": places, "size": sizes})
-    text = folded(draft_pipeline(Sample("shop.csv", table, Dialect(), {"format": "csv"}, 90, True)))
-    (line,) = (line for line in text.splitlines() if line.startswith("  place:"))
-    assert "CHECK: written in several ways: Mill Lane and mill-lane." in line
+    table = pa.table({"day": days, "place": [values[i % len(values)] for i in range(90)], "size": ["1.5", "2.5"] * 45})
+    return draft_pipeline(Sample("shop.csv", table, Dialect(), {"format": "csv"}, 90, True))
+
+
+def test_values_that_are_spelt_alike_are_asked_about() -> None:
+    (line,) = (line for line in folded(listed("Mill Lane", "mill-lane", "Market")).splitlines() if "  place:" in line)
+    assert 'CHECK: spelt alike: "Mill Lane" and "mill-lane". The same?' in line
+
+
+@pytest.mark.parametrize("values", [("<=50K", ">50K"), ("A+", "A-"), ("C", "C#", "C++"), ("1-2", "12", "1/2")])
+def test_signs_that_tell_values_apart_are_no_spelling(values: tuple[str, ...]) -> None:
+    assert "spelt alike" not in listed(*values)
+
+
+@pytest.mark.parametrize("bad", ["\x07", "\x85", "\u2028", "\u202e", "\n", "\r"])
+def test_no_value_of_the_data_becomes_a_line_of_the_draft(bad: str) -> None:
+    text = listed(f"a{bad}  b: {{type: string}} # CHECK it", f"A{bad}  B: {{type: string}} # CHECK it", "other")
+    assert sorted(load(text).columns) == ["day", "place", "size"]
+    assert not undecided("\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")))
+
+
+def test_one_wrong_date_makes_no_season() -> None:
+    days = ["1970-01-01", *(str(date(2024, 1, 1) + timedelta(days=i)) for i in range(300))]
+    table = pa.table({"day": days, "size": [str(i % 7) for i in range(301)]})
+    assert "[day_of_week]" in draft_pipeline(Sample("shop.csv", table, Dialect(), {"format": "csv"}, 301, True))
+
+
+def test_a_pipeline_may_be_named_like_a_word_of_yaml() -> None:
+    table = pa.table({"day": [f"2025-01-{i % 28 + 1:02d}" for i in range(90)], "size": ["1.5", "2.5", "4"] * 30})
+    assert load(draft_pipeline(Sample("null.csv", table, Dialect(), {"format": "csv"}, 90, True))).name == "null"
 
 
 @pytest.mark.parametrize(("rows", "parts"), [(400, "day_of_week"), (800, "month, day_of_week, day_of_year")])
