@@ -199,10 +199,10 @@ def test_rows_move_when_a_rule_changed_and_all_deliveries_are_judged_again(world
     planned = world.project.typed(f"pipeline rejudge {NAME}")
     assert "Nothing was changed" in planned
     told = world.project.typed(f"pipeline rejudge {NAME} --yes")
-    assert "6 rows: 2 accepted, 4 in quarantine now" in told
+    assert "6 rows: 2 accepted, 4 refused in this run" in told
     assert world.rows() == [1, 4]
     world.change(120)
-    assert "6 rows: 4 accepted, 2 in quarantine now" in world.project.typed(f"pipeline rejudge {NAME} --yes")
+    assert "6 rows: 4 accepted, 2 refused in this run" in world.project.typed(f"pipeline rejudge {NAME} --yes")
     assert world.rows() == [1, 4, 5, 6]
 
 

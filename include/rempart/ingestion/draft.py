@@ -71,14 +71,15 @@ def reminder(text: str) -> str | None:
         return None
     lines = ", ".join(map(str, marked[:_MOST])) + (f" and {len(marked) - _MOST} more" if len(marked) > _MOST else "")
     is_single = len(marked) == 1
-    some, where, each = ("1 line is", "line", "it") if is_single else (f"{len(marked)} lines are", "lines", "each")
-    told = f"{some} still marked CHECK in the pipeline file ({where} {lines}): decide {each}, and delete the mark"
+    some = "1 question marked CHECK is" if is_single else f"{len(marked)} questions marked CHECK are"
+    where, each = ("line", "it") if is_single else ("lines", "each")
+    told = f"{some} open in the pipeline file ({where} {lines}): decide {each}, and delete its comment"
     return f"{told}. Until then the gate refuses every model."
 
 
 def _lines(s: Survey) -> Iterator[str]:
     origin = f"{s.sample.told} of {shown(s.sample.name)}{s.sample.left_out}"
-    asked = f"`rempart pipeline check {s.name}` names each line that you must decide, until its mark is deleted"
+    asked = f"`rempart pipeline check {s.name}` names each open question, until its comment is deleted"
     yield from comment_lines(f"Drafted from {origin}. {asked}.")  # without the mark: a search for it ends empty
     if s.totals:
         rows = "1 row has" if s.totals == 1 else f"{s.totals:,} rows have"

@@ -322,11 +322,11 @@ def test_the_draft_has_the_days_between_dates_and_the_margin_of_the_gate(tmp_pat
 def test_the_reminder_of_a_draft_counts_the_lines_to_decide() -> None:
     assert reminder("key: [a]\n") is None
     line = "key: [a]  # CHECK: unique?\n"
-    told = "1 line is still marked CHECK in the pipeline file (line 1): decide it, and delete the mark. "
+    told = "1 question marked CHECK is open in the pipeline file (line 1): decide it, and delete its comment. "
     told += "Until then the gate refuses every model."
     assert reminder(line) == told
     assert str(reminder(line * 7)).startswith(
-        "7 lines are still marked CHECK in the pipeline file (lines 1, 2, 3, 4, 5, 6, 7): decide each"
+        "7 questions marked CHECK are open in the pipeline file (lines 1, 2, 3, 4, 5, 6, 7): decide each"
     )
     assert "(lines 1, 2, " in str(reminder(line * 22)) and ", 20 and 2 more)" in str(reminder(line * 22))
 

@@ -96,11 +96,12 @@ def test_reasons_head_and_baseline(file: Path) -> None:
     assert "Next: deliver the data, unless it was delivered before, and run the pipeline." in shown
     for limit, is_told in ((found.baseline.bound * 2, True), (found.baseline.bound / 2, False)):
         other = replace(found, baseline=replace(found.baseline, limit=limit))
-        asked = f"  The limit decides nothing: the baseline asks for more, at most {found.baseline.bound:.4g}."
+        most = f"the baseline asks for more, at most {found.baseline.bound:.4g}"
+        asked = f"  The limit decides nothing: {most}. Leave it so, or ask for more."
         assert (asked in list(trying.lines(other, pipeline()))) is is_told
     share = replace(found.baseline, metric="accuracy", bound=0.91, limit=0.5)
     shown = "\n".join(trying.lines(replace(found, baseline=share), pipeline()))
-    assert "  The limit decides nothing: the baseline asks for more, at least 0.91." in shown
+    assert "  The limit decides nothing: the baseline asks for more, at least 0.91. Leave it so, or ask" in shown
     *_, last = trying.lines(found, pipeline(), "It is still a draft: decide the 2 lines.")
     assert last == "Next: finish include/pipelines/stays_test.yaml. It is still a draft: decide the 2 lines."
 
@@ -376,4 +377,4 @@ def test_open_rows_are_accepted_and_rows_that_were_closed_too_late_are_told(tmp_
     )
     assert wrong == (moment_orders.Disorder("closed", "event", 1, 1),)
     shown = "\n".join(trying.lines(replace(found, disordered=wrong), spec))
-    assert "In 1 of 1 rows with both, the moment 'event' is before 'closed'." in shown
+    assert "In 1 of 1 row with both, the moment 'event' is before 'closed'." in shown

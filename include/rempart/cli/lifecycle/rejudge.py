@@ -44,7 +44,7 @@ def rejudge(name: Name, dry_run: DryRun = False, yes: Yes = False, as_json: AsJs
     else:
         rendering.tell(
             f"{counted(done['delivered'], 'row')}: {acceptance.good(done['accepted'], done['repeated'])}, "
-            f"{done['quarantined']:,} in quarantine now; "
+            f"{done['quarantined']:,} refused in this run; "
             f"snapshot {done['snapshot']}"
         )
         if done["changed"]:

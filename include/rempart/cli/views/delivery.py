@@ -97,7 +97,7 @@ def _before(file: PlannedFile) -> Iterator[str]:
     """Yield what the evidence tells about earlier ingestions of a file's bytes; nothing if it knows none."""
     if (known := file.before) is None:
         return
-    held = f", {known.in_quarantine:,} in quarantine now" if known.in_quarantine else ""
+    held = f", {known.in_quarantine:,} still in quarantine" if known.in_quarantine else ""
     told = f"  these bytes were ingested on {text.moment(known.at)} ({counted(known.accepted, 'row')} accepted{held}): "
     if known.counts_again:
         yield f"{told}ingested again, a row replaces another one of its key that came since; equal rows change nothing"

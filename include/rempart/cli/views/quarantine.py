@@ -39,7 +39,8 @@ def lines(quality: Quality, cockpit: str, places: RefusedLines) -> Iterator[str]
     )
     yield f"{name}: {rows} of {of} wait{'' if many else 's'} in quarantine now"
     if quality.earlier:
-        yield f"  {quality.earlier:,} of them are of older deliveries: only the site has their reasons"
+        earlier = text.counted(quality.earlier, "of them is", "of them are")
+        yield f"  {earlier} of older deliveries: only the site has their reasons"
     if whole:
         were = "delivery was" if len(whole) == 1 else "deliveries were"
         yield f"  {len(whole):,} {were} refused as a whole: their rows are not counted"

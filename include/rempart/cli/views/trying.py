@@ -192,7 +192,8 @@ def _limit(found: Baseline) -> Iterator[str]:
             f"`gate.limit` in the unit of {found.metric}?"
         )
     elif _is_looser(found):
-        yield f"  The limit decides nothing: the baseline asks for more, {least} {found.bound:.4g}."
+        more = f"the baseline asks for more, {least} {found.bound:.4g}"
+        yield f"  The limit decides nothing: {more}. Leave it so, or ask for more."
 
 
 def _distance_to_limit(value: float, found: Baseline) -> Iterator[str]:
@@ -202,12 +203,20 @@ def _distance_to_limit(value: float, found: Baseline) -> Iterator[str]:
         return
     if mine > allowed:
         times = f", {mine / allowed:.1f} times the error that it allows" if mine > _FAR * allowed > 0 else ""
-        yield f"  It misses the gate's limit: {value:.4g} is {'above' if lower else 'below'} {found.limit:g}{times}."
+        mine_told, limit_told = _told_apart(value, found.limit)
+        yield f"  It misses the gate's limit: {mine_told} is {'above' if lower else 'below'} {limit_told}{times}."
     elif allowed > _FAR * mine > 0:
         yield (
             f"  The gate's limit is far from it: {found.limit:g} allows {allowed / mine:.1f} times its error. Lower "
             "the error that you allow, unless such a model is still of use to you."
         )
+
+
+def _told_apart(one: float, other: float) -> tuple[str, str]:
+    """Return two different numbers with as many digits as tell them apart, four at least."""
+    fewest = max(4, len(str(int(max(abs(one), abs(other))))))
+    both = ((f"{one:.{digits}g}", f"{other:.{digits}g}") for digits in range(fewest, 18))
+    return next((told for told in both if told[0] != told[1]), (repr(one), repr(other)))
 
 
 def _baseline(found: Baseline, pipeline: ModelPipeline) -> Iterator[str]:

@@ -168,7 +168,7 @@ def run(api: AirflowApi, planned: BackfillPlan, tell: Callable[[str], object]) -
             continue
         done = api.result(dag_id, run_id, "ingest")
         rows = good(done["accepted"], done["repeated"])
-        tell(f"{landed.sha256[:12]}: rows: {rows}, {done['quarantined']:,} in quarantine now")
+        tell(f"{landed.sha256[:12]}: rows: {rows}, {done['quarantined']:,} refused in this run")
     return failed
 
 

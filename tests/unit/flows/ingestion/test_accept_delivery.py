@@ -132,7 +132,7 @@ def test_a_delivery_is_ingested_again_by_the_file_of_today(platform: Platform, a
     done = CliRunner().invoke(app, ["quarantine", "again", "hotel_bookings", DELIVERY[:12]])
     assert done.exit_code == 0, done.output
     assert airflow.started == [("/api/v2/dags/ingest_hotel_bookings/dagRuns", {"again": DELIVERY})]
-    assert "20 rows: 15 accepted, 5 in quarantine now; snapshot s2" in done.output
+    assert "20 rows: 15 accepted, 5 refused in this run; snapshot s2" in done.output
     assert "rempart pipeline show hotel_bookings" in done.output
 
 

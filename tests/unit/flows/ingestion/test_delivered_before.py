@@ -51,6 +51,6 @@ def test_rows_of_these_bytes_that_wait_in_quarantine_come_with_the_command_that_
     file = make()
     ingested(platform, site, file, accepted=30, quarantined=5)
     told = "\n".join(view.plan_lines(deliver.plan(platform, PIPELINE, [file])))
-    assert "(30 rows accepted, 5 in quarantine now): ingesting them again changes nothing" in told
+    assert "(30 rows accepted, 5 still in quarantine): ingesting them again changes nothing" in told
     assert "rempart quarantine again" in told
     assert "these bytes" not in "\n".join(view.plan_lines(deliver.plan(platform, PIPELINE, [make("new.csv", row="2")])))

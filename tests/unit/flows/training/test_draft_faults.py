@@ -21,7 +21,9 @@ def test_only_a_decided_file_promotes_a_model(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(pipelines, "pipelines_dir", lambda: tmp_path)
     (tmp_path / "rides.yaml").write_text("name: rides\nkey: [ride]  # CHECK: unique?\n")
     (told,) = draft_faults("rides")
-    assert told.startswith("include/pipelines/rides.yaml: 1 line is still marked CHECK in the pipeline file (line 2)")
+    assert told.startswith(
+        "include/pipelines/rides.yaml: 1 question marked CHECK is open in the pipeline file (line 2)"
+    )
     (tmp_path / "rides.yaml").write_text("name: rides\nkey: [ride]\n")
     assert draft_faults("rides") == draft_faults("removed_since") == ()
 
@@ -41,7 +43,7 @@ def test_a_check_counts_the_lines_that_nobody_decided(tmp_path: Path, monkeypatc
     file.write_text(
         file.read_text().replace("\npartition_by: arrival_date", "\npartition_by: arrival_date  # CHECK: month?")
     )
-    assert "pipeline hotel_bookings: valid, but 1 line is still marked CHECK in the pipeline file (line " in told()
+    assert "pipeline hotel_bookings: valid, but 1 question marked CHECK is open in the pipeline file (line " in told()
     file.write_text(file.read_text().replace("\nkey: [booking_id]", "\nkey: [no_such]"))
     wrong = CliRunner().invoke(app, ["pipeline", "check", "hotel_bookings"])
     assert isinstance(wrong.exception, PipelineError) and "hotel_bookings.yaml" in wrong.exception.what

@@ -46,7 +46,7 @@ def ingest_again(
     done = flow.again(platform.connections("airflow_api"), pipeline, str(found["sha256"]))
     rendering.tell(
         f"{counted(done['delivered'], 'row')}: {acceptance.good(done['accepted'], done['repeated'])}, "
-        f"{done['quarantined']:,} in quarantine now; "
+        f"{done['quarantined']:,} refused in this run; "
         f"snapshot {done['snapshot']}"
     )
     if done["changed"]:
