@@ -16,7 +16,7 @@ from typing import Any
 
 from rempart.backup.points.erasures import REASONS, Erasure
 from rempart.coordination.active import backup_site, is_open
-from rempart.errors import BackupError, SiteFenced
+from rempart.errors import BackupError, RempartError, SiteFenced
 from rempart.features import offline
 from rempart.features.databases import FeatureDatabases
 from rempart.flows.erasure import (
@@ -162,20 +162,24 @@ def apply_all(
 ) -> list[ErasureResult]:
     """Apply entries, pipeline by pipeline, and follow each in pipelines that are derived from it or use its views.
 
-    Without `derive` these have no snapshot until their next run. Raises the errors of `erase`, and PipelineError for an
+    Without `derive` these have no snapshot until their next run. A failure of one pipeline does not keep the others,
+    unless the active site changed. Raises the first failure at the end: the errors of `erase`, and PipelineError for an
     invalid pipeline file.
     """
-    done = [
-        apply(
-            stores,
-            named_or_removed(name),
-            [entry for entry in entries if entry.pipeline == name],
-            secret_of,
-            silent=silent,
-        )
-        for name in sorted({entry.pipeline for entry in entries})
-    ]
-    return [_followed(stores, of, derive) for of in done]
+    done, failed = list[ErasureResult](), list[RempartError]()
+    for name in sorted({entry.pipeline for entry in entries}):
+        mine = [entry for entry in entries if entry.pipeline == name]
+        try:
+            done.append(apply(stores, named_or_removed(name), mine, secret_of, silent=silent))
+        except SiteFenced:
+            raise
+        except RempartError as error:
+            logger.exception("the erasure in pipeline '%s' is not complete", name)
+            failed.append(error)
+    followed = [_followed(stores, of, derive) for of in done]
+    for first in failed:
+        raise first
+    return followed
 
 
 def _converged(

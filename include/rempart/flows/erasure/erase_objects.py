@@ -378,6 +378,8 @@ def repoint(stores: ErasureStores, pipeline: Pipeline, succeeded: Mapping[str, S
     Returns None if the current snapshot stays. Raises IngestError if evidence names a newer one than the site shows:
     what replaces the older one would hide its rows for good.
     """
+    if not succeeded:
+        return None
     ledger, site, bucket = stores.ledger, stores.sites[stores.home], stores.lake
     before = stores.current(pipeline.name)
     if before is None or before.id not in succeeded:

@@ -7,19 +7,22 @@ the active site reads it here: one look at the site, one query of the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from rempart.coordination.active import Active
 from rempart.counts import counted
-from rempart.errors import IngestError, ObjectMissing
+from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.flows.ingestion.ingest_run import IngestionRun
-from rempart.flows.shared import removals
+from rempart.flows.shared import erasures, removals
 from rempart.ingestion import snapshots
 from rempart.ingestion.derived.inputs import is_derived
 from rempart.ingestion.snapshots import Snapshot
 from rempart.ledger.port import Evidence, Ledger
 from rempart.sites.port import Site
+
+_STEPS = 200
+"""Manifests that are read to find out whether a snapshot follows the newest on record."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class _Place:
 def checked(ledger: Ledger, active: Active, site: Site, bucket: str, name: str) -> Snapshot | None:
     """Return the current snapshot of a pipeline at the active site, or None before the first.
 
-    Raises IngestError if evidence names a newer snapshot than the site shows, SiteError, IntegrityError.
+    Raises IngestError if evidence names a newer snapshot than the site shows, ObjectMissing if the manifest of the one
+    that the site names is gone, SiteError, IntegrityError.
     """
     place = _Place(ledger, active, site, bucket, name)
     shown, lost = _look(place)
@@ -94,11 +98,19 @@ def _look_once(place: _Place) -> tuple[Snapshot | None, Evidence | None]:
     try:
         shown = snapshots.current(place.site, place.bucket, place.name)
     except ObjectMissing:  # a reset or an erasure deleted the manifest, if evidence names another snapshot by now
-        lost = _lost(place, None)
-        if lost and lost.body["snapshot"] == snapshots.named(place.site, place.bucket, place.name):
+        lost, named = _lost(place, None), snapshots.named(place.site, place.bucket, place.name)
+        if lost.body["snapshot"] == named if lost else not _is_known_to_be_gone(place, named):
             raise
         return None, lost
     return shown, _lost(place, shown)
+
+
+def _is_known_to_be_gone(place: _Place, named: str | None) -> bool:
+    """Return whether evidence explains why a manifest is missing, if it asks for no snapshot: it may know none."""
+    return removals.emptied_since(place.ledger, place.name, 0) or any(
+        (record.body["snapshot"], record.body.get("bucket")) == (named, place.bucket)  # a person accepted the loss
+        for record in place.ledger.each("snapshot", place.name)
+    )
 
 
 def _check_kind(run: IngestionRun, shown: Snapshot | None) -> None:
@@ -145,7 +157,7 @@ def _lost(place: _Place, shown: Snapshot | None) -> Evidence | None:
     before = {str(record.body["snapshot"]): record.body.get("previous") for record in records}
     if place.site.name != newest.body["site"] and newest.body["snapshot"] in _line(before, shown.id):
         return None  # a failover had left it behind
-    return None if _follows(place, shown, newest, made_before=shown.id in before) else newest
+    return None if _follows(place, shown, newest, records) else newest
 
 
 def _is_accepted(place: _Place, newest: Evidence, shown: str | None) -> bool:
@@ -158,28 +170,69 @@ def _is_accepted(place: _Place, newest: Evidence, shown: str | None) -> bool:
     )
 
 
-def _follows(place: _Place, shown: Snapshot, newest: Evidence, *, made_before: bool) -> bool:
-    """Return whether a snapshot was committed after the newest on record, by a run that was killed before its evidence.
+def _follows(place: _Place, shown: Snapshot, newest: Evidence, records: Sequence[Evidence]) -> bool:
+    """Return whether a snapshot was committed after the newest on record.
 
-    Its predecessor tells it, as clocks of two machines may differ. One that does not follow is a write that a site
-    stored late: it took a run's `current.json`, did not answer, and stored it over that of the next run.
-    `made_before`: the same rows were a snapshot earlier, so that a late write may bring them, too.
+    Its run was killed before its evidence, or the ledger is older than the site: it was restored alone. The predecessor
+    tells it, as clocks of two machines may differ. A snapshot that does not follow is a write that a site stored late:
+    it took a run's `current.json`, did not answer, and stored it over that of the next run.
     """
     expected = str(newest.body["snapshot"])
+    standing = _replacements(place, expected)
+    if shown.id in standing:
+        return True  # the erasure was killed before its evidence
     follows = (
-        shown.previous == expected
+        shown.previous in (expected, *standing)
         or _is_accepted(place, newest, shown.previous)
         or removals.emptied_since(place.ledger, place.name, newest.seq)
     )
-    if follows and not made_before:
+    # the same rows were a snapshot earlier, so that a late write may bring them, too
+    made_before = any(record.body["snapshot"] == shown.id for record in records)
+    if not made_before and (follows or _was_restored(place.ledger, newest.seq, {"database:ledger"})):
+        return True
+    if shown.previous == expected and _is_first(expected, shown, records):
         return True
     try:
         recorded = snapshots.read(place.site, place.bucket, place.name, expected)
-    except ObjectMissing:
-        return follows
-    if follows:
+    except ObjectMissing:  # perhaps deleted by an erasure that an older ledger does not know
+        return follows or not made_before
+    if follows or _leads_to(place, shown, {expected, *standing}, if_unknown=not made_before):
         return shown.created_at >= recorded.created_at
     return not made_before and shown.created_at == recorded.created_at  # an erasure keeps the time of what it replaces
+
+
+def _replacements(place: _Place, snapshot: str) -> list[str]:
+    """Return the snapshots that erasures made of a snapshot, one of another. They record that before they commit it."""
+    folder, found = snapshots.folder(place.name), [snapshot]
+    rewritten = erasures.rewritten(place.ledger)
+    while to := rewritten.get((place.bucket, f"{folder}{found[-1]}.json")):
+        name = to[0].removeprefix(folder).removesuffix(".json")
+        if name in found:
+            break
+        found.append(name)
+    return found[1:]
+
+
+def _is_first(expected: str, shown: Snapshot, records: Sequence[Evidence]) -> bool:
+    """Return whether these rows were never current before, so that their successor was made after them."""
+    made = [(record.body["snapshot"], record.body.get("previous")) for record in records]
+    return [name for name, _ in made].count(expected) == 1 and (shown.id, shown.previous) not in made
+
+
+def _leads_to(place: _Place, shown: Snapshot, wanted: Collection[str], *, if_unknown: bool) -> bool:
+    """Return whether one of these is an ancestor of a snapshot; `if_unknown` if a manifest on the way is missing."""
+    name, seen = shown.previous, {shown.id}
+    while name is not None and name not in seen:
+        if name in wanted:
+            return True
+        if len(seen) == _STEPS:
+            return if_unknown
+        seen.add(name)
+        try:
+            name = snapshots.read(place.site, place.bucket, place.name, name).previous
+        except (ObjectMissing, IntegrityError):
+            return if_unknown
+    return False
 
 
 def _line(before: Mapping[str, str | None], name: str | None) -> set[str]:
@@ -201,10 +254,12 @@ def _went_back(place: _Place, newest: Evidence) -> bool:
         for failover in ledger.each("failover")
     ):
         return True
-    brought = {"all", "bucket:lake", f"dataset:{place.name}"}
+    return _was_restored(ledger, newest.seq, {"all", "bucket:lake", f"dataset:{place.name}"})
+
+
+def _was_restored(ledger: Ledger, seq: int, parts: Collection[str]) -> bool:
+    """Return whether one of these parts was restored in place after a record."""
     return any(
-        restore.seq > newest.seq
-        and not restore.body.get("aside")
-        and not brought.isdisjoint(restore.body.get("parts", ()))
+        restore.seq > seq and not restore.body.get("aside") and not set(parts).isdisjoint(restore.body.get("parts", ()))
         for restore in ledger.each("restore")
     )

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from rempart.errors import ErasedMeanwhile, IngestError
+from rempart.errors import ErasedMeanwhile, IngestError, SiteError
 from rempart.flows.erasure import erase as flow
 from rempart.flows.erasure import erase_derived, erase_report
 from rempart.flows.erasure.erase_stores import open_stores
@@ -172,6 +173,27 @@ def test_a_restore_applies_the_erasure_to_derived_rows_before_they_are_read(worl
     assert world.snapshot() is None
     world.derive()
     assert [row[2] for row in world.rows()] == [305.0, 3.0]
+
+
+def test_an_input_whose_current_snapshot_is_lost_keeps_no_erasure_in_another_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, midnight = world.snapshot("trips"), world.rows("weather")[0][0]
+    assert now and now.previous
+    for name, key in (("trips", 1), ("weather", midnight)):
+        with monkeypatch.context() as during, pytest.raises(SiteError, match="killed"):
+            during.setattr(flow, "apply", Mock(side_effect=SiteError("killed", "Run again.")))
+            by = {"by": "data-protection-officer", "reason": "objection", "dry_run": False}
+            flow.erase(world.platform, world.pipeline(name), [(key,)], **by)
+    snapshots.point_at(world.home, "lake", snapshots.read(world.home, "lake", "trips", now.previous))
+    assert midnight in {row[0] for name in ("weather", "wet_trips") for row in world.rows(name)}
+    with pytest.raises(IngestError, match="Pipeline 'trips': site 'primary' shows snapshot"):
+        flow.again(world.platform)
+    assert midnight not in {row[0] for name in ("weather", "wet_trips") for row in world.rows(name)}
+    assert world.rows("weather") and holders(world)
+    snapshots.point_at(world.home, "lake", now)
+    flow.again(world.platform)
+    assert holders(world) == [] and len(world.rows("trips")) == 2
 
 
 def test_training_sets_and_profiles_of_older_snapshots_go(world: World) -> None:

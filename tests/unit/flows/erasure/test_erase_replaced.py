@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from rempart.errors import SiteError
+from rempart.flows.erasure import erase as flow
 from rempart.flows.ingestion.rejudge import rejudge
 from rempart.ingestion import snapshots
+from rempart.ingestion.snapshots import Snapshot
+from rempart.sites.port import Site
 from tests.erasable import HEADER, ROWS, Lake, id_of, in_two_memories
 from tests.unit.flows.erasure.booked import VICTIM, WHO, erase, without_features
 
@@ -67,3 +71,25 @@ def test_an_erased_row_does_not_come_back_when_all_deliveries_are_judged_anew() 
     changed = lake.pipeline.model_copy(update={"expectations": [stricter, *lake.pipeline.expectations[1:]]})
     assert rejudge(lake.platform, changed).total_rows == 7
     assert lake.holders(WHO, "primary") == []
+
+
+def test_an_erasure_that_gives_an_earlier_snapshot_is_finished_after_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = in_two_memories()
+    lake = Lake(made.platform, made.pipeline)
+    first = lake.take_in("one", [row for row in ROWS[:6] if row != VICTIM])
+    lake.take_in("two", [VICTIM])
+    lake.replicate()
+    point_at = snapshots.point_at
+
+    def killed(site: Site, bucket: str, snapshot: Snapshot) -> None:
+        point_at(site, bucket, snapshot)
+        raise SiteError("killed", "Run again.")
+
+    with monkeypatch.context() as during, pytest.raises(SiteError, match="killed"):
+        during.setattr(snapshots, "point_at", killed)
+        erase(lake, WHO)
+    now = snapshots.current(lake.site("primary"), lake.bucket, "hotel_bookings")
+    assert now and now.id == first.snapshot and lake.holders(WHO)
+    (done,) = flow.again(lake.platform)
+    assert not done.pending and lake.holders(WHO) == []
+    assert lake.take_in("three", [ROWS[6]]).total_rows == now.rows + 1
