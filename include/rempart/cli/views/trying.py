@@ -212,11 +212,11 @@ def _distance_to_limit(value: float, found: Baseline) -> Iterator[str]:
         )
 
 
-def _told_apart(one: float, other: float) -> tuple[str, str]:
+def _told_apart(value: float, limit: float) -> tuple[str, str]:
     """Return two different numbers with as many digits as tell them apart, four at least."""
-    fewest = max(4, len(str(int(max(abs(one), abs(other))))))
-    both = ((f"{one:.{digits}g}", f"{other:.{digits}g}") for digits in range(fewest, 18))
-    return next((told for told in both if told[0] != told[1]), (repr(one), repr(other)))
+    fewest = max(4, len(str(int(max(abs(value), abs(limit))))))
+    both = ((f"{value:.{digits}g}", f"{limit:.{digits}g}") for digits in range(fewest, 18))
+    return next((told for told in both if told[0] != told[1]), (repr(value), repr(limit)))
 
 
 def _baseline(found: Baseline, pipeline: ModelPipeline) -> Iterator[str]:

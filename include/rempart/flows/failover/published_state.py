@@ -68,21 +68,24 @@ def _at(open_site: Callable[[], Site], bucket: str) -> bytes | None:
     """
     site = open_site()
     newest = _there(site, bucket)
-    if newest is None:
-        return None
+    if newest is None or _order(newest) is None:
+        return newest
     found = [newest]
     with suppress(SiteError):
         found += [state for _, state in bodies(site, bucket, KEY)]
-    return max(found, key=_order)  # of equal ones the first
+    return max(found, key=lambda state: _order(state) or ("", -1))  # of equal ones the first
 
 
-def _order(found: bytes) -> tuple[str, int]:
-    """Return what orders states: the time, because generations begin anew after a restore, then the generation."""
+def _order(found: bytes) -> tuple[str, int] | None:
+    """Return what orders states: the time, because generations begin anew after a restore, then the generation.
+
+    None of what is no state.
+    """
     try:
         told = canonical_json.read(found)
         return str(told["at"] or ""), int(told["generation"])
     except (ValueError, KeyError, TypeError):
-        return "", -1
+        return None
 
 
 def _there(site: Site, bucket: str) -> bytes | None:

@@ -26,6 +26,8 @@ from tests.unit.features.aggregated import START, VALUES, Row, arrow, midnight, 
 from tests.unit.features.test_aggregates import TIMES, some_orders
 from tests.used_project import READINGS, SALES, STATIONS, after, reading, sale, spec, station, table
 
+OWN = {name: values[0] for name, values in VALUES.items()} | {"paid": 1.0, "shipped": None, "settled": None}
+"""An order without values that an aggregate reads. It has its target, of which nothing tells when it is known."""
 HOURS = st.integers(0, 9 * 24).map(lambda hours: timedelta(hours=hours))
 
 
@@ -85,10 +87,8 @@ PIPELINES = [
 def test_a_trailing_view_is_served_as_a_training_row_of_that_moment_has_it(
     pipeline: ModelPipeline, data: st.DataObject, at: datetime, earlier: timedelta
 ) -> None:
-    rows = data.draw(some_orders(pipeline))
-    own = {name: values[0] for name, values in VALUES.items()}
-    asked = own | {"order": 99, "ordered": at, "day": at.date(), "seen": START - timedelta(days=9), "shop": "a"}
-    asked |= {"shipped": None, "settled": None}
+    asked = OWN | {"order": 99, "ordered": at, "day": at.date(), "seen": START - timedelta(days=9), "shop": "a"}
+    rows = [*data.draw(some_orders(pipeline)), asked | {"order": 98, "shop": "elsewhere"}]  # one is not open
     wanted = trained(pipeline, arrow([*rows, asked]), 99, {})
     made = served(pipeline, arrow(rows), arrow([asked]), [at - earlier, at], {})
     assert same(made, {name: wanted[name] for name in made})
@@ -135,8 +135,10 @@ def test_a_used_view_is_served_as_a_training_row_of_that_moment_has_it(
 def test_values_of_the_same_day_are_not_served_and_those_of_the_day_before_are() -> None:
     """By the old rule of `days` the newest row was online, whatever its day."""
     pipeline = orders(**FEW, days=[3])
-    own = {name: values[0] for name, values in VALUES.items()} | {"shipped": None, "settled": None, "seen": START}
-    rows = [own | {"order": n, "shop": "a", "ordered": START + timedelta(days=n), "day": None} for n in range(4)]
+    rows = [
+        OWN | {"seen": START, "order": n, "shop": "a", "ordered": START + timedelta(days=n), "day": None}
+        for n in range(4)
+    ]
     rows = [row | {"day": row["ordered"].date()} for row in rows]
     for day in range(5):
         at = midnight(START.date()) + timedelta(days=day, hours=23)
@@ -146,8 +148,7 @@ def test_values_of_the_same_day_are_not_served_and_those_of_the_day_before_are()
 
 def test_a_version_of_tomorrow_is_not_served_today() -> None:
     pipeline = orders(**FEW, history=True, windows=["1h"])
-    own = {name: values[0] for name, values in VALUES.items()} | {"shipped": None, "settled": None, "shop": "a"}
-    own |= {"order": 1, "ordered": START, "day": START.date()}
+    own = OWN | {"shop": "a", "order": 1, "ordered": START, "day": START.date()}
     rows = [own | {"units": n, "seen": START + timedelta(days=n)} for n in range(3)]
     (view, _) = view_tables(pipeline)
     with scratch.created(scratch.ScratchDatabase(Path(), 256, kept=False), "serve") as connection:
