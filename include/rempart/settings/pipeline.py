@@ -333,7 +333,7 @@ class ModelPipeline(Pipeline):
             yield f"prediction.target: {self._no_column(target)}"
         else:
             refuses = self.conflict_rule == "refuse" and self.source.kind != "derived"
-            yield from targets.faults(self.prediction, columns[target], self.moments, refuses=refuses)
+            yield from targets.faults(self.prediction, columns, self.moments, refuses=refuses)
         yield from self._unknown_yet("gate.baseline_by", "prediction", self.prediction.at, self.gate.baseline_columns())
         order = list(self.moments)
         for name, view in self.features.items():

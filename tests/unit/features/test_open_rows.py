@@ -144,6 +144,12 @@ def test_a_target_that_may_be_empty_needs_a_moment_that_is_later_than_the_predic
         loans(**keys)
 
 
+def test_a_row_without_its_target_may_lack_the_date_of_its_moment_too() -> None:
+    """Otherwise each open row would go to quarantine for the date."""
+    with pytest.raises(ValidationError, match=r"prediction\.target: .*Make closed_on `nullable: true`, too"):
+        loans({"days": {"nullable": True}})
+
+
 def test_a_row_that_is_delivered_again_with_its_target_must_not_be_refused() -> None:
     with pytest.raises(ValidationError, match=r"prediction\.target: .*'days' is nullable.*`on_conflict: newest`"):
         loans(on_conflict="refuse")

@@ -49,11 +49,11 @@ def lines(s: Survey) -> Iterator[str]:
         yield f"    mean: [{target}]"
     yield ""
     yield from explained(f"prediction: {{target: {target}, task: {task}, at: event}}", asks=_other_target(s))
-    tested = f"Models are tested on the newest {s.last_days} days, and do not learn from them"
+    tested = f"Models are tested on the newest {s.last_days} days"
     fixed = "With `start: DATE`, no row from that date on is learned from, until you move it"
     if s.open_days:
-        tested += f". No row of the newest {s.open_days} days has {s.target.name}, so fewer days are measured"
-    yield from comment_lines(f"{tested}. {fixed}.")
+        tested += f", counted from the newest row with {s.target.name}"
+    yield from comment_lines(f"{tested}, and do not learn from them. {fixed}.")
     yield f"holdout: {{column: {time}, last: {s.last_days}d}}"
     yield ""
     yield from _trainer(s.sample.rows, skewed=s.skewed and metric == "mae")

@@ -28,7 +28,9 @@ def lines(s: Survey) -> Iterator[str]:
     for column in s.columns:
         if (range_ := column.range) is None or column.name in s.key.columns:
             continue
-        limits = f"min_value: {number_text(range_.low)}, max_value: {number_text(range_.high)}"
+        limits = f"min_value: {number_text(range_.low)}"
+        if not (s.closing and column is s.target):  # rows that are open now may end with more than any row until now
+            limits += f", max_value: {number_text(range_.high)}"
         rule = f"{between}, column: {yaml_word(column.name)}, {limits}, reason: {column.name} is out of range"
         asks, note = _unlikely(range_, ask_negative=not once)
         yield from explained(f"  - {{{rule}}}", asks=asks, note=note)

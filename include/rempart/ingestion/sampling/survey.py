@@ -138,7 +138,7 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
         times[0].name,
         days[0],
         max(LAST_YEAR, days[-1].year),
-        max(1, min((days[-1] - split).days, (days[-1] - days[0]).days - 1)),
+        max(1, min((known[-1] - split).days, (known[-1] - days[0]).days - 1)),
         target,
         target_name is not None,
         _naive_limit(target, good[target.name].drop_null().to_pylist(), _written(target, sample.declared, dialect)),
@@ -161,7 +161,7 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     parts = [c for c in columns if c.name in key.columns and c.type == "category" and len(key.columns) > 1]
     listed = [c for c in found.named("category", "boolean") if c.name not in (*found.leaks, *found.together)]
     groups = [c.name for c in (*parts, *listed)]  # a part of the key is a thing with many rows, such as a station
-    held_out = days[-1] - timedelta(days=found.last_days - 1), days[-1]
+    held_out = known[-1] - timedelta(days=found.last_days - 1), known[-1]  # of rows with a target, as in a training
     learnt = {(day.year, day.month) for day in days if day < held_out[0]}
     found = replace(found, seasons=(held_out[0] - days[0]).days >= 365 and len(learnt) >= _SEASONS)
     return replace(found, naive=naive_groups(groups, found.time, target, table, dialect, held_out))
@@ -200,7 +200,9 @@ def _closing(s: Survey) -> str:
     """
     dates = [c.name for c in s.columns if c.type in ("date", "timestamp") and c.name != s.time]
     standing = in_order(s.time, dates, s.orders, s.earlier)
-    later = standing[standing.index(s.time) + 1 :]
+    after = standing[standing.index(s.time) + 1 :]
+    kinds, ordered = {c.name: c.type for c in s.columns}, {order.then for order in s.orders if order.first == s.time}
+    later = [name for name in after if name in ordered or kinds[name] != kinds[s.time]]
     return next((name for name in later if s.together.get(name) == s.target.name), "")
 
 

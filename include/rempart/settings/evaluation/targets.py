@@ -8,11 +8,14 @@ from rempart.settings.columns import Column, Moment
 from rempart.settings.learning import Prediction
 
 
-def faults(prediction: Prediction, column: Column, moments: Mapping[str, Moment], *, refuses: bool) -> Iterator[str]:
+def faults(
+    prediction: Prediction, columns: Mapping[str, Column], moments: Mapping[str, Moment], *, refuses: bool
+) -> Iterator[str]:
     """Yield why a column of the schema cannot be the target: a row may lack it only until a later moment.
 
-    `refuses`: a row goes to quarantine if it is delivered again with other values.
+    `columns`: those of the schema. `refuses`: a row goes to quarantine if it is delivered again with other values.
     """
+    column = columns[prediction.target]
     if wrong := list(prediction.type_faults(column)):
         yield from wrong
         return
@@ -26,8 +29,19 @@ def faults(prediction: Prediction, column: Column, moments: Mapping[str, Moment]
             f"such as `closed: {{column: closed_on}}`, and write `known: closed` at '{target}'. Or delete its "
             "`nullable`: rows without it then go to quarantine"
         )
+    elif _is_always_known(moments[known], columns):
+        yield (
+            f"prediction.target: column '{target}' is nullable, but no column of its moment '{known}' is, so an open "
+            f"row goes to quarantine. Make {' or '.join(moments[known].columns)} `nullable: true`, too, or let the "
+            "moment follow after a fixed time: `plus: 14 days`"
+        )
     elif refuses:
         yield (
             f"prediction.target: column '{target}' is nullable, but a row that is delivered again with its {target} "
             "goes to quarantine. Write `on_conflict: newest`: it then replaces the open row"
         )
+
+
+def _is_always_known(moment: Moment, columns: Mapping[str, Column]) -> bool:
+    """Return whether each row has a moment that does not follow after a fixed time."""
+    return moment.plus is None and not any(columns[name].nullable for name in moment.columns if name in columns)
