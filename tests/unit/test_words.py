@@ -152,7 +152,11 @@ class Words(NamedTuple):
 
 @cache
 def words(file: Path) -> Words:
-    module = ast.parse(file.read_text(encoding="utf-8"))
+    source = file.read_text(encoding="utf-8")
+    try:
+        module = ast.parse(source)
+    except SystemError:  # Python 3.11 may miscount its depth where the collector runs in between (gh-106905)
+        module = ast.parse(source)
     nodes = list(ast.walk(module))
     classes, own = (frozenset(n.name for n in some if isinstance(n, ast.ClassDef)) for some in (nodes, module.body))
     return Words(frozenset(_names(nodes)), classes, own, frozenset(_bound(nodes)))
