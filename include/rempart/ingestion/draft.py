@@ -19,6 +19,7 @@ from rempart.ingestion.drafting import source as source_section
 from rempart.ingestion.drafting.writing import comment_lines, explained, list_text
 from rempart.ingestion.sampling.facts import EMPTY
 from rempart.ingestion.sampling.files import of_file
+from rempart.ingestion.sampling.keys import QUARANTINED
 from rempart.ingestion.sampling.names import shown, yaml_word
 from rempart.ingestion.sampling.sample import Sample
 from rempart.ingestion.sampling.survey import Survey, pipeline_name, survey
@@ -88,7 +89,8 @@ def _lines(s: Survey) -> Iterator[str]:
         )
     yield f"name: {yaml_word(s.name)}"
     yield f"description: Predicts {s.target.name} of each row at {s.time}, from what is known then."
-    stored = "public, internal, personal or sensitive; it decides where the data may be stored"
+    stored = "public, internal (about nobody), personal, or sensitive (health, beliefs, origin, ...)? It "
+    stored += "decides where the data may be stored"
     yield from explained("classification: personal", asks=f"{stored}{_careful(s)}")
     sections = (source_section.lines, _key, moments.lines, columns.lines, rules.lines, learning.lines)
     yield from chain.from_iterable(("", *section(s)) for section in sections)
@@ -126,6 +128,7 @@ def _doubt(s: Survey) -> str:
     elif not s.key.certain:
         doubts = ["no column identifies a row in these rows"]
     if s.key.note:
-        doubts.append(f"{s.key.note}.")
+        told = s.key.note.replace(QUARANTINED, "of equal keys the last row counts") if s.closing else s.key.note
+        doubts.append(f"{told}.")
     others = [c.name for c in s.columns if c.unique and c.name not in s.key.columns and c.type != "number"]
     return " ".join(doubts) + (f" Also unique here: {', '.join(others)}" if others else "")

@@ -64,6 +64,9 @@ def test_the_list_has_source_delivery_snapshot_champion_quarantine_and_schedule(
     ]
 
 
+FAILED = "If its run failed, `rempart status` names it, and its log in Airflow why."
+
+
 def test_the_next_step_is_the_first_that_is_not_done() -> None:
     watched, told = Watched(), list[tuple[str, str]]()
 
@@ -91,7 +94,7 @@ def test_the_next_step_is_the_first_that_is_not_done() -> None:
         ("Nothing was delivered yet.", f"rempart pipeline deliver {MODEL} FILE"),
         ("No row was accepted: look at the reasons.", f"rempart quarantine show {MODEL}"),
         ("No model was trained on the current snapshot.", run),
-        ("The gate did not judge version 1 yet.", run),
+        (f"The gate did not judge version 1 yet. {FAILED}", run),
         (f"The gate refused version 1: read why. {CHANGE}", f"rempart model show {MODEL} 1"),
         ("Delivery abababababab was refused as a whole: look at the reasons.", f"rempart quarantine show {MODEL}"),
         (
@@ -103,6 +106,21 @@ def test_the_next_step_is_the_first_that_is_not_done() -> None:
             f"rempart quarantine show {MODEL}",
         ),
     ]
+
+
+def test_a_training_that_finds_the_same_version_on_a_newer_snapshot_is_no_step_to_do() -> None:
+    """A delivery of open rows alone adds no example: the step was told again after each run."""
+    watched = Watched()
+    candidate(watched, "1", snapshot="s1", job_id="j1")
+    watched.promotion("1")
+    snapshot(watched)
+    watched.record(
+        "snapshot", MODEL, dict(watched.facts().of("snapshot")[0].body) | {"snapshot": "s2", "previous": "s1"}
+    )
+    assert state(watched.facts()).next.sentence == "No model was trained on the current snapshot."
+    opening = {"held_out": "h", "examples": "e", "opening": 3, "why": "registration", "job_id": "j1", "versions": []}
+    watched.record("opening", MODEL, opening)
+    assert state(watched.facts()).next.sentence.startswith("Nothing to do. Deliver the next file.")
 
 
 def test_a_delivery_refused_as_a_whole_is_told_where_no_model_is_trained() -> None:

@@ -97,11 +97,14 @@ def test_reasons_head_and_baseline(file: Path) -> None:
     for limit, is_told in ((found.baseline.bound * 2, True), (found.baseline.bound / 2, False)):
         other = replace(found, baseline=replace(found.baseline, limit=limit))
         most = f"the baseline asks for more, at most {found.baseline.bound:.4g}"
-        asked = f"  The limit decides nothing: {most}. Leave it so, or ask for more."
+        asked = f"  The limit decides nothing: {most}. Leave it so, or write a lower one."
         assert (asked in list(trying.lines(other, pipeline()))) is is_told
     share = replace(found.baseline, metric="accuracy", bound=0.91, limit=0.5)
     shown = "\n".join(trying.lines(replace(found, baseline=share), pipeline()))
-    assert "  The limit decides nothing: the baseline asks for more, at least 0.91. Leave it so, or ask" in shown
+    assert (
+        "  The limit decides nothing: the baseline asks for more, at least 0.91. Leave it so, or write a higher"
+        in shown
+    )
     *_, last = trying.lines(found, pipeline(), "It is still a draft: decide the 2 lines.")
     assert last == "Next: finish include/pipelines/stays_test.yaml. It is still a draft: decide the 2 lines."
 

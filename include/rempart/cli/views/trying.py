@@ -193,7 +193,8 @@ def _limit(found: Baseline) -> Iterator[str]:
         )
     elif _is_looser(found):
         more = f"the baseline asks for more, {least} {found.bound:.4g}"
-        yield f"  The limit decides nothing: {more}. Leave it so, or ask for more."
+        other = "lower" if LOWER_IS_BETTER[found.metric] else "higher"
+        yield f"  The limit decides nothing: {more}. Leave it so, or write a {other} one."
 
 
 def _distance_to_limit(value: float, found: Baseline) -> Iterator[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from rempart.counts import counted
 from rempart.errors import ModelRefused, TrainingError
 from rempart.flows.gates.showing import ChampionAnswers, JudgedCandidate, show
 from rempart.flows.shared import approvals, authors, erasures, removals, retirements
@@ -23,7 +24,7 @@ from rempart.ingestion import draft
 from rempart.ledger import attributed
 from rempart.ledger.port import Evidence, Ledger
 from rempart.models import loading, registry
-from rempart.models.encoding import Feature
+from rempart.models.encoding import Feature, unknown
 from rempart.models.gates.reasons import UNCHANGED
 from rempart.models.gates.verdict import judge
 from rempart.models.inputs import Input, added_line
@@ -232,6 +233,9 @@ def _champions(
     model = loading.load(tracking, theirs)
     if why := _differing_inputs(model.features, holdout.column_names, record["dataset"]["definitions"]):
         return None, why
+    if found := unknown(model.features, holdout):
+        feature, rows = found
+        return None, f"does not know a value of feature '{feature}' in {counted(rows, 'held-out row')}"
     return ChampionAnswers(figures(model.predict(holdout)), model.operating), ""
 
 
@@ -248,7 +252,8 @@ def _differing_inputs(features: Iterable[Feature], columns: Collection[str], def
 def _incomparable(record: Mapping[str, Any], version: str, why: str) -> str:
     return (
         f"refused: the champion, version {version}, {why}, so the two cannot be compared; validate version "
-        f"{record['version']} by naming it to promote it without that comparison"
+        f"{record['version']} by naming it to promote it without that comparison: start "
+        f"validate_model_{record['name']} in Airflow with version {record['version']}"
     )
 
 

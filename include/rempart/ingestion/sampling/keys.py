@@ -21,6 +21,9 @@ _TIMES = ("date", "timestamp")
 _PREDICTED = ("integer", "number", "decimal", "boolean", "category")
 _IDENTIFIER = re.compile(r"((?<!pa)id|nr|no|number|nummer|key|code)\Z")
 
+QUARANTINED = "such rows go to quarantine"
+"""What becomes of rows that break a key, unless later rows win."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -49,7 +52,7 @@ class _Nearly:
         if self.repeated:
             rows = "row repeats" if self.repeated == 1 else "rows repeat"
             told.append(f"{self.repeated:,} {rows} the key of an earlier row")
-        return f"{self.name}: {' and '.join(told)}; such rows go to quarantine"
+        return f"{self.name}: {' and '.join(told)}; {QUARANTINED}"
 
 
 def likeliest_key(columns: Sequence[ColumnFacts], table: pa.Table, target: str | None = None) -> Key:
@@ -74,7 +77,7 @@ def likeliest_key(columns: Sequence[ColumnFacts], table: pa.Table, target: str |
     empty = {c.name: count for c in parts if few(count := table[c.name].null_count, table.num_rows)}
     if found := _together(list(empty), table):
         told = [f"{name}: {_cells(empty[name])}" for name in found if empty[name]]
-        return Key(found, note=f"{', '.join(told)}; such rows go to quarantine")
+        return Key(found, note=f"{', '.join(told)}; {QUARANTINED}")
     return Key(((usable or columns)[0].name,), certain=False)
 
 

@@ -110,7 +110,7 @@ def _divides(codes: np.ndarray, classes: np.ndarray) -> bool:
     if values * _EACH > len(codes):
         return False
     table = np.bincount(codes * kinds + classes, minlength=values * kinds).reshape(values, kinds)
-    constant = len(codes) - int(table.sum(axis=0).max())
+    constant = len(codes) - int(np.max(table.sum(axis=0)))
     wrong = len(codes) - int(table.max(axis=1).sum())
     return constant >= _EACH and wrong <= (1 - _ALMOST) * constant
 

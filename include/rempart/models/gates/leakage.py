@@ -76,7 +76,7 @@ def _others(values: Numbers) -> int:
     """Return how many rows have another value than the commonest."""
     import numpy as np
 
-    return len(values) - int(np.unique(values, return_counts=True)[1].max(initial=0))
+    return len(values) - int(np.max(np.unique(values, return_counts=True)[1], initial=0))
 
 
 def _predicted(tree: Any, values: Numbers, truth: Numbers) -> Numbers:

@@ -118,9 +118,10 @@ def smape_terms(truth: Floats, predicted: Floats) -> Floats:
 
 
 def _r2(_: Measures, truth: Floats, predicted: Floats) -> float:
+    import numpy as np
     from sklearn.metrics import r2_score
 
-    return float(r2_score(truth, predicted)) if len(truth) > 1 and truth.min() < truth.max() else math.nan
+    return float(r2_score(truth, predicted)) if len(truth) > 1 and np.min(truth) < np.max(truth) else math.nan
 
 
 def _pinball(measures: Measures, truth: Floats, predicted: Floats) -> float:

@@ -136,7 +136,7 @@ def _calibration(measures: Measures, truth: Floats, predicted: Floats) -> Statis
     looked_for, made, rows = measures.looked_for(), [], np.arange(len(truth))
     for each in looked_for:
         gap, band = predicted[:, each] - (truth == each), bands(predicted[:, each])
-        made.append(csr_array((gap, (band, rows)), shape=(int(band.max()) + 1, len(truth))))
+        made.append(csr_array((gap, (band, rows)), shape=(int(np.max(band)) + 1, len(truth))))
     gaps = vstack(made, format="csr")
 
     def error(weights: Floats) -> Floats:

@@ -85,6 +85,7 @@ class ModelVersion:
     that started the training, if there was one. `validation`: how the job validated, as its record says; `backtest`:
     trainings from the past, oldest first. `opened`: how often its held-out rows were opened, `opened_by` for which
     versions, and `opened_why` how often for each reason, such as `gate`; empty if not each record is known.
+    `registered`: number of the newest record of a training that gave the version: a later one may find it again.
     """
 
     version: str
@@ -116,6 +117,7 @@ class ModelVersion:
     opened: int = 0
     opened_by: tuple[str, ...] = ()
     opened_why: Mapping[str, int] = field(default_factory=dict)
+    registered: int = 0
 
     def tried(self, metric: str | None) -> tuple[str, list[tuple[datetime, float]]]:
         """Return a metric's name (the usual one if it is not known) and its values by origin, oldest first."""
@@ -289,7 +291,10 @@ def _opened(trained: Evidence | None, openings: Sequence[Evidence], jobs: Mappin
     named = {str(name) for body in found for name in [*body["versions"], jobs.get(str(body["job_id"]))] if name}
     times = max((int(body["opening"]) for body in found), default=0)  # a page reads the newest records, not all
     why = Counter(str(body["why"]) for body in found)
+    job = trained.body.get("job_id") if trained else None
+    again = (each.seq for each in openings if (each.body["why"], each.body["job_id"]) == ("registration", job))
     return {
+        "registered": max(again, default=0),
         "opened": times,
         "opened_by": tuple(sorted(named, key=lambda name: (len(name), name))),
         "opened_why": dict(sorted(why.items())) if why.total() == times else {},

@@ -181,10 +181,11 @@ def next_step(
             f"The record of the training of version {newest.version} was altered, deleted, or is older than those that "
             "are read: verify the ledger (docs/how-to/verify-the-ledger.md).",
         )
-    if newest is None or newest.snapshot != snapshot.id:
+    if newest is None or (newest.snapshot != snapshot.id and newest.registered < snapshot.seq):
         return NextStep("No model was trained on the current snapshot.", run)
     if newest.standing == "not judged":
-        return NextStep(f"The gate did not judge version {newest.version} yet.", run)
+        unjudged = f"The gate did not judge version {newest.version} yet."
+        return NextStep(f"{unjudged} If its run failed, `rempart status` names it, and its log in Airflow why.", run)
     if newest.standing == "refused":
         then = "Then change features, trainer or gate in the pipeline file, and run the pipeline."
         why = f"rempart model show {name} {newest.version}"

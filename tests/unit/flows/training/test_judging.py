@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from rempart.errors import ModelRefused
@@ -94,6 +95,24 @@ def test_only_a_person_who_names_a_version_waives_the_comparison_and_the_reasons
     assert named.promoted and named.reasons[-1] == (
         "not compared with the champion, version 1, which predicts another target: a person named this version"
     )
+
+
+def test_a_champion_that_does_not_know_a_new_value_is_not_compared_and_stops_no_gate(
+    judging: Judging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judgement ended with the champion's error, whose remedy was to declare the value that was declared."""
+    colour = Feature("own__colour", "category", ("red",))
+    champion = SimpleNamespace(ignored_line="", features=(colour,), predict=None)
+    held_out = pa.table({"own__colour": ["red", "green", None, "green"]})
+    monkeypatch.setattr(flow.loading, "load", lambda *given: champion)
+    monkeypatch.setattr(flow.loading, "lacks", lambda record: "")
+    monkeypatch.setattr(flow, "_differing_inputs", lambda *given: "")
+    monkeypatch.setattr(flow, "_rows", lambda *given: (None, held_out))
+    refused = flow.validate(judging.platform, PIPELINE, "2", anew=True)
+    assert not refused.promoted
+    told = "does not know a value of feature 'own__colour' in 2 held-out rows, so the two cannot be compared"
+    assert told in refused.reasons[-1] and "start validate_model_hotel_bookings in Airflow" in refused.reasons[-1]
+    assert flow.validate(judging.platform, PIPELINE, "2").promoted
 
 
 @pytest.mark.parametrize(

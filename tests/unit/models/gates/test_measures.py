@@ -128,7 +128,7 @@ def test_bands_keep_the_order_and_never_part_equal_chances(chances):
     chance = np.array(chances)
     band = bands(chance)
     order = np.argsort(chance, kind="stable")
-    assert (np.diff(band[order]) >= 0).all() and band.min() >= 0 and band.max() < 10
+    assert (np.diff(band[order]) >= 0).all() and np.min(band) >= 0 and np.max(band) < 10
     assert all(len(set(band[chance == value])) == 1 for value in set(chances))
 
 
