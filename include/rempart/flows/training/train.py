@@ -321,7 +321,7 @@ def _store(
 ) -> Dataset:
     """Write the rows to learn from and the held-out rows as two objects."""
     kept_until, digests = now + config.retention[pipeline.classification].snapshots, list[str]()
-    told = list(dict.fromkeys([*pipeline.key, pipeline.prediction.target]))
+    identity = list(dict.fromkeys([*pipeline.key, pipeline.prediction.target]))
     bucket = config.buckets.lake
     for table, key in ((rows.learn, datasets.key), (rows.held_out, datasets.held_out_key)):
         body = datasets.encoded(table)
@@ -336,7 +336,7 @@ def _store(
         sha256=digests[0],
         rows=rows.learn.num_rows,
         held_out=digests[1],
-        examples=hashlib.sha256(datasets.encoded(rows.held_out.select(told))).hexdigest(),
+        examples=hashlib.sha256(datasets.encoded(rows.held_out.select(identity))).hexdigest(),
     )
 
 
