@@ -190,7 +190,7 @@ def test_a_period_is_judged_again_by_the_rule_of_today_and_the_same_command_star
     world.ended("period__", 2)
     assert world.rows() == [1, 4, 5, 6]
     told = world.project.typed(f"{command} --yes")
-    assert "1 deliveries with 2 rows in quarantine" in told
+    assert "1 delivery with 2 rows in quarantine" in told
     assert len(world.ended("period__", 2)) == 2, "the run of the delivery with rows in quarantine is the known one"
 
 

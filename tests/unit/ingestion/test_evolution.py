@@ -104,7 +104,7 @@ def test_a_value_that_is_listed_no_more_is_refused_until_all_is_judged_anew(
     fewer = fewer.model_copy(update={"max_quarantined": 1.0})
     deliver("2.csv", "m3,2026-01-01,1,,base,")
     before = current(platform)
-    with pytest.raises(IngestError, match="`values` does not list: tariff in 1 rows") as error:
+    with pytest.raises(IngestError, match="`values` does not list: tariff in 1 row") as error:
         ingest(platform, fewer)
     assert "rejudge readings" in error.value.hint and current(platform) == before
     assert (rejudge(platform, fewer).quarantined, ingest(platform, fewer).accepted) == (1, 1)

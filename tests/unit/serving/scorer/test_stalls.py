@@ -25,7 +25,7 @@ def test_a_disk_that_does_not_answer_is_told_in_time(monkeypatch: pytest.MonkeyP
         with monkeypatch.context() as patch:
             patch.setattr(found.log, "write", stalled)
             answer = await found.client.post("/predict/stays", json=ROW)
-        assert answer.status_code == 503 and answer.json()["error"].startswith("log the predictions of 1 rows")
+        assert answer.status_code == 503 and answer.json()["error"].startswith("log the predictions of 1 row")
         monkeypatch.setattr(app, "ANSWER_SECONDS", 30)
         assert (await found.client.post("/predict/stays", json=ROW)).status_code == 200
 
