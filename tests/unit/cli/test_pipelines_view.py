@@ -97,14 +97,8 @@ def test_the_next_step_is_the_first_that_is_not_done() -> None:
         (f"The gate did not judge version 1 yet. {FAILED}", run),
         (f"The gate refused version 1: read why. {CHANGE}", f"rempart model show {MODEL} 1"),
         ("Delivery abababababab was refused as a whole: look at the reasons.", f"rempart quarantine show {MODEL}"),
-        (
-            f"Nothing to do. Deliver the next file. {USE}",
-            f"rempart pipeline deliver {MODEL} FILE",
-        ),
-        (
-            "A delivery is held back: decide about its rows, or leave it.",
-            f"rempart quarantine show {MODEL}",
-        ),
+        (f"Nothing to do. Deliver the next file. {USE}", f"rempart pipeline deliver {MODEL} FILE"),
+        ("A delivery is held back: decide about its rows, or leave it.", f"rempart quarantine show {MODEL}"),
     ]
 
 
