@@ -103,7 +103,7 @@ def test_of_a_derived_pipeline_only_rows_of_the_newest_delivery_wait() -> None:
     found = state(dataclasses.replace(facts, pipelines={MODEL: spec.model_copy(update={"source": source})}))
     assert (state(facts).quarantined, state(facts).held_back) == (23, 1)
     assert (found.quarantined, found.held_back) == (3, 0)
-    assert "derived anew since" in "\n".join(pipelines.deliveries(found.newest))
+    assert "derived again since" in "\n".join(pipelines.deliveries(found.newest))
 
 
 def test_the_evidence_of_a_second_delivery_of_the_same_bytes_keeps_the_first(

@@ -77,9 +77,9 @@ def _at(open_site: Callable[[], Site], bucket: str) -> bytes | None:
 
 
 def _order(found: bytes) -> tuple[str, int] | None:
-    """Return what orders states: the time, because generations begin anew after a restore, then the generation.
+    """Return the time and the generation of a state, by which states are ordered; None for bytes that are no state.
 
-    None of what is no state.
+    The time comes first, because generations start again at 1 after a restore.
     """
     try:
         told = canonical_json.read(found)

@@ -22,7 +22,7 @@ _PREDICTED = ("integer", "number", "decimal", "boolean", "category")
 _IDENTIFIER = re.compile(r"((?<!pa)id|nr|no|number|nummer|key|code)\Z")
 
 QUARANTINED = "such rows go to quarantine"
-"""What becomes of rows that break a key, unless later rows win."""
+"""What happens to rows that break a key, unless `on_conflict` keeps the later one."""
 
 
 @dataclass(frozen=True)

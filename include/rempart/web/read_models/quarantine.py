@@ -20,7 +20,7 @@ from rempart.web.read_models.model_versions import LastScoring, last_scoring
 
 SHOWN = 120
 """So many deliveries of an expectation's history at most, the newest."""
-DERIVED_ANEW = "derived anew since"
+DERIVED_AGAIN = "derived again since"
 """Outcome of a derived delivery that is not the newest: all its rows were derived and judged again."""
 
 
@@ -153,7 +153,7 @@ def deliveries(facts: CockpitFacts, pipeline: str) -> tuple[Delivery, ...]:
     found = sorted(map(_of_bytes, told.values()), key=lambda each: (each.landed_at, each.sha256), reverse=True)
     file = None if isinstance(facts.pipelines, Unknown) else facts.pipelines.get(pipeline)
     if isinstance(file, Pipeline) and isinstance(file.source, DerivedSource):
-        found[1:] = [replace(each, outcome=DERIVED_ANEW, quarantined=0, reasons={}) for each in found[1:]]
+        found[1:] = [replace(each, outcome=DERIVED_AGAIN, quarantined=0, reasons={}) for each in found[1:]]
     return tuple(found)
 
 
