@@ -47,6 +47,16 @@ def test_the_first_lines_of_each_reason_are_those_of_the_file(
     assert "(line 11)" in told and "Dupont" not in told and "UNKNOWN" not in told
 
 
+def test_refused_rows_of_a_delivery_that_was_accepted_in_part_have_their_next_command(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+) -> None:
+    deliver("1.csv", "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,,no,")
+    delivery = taken_in(platform, readings)
+    assert delivery.accepted and not delivery.held_back and not delivery.refused
+    (told,) = (line for line in quarantine.lines(quality(delivery), "", RefusedLines()) if "Deliver corrected" in line)
+    assert told.endswith(f"run: rempart quarantine again readings {delivery.sha256[:12]}")
+
+
 def quality(delivery: Delivery) -> Quality:
     moment = Moment(AT, AT, (), ())
     return Quality(moment, "readings", "personal", True, 1, delivery.quarantined, 0, (delivery,), (), (), ())

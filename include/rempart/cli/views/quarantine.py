@@ -65,6 +65,9 @@ def lines(quality: Quality, cockpit: str, places: RefusedLines) -> Iterator[str]
                 yield f"  {delivery.fault}. If a corrected file was delivered since, leave it."
             yield "  No row was accepted. Deliver corrected rows as a new file, or correct the pipeline file and run:"
             yield f"    rempart quarantine again {name} {delivery.sha256[:12]}"
+        elif delivery.quarantined:
+            command = f"rempart quarantine again {name} {delivery.sha256[:12]}"
+            yield f"  Deliver corrected rows as a new file, or correct the pipeline file and run: {command}"
     if places.silent:
         yield ""
         yield f"UNKNOWN: on which lines of a delivery these rows are: {places.silent}"
