@@ -205,7 +205,7 @@ def test_the_gate_promotes_refuses_and_is_readable_in_mlflow(fast, tmp_path):
     assert [(body["verdict"], body["version"]) for body in chain] == [(verdict, bad.version)] * 3
     assert validate(platform, pipeline) == refused
     assert len(platform.ledger.find("refusal", pipeline.name)) == 1
-    assert train(BAD, verdict=verdict).version == bad.version  # the task was killed after its record, and is repeated
+    assert (again := train(BAD, verdict=verdict)).version == bad.version and bad.run_id in again.reused  # after a kill
     assert len(platform.ledger.find("candidate", pipeline.name)) == 2
     later = platform.ledger.append("monitoring", pipeline.name, {"outcome": "red", "version": first.version}).seq
     platform.ledger.append("retraining", pipeline.name, retraining.body(later, first.version))

@@ -154,6 +154,8 @@ def _train(task_result: TaskResult) -> str:
     pool = (task_result.get("placement") or {}).get("pool")
     where = f" in pool {pool}" if pool else ""
     seconds = (task_result.get("seconds") or {}).get("train")
+    if task_result.get("reused"):  # its figures are of then
+        return f"Nothing was trained: {task_result['reused']}.{_hint(task_result)}"
     note = (
         f"Version {task_result['version']} was trained{where} on {counted(task_result['rows_train'], 'row')},"
         f" {task_result['rows_holdout']:,} held "

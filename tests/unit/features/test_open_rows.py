@@ -13,13 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rempart.errors import LabelsMissing
+from rempart.errors import LabelsMissing, TrainingError
 from rempart.features import in_memory
 from rempart.features.label_feed import told_open
 from rempart.flows.training.labelled import split, undated
 from rempart.flows.training.train import without_late
+from rempart.settings import config
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline
+from tests.unit.ingestion.conftest import no_connection
+from tests.unit.training import stage
 
 FIRST = date(2026, 1, 1)
 START = 31
@@ -119,6 +122,17 @@ def test_an_outcome_of_a_fixed_time_after_its_row_may_be_open_too() -> None:
     pipeline = loans({"days": {"nullable": True}}, moments=fixed)
     made = in_memory.build(pipeline, table([loan(1, 0, 14, days=1), loan(2, 3, 17)]), None)
     assert (made.table["loan"].to_pylist(), made.open) == ([1], 1)
+
+
+@pytest.mark.parametrize("holdout", [{}, {"holdout": {"share": 0.3, "by": ["loan"]}}])
+def test_a_training_on_rows_that_were_accepted_open_says_how_they_leave(holdout: dict[str, Any]) -> None:
+    """The pipeline file no longer has `nullable`, and no row was judged since."""
+    rows = [loan(1, 0, None), loan(2, 1, None)]
+    strict = loans({}, **holdout)
+    built = in_memory.build(strict, table(rows), None).table
+    with pytest.raises(TrainingError, match=r"2 accepted rows have no days, .*'loans' no longer allows") as refused:
+        stage.ordered(stage.platform_in_memory(config.load(), no_connection), strict, built)
+    assert "`rempart pipeline rejudge loans`" in refused.value.hint and "`nullable: true` again" in refused.value.hint
 
 
 def test_the_page_declares_such_rows() -> None:

@@ -153,6 +153,20 @@ def test_a_declared_change_that_a_value_does_not_survive_is_refused_and_quotes_n
     assert len(rows(platform)) == 1
 
 
+def test_a_column_that_may_no_longer_be_empty_is_refused_until_the_rows_are_judged_again(
+    platform: Platform, deliver: Callable[..., None]
+) -> None:
+    strict = pipeline(people={"type": "integer"})
+    deliver("1.csv", BASE, "m2,2026-01-01,1,,base,x")
+    ingest(platform, pipeline())
+    with pytest.raises(IngestError, match="column 'people' has empty values") as error:
+        ingest(platform, strict)
+    assert "rempart pipeline rejudge readings" in error.value.hint
+    assert rejudge(platform, strict).quarantined == 1
+    ingest(platform, strict)
+    assert [row["meter"] for row in rows(platform)] == ["m1"]
+
+
 @pytest.mark.parametrize(
     ("had", "has", "changes", "faults"),
     [

@@ -124,6 +124,11 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
                 "On the validation part: mae 23.25. Trained from the past: mae 22.5 with a spread of 0.7071."
             ),
         ),
+        (
+            "train",
+            TRAINED | {"metrics": {"validation_mae": 23.25}, "reused": "version 4 is reused: run r1 trained it then"},
+            "Nothing was trained: version 4 is reused: run r1 trained it then.",
+        ),
         ("compare_features", COMPARED, "2,000 online entities of 3 feature views have the values of their snapshots."),
         ("ingest", INGESTED | {"deliveries": 0}, "Nothing new was delivered; snapshot 0a1b has 15,389 rows."),
         ("validate", REFUSED, "Version 2 was refused, the champion is still version 1: mae 80.41 is above 25"),

@@ -147,6 +147,20 @@ def undated(table: pa.Table) -> int:
     return int(table.column(labels.KNOWN_AT).null_count) if labels.KNOWN_AT in table.column_names else 0
 
 
+def check_targets(pipeline: ModelPipeline, table: pa.Table) -> None:
+    """Raise TrainingError if rows lack their target: they were accepted while the pipeline file allowed it."""
+    target, labels_of = pipeline.prediction.target, pipeline.prediction.from_
+    if empty := table.column(target).null_count:
+        name = labels_of.pipeline if labels_of else pipeline.name
+        again = "run" if not labels_of and pipeline.source.kind == "derived" else "rejudge"
+        open_again = "" if labels_of else f" Or make {target} `nullable: true` again: such rows are then no examples."
+        raise TrainingError(
+            f"build the training set of '{pipeline.name}': {counted(empty, 'accepted row has', 'accepted rows have')} "
+            f"no {target}, and the file of pipeline '{name}' no longer allows that",
+            f"Run `rempart pipeline {again} {name}`: such rows go to quarantine. Then train again.{open_again}",
+        )
+
+
 def split(pipeline: ModelPipeline, table: pa.Table) -> datasets.TrainingRows:
     """Return the rows to learn from, and the held-out rows.
 

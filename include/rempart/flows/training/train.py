@@ -59,7 +59,7 @@ class TrainResult:
 
     `labels`: of another pipeline: its name, snapshot, and the rows by the state of their label. `used`: snapshots of
     pipelines whose feature views the training set has. `hint`: what to do about DuckDB's memory, if it did not suffice
-    by far.
+    by far. `reused`: which earlier run trained the version, and when; empty if this run did.
     """
 
     job_id: str
@@ -75,6 +75,7 @@ class TrainResult:
     labels: dict[str, Any] | None = None
     used: dict[str, str] = field(default_factory=dict)
     hint: str = ""
+    reused: str = ""
 
 
 def train(
@@ -197,6 +198,7 @@ def freeze(
     """
     site = platform.active_site(pipeline.classification)
     learnable = without_late(pipeline, table)
+    labelled.check_targets(pipeline, learnable if learnable.num_rows else table)
     feed, late = None, table.num_rows - learnable.num_rows
     if labels:
         counts = {**asdict(labels.rows), "late": late}
@@ -293,8 +295,9 @@ def register(
             usage=usage(pipeline.name, [each.input() for each in spec.inputs]),
         )
         version_measured = record.MeasuredVersion(figures, found.rows, version, classification, opening, found.kept)
-        record.write(platform.ledger, spec, result, version_measured, ran=ran, spent=spent, verdict=verdict)
-    logger.info("registered version %s of model '%s' as a candidate", version, pipeline.name)
+        earlier = record.write(platform.ledger, spec, result, version_measured, ran=ran, spent=spent, verdict=verdict)
+    reused = record.reused(earlier) if earlier else ""
+    logger.info("%s", reused or f"registered version {version} of model '{pipeline.name}' as a candidate")
     return TrainResult(
         job_id=spec.job_id,
         run_id=result.run_id,
@@ -308,6 +311,7 @@ def register(
         placement=dict(ran) if ran else None,
         labels=spec.labels.model_dump() if spec.labels else None,
         used=spec.used,
+        reused=reused,
     )
 
 

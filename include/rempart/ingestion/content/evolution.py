@@ -105,7 +105,12 @@ def conform(table: pa.Table, earlier: Mapping[str, SnapshotColumn], snapshot_id:
             continue
         values = table[origin]
         if not columns[field.name].nullable and values.null_count:
-            raise _inexact(snapshot_id, pipeline, field.name, "has empty values, which the pipeline no longer allows")
+            raise IngestError(
+                f"Snapshot {snapshot_id} of '{pipeline.name}': column '{field.name}' has empty values, which the "
+                "pipeline no longer allows. Nothing was ingested",
+                f"Run `rempart pipeline rejudge {pipeline.name}`: rows that are empty there go to quarantine. Or make "
+                f"the column `nullable: true` again in {pipeline.name}.yaml.",
+            )
         try:
             arrays.append(values.cast(field.type))
         except pa.ArrowInvalid:  # the error quotes a value

@@ -46,12 +46,13 @@ def write(
     ran: Mapping[str, Any] | None,
     spent: Spent,
     verdict: int | None,
-) -> None:
-    """Write evidence of the candidate, once per version. `ran`, `spent`: where the job ran, and what it cost;
-    `verdict`: what started it.
+) -> Evidence | None:
+    """Write evidence of the candidate, once per version. Return the record that was there before, or None.
+
+    `ran`, `spent`: where the job ran, and what it cost; `verdict`: what started it.
     """
-    if candidate_record(ledger, spec.pipeline, measured.version, result.model_id) is not None:
-        return
+    if (earlier := _newest(ledger, spec.pipeline, measured.version, result.model_id)) is not None:
+        return earlier
     body: dict[str, Any] = {
         "name": spec.pipeline,
         "version": measured.version,
@@ -90,13 +91,27 @@ def write(
         "verdict": verdict,
     }
     ledger.append("candidate", spec.pipeline, body)
+    return None
+
+
+def reused(earlier: Evidence) -> str:
+    """Return which run trained a version, and when, for a later order of the same job. Pure."""
+    return (
+        f"version {earlier.body['version']} is reused: run {earlier.body['run_id']} in MLflow trained it by the same "
+        f"recipe on the same rows, on {earlier.at:%Y-%m-%d %H:%M} UTC"
+    )
 
 
 def candidate_record(ledger: Ledger, name: str, version: str, model_id: str | None = None) -> Mapping[str, Any] | None:
     """Return the newest candidate evidence of a version (and model), or None."""
+    record = _newest(ledger, name, version, model_id)
+    return record.body if record else None
+
+
+def _newest(ledger: Ledger, name: str, version: str, model_id: str | None) -> Evidence | None:
     for record in ledger.find("candidate", name):
         if str(record.body.get("version")) == version and model_id in (None, record.body.get("model_id")):
-            return record.body
+            return record
     return None
 
 
