@@ -19,7 +19,7 @@ def card(
     version: Annotated[str | None, typer.Argument(help="Version of it; default: the champion.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="File for the page; default: MODEL-VERSION.html in this folder.", dir_okay=False),
+        typer.Option(help="File for the page; default: var/model-cards/MODEL-VERSION.html.", dir_okay=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -32,6 +32,7 @@ def card(
         rempart model card hotel_bookings 2
         rempart model card hotel_bookings 2 --out card.html
     """
+    from rempart.deployment.setup import paths
     from rempart.models.card.facts import as_json as plain
     from rempart.models.card.page import page
 
@@ -40,7 +41,8 @@ def card(
     if as_json:
         json_documents.show(plain(made))
         return
-    file = out or Path(f"{made.model}-{made.version}.html")
+    file = out or paths.current().var / "model-cards" / f"{made.model}-{made.version}.html"
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page(made), encoding="utf-8")
     rendering.tell(f"{file}: model card of {made.model} version {made.version} ({made.standing})")
 
