@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ from rempart.deployment.setup.paths import Stack
 from rempart.deployment.setup.terminal import duration
 from rempart.errors import IntegrityError, ObjectMissing, RempartError, StackError
 from rempart.flows.governance import evidence
-from rempart.flows.restore import repair, restore_active, restore_erasures, restore_newer, restore_report
+from rempart.flows.restore import (
+    repair,
+    restore_active,
+    restore_erasures,
+    restore_newer,
+    restore_objects,
+    restore_report,
+)
 from rempart.flows.restore.restore import RestoreResult, restore
 from rempart.flows.restore.restore_source import (
     FoundPoints,
@@ -29,7 +37,9 @@ from rempart.flows.restore.restore_source import (
     plan,
     trusted_of,
 )
-from rempart.flows.shared.platform import open_platform
+from rempart.flows.shared.platform import classification_of, open_platform
+from rempart.flows.shared.replication_pairs import physical_bucket
+from rempart.settings.pipelines import load_all
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +91,11 @@ class Prepared:
         With `yes`, the parts are left out, because the plan listed them, and the restore reports the erasures itself.
         """
         manifest, parts = self.point.manifest, self.wish.parts
-        newer, older = ((), ()) if self.wish.aside else self._newer()
+        newer, older, runs = ((), (), False) if self.wish.aside else self._newer()
+        lacking = self._lacking() if runs and self.selection.objects else None
+        now = self.point.platform.clock()
         yield from restore_report.explain(
-            manifest, self.selection, self.point.platform.clock(), parts=not yes, wanted=parts, newer=newer
+            manifest, self.selection, now, parts=not yes, wanted=parts, newer=newer, lacking=lacking
         )
         yield from restore_report.left_out(parts)
         if not self.wish.aside:
@@ -99,18 +111,28 @@ class Prepared:
             left = f"changes at '{manifest.source}' after the restore point are lost"
             yield f"'{self.wish.active}' would become the active site, after each object is verified there; {left}"
 
-    def _newer(self) -> tuple[Sequence[str], Sequence[str]]:
+    def _lacking(self) -> int | None:
+        """Return how many objects are not in place at the site that receives them; None if it does not answer."""
+        try:
+            platform = open_platform()
+            site = platform.site(self.wish.active or self.point.manifest.source, classification_of(load_all()))
+            return restore_objects.lacking(site, partial(physical_bucket, platform.config), self.selection.objects)
+        except (RempartError, OSError) as error:  # restoring does not need it
+            logger.warning("how many objects are in place is not known: %s", error)
+            return None
+
+    def _newer(self) -> tuple[Sequence[str], Sequence[str], bool]:
         """Return lines about what the restore point does not hold, or why the running platform cannot tell.
 
-        Then the pipelines whose current snapshot becomes an older one.
+        Then the pipelines whose current snapshot becomes an older one, and whether the platform could tell.
         """
         try:
             found = restore_newer.look(open_platform().ledger, self.point.manifest.created_at, self.wish.parts)
         except (RempartError, OSError, LookupError, TypeError, ValueError) as error:  # restoring does not need it
             why = error.what if isinstance(error, RempartError) else type(error).__name__
             told = f"newer     UNKNOWN: what came after this restore point: {why}"
-            return [told], restore_newer.replaced(self.selection)
-        return [*restore_newer.lines(found)], restore_newer.older(found, self.selection)
+            return [told], restore_newer.replaced(self.selection), False
+        return [*restore_newer.lines(found)], restore_newer.older(found, self.selection), True
 
 
 def look(stack: Stack, wish: Wish, trust: Sequence[Path] = (), wait: float = 0.0) -> SitePoints:

@@ -117,6 +117,16 @@ class Bringer:
             return False
 
 
+def lacking(target: Site, bucket: Callable[[str], str], objects: Sequence[HeldObject]) -> int:
+    """Return how many objects are missing at a site or have another size there. It lists, and reads no object.
+
+    Raises SiteError.
+    """
+    buckets = {obj.bucket for obj in objects}
+    there = {(name, info.key): info.size for name in buckets for info in target.list(bucket(name))}
+    return sum(there.get((obj.bucket, obj.key)) != obj.size for obj in objects)
+
+
 def publish_tables(site: Site, bucket: str, restored: Sequence[HeldObject]) -> Iterator[RestoreCheck]:
     """Make the Delta table of each restored data set equal its current snapshot; yield a check of each.
 

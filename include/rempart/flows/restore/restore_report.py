@@ -72,10 +72,12 @@ def explain(
     parts: bool = True,
     wanted: Sequence[Part] = (),
     newer: Iterable[str] = (),
+    lacking: int | None = None,
 ) -> Iterator[str]:
     """Yield the content of a restore point, by part unless `parts` is false, and what the restore would do.
 
     `wanted`: the parts to restore; by default all. `newer`: lines about what the point does not hold.
+    `lacking`: how many of the objects are not in place, from listings; None if that is not known.
     """
     old = now - manifest.created_at
     yield f"restore point {manifest.id}, made at site '{manifest.source}' by version {manifest.code_version}"
@@ -98,9 +100,13 @@ def explain(
             f"erased    {number} objects of encryption scope {scope}: its key was destroyed, so they are not restored"
         )
     yield from newer
+    there = "those in place stay"
+    if lacking is not None:
+        in_place = len(selection.objects) - lacking
+        there = f"missing or of another size: {lacking:,}; in place: {in_place:,}, each is read, and stays if intact"
     yield (
         f"to restore: {counted(len(selection.databases), 'database')} ({size(selection.dump_bytes)}) and"
-        f" {counted(len(selection.objects), 'object')} ({size(selection.object_bytes)}); those in place stay"
+        f" {counted(len(selection.objects), 'object')} ({size(selection.object_bytes)}); {there}"
     )
 
 

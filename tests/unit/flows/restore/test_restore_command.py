@@ -68,6 +68,25 @@ def test_it_lists_explains_and_says_that_nothing_was_changed(made: House, run: R
     assert "undone" not in "\n".join(run("--only", "dataset:bookings", "--aside", "trial"))
 
 
+def test_the_plan_counts_the_objects_that_are_missing_apart_from_those_in_place(
+    made: House, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies = {**BODIES, ("lake", "raw/bookings/2/b.csv"): b"two", ("lake", "raw/bookings/3/c.csv"): b"three"}
+    made.point(bodies)
+    for (bucket, key), body in bodies.items():
+        if key != "raw/bookings/2/b.csv":
+            made.primary.write(bucket, key, b"cut" if key.endswith("c.csv") else body)
+    told = [line.partition("; ")[2] for line in run() if line.startswith("to restore: ")]
+    assert told == ["missing or of another size: 2; in place: 2, each is read, and stays if intact"]
+    assert "missing or of another size: 0; in place: 1," in "\n".join(run("--only", "bucket:artifacts"))
+
+    def lost() -> Platform:
+        raise DatabaseUnavailable("Database ledger: no answer", "Start it.")
+
+    monkeypatch.setattr(restore_command, "open_platform", lost)
+    assert next(line for line in run() if line.startswith("to restore: ")).endswith("; those in place stay")
+
+
 def test_the_plan_of_a_part_says_what_is_restored_and_what_stays(made: House, run: Run) -> None:
     made.point({**BODIES, ("lake", "raw/trips/1/a.csv"): b"two"})
     dataset = run("--only", "dataset:bookings")
