@@ -149,22 +149,22 @@ def places(feature: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[np.int
     import numpy as np
 
     positions, outside = _positions(feature, table)
-    if outside:
+    if rows := outside.true_count:
         raise TrainingError(
-            f"encode feature '{feature.name}': a value in {counted(outside, 'row')} is not declared",
+            f"encode feature '{feature.name}': a value in {counted(rows, 'row')} is not declared",
             "Add the value to the column's `values` in the pipeline file, or correct the data.",
         )
     return np.asarray(positions.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
 
 
-def unknown(features: Sequence[Feature], table: pa.Table) -> tuple[str, int] | None:
-    """Return the first category with a value outside its closed list, and in how many rows; None if there is none."""
-    counts = ((feature.name, _positions(feature, table)[1]) for feature in features if feature.type == "category")
-    return next(((name, rows) for name, rows in counts if rows), None)
+def unknown(features: Sequence[Feature], table: pa.Table) -> dict[str, pa.BooleanArray]:
+    """Return the categories with values outside their closed lists, and for each which rows have such a value."""
+    found = {feature.name: _positions(feature, table)[1] for feature in features if feature.type == "category"}
+    return {name: outside for name, outside in found.items() if outside.true_count}
 
 
-def _positions(feature: Feature, table: pa.Table) -> tuple[Any, int]:
-    """Return the place of each value in the declared order, null for an empty cell, and how many have none."""
+def _positions(feature: Feature, table: pa.Table) -> tuple[Any, pa.BooleanArray]:
+    """Return the place of each value in the declared order, null if it has none, and which values have none."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -173,7 +173,7 @@ def _positions(feature: Feature, table: pa.Table) -> tuple[Any, int]:
     positions = pc.index_in(texts.cast(pa.string()), value_set=pa.array(feature.values, pa.string()))
     if texts is not column:
         positions = positions.take(column.indices)
-    return positions, positions.null_count - column.null_count
+    return positions, pc.and_(positions.is_null(), column.is_valid())
 
 
 class RowEncoder:

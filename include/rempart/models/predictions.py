@@ -97,6 +97,17 @@ def figures(predicted: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
     return found
 
 
+def figures_of(target: Feature, predicted: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return `figures` by the classes of a target: the probability of one that the model does not know is 0."""
+    import numpy as np
+
+    if not target.values:
+        return figures(predicted)
+    none, there = np.zeros(predicted.num_rows), predicted.column_names
+    names = [f"probability_{label}" for label in target.values]
+    return np.column_stack([predicted[name].to_numpy() if name in there else none for name in names])
+
+
 def ends(predicted: pa.Table) -> tuple[np.ndarray[Any, np.dtype[np.float64]], ...]:
     """Return the lower and upper ends of the intervals, [rows] each; nothing of a table without intervals."""
     return tuple(predicted[name].to_numpy() for name in ENDS if name in predicted.column_names)

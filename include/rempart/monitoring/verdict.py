@@ -7,10 +7,11 @@ the pipeline file lists its values, or it is a part of the calendar.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any, Literal
 
+from rempart.counts import counted
 from rempart.monitoring import freshness
 from rempart.monitoring.columns import ColumnVerdict
 from rempart.monitoring.coverage import IntervalCoverage
@@ -27,18 +28,36 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class Window:
-    """The rows that were watched: snapshot, first and last date, and their number. `source`: where they are from."""
+    """The rows that were watched: snapshot, first and last date, and their number. `source`: where they are from.
+
+    `unpredicted`: rows with a value that the champion does not know; `unknown`: these rows by the feature.
+    """
 
     source: str
     snapshot: str
     first: date | None
     last: date | None
     rows: int
+    unpredicted: int = 0
+    unknown: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def predicted(self) -> int:
+        return self.rows - self.unpredicted
+
+    def told(self) -> Iterator[str]:
+        """Yield which rows were not predicted, and the remedy, if there are any."""
+        if self.unpredicted:
+            where = ", ".join(f"'{name}' ({rows:,})" for name, rows in self.unknown.items())
+            yield (
+                f"{counted(self.unpredicted, 'row')} of {self.rows:,} cannot be predicted: the champion does not know "
+                f"a value of {where}; train again"
+            )
 
 
 @dataclass(frozen=True)
 class ChampionVerdict:
-    """What a watch found. `reasons`: a line for each fault, or for what is unknown."""
+    """What a watch found. `reasons`: a line for each fault, for what is unknown, and for rows without a prediction."""
 
     version: str
     outcome: Outcome
@@ -82,10 +101,12 @@ def conclude(
     intervals: IntervalCoverage | None = None,
     *,
     domain_alarms: bool = False,
+    tolerated: float = 0.0,
 ) -> ChampionVerdict:
     """Return the verdict: red if anything is at fault, unknown if anything could not be judged, else green.
 
     Late data is unknown: how the champion does on rows that did not come, nobody knows, and a training would not help.
+    Rows that the champion cannot predict are told; more than the share `tolerated` of them is unknown.
     """
     faults = list(_faults(columns, performance, intervals))
     if domain is not None and domain_alarms and domain.moved:
@@ -95,10 +116,10 @@ def conclude(
         unknown.append(
             "what a model tells by all columns at once is not known: the training data has too few earlier windows"
         )
-    outcome: Outcome = "red" if faults else "unknown" if unknown else "green"
-    return ChampionVerdict(
-        version, outcome, (*faults, *unknown), window, columns, performance, ages, challenger, domain, intervals
-    )
+    too_many = window.unpredicted > tolerated * window.rows
+    outcome: Outcome = "red" if faults else "unknown" if unknown or too_many else "green"
+    reasons = (*faults, *unknown, *window.told())
+    return ChampionVerdict(version, outcome, reasons, window, columns, performance, ages, challenger, domain, intervals)
 
 
 def _faults(
@@ -147,7 +168,7 @@ def _unknown(
     if performance is None or performance.overall.value is None:
         known = performance.overall.rows if performance else 0
         if known < least:
-            yield f"too few targets are known: {known:,} of {window.rows:,} rows, {least:,} are needed"
+            yield f"too few targets are known: {known:,} of {window.predicted:,} rows, {least:,} are needed"
         else:
             yield f"the hold-out has too few rows to compare with: {least:,} are needed"
 

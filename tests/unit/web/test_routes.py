@@ -278,3 +278,15 @@ def test_a_run_of_which_nobody_knows_is_not_told_as_one_that_wrote_nothing(
 def test_a_page_in_another_language_is_still_that_page(house: House) -> None:
     text = house.call("GET", "/run?dag_id=restore_drill&run_id=a%2Bb%26c", "viewer").text
     assert "/airflow/rempart/run?dag_id=restore_drill&amp;run_id=a%2Bb%26c&amp;lang=fr" in text
+
+
+def test_the_page_of_a_pipeline_tells_why_rows_have_no_prediction(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = "feature 'own__kind' holds a value that the model does not know"
+    told = {"scoring": "a1", "version": "1", "rows_of": "hotel_bookings", "rows": 20, "quarantined": 3}
+    house.watched.record("scoring", "hotel_bookings", told | {"reasons": {why: 3}, "into": None, "bucket": "lake"})
+    found = house.watched.facts()
+    monkeypatch.setattr(sources, "newest", lambda *within: found)
+    page = house.call("GET", "/data/hotel_bookings", "viewer").text
+    assert f"3 × {why.replace(chr(39), '&#39;')}" in page

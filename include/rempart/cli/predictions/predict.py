@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,8 @@ def predict(
             rendering.show([lines.written(files.write(found.batches, output), output)])
         else:
             hidden = list(map(files.key_column, pipeline.key)) if may_be_personal(pipeline.classification) else ()
-            rendering.show(lines.shown(next(found.batches, None), found.rows, hidden))
+            first = next(found.batches, None)
+            rows = sum(batch.num_rows for batch in chain(filter(None, [first]), found.batches))
+            rendering.show(lines.shown(first, rows, hidden))
         rendering.show(lines.refused(found.refused))
     raise typer.Exit(1 if found.refused else 0)

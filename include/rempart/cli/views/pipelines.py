@@ -181,6 +181,7 @@ def _champion(state: PipelineState) -> Iterator[str]:
             f"Last scoring: {last.rows:,} rows of {last.rows_of} by version {last.version}, {text.moment(last.at)}, "
             f"{last.quarantined:,} in quarantine; table {last.table}{f', {last.into}' if last.into else ''}"
         )
+        yield from (f"{rows:>9,} x {reason}" for reason, rows in last.reasons.items())
 
 
 def deliveries(found: Sequence[Delivery]) -> Iterator[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from rempart.features.labels import KNOWN_AT
 from rempart.flows.training.train import target_feature
 from rempart.models import metrics
-from rempart.models.predictions import ENDS, figures
+from rempart.models.encoding import unknown
+from rempart.models.predictions import ENDS, figures_of
 from rempart.monitoring import coverage, performance
 from rempart.monitoring.coverage import IntervalCoverage
 from rempart.monitoring.performance import RowLosses
@@ -40,6 +42,15 @@ class Answered:
 def answered(model: LoadedModel, rows: pa.Table) -> Answered:
     """Return rows with the predictions of a model. Raises TrainingError, ModelRefused."""
     return Answered(rows, model.predict(rows))
+
+
+def known_to(model: LoadedModel, rows: pa.Table) -> tuple[dict[str, int], pa.Table]:
+    """Return by feature how many rows have a value that a model does not know, and the rows without such a value."""
+    import pyarrow.compute as pc
+
+    found = unknown(model.features, rows)
+    left = rows.filter(pc.invert(reduce(pc.or_, found.values()))) if found else rows
+    return {name: outside.true_count for name, outside in found.items()}, left
 
 
 def row_time(pipeline: ModelPipeline) -> str:
@@ -101,8 +112,9 @@ def known(pipeline: ModelPipeline, given: Answered, now: datetime) -> Answered:
 
 def losses(pipeline: ModelPipeline, given: Answered) -> RowLosses:
     """Return the losses of rows with a target, and their groups. Raises TrainingError."""
-    rows, made = given.rows, figures(given.predicted)
-    truth = metrics.target_values(target_feature(pipeline), rows)
+    rows, target = given.rows, target_feature(pipeline)
+    made = figures_of(target, given.predicted)
+    truth = metrics.target_values(target, rows)
     is_regression = pipeline.prediction.task == "regression"
     by = pipeline.gate.baseline_by if pipeline.monitoring.segments is None else pipeline.monitoring.segments
     return RowLosses(

@@ -18,7 +18,7 @@ from rempart.flows.shared import erasures, removals, retirements
 from rempart.flows.training.train import target_feature
 from rempart.ledger.port import Evidence, Kind, Ledger
 from rempart.models import metrics
-from rempart.models.predictions import figures
+from rempart.models.predictions import figures_of
 from rempart.monitoring import performance, standings
 from rempart.monitoring.standings import PairedComparison, Standing
 from rempart.settings.pipeline import ModelPipeline
@@ -113,5 +113,5 @@ def compare(pipeline: ModelPipeline, given: Challenger, window: Answered) -> Pai
     except RempartError as error:
         return standings.unknown(given.version, given.standing, metric, error.what, shared.rows.num_rows)
     truth = metrics.target_values(target, shared.rows)
-    mine, other = (performance.losses(metric, truth, figures(each.predicted)) for each in (shared, theirs))
+    mine, other = (performance.losses(metric, truth, figures_of(target, each.predicted)) for each in (shared, theirs))
     return standings.compare(given.version, given.standing, metric, mine, other, pipeline.monitoring.least_rows)

@@ -7,7 +7,7 @@ of its statistics is kept that could differ from it, or that an erasure would ha
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from rempart.flows.monitoring.answered import (
     covered,
     is_unseen,
     known,
+    known_to,
     losses,
     row_metric,
     row_time,
@@ -139,11 +140,13 @@ def judge(
     ages = freshness.judge(observed.newest, expected(pipeline, reference, now), rules.late, now)
     if rows.num_rows < rules.least_rows:
         return verdict.conclude(model.version, window, (), None, rules.least_rows, ages)
-    window_rows = answered(model, rows)
+    unknown, predicted = known_to(model, rows)
+    window = replace(window, unpredicted=rows.num_rows - predicted.num_rows, unknown=unknown)
+    window_rows = answered(model, predicted)
     labelled = known(pipeline, window_rows, now)
     train = reference.train
     learned = answered(model, train.take([*range(0, train.num_rows, max(1, train.num_rows // PREDICTED))]))
-    training, seen = profiles(pipeline, model, train, learned, window_rows)
+    training, seen = profiles(pipeline, model, train, learned, rows, window_rows)
     measured = performance.judge(
         row_metric(pipeline),
         losses(pipeline, labelled),
@@ -163,6 +166,7 @@ def judge(
         separation.separate(pipeline, model, train, rows),
         covered(pipeline, model.coverage, labelled),
         domain_alarms=rules.domain_classifier == "alarm",
+        tolerated=rules.unknown,
     )
 
 
@@ -215,18 +219,18 @@ def since_training(pipeline: ModelPipeline, holdout: pa.Table, learned: pa.Table
 
 
 def profiles(
-    pipeline: ModelPipeline, model: LoadedModel, train: pa.Table, learned: Answered, window: Answered
+    pipeline: ModelPipeline, model: LoadedModel, train: pa.Table, learned: Answered, rows: pa.Table, window: Answered
 ) -> tuple[Profile, Profile]:
     """Return the profiles of the training data and of the window: features that the model reads, and predictions.
 
-    `learned`: a sample of the training data.
+    `learned`: a sample of the training data; `window`: those of the window's `rows` that the model can predict.
     """
     watched = [Column(f.name, "category" if f.values else "number", f.values) for f in model.features]
     answer = Column(PREDICTION, "category", model.target.values) if model.target else Column(PREDICTION, "number")
     time = row_time(pipeline)
     found: list[dict[str, ColumnProfile]] = [{}, {}]
     for chosen, *sides in (
-        (watched, train, window.rows),
+        (watched, train, rows),
         ([answer], _with_time(learned, time), _with_time(window, time)),
     ):
         grid = counting.edges(counting.batches(sides[0]), sides[0].num_rows, chosen)

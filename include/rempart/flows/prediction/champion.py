@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rempart.counts import counted
 from rempart.errors import ChampionMissing, PredictionError, SiteUnavailable, TrackingRefused, TrackingUnavailable
 from rempart.features.prediction.plan import FeaturePlan, StoredView, inputs_of, plan
+from rempart.flows.prediction.judged_rows import judge_features
 from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.candidates import stored_objects
@@ -35,6 +36,19 @@ ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
+class Answers:
+    """Predictions, in order, of the rows whose features the champion knows.
+
+    `unknown`: for each row whether it has none, because the champion does not know a value of a feature; `reasons`: of
+    each of these, without a value.
+    """
+
+    predicted: pa.Table
+    unknown: pa.BooleanArray
+    reasons: pa.Array
+
+
+@dataclass(frozen=True)
 class Champion:
     """A verified champion. `plan`: how its features are made. `lookup`: of a trailing view's entities, at a time."""
 
@@ -51,6 +65,16 @@ class Champion:
         one row is at fault. Raises PredictionError with the column and the number of rows; FeatureError, ModelRefused,
         DatabaseUnavailable.
         """
+        found = self.answers(rows)
+        for each in found.reasons.value_counts().to_pylist():
+            raise PredictionError(
+                f"predict {counted(rows.num_rows, 'row')}: {each['values']} in {counted(each['counts'], 'row')}",
+                f"Leave these rows out, or train again: `rempart pipeline run {self.plan.pipeline.name} --follow`.",
+            )
+        return found.predicted
+
+    def answers(self, rows: pa.Table) -> Answers:
+        """Return what `predict` returns, but of rows with a value of a feature that is unknown the reasons."""
         import pyarrow as pa
 
         given = typed(self.model.inputs, rows)
@@ -60,15 +84,23 @@ class Champion:
                 f"{counted(len(outside), 'row')}",
                 "Correct these rows, or leave them out.",
             )
-        return pa.concat_tables(self._predicted(given, self.clock()))
+        found = list(self._answered(given, self.clock()))
+        return Answers(
+            pa.concat_tables([each.predicted for each in found]),
+            pa.concat_arrays([each.unknown for each in found]),
+            pa.concat_arrays([each.reasons for each in found]),
+        )
 
-    def _predicted(self, given: pa.Table, at: datetime) -> Iterator[pa.Table]:
+    def _answered(self, given: pa.Table, at: datetime) -> Iterator[Answers]:
+        import pyarrow.compute as pc
+
         from rempart.features.prediction.rows import features
 
         for start in range(0, max(1, given.num_rows), ROWS):
             rows = given.slice(start, ROWS)
             made = features(self.plan, rows, at, lambda view, keys: self.lookup(view, keys, at))
-            yield self.model.predict(made)
+            unknown, reasons = judge_features(self.model.features, made)
+            yield Answers(self.model.predict(made.filter(pc.invert(unknown))), unknown, reasons)
 
 
 def champion_of(platform: Platform, pipeline: ModelPipeline) -> Champion:

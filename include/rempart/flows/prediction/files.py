@@ -40,12 +40,11 @@ class ScoredFile:
     """The rows of a file that can be predicted, in batches, and those that cannot.
 
     `batches`: the line, the columns of the pipeline's key that the file has (see `key_column`), and the prediction.
-    They are read once.
-    `rows`: how many these are. `absent`: columns that the model reads and that the file lacks; they are empty.
+    They are read once, and then `refused` is complete: each may have rows with a value of a feature that the model does
+    not know. `absent`: columns that the model reads and that the file lacks; they are empty.
     """
 
     batches: Iterator[pa.Table]
-    rows: int
     refused: Sequence[RefusedRow]
     absent: Sequence[str] = ()
 
@@ -82,7 +81,7 @@ def scored(champion: Champion, pipeline: Pipeline, file: Path) -> Iterator[Score
             )
         key = [column for column in pipeline.key if column in read_as.columns]
         lacking = tuple(each.name for each in absent(champion.model.inputs, read_as.columns))
-        yield ScoredFile(_batches(champion, staged.file, key), staged.good, staged.refused, lacking)
+        yield ScoredFile(_batches(champion, staged.file, key, staged.refused), staged.refused, lacking)
 
 
 def _reading(pipeline: Pipeline, inputs: Sequence[Input], named: Sequence[str] | None) -> Pipeline:
@@ -170,14 +169,22 @@ def key_column(name: str) -> str:
     return f"key_{name}" if name == LINE_COLUMN or is_reserved(name) else name
 
 
-def _batches(champion: Champion, file: Path, key: Sequence[str]) -> Iterator[pa.Table]:
+def _batches(champion: Champion, file: Path, key: Sequence[str], refused: list[RefusedRow]) -> Iterator[pa.Table]:
+    """Yield the predictions, and add rows with an unknown value of a feature to `refused`."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as opened:
         for batch in opened.iter_batches(ROWS):
             rows = pa.Table.from_batches([batch])
-            predicted = champion.predict(rows)
+            answers = champion.answers(rows)
+            lines = rows[LINE].filter(answers.unknown).to_pylist()
+            refused += [
+                RefusedRow(line, (reason,), "") for line, reason in zip(lines, answers.reasons.to_pylist(), strict=True)
+            ]
+            if not (rows := rows.filter(pc.invert(answers.unknown))).num_rows:
+                continue
             told = {key_column(name): rows[name] for name in key}
-            found = dict(zip(predicted.column_names, predicted.columns, strict=True))
+            found = dict(zip(answers.predicted.column_names, answers.predicted.columns, strict=True))
             yield pa.table({LINE_COLUMN: rows[LINE], **told, **found})

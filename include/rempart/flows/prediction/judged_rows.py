@@ -6,10 +6,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from rempart.models.encoding import Feature, unknown
 from rempart.models.inputs import Input
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+UNKNOWN = "holds a value that the model does not know"
+"""A reason against rows whose remedy is a new training: the champion never saw the value of a column or feature."""
 
 
 def judge(
@@ -23,19 +27,34 @@ def judge(
     `needed`: columns that must not be null besides the inputs that are not nullable: those of the moment.
     `beyond`: further reasons against rows, by position, as of `ingestion.parsing.moments`.
     """
+    import pyarrow.compute as pc
+
+    wrong, reasons = _joined([*_faults(inputs, needed, rows), *_by_reason(beyond, rows.num_rows)], rows.num_rows)
+    return rows.filter(pc.invert(wrong)), rows.filter(wrong), reasons
+
+
+def judge_features(features: Sequence[Feature], made: pa.Table) -> tuple[pa.BooleanArray, pa.Array]:
+    """Return for each row whether the model does not know a value of its features, and the reasons of each such row.
+
+    A feature may have such a value although no column of the row has one: those of trailing views are of other rows.
+    """
+    faults = [(outside, f"feature '{name}' {UNKNOWN}") for name, outside in unknown(features, made).items()]
+    return _joined(faults, made.num_rows)
+
+
+def _joined(every: Sequence[tuple[pa.Array, str]], rows: int) -> tuple[pa.BooleanArray, pa.Array]:
+    """Return which rows have a fault, and the reasons of each of these as one text."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    every = [*_faults(inputs, needed, rows), *_by_reason(beyond, rows.num_rows)]
     faults = [(mask, reason) for mask, reason in every if pc.any(mask).as_py()]
-    if not faults:
-        return rows, rows.slice(0, 0), pa.array([], pa.string())
-    wrong = faults[0][0]
-    for mask, _ in faults[1:]:
+    wrong = pa.repeat(pa.scalar(False), rows)
+    for mask, _ in faults:
         wrong = pc.or_(wrong, mask)
     texts = [pc.if_else(mask.filter(wrong), reason, pa.scalar(None, pa.string())) for mask, reason in faults]
-    reasons = pc.binary_join_element_wise(*texts, "; ", null_handling="skip")
-    return rows.filter(pc.invert(wrong)), rows.filter(wrong), reasons
+    if not texts:
+        return wrong, pa.array([], pa.string())
+    return wrong, pc.binary_join_element_wise(*texts, "; ", null_handling="skip")
 
 
 def _faults(inputs: Sequence[Input], needed: Collection[str], rows: pa.Table) -> Iterator[tuple[pa.Array, str]]:
@@ -52,7 +71,7 @@ def _faults(inputs: Sequence[Input], needed: Collection[str], rows: pa.Table) ->
         if each.values:
             known = pc.is_in(cells, value_set=pa.array(each.values, pa.string()))
             outside = pc.and_(pc.invert(known), cells.is_valid())
-            yield outside, f"column '{each.name}' holds a value that the model does not know"
+            yield outside, f"column '{each.name}' {UNKNOWN}"
 
 
 def _by_reason(beyond: Mapping[int, Sequence[str]], rows: int) -> Iterator[tuple[pa.Array, str]]:

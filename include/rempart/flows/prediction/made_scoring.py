@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rempart.coordination.active import Active
+from rempart.counts import counted
 from rempart.errors import ObjectMissing, PredictionError
 from rempart.features.prediction.rows import moments
 from rempart.flows.prediction import chosen_rows, scorings
@@ -59,7 +61,6 @@ class Made:
     scoring: Scoring
     parts: list[WrittenPart]
     quarantine: list[WrittenPart]
-    reasons: dict[str, int]
 
     @property
     def rows(self) -> int:
@@ -80,13 +81,15 @@ def predicted(
     folder: Path,
 ) -> Made:
     """Predict the chosen rows into files of a folder."""
+    import pyarrow.compute as pc
+
     at, model, source = run.platform.clock(), champion.model, run.source
     keys = scorings.key_columns(run.snapshot, source.row_key)
     columns = scorings.table_columns(model, keys)
     refused_columns = {**keys, scorings.REASON: SnapshotColumn("string", False)}
     needed = list(run.pipeline.moments[run.pipeline.prediction.at].columns)
     _check_columns(run, champion, needed)
-    reasons = dict[str, int]()
+    reasons = Counter[str]()
     with ExitStack() as stack:
         good = stack.enter_context(PartWriter(folder, "part", arrow_schema(columns)))
         bad = stack.enter_context(PartWriter(folder, "refused", arrow_schema(refused_columns)))
@@ -94,15 +97,17 @@ def predicted(
         partitions, based_on = _partitions(run, asked, window)
         for rows in _chosen(run, partitions, window, unlabelled):
             taken, left, why = judge(model.inputs, needed, rows, _beyond(run, champion, needed, rows))
-            if left.num_rows:
-                bad.write(_keyed(left, source).append_column(scorings.REASON, why))
-                for entry in why.value_counts().to_pylist():
-                    reasons[entry["values"]] = reasons.get(entry["values"], 0) + entry["counts"]
+            answers = champion.answers(taken)
+            for refused, told in ((left, why), (taken.filter(answers.unknown), answers.reasons)):
+                if refused.num_rows:
+                    bad.write(_keyed(refused, source).append_column(scorings.REASON, told))
+                    reasons.update({entry["values"]: entry["counts"] for entry in told.value_counts().to_pylist()})
+            taken = taken.filter(pc.invert(answers.unknown))
             if taken.num_rows:
-                good.write(
-                    _with_facts(_keyed(taken, source), champion.predict(taken), run, asked, taken, model.version, at)
-                )
+                good.write(_with_facts(_keyed(taken, source), answers.predicted, run, asked, taken, model.version, at))
             logger.info("%d rows predicted, %d refused so far", good.rows, bad.rows)
+    for reason, count in reasons.most_common():
+        logger.warning("%s not predicted: %s", counted(count, "row is", "rows are"), reason)
     section = run.pipeline.scoring or Section()
     scoring = Scoring(
         asked,
@@ -114,8 +119,9 @@ def predicted(
         tuple(scorings.part(run.root, "parts", part.sha256, part.rows, part.bytes) for part in good.parts),
         tuple(scorings.part(run.root, "quarantine", part.sha256, part.rows, part.bytes) for part in bad.parts),
         based_on,
+        dict(reasons),
     )
-    return Made(scoring, good.parts, bad.parts, reasons)
+    return Made(scoring, good.parts, bad.parts)
 
 
 def _check_columns(run: Run, champion: Champion, needed: list[str]) -> None:

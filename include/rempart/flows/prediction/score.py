@@ -14,11 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rempart.coordination.active import Active
+from rempart.counts import counted
 from rempart.errors import InputMissing, ObjectMissing, PredictionError
 from rempart.flows.ingestion import current_snapshot, delta_log, derived_run
 from rempart.flows.prediction import brought, chosen_rows, scorings
 from rempart.flows.prediction.champion import champion_of, champion_version
 from rempart.flows.prediction.chosen_rows import RowPeriod, Targets
+from rempart.flows.prediction.judged_rows import UNKNOWN
 from rempart.flows.prediction.made_scoring import Run, keep, predicted
 from rempart.flows.prediction.scorings import Scoring, ScoringQuestion
 from rempart.flows.shared import erasures, removals
@@ -74,9 +76,9 @@ def score(
     """Predict rows of a snapshot (default: the current one) with the champion, and publish the predictions.
 
     `since` and `until` name a window in the column that partitions the rows: `until` is not in it. Without a window,
-    of rows of the pipeline itself those without a target are predicted. Raises PredictionError, InputMissing,
-    IngestError if evidence names a newer snapshot, ErasedMeanwhile, and the errors of `champion_of`, `brought.bring`
-    and the site.
+    of rows of the pipeline itself those without a target are predicted. Raises PredictionError, also if the champion
+    knows none of the rows, whose keys and reasons are stored then; InputMissing, IngestError if evidence names a newer
+    snapshot, ErasedMeanwhile, and the errors of `champion_of`, `brought.bring` and the site.
     """
     source, today = source_of(pipeline), platform.clock().date()
     classification = highest([pipeline.classification, source.classification])
@@ -105,12 +107,12 @@ def score(
         pipeline.name, champion.model.version, asked.sha256, source.name, found.id, table=f"{bucket}/{run.root}"
     )
     with spool_folder() as folder:
-        scoring, files, reasons = scorings.find(site, bucket, asked), list[Path](), dict[str, int]()
+        scoring, files = scorings.find(site, bucket, asked), list[Path]()
         is_new = False
         if scoring is None:
             made = predicted(run, champion, asked, window, targets, classification, folder)
             if made.rows:
-                scoring, files, reasons, is_new = made.scoring, made.files, made.reasons, True
+                scoring, files, is_new = made.scoring, made.files, True
                 keep(run, made)
 
         @contextmanager
@@ -137,13 +139,28 @@ def score(
         logger.info("no row of snapshot %s of '%s' is to be predicted", found.id, source.name)
         return result
     logger.info("%d rows predicted by version %s, %d refused", scoring.rows, scoring.version, scoring.refused)
+    if not result.superseded:
+        _check_known(pipeline, scoring)
     return replace(
         result,
         scoring=scoring.id,
         rows=scoring.rows,
         refused=scoring.refused,
-        reasons=reasons,
+        reasons=scoring.reasons,
         new=is_new,
+    )
+
+
+def _check_known(pipeline: ModelPipeline, scoring: Scoring) -> None:
+    """Raise PredictionError if the champion does not know a value in any of the rows: it predicted none."""
+    other = [reason for reason in scoring.reasons if UNKNOWN not in reason]
+    if scoring.rows or not scoring.refused or not scoring.reasons or other:
+        return
+    told = "; ".join(f"{reason} in {counted(rows, 'row')}" for reason, rows in scoring.reasons.items())
+    raise PredictionError(
+        f"score {counted(scoring.refused, 'row')} of '{scoring.asked.rows_of}' with model {pipeline.name} version "
+        f"{scoring.version}: none can be predicted, and their keys are in quarantine: {told}",
+        f"Train again: `rempart pipeline run {pipeline.name} --follow`. The next champion predicts them.",
     )
 
 
@@ -231,6 +248,7 @@ def _record(ledger: Ledger, site: str, bucket: str, scoring: Scoring, into: Into
             "to": asked.until,
             "rows": scoring.rows,
             "quarantined": scoring.refused,
+            "reasons": dict(scoring.reasons),
             "digest": scoring.digest,
             "into": into.model_dump() if into else None,
             "site": site,

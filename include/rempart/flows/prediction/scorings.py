@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
 from typing import Any
 
@@ -58,6 +58,7 @@ class Scoring:
     """A manifest as read. `rows` were predicted, `refused` rows are in quarantine. `columns`: of the predictions.
 
     `based_on`: id of the scoring that has the rows of partitions which did not change; None if it stands alone.
+    `reasons`: why rows were refused, by the number of rows when they were.
     """
 
     asked: ScoringQuestion
@@ -69,6 +70,7 @@ class Scoring:
     parts: tuple[Part, ...]
     quarantine: tuple[Part, ...]
     based_on: str | None = None
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -152,6 +154,7 @@ def manifest(scoring: Scoring) -> bytes:
             "parts": told(scoring.parts),
             "quarantine": told(scoring.quarantine),
             "based_on": scoring.based_on,
+            "reasons": dict(scoring.reasons),
         }
     )
 
@@ -178,6 +181,7 @@ def parse(body: bytes) -> Scoring:
             parts("parts", "parts"),
             parts("quarantine", "quarantine"),
             found.get("based_on"),
+            found.get("reasons", {}),
         )
     except (KeyError, TypeError) as cause:
         raise ValueError("it is not a manifest") from cause

@@ -233,9 +233,8 @@ def _champions(
     model = loading.load(tracking, theirs)
     if why := _differing_inputs(model.features, holdout.column_names, record["dataset"]["definitions"]):
         return None, why
-    if found := unknown(model.features, holdout):
-        feature, rows = found
-        return None, f"does not know a value of feature '{feature}' in {counted(rows, 'held-out row')}"
+    for feature, outside in unknown(model.features, holdout).items():
+        return None, f"does not know a value of feature '{feature}' in {counted(outside.true_count, 'held-out row')}"
     return ChampionAnswers(figures(model.predict(holdout)), model.operating), ""
 
 

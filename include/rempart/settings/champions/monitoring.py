@@ -55,7 +55,13 @@ class Monitoring(Strict):
         ),
     )
     unknown: float = Field(
-        default=0.01, ge=0, lt=1, description="Share of values outside of a category's list that is no fault."
+        default=0.01,
+        ge=0,
+        lt=1,
+        description=(
+            "Share of values outside of a category's list that is no fault, and of rows that are not predicted because "
+            "the champion does not know such a value."
+        ),
     )
     worse: float = Field(
         default=0.25,

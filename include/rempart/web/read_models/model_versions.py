@@ -342,7 +342,10 @@ def _decision(record: Evidence, answers: Sequence[Evidence]) -> Decision:
 
 @dataclass(frozen=True)
 class LastScoring:
-    """The newest scoring by a pipeline's champion. `table`: address of the open table; `into`: the user's table."""
+    """The newest scoring by a pipeline's champion. `table`: address of the open table; `into`: the user's table.
+
+    `reasons`: why rows are in quarantine, by their number.
+    """
 
     seq: int
     at: datetime
@@ -352,6 +355,7 @@ class LastScoring:
     quarantined: int
     table: str
     into: str | None
+    reasons: Mapping[str, int]
 
 
 def last_scoring(facts: CockpitFacts, pipeline: str) -> LastScoring | None:
@@ -369,5 +373,6 @@ def last_scoring(facts: CockpitFacts, pipeline: str) -> LastScoring | None:
                 int(body["quarantined"]),
                 f"{body['bucket']}/predictions/{body['rows_of']}/{pipeline}/",
                 f"{into['connection']}: {into['table']}" if into else None,
+                body.get("reasons", {}),
             )
     return None

@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 import pytest
 from pyarrow import csv
 
+from rempart.counts import counted
 from rempart.errors import IntegrityError, ModelRefused, TrainingError
 from rempart.features import in_memory
 from rempart.flows.monitoring import champion_drift
-from rempart.flows.monitoring.answered import Unseen
+from rempart.flows.monitoring.answered import Answered, Unseen, losses
 from rempart.flows.monitoring.challenger import Challenger
 from rempart.flows.monitoring.champion_drift import Reference
 from rempart.flows.training.labelled import split
@@ -31,9 +32,11 @@ from rempart.models.intervals.graph import with_bounds
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.loading import LoadedModel
 from rempart.models.predictions import figures
+from rempart.monitoring import verdict
 from rempart.monitoring.freshness import NewestTimes
+from rempart.monitoring.performance import Figure, Performance
 from rempart.monitoring.sources import ObservedRows
-from rempart.monitoring.verdict import ChampionVerdict
+from rempart.monitoring.verdict import ChampionVerdict, Window
 from rempart.orchestration import run_notes
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline
@@ -42,10 +45,12 @@ from rempart.training import datasets
 from rempart.training.trainers import trainers
 from tests.cockpit import NOW
 from tests.memory_site import MemorySite
+from tests.unit.training import stage
 
 SHIPPED = with_model(named("hotel_bookings"))
 PIPELINE = SHIPPED.model_copy(update={"monitoring": SHIPPED.monitoring.model_copy(update={"domain_classifier": "off"})})
 PRICE, DAY = PIPELINE.prediction.target, PIPELINE.holdout.column
+ROOM = "booking__reserved_room_type"
 JULY = datetime.date(2017, 7, 1)
 TRAINED = datetime.datetime(2017, 9, 2, tzinfo=datetime.UTC)
 TODAY = TRAINED + datetime.timedelta(hours=20)
@@ -180,6 +185,52 @@ def test_few_rows_since_the_training_are_unknown(judged: Callable[..., ChampionV
     found = judged(few)
     assert found.outcome == "unknown" and found.reasons[0].startswith("too few rows: ")
     assert judged(bookings.filter(pc.less(bookings[DAY], pa.scalar(PIPELINE.holdout.start)))).window.rows == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "outcome", "first"),
+    [
+        (5, "green", "5 rows of "),
+        (400, "red", f"{ROOM}: 1"),
+        (100_000, "red", f"{ROOM}: 100"),
+    ],
+)
+def test_rows_with_a_category_that_the_champion_never_saw_are_watched_counted_and_not_predicted(
+    judged: Callable[..., ChampionVerdict], bookings: pa.Table, rows: int, outcome: str, first: str
+) -> None:
+    """`rows`: the newest ones that have it."""
+    watched = judged().window.rows
+    rows = min(rows, watched)
+    newest = pc.rank(bookings[DAY], "descending", tiebreaker="first")
+    new = pc.if_else(pc.less_equal(newest, rows), "z", bookings[ROOM].cast(pa.string()))
+    found = judged(bookings.set_column(bookings.column_names.index(ROOM), ROOM, new))
+    assert (found.outcome, found.window.rows) == (outcome, watched)
+    assert found.reasons[0].startswith(first)
+    assert found.reasons[-1] == (
+        f"{counted(rows, 'row')} of {watched:,} cannot be predicted: the champion does not know a value of "
+        f"'{ROOM}' ({rows:,}); train again"
+    )
+    assert (found.body()["window"]["unpredicted"], found.body()["window"]["unknown"]) == (rows, {ROOM: rows})
+    assert found.performance is not None and found.performance.overall.rows == watched - rows
+    told = {column.column: column for column in found.columns}
+    assert told[ROOM].rows == watched and told["prediction"].rows == watched - rows
+
+
+def test_a_class_that_the_champion_never_saw_counts_as_one_that_it_held_for_impossible() -> None:
+    pipeline = stage.pipeline(task="classification")
+    rows = pa.table({"season": ["cheap", "dear"], "agent": ["a", "a"]})
+    told = {"prediction": ["cheap", "fair"], "probability_fair": [0.1, 0.6], "probability_cheap": [0.9, 0.4]}
+    found = losses(pipeline, Answered(rows, pa.table(told)))
+    np.testing.assert_allclose(found.losses, [-np.log(0.9), -np.log(1e-15)])
+
+
+def test_more_rows_without_a_prediction_than_the_file_tolerates_are_unknown_and_not_green() -> None:
+    window = Window("snapshot", "s1", JULY, JULY, 400, 5, {"own__kind": 3, "own__room": 2})
+    enough = Performance("mae", Figure("", 395, 1.0, 1.0, 1.0, worse=False))
+    told = "5 rows of 400 cannot be predicted: the champion does not know a value of 'own__kind' (3), 'own__room' (2)"
+    for tolerated, outcome in ((0.02, "green"), (0.01, "unknown")):
+        found = verdict.conclude("3", window, (), enough, 200, tolerated=tolerated)
+        assert (found.outcome, found.reasons) == (outcome, (f"{told}; train again",))
 
 
 def test_a_hold_out_whose_rows_were_all_erased_is_told() -> None:

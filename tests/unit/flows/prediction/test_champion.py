@@ -140,7 +140,6 @@ def file(request: pytest.FixtureRequest, tmp_path: Path, rows: list[dict[str, An
 def test_rows_of_a_file_are_predicted_but_those_at_fault(champion: Champion, file: Path, tmp_path: Path) -> None:
     output = tmp_path / "predictions.parquet"
     with files.scored(champion, PIPELINE, file) as found:
-        assert found.rows == 3
         assert files.write(found.batches, output) == 3
     made, first = pq.read_table(output), 2 if file.suffix == ".csv" else 1
     assert made["line"].to_pylist() == [first, first + 1, first + 3]
@@ -160,7 +159,7 @@ def test_a_row_whose_moment_is_no_day_of_the_calendar_is_refused_alone(
 ) -> None:
     rows[1]["lead"] = -9_000_000
     with files.scored(champion, PIPELINE, written(tmp_path, ".csv", rows)) as found:
-        assert found.rows == sum(batch.num_rows for batch in found.batches) == 3
+        assert sum(batch.num_rows for batch in found.batches) == 3
     (row,) = found.refused
     assert row.reasons == ("moment 'booking': it lies before the year 1 or after the year 9999",)
     given = raw(TABLE).slice(0, 2).set_column(0, "lead", pa.array([1, -9_000_000]))
