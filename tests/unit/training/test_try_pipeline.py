@@ -86,7 +86,7 @@ def test_reasons_head_and_baseline(file: Path) -> None:
     assert found.training_rows == 397 and len(found.head) == flow.HEAD
     assert found.baseline is not None and found.baseline.holdout_rows > 0 and found.good
     shown = "\n".join(trying.lines(found, pipeline()))
-    assert shown.startswith("stays.csv: 400 rows read, 397 accepted, 3 refused (0.8%; `max_quarantined` allows 5.0%)\n")
+    assert shown.startswith("stays.csv: 400 rows read, 397 accepted, 3 refused (0.8%; `max_quarantined` allows 5.0% of a run)\n")
     assert "1 x price is out of range (line 11)" in shown and "Baseline: mae of price is" in shown
     assert f"  1 row repeats the key of an earlier row: stay_id{OTHERS}\n" in shown and "repeated" not in shown
     assert "  LEAK? stay__room alone tells 100.0% of price. The gate would refuse" in shown  # in these rows it does
@@ -231,7 +231,7 @@ def test_what_ingestion_would_hold_back_is_told_and_the_try_goes_on(tmp_path: Pa
     found = tried(pipeline(), file)
     assert found.files[0].held_back and found.training_rows == 300 and not found.good
     shown = "\n".join(trying.lines(found, pipeline()))
-    assert "100 refused (25.0%; `max_quarantined` allows 5.0%)" in shown
+    assert "100 refused (25.0%; `max_quarantined` allows 5.0% of a run)" in shown
     assert "HELD BACK" in shown and "Or, if these rows shall wait in quarantine, raise `max_quarantined`." in shown
 
 

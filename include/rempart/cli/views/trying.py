@@ -99,7 +99,7 @@ def _file(file: TriedFile, pipeline: Pipeline) -> Iterator[str]:
     some = " of a sample" if file.sampled else ""
     part = file.refused / max(file.read, 1)
     share = f" ({f'{part:.1%}' if part >= 0.0005 else 'below 0.1%'}; `max_quarantined` allows "
-    share += f"{pipeline.max_quarantined:.1%})"
+    share += f"{pipeline.max_quarantined:.1%} of a run)"
     yield (
         f"{file.file}: {text.counted(file.read, 'row')}{some} read, {good(file.accepted, file.repeated)}, "
         f"{file.refused:,} refused{share if file.refused else ''}"
@@ -115,7 +115,7 @@ def _file(file: TriedFile, pipeline: Pipeline) -> Iterator[str]:
     if sum(refusal.rows for refusal in file.refusals) > file.refused:
         yield "  (a row may have several reasons)"
     if file.held_back:
-        yield "  It would be HELD BACK. Decide the columns of the reasons above, or correct the file."
+        yield "  It would be HELD BACK. Correct these columns in the pipeline file (`values`, ranges, `nullable`), or the file."
         yield "  Or, if these rows shall wait in quarantine, raise `max_quarantined`."
 
 

@@ -283,8 +283,8 @@ def pipeline_name(source: str, name: str | None, *, table: bool = False) -> str:
     found = name or plain_name(stem)
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", found):
         raise PipelineError(
-            f"name a pipeline after {shown(source)}: its name has no usable characters",
-            "Pass a name of lower case letters, digits and _ (--name).",
+            f"name a pipeline after {shown(source)}: '{shown(found)}' is no name of a pipeline",
+            "Pass at most 40 lower case letters, digits and _, of which the first is a letter: --name visits_2024.",
         )
     return found
 
