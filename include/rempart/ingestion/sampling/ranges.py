@@ -73,6 +73,15 @@ def proposed(counted: Mapping[float, int]) -> Range | None:
     )
 
 
+def is_far(number: float, cells: int, others: Sequence[float]) -> bool:
+    """Return whether a number of several `cells` is far from `others`, which are in order. Pure."""
+    if number > others[-1]:
+        number, others = -number, [-other for other in reversed(others)]
+    if others[0] - number > _WIDER * (others[-1] - others[0]):
+        return True
+    return _is_far([number, *others], 1, len(others), cells)
+
+
 def outwards(value: float, *, up: bool) -> float:
     """Round away from the data, to two digits. Pure."""
     return _rounded(value, abs(value), up=up)
