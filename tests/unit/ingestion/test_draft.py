@@ -97,11 +97,7 @@ def test_the_draft_says_how_strict_the_limit_is_and_which_key_column_may_be_an_i
     assert "One that names a thing, such as a vehicle, is no quantity: use it in `by` of a trailing view" in told
     rows = "".join(f"{station},2025-01-{day:02},{day}.5\n" for station in ("a_b", "c_d") for day in range(1, 29))
     stations = draft_pipeline(write(tmp_path / "stations.csv", "station,day,hours\n" + rows))
-    added = " Left out: station, day, hours. Add station if the model shall tell its values apart, as with stations"
-    assert f"{added} or shops." in unbroken(stations) and "A number that names" not in stations, "there is no number"
-    rows = rows.replace(",2025", ",7,2025")
-    numbered = draft_pipeline(write(tmp_path / "stations.csv", "station,show,day,hours\n" + rows))
-    assert f"{added} or shops. A number that names" in unbroken(numbered)
+    assert " Left out: station, day, hours. Add station if" in unbroken(stations)
 
 
 def test_names_of_a_header_are_mapped_and_a_first_row_is_never_quoted(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def _left_out(s: Survey) -> str:
     told = [names]
     if groups:
         told.append(f"Add {groups[0]} if the model shall tell its values apart, as with stations or shops")
-    if s.named("integer"):
+    if any(c.name not in s.constant for c in s.named("integer")):
         told.append("A number that names a row, such as that of an invoice, teaches a model nothing: remove it")
         told.append("One that names a thing, such as a vehicle, is no quantity: use it in `by` of a trailing view")
     return ". ".join(told)

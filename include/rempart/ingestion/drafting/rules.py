@@ -26,8 +26,8 @@ def lines(s: Survey) -> Iterator[str]:
     once = negative > _SAME_QUESTIONS
     below = f". {negative} columns have a few negative numbers: is that right?" if once else ""
     unknown = [c for c in s.columns if c.placeholders and c.name not in s.key.columns and c is not s.target]
-    each = len(unknown) <= _SAME_QUESTIONS
-    yield from explained("expectations:", asks=f"{possible}{below}{'' if each else _unknown_of_many(unknown, s)}")
+    few = len(unknown) <= _SAME_QUESTIONS
+    yield from explained("expectations:", asks=f"{possible}{below}{'' if few else _unknown_of_many(unknown, s)}")
     between = "expect: expect_column_values_to_be_between"
     for column in s.columns:
         if (range_ := column.range) is None or column.name in s.key.columns:
@@ -38,7 +38,7 @@ def lines(s: Survey) -> Iterator[str]:
             limits += f", max_value: {number_text(range_.high)}"
         rule = f"{between}, column: {yaml_word(column.name)}, {limits}, reason: {column.name} is out of range"
         asks, note = _unlikely(range_, ask_negative=not once)
-        if column.placeholders and (each or column is s.target):
+        if column.placeholders and (few or column is s.target):
             asks = ". ".join(filter(None, (_unknown(column, s), asks)))
         elif column.placeholders:
             note = "; ".join(filter(None, (_seems(column), note)))

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from rempart.ingestion.parsing import people, recognise, units
 from rempart.ingestion.parsing.numbers import number, pattern
-from rempart.ingestion.sampling.placeholders import Placeholder, placeholders
-from rempart.ingestion.sampling.ranges import Range, proposed
+from rempart.ingestion.sampling.ranges import Placeholder, Range, placeholders, proposed
 from rempart.ingestion.sampling.sample import Declared
 from rempart.settings.columns import MAX_PRECISION, NUMERIC, ColumnType
 from rempart.settings.sources import DateFormat, Dialect

@@ -20,7 +20,7 @@ from rempart.ingestion.sampling.sample import Declared, Sample
 from rempart.settings import plain_yaml
 from rempart.settings.config import project_root
 from rempart.settings.sources import Dialect
-from tests.unit.ingestion.drafts import folded
+from tests.unit.ingestion.drafts import folded, unbroken
 from tests.unit.ingestion.test_draft import load, write
 
 HEADER = (
@@ -263,6 +263,12 @@ def test_a_season_is_a_feature_once_the_rows_to_learn_from_span_a_year(rows: int
     table = pa.table({"day": days, "size": [str(i % 7) for i in range(rows)]})
     text = draft_pipeline(Sample("shop.csv", table, Dialect(), {"format": "csv"}, rows, True))
     assert f"calendar: {{day: [{parts}]}}" in text
+
+
+@pytest.mark.parametrize("shows", [["3", "5", "7"], ["3.5", "5.5", "7"], ["7"]])
+def test_whole_numbers_may_name_rows_or_things(shows: list[str]) -> None:
+    told = drafted({"show": [shows[n % len(shows)] for n in range(300)]})
+    assert ("One that names a thing, such as a vehicle, is no quantity" in unbroken(told)) is (shows[1:2] == ["5"])
 
 
 def test_whole_numbers_that_name_places_are_asked_about(tmp_path: Path) -> None:
