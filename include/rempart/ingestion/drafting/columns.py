@@ -85,7 +85,7 @@ def _doubts(column: ColumnFacts, s: Survey, *, ask_spelling: bool) -> list[str]:
         alike = _alike(column.values)
         doubts.append(f"spelt alike: {alike}. The same? Then delete the wrong ones: their rows go to quarantine")
     if column.nullable and _is_needed(column, s):
-        later = f". If they are delivered again with it, see {LATER}" if column is s.target else ""
+        later = f". If they are delivered again with a value, see {LATER}" if column is s.target else ""
         doubts.append(f"empty in some rows, which go to quarantine{later}")
     if column.name == s.closing:
         return doubts  # the section `moments` asks
