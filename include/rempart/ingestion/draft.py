@@ -106,7 +106,7 @@ def _careful(s: Survey) -> str:
     if not texts:
         return ". No column seems to name people: the draft is careful"
     more = f" (and {len(texts) - _TEXTS} more)" if len(texts) > _TEXTS else ""
-    doubt = f"but a number may stand for somebody, as a customer's does: {', '.join(texts[:_TEXTS])}{more}"
+    doubt = f"but a text may tell of somebody, as a customer's number does: {', '.join(texts[:_TEXTS])}{more}"
     return f". No column seems to name people, {doubt}"
 
 

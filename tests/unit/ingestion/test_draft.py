@@ -93,7 +93,7 @@ def test_the_draft_says_how_strict_the_limit_is_and_which_key_column_may_be_an_i
         "guessing the mean"
     )
     told = " ".join(text.replace("    # ", " ").split())
-    assert "Left out: reading_id, kwh, remark. A number that differs in each row" in told
+    assert "Left out: reading_id, kwh, remark. A number that names a row, such as that of an invoice" in told
     assert "One that names a thing, such as a vehicle, is no quantity: use it in `by` of a trailing view" in told
     rows = "".join(f"{station},2025-01-{day:02},{day}.5\n" for station in ("a_b", "c_d") for day in range(1, 29))
     stations = draft_pipeline(write(tmp_path / "stations.csv", "station,day,hours\n" + rows))
@@ -198,7 +198,7 @@ def test_a_german_export_is_recognised(tmp_path: Path) -> None:
         "n": "integer",
         "remark": "string",
     }
-    assert "# CHECK: the zone in which clocks at the source show these times" in text
+    assert "# CHECK: in which time zone are these times, such as Europe/Berlin?" in text
 
 
 def test_iso_timestamps_with_an_offset_need_no_zone(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ _MANY = 12
 """Values of a list from which on it is a question whether it is complete."""
 _BETWEEN_LETTERS = re.compile(r"(?<=[^\W\d_])[-_. ](?=[^\W\d_])")
 _SAME_QUESTIONS = 3
-"""Lists up to which a draft asks above the line of each whether it is complete, and not once for all."""
+"""Columns up to which a draft asks the same above the line of each, and not once for all."""
 
 
 def lines(s: Survey) -> Iterator[str]:
@@ -31,11 +31,12 @@ def lines(s: Survey) -> Iterator[str]:
     open_ = [c.name for c in lists if not _is_declared(c, s) and (not s.sample.whole or len(c.values) > _MANY)]
     each = open_ if len(open_) <= _SAME_QUESTIONS else []
     why = "many values" if s.sample.whole else "only the values of a sample"
-    yield from explained(
-        "schema:", asks=f"{len(open_)} lists have {why}: are they complete?" if open_ and not each else ""
-    )
+    many = f"{len(open_)} lists have {why}: are they complete?" if open_ and not each else ""
+    spelt = [c.name for c in s.columns if _alike(c.values)]
+    more = _spelt_in_more(spelt[:_SAME_QUESTIONS], spelt[_SAME_QUESTIONS:])
+    yield from explained("schema:", asks=" ".join(filter(None, (many, more))))
     for column in s.columns:
-        doubts, notes = _doubts(column, s), _notes(column, s)
+        doubts, notes = _doubts(column, s, ask_spelling=column.name in spelt[:_SAME_QUESTIONS]), _notes(column, s)
         if column.name in each:
             doubts.append(f"{len(column.values)} values: is the list complete?")
         yield from explained(_entry(column, s), asks="; ".join(doubts), note="; ".join(notes))
@@ -67,15 +68,24 @@ def _is_needed(column: ColumnFacts, s: Survey) -> bool:
     return column.name in (*s.key.columns, s.time, *([] if s.closing else [s.target.name]))
 
 
-def _doubts(column: ColumnFacts, s: Survey) -> list[str]:
+def _spelt_in_more(asked: Sequence[str], more: Sequence[str]) -> str:
+    """Return the question about the columns with values that are spelt alike, beyond those that ask it themselves."""
+    if not more:
+        return ""
+    columns = "1 more column has" if len(more) == 1 else f"{len(more)} more columns have"
+    return f"As {', '.join(asked)} below, {columns} values that are spelt alike: {', '.join(more)}"
+
+
+def _doubts(column: ColumnFacts, s: Survey, *, ask_spelling: bool) -> list[str]:
     """Return what only a person can decide about a column."""
     doubts = [column.doubt] if column.doubt else []
     if column.people and column.type == "category":
         doubts.append(f"it seems to name people ({column.people}): their list stands in this file")
-    if alike := _alike(column.values):
+    if ask_spelling:
+        alike = _alike(column.values)
         doubts.append(f"spelt alike: {alike}. The same? Then delete the wrong ones: their rows go to quarantine")
     if column.nullable and _is_needed(column, s):
-        later = f". If they come again with it, see {LATER}" if column is s.target else ""
+        later = f". If they are delivered again with a value, see {LATER}" if column is s.target else ""
         doubts.append(f"empty in some rows, which go to quarantine{later}")
     if column.name == s.closing:
         return doubts  # the section `moments` asks

@@ -23,7 +23,7 @@ def lines(s: Survey) -> Iterator[str]:
     task, metric = ("regression", "mae") if numeric else ("classification", "log_loss")
     target, time = yaml_word(s.target.name), yaml_word(s.time)
     yield "features:"
-    may = "may each of these columns decide? Remove the others, and those that are not known in time"
+    may = "may a model use each of these columns, and is it known at `event`? Remove the others"
     yield from explained("  own:", asks=may)
     yield "    kind: row"
     yield list_lines("    columns: ", inputs)
@@ -41,7 +41,7 @@ def lines(s: Survey) -> Iterator[str]:
     lists = [c.name for c in s.columns if c.type == "category"]
     if numeric and (by := [*(name for name in s.naive or () if name in lists), *groups]):
         group = by[0]
-        told = f"mean {s.target.name} of earlier rows of the same {group}. Remove the view if this may not decide"
+        told = f"mean {s.target.name} of earlier rows of the same {group}. Remove the view if no model may use it"
         yield from explained("  trend:", note=told)
         yield "    kind: trailing"
         yield f"    by: [{yaml_word(group)}]"
@@ -50,7 +50,7 @@ def lines(s: Survey) -> Iterator[str]:
     yield ""
     yield from explained(f"prediction: {{target: {target}, task: {task}, at: event}}", asks=_other_target(s))
     tested = f"Models are tested on the newest {s.last_days} days"
-    fixed = "With `start: DATE`, no row from that date on is learned from, until you move it"
+    fixed = "`start: DATE` instead of `last` keeps the first tested day until you move it"
     if s.open_days:
         tested += f", counted from the newest row with {s.target.name}"
     yield from comment_lines(f"{tested}, and do not learn from them. {fixed}.")
@@ -119,7 +119,7 @@ def _trainer(rows: int, *, skewed: bool) -> Iterator[str]:
 
 def _other_target(s: Survey) -> str:
     """Return whether the target is a guess, and how to draft for another column."""
-    asked = f"Is it asked for at `event`, the time in {s.time}?"
+    asked = f"Do you ask for it at `event`, the time in {s.time}?"
     if s.target_chosen:
         return f"the column to predict, as you chose it. {asked}"
     return f"a guess of the target. For another, remove this file and draft again with `--target COLUMN`. {asked}"
@@ -129,8 +129,10 @@ def _left_out(s: Survey) -> str:
     """Return the columns that are no inputs, and which of them a person may add."""
     names = ", ".join(dict.fromkeys((*s.key.columns, s.target.name, *(c.name for c in s.named("string")), *s.constant)))
     groups = [c.name for c in s.columns if c.name in s.key.columns and c.type == "category"]
+    told = [names]
     if groups:
-        return f"{names}. Add {groups[0]} if the model shall tell its values apart, as with stations or shops"
-    nothing = "A number that differs in each row, such as an invoice number, teaches a model nothing"
-    thing = "One that names a thing, such as a vehicle, is no quantity: use it in `by` of a trailing view"
-    return f"{names}. {nothing}. {thing}"
+        told.append(f"Add {groups[0]} if the model shall tell its values apart, as with stations or shops")
+    if any(c.name not in s.constant for c in s.named("integer")):
+        told.append("A number that names a row, such as that of an invoice, teaches a model nothing: remove it")
+        told.append("One that names a thing, such as a vehicle, is no quantity: use it in `by` of a trailing view")
+    return ". ".join(told)

@@ -67,7 +67,7 @@ def _ways(s: Survey, outcome: str) -> Iterator[str]:
             "." if timed else ", from the end of that day."
         )
         yield f"Not yet for some rows: see {LATER}"
-    yield f"You ask before {s.time}: add `minus: 3 days` to `event`, or `minus_days` with the name of a column."
+    yield f"You ask before {s.time}: add `minus: 3 days` to `event`, or `minus_days` with a column of days."
 
 
 def moment_of(column: str, s: Survey) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from rempart.ingestion.drafting.writing import explained, number_text
-from rempart.ingestion.sampling.facts import LIKELY_YEARS
-from rempart.ingestion.sampling.names import yaml_word
+from rempart.ingestion.sampling.facts import LIKELY_YEARS, ColumnFacts
+from rempart.ingestion.sampling.names import yaml_text, yaml_word
 from rempart.ingestion.sampling.orders import Order
 from rempart.ingestion.sampling.ranges import Range
 from rempart.ingestion.sampling.survey import Survey
 
 _SAME_QUESTIONS = 3
-"""Columns up to which a draft asks above each line whether its negative numbers are right, and not once for all."""
+"""Columns up to which a draft asks the same above the line of each, and not once for all."""
+_MOST_REFUSED = 0.05
+"""Share of refused rows up to which a delivery is accepted."""
 
 
 def lines(s: Survey) -> Iterator[str]:
@@ -23,16 +25,23 @@ def lines(s: Survey) -> Iterator[str]:
     negative = sum(1 for range_ in ranges if range_.negative)
     once = negative > _SAME_QUESTIONS
     below = f". {negative} columns have a few negative numbers: is that right?" if once else ""
-    yield from explained("expectations:", asks=f"{possible}{below}")
+    unknown = [c for c in s.columns if c.placeholders and c.name not in s.key.columns and c is not s.target]
+    few = len(unknown) <= _SAME_QUESTIONS
+    yield from explained("expectations:", asks=f"{possible}{below}{'' if few else _unknown_of_many(unknown, s)}")
     between = "expect: expect_column_values_to_be_between"
     for column in s.columns:
         if (range_ := column.range) is None or column.name in s.key.columns:
             continue
         limits = f"min_value: {number_text(range_.low)}"
-        if not (s.closing and column is s.target):  # rows that are open now may end with more than any row until now
+        beyond = any(each.number > range_.high for each in column.placeholders)
+        if beyond or not (s.closing and column is s.target):  # open rows may end with more than any row until now
             limits += f", max_value: {number_text(range_.high)}"
         rule = f"{between}, column: {yaml_word(column.name)}, {limits}, reason: {column.name} is out of range"
         asks, note = _unlikely(range_, ask_negative=not once)
+        if column.placeholders and (few or column is s.target):
+            asks = ". ".join(filter(None, (_unknown(column, s), asks)))
+        elif column.placeholders:
+            note = "; ".join(filter(None, (_seems(column), note)))
         yield from explained(f"  - {{{rule}}}", asks=asks, note=note)
     first, last = LIKELY_YEARS
     for column in s.columns:
@@ -44,7 +53,52 @@ def lines(s: Survey) -> Iterator[str]:
     yield from chain.from_iterable(map(_order, s.orders))
     span = f"min_value: {s.first_day.year:04d}-01-01, max_value: {s.last_year}-12-31"
     yield f"  - {{{between}, column: {yaml_word(s.time)}, {span}, reason: {s.time} is out of range}}"
-    yield "max_quarantined: 0.05"
+    yield f"max_quarantined: {_MOST_REFUSED}"
+
+
+def _seems(column: ColumnFacts) -> str:
+    """Return which numbers of a column seem to mean that the value is not known, and how many cells have each."""
+    cells = column.range.cells if column.range else 0
+    first, *others = column.placeholders
+    told = [f"{number_text(first.number)} ({first.cells:,} of {cells:,} cells)"]
+    told += [f"{number_text(each.number)} ({each.cells:,})" for each in others]
+    return f'{" and ".join(told)} {"seem" if others else "seems"} to mean "not known"'
+
+
+def _unknown(column: ColumnFacts, s: Survey) -> str:
+    """Return the question about the numbers of a column that seem to mean "not known", and what each answer needs."""
+    if column is s.target:
+        kept = "leave the range: such rows go to quarantine, as no model learns from them"
+        return f"{_seems(column)}. If so, {kept}; else widen it"
+    texts = [text for each in column.placeholders for text in each.texts]
+    numbers = [each.number for each in column.placeholders]
+    null = "" if column.nullable else f", and `nullable: true` to {column.name}"
+    refused = sum(each.cells for each in column.placeholders) > _MOST_REFUSED * s.sample.table.num_rows
+    held = ", and they are too many: deliveries are held back" if refused else ""
+    way = f"{_emptied(texts, column.name, numbers, s)}{null}; else widen the range"
+    return f"{_seems(column)}. If so, {way}. Until then these rows go to quarantine{held}"
+
+
+def _emptied(texts: Sequence[str], name: str, numbers: Sequence[float], s: Survey) -> str:
+    """Return how the source says that numbers mean no value. `texts`: how it writes them."""
+    if "kind" in s.sample.source:
+        null = name
+        for number in numbers:
+            null = f"NULLIF({null}, {number_text(number)})"
+        return f"let the SQL of the source give `{null}`"
+    written = ", ".join(map(yaml_text, texts))
+    if s.sample.text:
+        return f"add {written} to `null_values`, which holds for all columns"
+    return f'add `null_values: ["", {written}]` to `source`, which holds for all columns'
+
+
+def _unknown_of_many(columns: Sequence[ColumnFacts], s: Survey) -> str:
+    """Return the question about many columns with numbers that seem to mean "not known", as sentences that follow."""
+    how = "let the SQL of the source give null instead"
+    if "kind" not in s.sample.source:
+        how = "add the number to `null_values` of the `source`, which holds for all columns"
+    asked = f'. {len(columns)} columns have a number that seems to mean "not known", as their notes tell'
+    return f"{asked}. If so, {how}, and `nullable: true` to each such column; else widen its range"
 
 
 def _order(order: Order) -> Iterator[str]:

@@ -38,7 +38,7 @@ def _dialect(s: Survey) -> Iterator[str]:
         "decimal": "the numbers can also be read with another decimal mark",
         "thousands": "the numbers can also be read with another decimal mark",
         "dates": "the dates can also be read in another order of day and month",
-        "time_zone": "the zone in which clocks at the source show these times, such as Europe/Berlin",
+        "time_zone": "in which time zone are these times, such as Europe/Berlin?",
     }
     for key, default in (("decimal", "."), ("thousands", ""), ("dates", "YYYY-MM-DD"), ("time_zone", None)):
         if (value := getattr(s.dialect, key)) != default or key in s.uncertain:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from rempart.ingestion.parsing import people, recognise, units
 from rempart.ingestion.parsing.numbers import number, pattern
-from rempart.ingestion.sampling.ranges import Range, proposed
+from rempart.ingestion.sampling.ranges import Placeholder, Range, placeholders, proposed
 from rempart.ingestion.sampling.sample import Declared
 from rempart.settings.columns import MAX_PRECISION, NUMERIC, ColumnType
 from rempart.settings.sources import DateFormat, Dialect
@@ -41,7 +41,7 @@ EMPTY = "always empty in these rows"
 
 @dataclass(frozen=True)
 class ColumnFacts:
-    """Facts about one column. `range`: of numbers. `precision` and `scale`: of a decimal.
+    """Facts about one column. `range`: of numbers, without `placeholders`. `precision` and `scale`: of a decimal.
 
     `note`: what a person should know. `doubt`: what only a person can decide. `people`: why it seems to name people.
     `unlikely`: how many dates or timestamps lie outside of LIKELY_YEARS, if that are few. `offset`: whether timestamps
@@ -63,6 +63,7 @@ class ColumnFacts:
     separator: str | None = None
     unlikely: int = 0
     offset: bool = False
+    placeholders: tuple[Placeholder, ...] = ()
 
 
 def column_facts(
@@ -82,16 +83,18 @@ def column_facts(
     stated = re.fullmatch(r"(\w+)(?:\((\d+),(\d+)\)|\((\w+)\))?", declared.type) if declared else None
     if declared and stated and stated[1] != "string":
         type_: ColumnType = stated[1]  # type: ignore[assignment] # a source declares no other type
+        range_, unknown = _range(distinct, Dialect()) if type_ in NUMERIC else (None, ())
         return ColumnFacts(
             name,
             type_,
             nullable,
             unique,
             declared.values,
-            _range(distinct, Dialect()) if type_ in NUMERIC else None,
+            range_,
             precision=int(stated[2] or 0),
             scale=int(stated[3] or 0),
             items=stated[4],  # type: ignore[arg-type] # number or string
+            placeholders=unknown,
         )
     zeros = any(map(_LEADING_ZERO.fullmatch, distinct))
     if declared is None and not zeros and (found := _number(name, distinct, nullable, unique, dialect)):
@@ -121,7 +124,7 @@ def _texts(plain: ColumnFacts, cells: recognise.Cells, dialect: Dialect, *, zero
         return replace(plain, type="category", values=tuple(sorted(cells)), doubt=doubt, people=why)
     if closed:
         other = "If it does not, write `type: category` with all its `values`, and add it to `columns` below"
-        other += ". If it does, and may decide all the same, name it in `by` of a trailing view"
+        other += ". If it does, and a model may use it all the same, name it in `by` of a trailing view"
         doubt = f"does it name people ({why})? Its values are not listed, and no model reads it. {other}"
         return replace(plain, doubt=doubt, people=why)
     if why:
@@ -188,15 +191,15 @@ def _number(name: str, distinct: recognise.Cells, nullable: bool, unique: bool, 
         return None
     if any(number(text, dialect) is None for text in distinct):
         return None
-    range_ = _range(distinct, dialect)
+    range_, unknown = _range(distinct, dialect)
     powers = any("e" in text.lower() for text in distinct)
     parts = [_digits(text, dialect.decimal) for text in distinct]
     whole, scale = max(w for w, _ in parts), max(s for _, s in parts)
     if powers or any(dialect.decimal in text for text in distinct):
         if powers or whole + scale > MAX_PRECISION or all(_float_keeps(text, dialect) for text in distinct):
-            return ColumnFacts(name, "number", nullable, unique, (), range_)
+            return ColumnFacts(name, "number", nullable, unique, (), range_, placeholders=unknown)
     elif whole <= 18:
-        return ColumnFacts(name, "integer", nullable, unique, (), range_)
+        return ColumnFacts(name, "integer", nullable, unique, (), range_, placeholders=unknown)
     elif unique or whole > MAX_PRECISION:
         return ColumnFacts(name, "string", nullable, unique, note="digits without end: an identifier?")
     return ColumnFacts(
@@ -209,16 +212,22 @@ def _number(name: str, distinct: recognise.Cells, nullable: bool, unique: bool, 
         "more digits than a `number` keeps",
         precision=min(MAX_PRECISION, whole + scale + _SPARE),
         scale=scale,
+        placeholders=unknown,
     )
 
 
-def _range(cells: recognise.Cells, dialect: Dialect) -> Range | None:
-    """Return the range of the cells that are numbers."""
+def _range(cells: recognise.Cells, dialect: Dialect) -> tuple[Range | None, tuple[Placeholder, ...]]:
+    """Return the range of the cells that are numbers, and the numbers that it leaves out as they mean "not known"."""
     counted: Counter[float] = Counter()
+    texts: dict[float, list[str]] = {}
     for text, count in cells.items():
         if (value := number(text, dialect)) is not None:
             counted[value] += count
-    return proposed(counted)
+            texts.setdefault(value, []).append(text)
+    unknown = placeholders(counted)
+    range_ = proposed({value: count for value, count in counted.items() if value not in unknown})
+    told = tuple(Placeholder(value, counted[value], tuple(sorted(texts[value]))) for value in unknown)
+    return (replace(range_, cells=counted.total()) if range_ else None), told
 
 
 def _others(count: int, cells: int, what: str) -> str:

@@ -1,12 +1,14 @@
 """The range that a draft proposes for a column of numbers: a few values far from all others do not widen it.
 
 A range that is too narrow sends good rows to quarantine. So values count as far only if there are few of them, and if
-nothing lies between them and the rest over a gap that is wider than the rest.
+nothing lies between them and the rest over a gap that is wider than the rest. Numbers that seem to mean "not known",
+such as 9999, or -1 where no other number is negative, may be many.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -25,6 +27,22 @@ _BROKEN = 10
 """How many times wider the gap below the rest is than the widest one in its lower half, if one negative value breaks
 it."""
 
+_PLACEHOLDER = re.compile(r"-1|-9|-?9{2,}(\.9+)?")
+"""Text of a number that may mean "not known"."""
+_REPEATED = 2
+"""Cells with such a number, at least: a single one may be a mistake of typing."""
+_FEWEST_OTHERS = 4
+"""Distinct other numbers, at least: -1, 0 and 1 may be three answers."""
+
+
+@dataclass(frozen=True)
+class Placeholder:
+    """A number that seems to mean "not known". `cells`: how many have it. `texts`: how the source writes it."""
+
+    number: float
+    cells: int
+    texts: tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class Range:
@@ -42,6 +60,22 @@ class Range:
     far: float = 0
     negative: int = 0
     reached: bool = False
+
+
+def placeholders(counted: Mapping[float, int]) -> tuple[float, ...]:
+    """Return which numbers seem to mean "not known", in order. `counted`: cells with each number. Pure.
+
+    They are -1 or made of nines, repeated, in at most half of the cells together. They are far from the other numbers,
+    or negative where no other number is.
+    """
+    found = [n for n in sorted(counted) if counted[n] >= _REPEATED and _PLACEHOLDER.fullmatch(_text(n))]
+    while found:
+        rest = {number: cells for number, cells in counted.items() if number not in found}
+        still = [number for number in found if _stands_apart(number, counted[number], rest)]
+        if still == found:
+            return tuple(found) if sum(rest.values()) * 2 >= sum(counted.values()) else ()
+        found = still
+    return ()
 
 
 def proposed(counted: Mapping[float, int]) -> Range | None:
@@ -136,3 +170,26 @@ def _is_far(numbers: Sequence[float], first: int, last: int, cells: int) -> bool
     if largest < 0:  # the other end of positive numbers
         return far / smallest > smallest / largest
     return gap > _WIDER * span
+
+
+def _stands_apart(number: float, cells: int, rest: Mapping[float, int]) -> bool:
+    """Return whether a number is outside of the range of the rest, and no neighbour of it."""
+    range_ = proposed(rest)
+    if range_ is None or len(rest) < _FEWEST_OTHERS or range_.low <= number <= range_.high:
+        return False
+    if number < 0 <= min(rest):
+        return True
+    return _is_apart(number, cells, sorted(other for other in rest if range_.low <= other <= range_.high))
+
+
+def _is_apart(number: float, cells: int, others: Sequence[float]) -> bool:
+    """Return whether a number of several `cells` is far from `others`, which are in order. Pure."""
+    if number > others[-1]:
+        number, others = -number, [-other for other in reversed(others)]
+    if others[0] - number > _WIDER * (others[-1] - others[0]):
+        return True
+    return _is_far([number, *others], 1, len(others), cells)
+
+
+def _text(number: float) -> str:
+    return repr(float(number)).removesuffix(".0")

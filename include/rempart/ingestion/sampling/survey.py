@@ -164,7 +164,7 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     held_out = known[-1] - timedelta(days=found.last_days - 1), known[-1]  # of rows with a target, as in a training
     learnt = {(day.year, day.month) for day in days if day < held_out[0]}
     found = replace(found, seasons=(held_out[0] - days[0]).days >= 365 and len(learnt) >= _SEASONS)
-    return replace(found, naive=naive_groups(groups, found.time, target, table, dialect, held_out))
+    return replace(found, naive=naive_groups(groups, found.time, target, good, dialect, held_out))
 
 
 def without_totals(table: pa.Table) -> tuple[pa.Table, int]:
@@ -233,8 +233,8 @@ def _accepted(
     declared: Mapping[str, Declared],
     dialect: Dialect,
 ) -> pa.Table:
-    """Return the rows whose numbers are within the drafted ranges, and whose `needed` cells are not empty; all rows if
-    no row is so."""
+    """Return the rows whose numbers are within the drafted ranges, or mean "not known", and whose `needed` cells have a
+    value; all rows if no row is so."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -244,13 +244,16 @@ def _accepted(
         cells, range_ = table[column.name], column.range
         if column.name in needed:
             refused |= pc.is_null(cells).to_numpy()
-        if range_ is None or (not range_.outside and range_.cells == len(cells) - cells.null_count):
+        unknown = [each.number for each in column.placeholders]
+        if range_ is None or (not (range_.outside or unknown) and range_.cells == len(cells) - cells.null_count):
             continue
         written, lowest, highest = _written(column, declared, dialect), range_.low, range_.high
         if column.name in key:  # of a key, no range is drafted
             lowest, highest = -math.inf, math.inf
         known = {text: number(text, written) for text in cells.drop_null().unique().to_pylist()}
-        wrong = [text for text, value in known.items() if value is None or not lowest <= value <= highest]
+        allowed = () if column.name in needed else unknown  # such cells will be empty
+        far = (text for text, value in known.items() if value is None or not lowest <= value <= highest)
+        wrong = [text for text in far if known[text] not in allowed]
         refused |= pc.is_in(cells, value_set=pa.array(wrong, pa.string())).to_numpy()
     return table if refused.all() else table.filter(pa.array(~refused))
 

@@ -20,7 +20,7 @@ from rempart.ingestion.sampling.sample import Declared, Sample
 from rempart.settings import plain_yaml
 from rempart.settings.config import project_root
 from rempart.settings.sources import Dialect
-from tests.unit.ingestion.drafts import folded
+from tests.unit.ingestion.drafts import folded, unbroken
 from tests.unit.ingestion.test_draft import load, write
 
 HEADER = (
@@ -66,7 +66,7 @@ def test_no_person_of_a_list_is_named_and_no_model_reads_the_column(text: str) -
     (line,) = (line for line in text.splitlines() if line.startswith("  caseworker:"))
     assert "# CHECK: does it name people (its name says so)? Its values are not listed" in line
     assert "If it does not, write `type: category` with all its `values`, and add it to `columns`" in line
-    assert "If it does, and may decide all the same, name it in `by` of a trailing view" in line
+    assert "If it does, and a model may use it all the same, name it in `by` of a trailing view" in line
 
 
 def test_people_are_found_by_their_names_and_never_guessed_as_the_target(tmp_path: Path) -> None:
@@ -219,6 +219,21 @@ def test_values_that_are_spelt_alike_are_asked_about() -> None:
     assert 'CHECK: spelt alike: "Mill Lane" and "mill-lane". The same?' in line
 
 
+@pytest.mark.parametrize("columns", [3, 4, 90])
+def test_values_that_are_spelt_alike_in_many_columns_are_asked_about_in_three_and_named_once(columns: int) -> None:
+    places = {
+        f"place_{n}": [("Mill Lane", "mill-lane", "Market")[row % 3] for row in range(300)] for n in range(columns)
+    }
+    lines = drafted(places).splitlines()
+    asked = [line.split(":")[0].strip() for line in lines if "# CHECK: spelt alike: " in line]
+    assert asked == ["place_0", "place_1", "place_2"]
+    (schema,) = (line for line in lines if line.startswith("schema:"))
+    more = [f"place_{n}" for n in range(3, columns)]
+    count = "1 more column has" if columns == 4 else f"{len(more)} more columns have"
+    told = f"As place_0, place_1, place_2 below, {count} values that are spelt alike: {', '.join(more)}"
+    assert schema == (f"schema:    # CHECK: {told}" if more else "schema:")
+
+
 @pytest.mark.parametrize("values", [("<=50K", ">50K"), ("A+", "A-"), ("C", "C#", "C++"), ("1-2", "12", "1/2")])
 def test_signs_that_tell_values_apart_are_no_spelling(values: tuple[str, ...]) -> None:
     assert "spelt alike" not in listed(*values)
@@ -248,6 +263,12 @@ def test_a_season_is_a_feature_once_the_rows_to_learn_from_span_a_year(rows: int
     table = pa.table({"day": days, "size": [str(i % 7) for i in range(rows)]})
     text = draft_pipeline(Sample("shop.csv", table, Dialect(), {"format": "csv"}, rows, True))
     assert f"calendar: {{day: [{parts}]}}" in text
+
+
+@pytest.mark.parametrize("shows", [["3", "5", "7"], ["3.5", "5.5", "7"], ["7"]])
+def test_whole_numbers_may_name_rows_or_things(shows: list[str]) -> None:
+    told = drafted({"show": [shows[n % len(shows)] for n in range(300)]})
+    assert ("One that names a thing, such as a vehicle, is no quantity" in unbroken(told)) is (shows[1:2] == ["5"])
 
 
 def test_whole_numbers_that_name_places_are_asked_about(tmp_path: Path) -> None:

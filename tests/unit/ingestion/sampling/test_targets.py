@@ -84,7 +84,7 @@ def test_the_draft_says_by_which_groups_it_guesses_and_what_its_trend_is(tmp_pat
     text = folded(draft_pipeline(file))
     assert drafted in text
     group = (survey(of_file(file)).naive or ["region"])[0]
-    assert f"mean price of earlier rows of the same {group}. Remove the view if this may not decide" in text
+    assert f"mean price of earlier rows of the same {group}. Remove the view if no model may use it" in text
     assert "CHECK" not in "".join(line for line in draft_pipeline(file).splitlines() if "# CHECK: " not in line)
 
 
