@@ -145,6 +145,15 @@ def test_the_page_declares_such_rows() -> None:
     assert (first.table["loan"].to_pylist(), first.open, pipeline.conflict_rule) == ([1], 1, "newest")
 
 
+def test_an_outcome_of_a_fixed_time_stands_after_the_moment_of_the_prediction() -> None:
+    """Above it, its days would be left out, and earlier rows would be learned from before they were known."""
+    moments = {"outcome": {"column": "lent_on", "plus": "300 days"}, "lent": {"column": "lent_on"}}
+    with pytest.raises(ValidationError, match=r"'outcome' stands before the moment of the prediction, 'lent'"):
+        loans({"days": {"known": "outcome"}, "closed_on": {"known": "lent"}}, moments=moments)
+    ordered = dict(reversed(moments.items()))
+    assert loans({"days": {"known": "outcome"}, "closed_on": {"known": "lent"}}, moments=ordered)
+
+
 @pytest.mark.parametrize(
     "keys",
     [

@@ -80,7 +80,7 @@ def test_the_draft_holds_out_the_newest_days_so_that_later_deliveries_are_learne
     holdout = load(text).holdout
     assert (holdout.start, holdout.last) == (None, timedelta(days=16)), "a fifth of 84 days"
     told = unbroken(text).split("\nholdout:")[0].rsplit("CHECK", 1)[1]
-    assert "newest 16 days, and do not learn from them" in told and "until you move it" in told
+    assert "newest 16 days, and do not learn from them" in told and "fixes the first tested day" in told
     one_day = load(draft_pipeline(write(tmp_path / "day.csv", "day,kwh\n2025-01-01,1\n")))
     assert one_day.holdout.last == timedelta(days=1)
 
@@ -390,7 +390,7 @@ def test_another_date_is_proposed_as_a_moment_and_empty_cells_of_the_target_are_
     text = draft_pipeline(
         write(tmp_path / "visits.csv", "visit,ordered_on,planned_on,floors,late\n" + rows), target="late"
     )
-    assert "  # outcome: {column: ordered_on}\n  # planned_on: {column: planned_on}\n" in text
+    assert "  # planned_on: {column: planned_on}\n  # outcome: {column: ordered_on}\n" in text
     assert "A column tells when: uncomment its line above." in text
     (line,) = [line for line in folded(text).splitlines() if line.startswith("  late: ")]
     assert "nullable" not in line and "empty in some rows, which go to quarantine" in line

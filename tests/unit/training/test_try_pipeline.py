@@ -86,7 +86,8 @@ def test_reasons_head_and_baseline(file: Path) -> None:
     assert found.training_rows == 397 and len(found.head) == flow.HEAD
     assert found.baseline is not None and found.baseline.holdout_rows > 0 and found.good
     shown = "\n".join(trying.lines(found, pipeline()))
-    assert shown.startswith("stays.csv: 400 rows read, 397 accepted, 3 refused (0.8%; `max_quarantined` allows 5.0% of a run)\n")
+    first = "stays.csv: 400 rows read, 397 accepted, 3 refused (0.8%; `max_quarantined` allows 5.0% of a run)\n"
+    assert shown.startswith(first)
     assert "1 x price is out of range (line 11)" in shown and "Baseline: mae of price is" in shown
     assert f"  1 row repeats the key of an earlier row: stay_id{OTHERS}\n" in shown and "repeated" not in shown
     assert "  LEAK? stay__room alone tells 100.0% of price. The gate would refuse" in shown  # in these rows it does

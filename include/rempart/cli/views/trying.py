@@ -115,7 +115,7 @@ def _file(file: TriedFile, pipeline: Pipeline) -> Iterator[str]:
     if sum(refusal.rows for refusal in file.refusals) > file.refused:
         yield "  (a row may have several reasons)"
     if file.held_back:
-        yield "  It would be HELD BACK. Correct these columns in the pipeline file (`values`, ranges, `nullable`), or the file."
+        yield "  It would be HELD BACK. Correct `values`, ranges or `nullable` in the pipeline file, or the rows."
         yield "  Or, if these rows shall wait in quarantine, raise `max_quarantined`."
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rempart.counts import counted
 from rempart.ingestion.drafting.writing import comment_lines, explained, list_lines, number_text
 from rempart.ingestion.sampling.names import yaml_word
 from rempart.ingestion.sampling.survey import Survey
@@ -49,8 +50,8 @@ def lines(s: Survey) -> Iterator[str]:
         yield f"    mean: [{target}]"
     yield ""
     yield from explained(f"prediction: {{target: {target}, task: {task}, at: event}}", asks=_other_target(s))
-    tested = f"Models are tested on the newest {s.last_days} days"
-    fixed = "`start: DATE` instead of `last` keeps the first tested day until you move it"
+    tested = f"Models are tested on the newest {counted(s.last_days, 'day')}"
+    fixed = "`start: DATE` instead of `last` fixes the first tested day"
     if s.open_days:
         tested += f", counted from the newest row with {s.target.name}"
     yield from comment_lines(f"{tested}, and do not learn from them. {fixed}.")
@@ -77,11 +78,12 @@ def _baseline(s: Survey, groups: Sequence[str]) -> Iterator[str]:
     if s.naive is None:
         yield f"  baseline_by: [{yaml_word(groups[0]) if groups else s.time + '.month'}]"
     elif not s.naive:
-        none = f"no groups make {guess} a clearly better guess on the newest {s.last_days} days"
+        none = f"no groups make {guess} a clearly better guess on the newest {counted(s.last_days, 'day')}"
         yield from explained("  baseline_by: []", note=none)
     else:
         by = ", ".join(name if "." in name else yaml_word(name) for name in s.naive)
-        told = f"a model must beat {guess} of each group. These groups err least on the newest {s.last_days} days"
+        told = f"a model must beat {guess} of each group. These groups err least on the newest "
+        told += counted(s.last_days, "day")
         yield from explained(f"  baseline_by: [{by}]", note=told)
 
 
@@ -127,7 +129,8 @@ def _other_target(s: Survey) -> str:
 
 def _left_out(s: Survey) -> str:
     """Return the columns that are no inputs, and which of them a person may add."""
-    names = ", ".join(dict.fromkeys((*s.key.columns, s.target.name, *(c.name for c in s.named("string")), *s.constant)))
+    other = (c.name for c in s.named("string", "date", "timestamp") if c.name not in (s.time, *s.earlier))
+    names = ", ".join(dict.fromkeys((*s.key.columns, s.target.name, *other, *s.constant)))
     groups = [c.name for c in s.columns if c.name in s.key.columns and c.type == "category"]
     told = [names]
     if groups:

@@ -37,7 +37,7 @@ def lines(s: Survey) -> Iterator[str]:
         if beyond or not (s.closing and column is s.target):  # open rows may end with more than any row until now
             limits += f", max_value: {number_text(range_.high)}"
         rule = f"{between}, column: {yaml_word(column.name)}, {limits}, reason: {column.name} is out of range"
-        asks, note = _unlikely(range_, ask_negative=not once)
+        asks, note = _unlikely(range_, ask_negative=not once, open_end="max_value" not in limits)
         if column.placeholders and (few or column is s.target):
             asks = ". ".join(filter(None, (_unknown(column, s), asks)))
         elif column.placeholders:
@@ -53,7 +53,8 @@ def lines(s: Survey) -> Iterator[str]:
     yield from chain.from_iterable(map(_order, s.orders))
     span = f"min_value: {s.first_day.year:04d}-01-01, max_value: {s.last_year}-12-31"
     yield f"  - {{{between}, column: {yaml_word(s.time)}, {span}, reason: {s.time} is out of range}}"
-    yield f"max_quarantined: {_MOST_REFUSED}"
+    told = "share of rows; a run that refuses more holds the deliveries at fault back"
+    yield from explained(f"max_quarantined: {_MOST_REFUSED}", note=told)
 
 
 def _seems(column: ColumnFacts) -> str:
@@ -111,10 +112,10 @@ def _order(order: Order) -> Iterator[str]:
     yield from explained(line, asks=broken)
 
 
-def _unlikely(found: Range, *, ask_negative: bool) -> tuple[str, str]:
+def _unlikely(found: Range, *, ask_negative: bool, open_end: bool) -> tuple[str, str]:
     """Return what in the rows contradicts a range, or may, as a question, and what to know of it as a note.
 
-    Without `ask_negative`, negative numbers are no question.
+    Without `ask_negative`, negative numbers are no question. `open_end`: the range has no maximum.
     """
     told: list[str] = []
     notes: list[str] = []
@@ -125,6 +126,6 @@ def _unlikely(found: Range, *, ask_negative: bool) -> tuple[str, str]:
     if found.negative:
         below = f"{found.negative:,} of {found.cells:,} {'is' if found.negative == 1 else 'are'} negative"
         (told if ask_negative else notes).append(f"{below}: is that right?" if ask_negative else below)
-    if found.reached:
+    if found.reached and not open_end:
         notes.append(f"{number_text(found.high)} is the largest here: raise it if need be")
     return "; ".join(told), "; ".join(notes)

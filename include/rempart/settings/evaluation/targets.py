@@ -20,9 +20,17 @@ def faults(
         yield from wrong
         return
     order, known, at, target = list(moments), column.known, prediction.at, prediction.target
-    if not column.nullable or known not in moments or at not in moments:
+    if known not in moments or at not in moments:
         return
-    if order.index(known) <= order.index(at) or moments[known] == moments[at]:
+    if moments[known].plus is not None and order.index(known) < order.index(at):
+        yield (
+            f"prediction.target: column '{target}' is known from '{known}', a fixed time after its column, but "
+            f"'{known}' stands before the moment of the prediction, '{at}'. Moments stand in order of time: move it "
+            f"below '{at}'"
+        )
+    elif not column.nullable:
+        return
+    elif order.index(known) <= order.index(at) or moments[known] == moments[at]:
         yield (
             f"prediction.target: column '{target}' is nullable, but known from '{known}', which is no later than the "
             f"moment of the prediction, '{at}': nothing tells when a row without it gets it. Declare a later moment, "
