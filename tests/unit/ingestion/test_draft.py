@@ -390,7 +390,7 @@ def test_another_date_is_proposed_as_a_moment_and_empty_cells_of_the_target_are_
     text = draft_pipeline(
         write(tmp_path / "visits.csv", "visit,ordered_on,planned_on,floors,late\n" + rows), target="late"
     )
-    assert "  # planned_on: {column: planned_on}\n  # outcome: {column: ordered_on}\n" in text
+    assert "  # outcome: {column: ordered_on}\n  # planned_on: {column: planned_on}\n" in text
     assert "A column tells when: uncomment its line above." in text
     (line,) = [line for line in folded(text).splitlines() if line.startswith("  late: ")]
     assert "nullable" not in line and "empty in some rows, which go to quarantine" in line

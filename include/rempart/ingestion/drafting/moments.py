@@ -29,8 +29,8 @@ def lines(s: Survey) -> Iterator[str]:
     for name in in_order(s.time, dates, s.orders, s.earlier):
         mark = "" if name in (s.time, s.closing) else "# "
         yield f"  {mark}{'event' if name == s.time else moment_of(name, s)}: {{column: {yaml_word(name)}}}"
-    if not s.closing:
-        yield f"  # {outcome}: {{column: {yaml_word(s.time)}}}"
+        if name == s.time and not s.closing:
+            yield f"  # {outcome}: {{column: {yaml_word(name)}}}"
     if s.open_days:
         told = f"No row of the newest {s.open_days} days has {target}: it comes later than the row."
         yield from comment_lines(told, "  ")
@@ -67,7 +67,7 @@ def _ways(s: Survey, outcome: str) -> Iterator[str]:
             "." if timed else ", from the end of that day."
         )
         yield f"Not yet for some rows: see {LATER}"
-    if _dates(s):
+    if any(not c.nullable for c in s.columns if c.name in _dates(s)):
         places = "`event`, `partition_by`, `holdout` and `calendar`"
         yield f"You ask at another date: write it instead of {s.time} at {places}."
     yield f"You ask before {s.time}: add `minus: 3 days` to `event`, or `minus_days` with a column of days."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
+from rempart.counts import counted
 from rempart.ingestion.drafting.writing import explained, number_text
 from rempart.ingestion.sampling.facts import LIKELY_YEARS, ColumnFacts
 from rempart.ingestion.sampling.names import yaml_text, yaml_word
@@ -52,7 +53,9 @@ def lines(s: Survey) -> Iterator[str]:
             yield from explained(f"  - {{{rule}}}", asks=f"{many}; such rows go to quarantine")
     yield from chain.from_iterable(map(_order, s.orders))
     span = f"min_value: {s.first_day.year:04d}-01-01, max_value: {s.last_year}-12-31"
-    yield f"  - {{{between}, column: {yaml_word(s.time)}, {span}, reason: {s.time} is out of range}}"
+    rule = f"{between}, column: {yaml_word(s.time)}, {span}, reason: {s.time} is out of range"
+    odd = f"{counted(s.odd_days, 'row is', 'rows are')} outside, years from all others; such rows go to quarantine"
+    yield from explained(f"  - {{{rule}}}", asks=odd if s.odd_days else "")
     told = "share of rows; a run that refuses more holds the deliveries at fault back"
     yield from explained(f"max_quarantined: {_MOST_REFUSED}", note=told)
 

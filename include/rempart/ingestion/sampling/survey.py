@@ -24,6 +24,7 @@ from rempart.ingestion.sampling.names import plain_name, shown
 from rempart.ingestion.sampling.orders import Order, orders
 from rempart.ingestion.sampling.sample import Declared, Sample
 from rempart.ingestion.sampling.targets import chosen_target, likeliest_target, naive_groups
+from rempart.ingestion.sampling.usual_days import UsualDays, usual
 from rempart.settings.columns import Period
 from rempart.settings.sources import Dialect
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _WORSE = 1.25
-LAST_YEAR = 2100
-"""Year of the row's time after which a draft accepts no row, unless all rows are later."""
 _SKEWED = 0.9
 """Share of the mean's absolute error below which the median's shows a skewed target."""
 _LARGEST = 1e308
@@ -51,8 +50,9 @@ class Survey:
 
     `earlier`: date columns that lie before the row's time, or on its day. `leaks`: columns that alone almost determine
     the target. `together`: columns that are empty in the same rows as the target or a date. `orders`: of
-    dates. `last_year`: of the range of the row's time. `limit`: of the rows that the drafted file accepts. `skewed`:
-    a few large numbers of the target rule its mean. `totals`: rows with almost only empty cells, which are not looked
+    dates. `last_year`: of the range of the row's time. `odd_days`: rows whose time is years from all others, outside of
+    that range. `limit`: of the rows that the drafted file accepts. `skewed`: a few large numbers of the target rule its
+    mean. `totals`: rows with almost only empty cells, which are not looked
     at. `open_days`: the newest days, of which no row has a target. `closing`: the date that tells when the target is
     known. `positive`: the rarer of two classes.
     `units`: beside the numbers of columns. `constant`: columns with the same value in all rows. `naive`: groups by
@@ -88,6 +88,7 @@ class Survey:
     constant: Collection[str] = ()
     naive: Sequence[str] | None = None
     seasons: bool = True
+    odd_days: int = 0
 
     def named(self, *types: str) -> list[ColumnFacts]:
         """Return columns of these types, or of all, that are neither key nor target."""
@@ -123,7 +124,8 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     target = likeliest_target(source, columns, key.columns) if target_name is None else None
     if target is None:
         target = chosen_target(source, columns, key.columns, target_name or "")
-    days = _days(source, table, times[0].name, dialect)
+    found_days = _days(source, table, times[0].name, dialect)
+    days = found_days.days
     known = _with_target(days, table, times[0].name, target.name, dialect) if target.nullable else days
     split = known[int(len(known) * 0.8)]
     good = _accepted(columns, key.columns, (*key.columns, times[0].name, target.name), table, sample.declared, dialect)
@@ -137,7 +139,7 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
         key,
         times[0].name,
         days[0],
-        max(LAST_YEAR, days[-1].year),
+        found_days.last_year,
         max(1, min((known[-1] - split).days, (known[-1] - days[0]).days - 1)),
         target,
         target_name is not None,
@@ -156,6 +158,7 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     classes = Counter(good[target.name].drop_null().to_pylist()) if target.type == "category" else Counter[str]()
     rarer = min(classes, key=lambda label: (classes[label], label)) if len(target.values) == len(classes) == 2 else ""
     found = replace(found, totals=totals, open_days=(days[-1] - known[-1]).days, positive=rarer, units=written.units)
+    found = replace(found, odd_days=found_days.odd)
     constant = [c.name for c in found.named() if not c.nullable and len(table[c.name].unique()) == 1 < table.num_rows]
     found = replace(found, constant=constant, leaks=leaks(found.named(), target, table, dialect))
     parts = [c for c in columns if c.name in key.columns and c.type == "category" and len(key.columns) > 1]
@@ -206,19 +209,21 @@ def _closing(s: Survey) -> str:
     return next((name for name in later if s.together.get(name) == s.target.name), "")
 
 
-def _days(source: str, table: pa.Table, time: str, dialect: Dialect) -> list[date]:
-    """Return the days of the rows in order: those up to LAST_YEAR if there are any. Raises PipelineError."""
-    texts = table[time].drop_null().unique().to_pylist()
-    days = sorted({day for text in texts if (day := recognise.day(text, dialect))})
-    if not days:
+def _days(source: str, table: pa.Table, time: str, dialect: Dialect) -> UsualDays:
+    """Return the days of the rows. Raises PipelineError."""
+    rows = Counter[date]()
+    for entry in table[time].drop_null().value_counts().to_pylist():
+        if day := recognise.day(entry["values"], dialect):
+            rows[day] += entry["counts"]
+    if not rows:
         raise PipelineError(
             f"draft a pipeline from {source}: no cell of column '{time}' holds a time that exists",
             "Correct its dates and times, such as 2025-03-30 14:30.",
         )
-    return [day for day in days if day.year <= LAST_YEAR] or days
+    return usual(rows)
 
 
-def _with_target(days: list[date], table: pa.Table, time: str, target: str, dialect: Dialect) -> list[date]:
+def _with_target(days: Sequence[date], table: pa.Table, time: str, target: str, dialect: Dialect) -> Sequence[date]:
     """Return those of `days` on which a row has a target, in order; all if there is none. Pure."""
     texts = table.filter(table[target].is_valid())[time].drop_null().unique().to_pylist()
     known = {recognise.day(text, dialect) for text in texts}

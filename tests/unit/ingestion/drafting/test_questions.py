@@ -136,7 +136,7 @@ def test_the_moment_of_an_outcome_has_a_name_of_its_own(tmp_path: Path) -> None:
     rows = "".join(f"{n},2025-01-{n % 28 + 1:02},2025-03-{n % 28 + 1:02},{n}.5\n" for n in range(99))
     text = draft_pipeline(write(tmp_path / "loans.csv", f"loan,lent,outcome,fee\n{rows}"))
     pipeline = load(re.sub(r"  # (outcome\w*: \{)", r"  \1", text))
-    assert list(pipeline.moments) == ["event", "outcome", "outcome_of_the_row"]
+    assert list(pipeline.moments) == ["event", "outcome_of_the_row", "outcome"]
 
 
 def test_a_date_that_is_called_event_is_no_second_moment_of_that_name(tmp_path: Path) -> None:
