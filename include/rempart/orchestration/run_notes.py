@@ -155,7 +155,7 @@ def _train(task_result: TaskResult) -> str:
     where = f" in pool {pool}" if pool else ""
     seconds = (task_result.get("seconds") or {}).get("train")
     if task_result.get("reused"):  # its figures are of then
-        return f"Nothing was trained: {task_result['reused']}.{_hint(task_result)}"
+        return f"V{task_result['reused'][1:]}.{_hint(task_result)}"
     note = (
         f"Version {task_result['version']} was trained{where} on {counted(task_result['rows_train'], 'row')},"
         f" {task_result['rows_holdout']:,} held "

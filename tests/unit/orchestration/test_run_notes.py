@@ -126,8 +126,8 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
         ),
         (
             "train",
-            TRAINED | {"metrics": {"validation_mae": 23.25}, "reused": "version 4 is reused: run r1 trained it then"},
-            "Nothing was trained: version 4 is reused: run r1 trained it then.",
+            TRAINED | {"metrics": {"validation_mae": 23.25}, "reused": "version 4 was trained already: run r1"},
+            "Version 4 was trained already: run r1.",
         ),
         ("compare_features", COMPARED, "2,000 online entities of 3 feature views have the values of their snapshots."),
         ("ingest", INGESTED | {"deliveries": 0}, "Nothing new was delivered; snapshot 0a1b has 15,389 rows."),

@@ -40,7 +40,8 @@ def shown(predicted: pa.Table | None, rows: int, hidden: Collection[str]) -> Ite
 
 def written(rows: int, output: Path) -> str:
     """Return what was written."""
-    return f"{text.counted(rows, 'prediction')} written to {output}" if rows else "No row can be predicted: no file."
+    told = text.counted(rows, "prediction") if rows else "No row can be predicted: nothing was"
+    return f"{told} written to {output}"
 
 
 def absent(columns: Sequence[str]) -> Iterator[str]:

@@ -97,14 +97,17 @@ def predicted(
         partitions, based_on = _partitions(run, asked, window)
         for rows in _chosen(run, partitions, window, unlabelled):
             taken, left, why = judge(model.inputs, needed, rows, _beyond(run, champion, needed, rows))
-            answers = champion.answers(taken)
-            for refused, told in ((left, why), (taken.filter(answers.unknown), answers.reasons)):
+            refusals = [(left, why)]
+            if taken.num_rows:
+                answers = champion.answers(taken)
+                refusals.append((taken.filter(answers.unknown), answers.reasons))
+                taken = taken.filter(pc.invert(answers.unknown))
+            if taken.num_rows:
+                good.write(_with_facts(_keyed(taken, source), answers.predicted, run, asked, taken, model.version, at))
+            for refused, told in refusals:
                 if refused.num_rows:
                     bad.write(_keyed(refused, source).append_column(scorings.REASON, told))
                     reasons.update({entry["values"]: entry["counts"] for entry in told.value_counts().to_pylist()})
-            taken = taken.filter(pc.invert(answers.unknown))
-            if taken.num_rows:
-                good.write(_with_facts(_keyed(taken, source), answers.predicted, run, asked, taken, model.version, at))
             logger.info("%d rows predicted, %d refused so far", good.rows, bad.rows)
     for reason, count in reasons.most_common():
         logger.warning("%s not predicted: %s", counted(count, "row is", "rows are"), reason)

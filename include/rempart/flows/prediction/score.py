@@ -153,14 +153,16 @@ def score(
 
 def _check_known(pipeline: ModelPipeline, scoring: Scoring) -> None:
     """Raise PredictionError if the champion does not know a value in any of the rows: it predicted none."""
-    other = [reason for reason in scoring.reasons if UNKNOWN not in reason]
+    other = [reason for reason in scoring.reasons if not all(part.endswith(UNKNOWN) for part in reason.split("; "))]
     if scoring.rows or not scoring.refused or not scoring.reasons or other:
         return
     told = "; ".join(f"{reason} in {counted(rows, 'row')}" for reason, rows in scoring.reasons.items())
     raise PredictionError(
         f"score {counted(scoring.refused, 'row')} of '{scoring.asked.rows_of}' with model {pipeline.name} version "
         f"{scoring.version}: none can be predicted, and their keys are in quarantine: {told}",
-        f"Train again: `rempart pipeline run {pipeline.name} --follow`. The next champion predicts them.",
+        f"Add the value to `values` in {pipeline.name}.yaml if it is not there, and train again: `rempart pipeline run "
+        f"{pipeline.name} --follow`. If the gate refuses the candidate because the champion knows no such value, start "
+        f"validate_model_{pipeline.name} in Airflow with the candidate's version.",
     )
 
 

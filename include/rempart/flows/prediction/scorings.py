@@ -181,9 +181,9 @@ def parse(body: bytes) -> Scoring:
             parts("parts", "parts"),
             parts("quarantine", "quarantine"),
             found.get("based_on"),
-            found.get("reasons", {}),
+            {str(reason): int(rows) for reason, rows in found.get("reasons", {}).items()},
         )
-    except (KeyError, TypeError) as cause:
+    except (KeyError, TypeError, AttributeError) as cause:
         raise ValueError("it is not a manifest") from cause
 
 

@@ -37,6 +37,7 @@ from rempart.flows.restore.restore_source import (
     plan,
     trusted_of,
 )
+from rempart.flows.shared import time_limit
 from rempart.flows.shared.platform import classification_of, open_platform
 from rempart.flows.shared.replication_pairs import physical_bucket
 from rempart.settings.pipelines import load_all
@@ -112,13 +113,19 @@ class Prepared:
             yield f"'{self.wish.active}' would become the active site, after each object is verified there; {left}"
 
     def _lacking(self) -> int | None:
-        """Return how many objects are not in place at the site that receives them; None if it does not answer."""
+        """Return how many objects are not in place at the site that receives them; None if that cannot be told.
+
+        Restoring does not need it.
+        """
         try:
             platform = open_platform()
-            site = platform.site(self.wish.active or self.point.manifest.source, classification_of(load_all()))
-            return restore_objects.lacking(site, partial(physical_bucket, platform.config), self.selection.objects)
-        except (RempartError, OSError) as error:  # restoring does not need it
-            logger.warning("how many objects are in place is not known: %s", error)
+            name = self.wish.active or self.point.manifest.source
+            site, bucket = platform.site_to_read(name, classification_of(load_all())), physical_bucket
+            counting = partial(restore_objects.lacking, site, partial(bucket, platform.config), self.selection.objects)
+            return time_limit.answer_of_site(counting, f"list the objects at site '{name}'")
+        except (RempartError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
+            why = error.what if isinstance(error, RempartError) else type(error).__name__
+            logger.warning("how many objects are in place is not known: %s", why)
             return None
 
     def _newer(self) -> tuple[Sequence[str], Sequence[str], bool]:

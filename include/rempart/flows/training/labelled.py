@@ -17,6 +17,7 @@ from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ledger.port import Ledger
+from rempart.settings import pipelines
 from rempart.settings.pipeline import ModelPipeline
 from rempart.training import datasets
 from rempart.training.protocol import splits
@@ -152,7 +153,8 @@ def check_targets(pipeline: ModelPipeline, table: pa.Table) -> None:
     target, labels_of = pipeline.prediction.target, pipeline.prediction.from_
     if empty := table.column(target).null_count:
         name = labels_of.pipeline if labels_of else pipeline.name
-        again = "run" if not labels_of and pipeline.source.kind == "derived" else "rejudge"
+        source = pipelines.named(name).source if labels_of else pipeline.source
+        again = "run" if source.kind == "derived" else "rejudge"
         open_again = "" if labels_of else f" Or make {target} `nullable: true` again: such rows are then no examples."
         raise TrainingError(
             f"build the training set of '{pipeline.name}': {counted(empty, 'accepted row has', 'accepted rows have')} "

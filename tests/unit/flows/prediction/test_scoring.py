@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rempart import canonical_json
 from rempart.errors import InputMissing, PredictionError
 from rempart.flows.erasure import erase as erase_flow
 from rempart.flows.erasure import expire_predictions
@@ -371,3 +372,13 @@ def test_the_files_of_a_stream_have_its_rows_in_order(tmp_path: Path, monkeypatc
 def test_a_manifest_that_cannot_be_read_is_none(body: bytes) -> None:
     with pytest.raises(ValueError):
         scorings.parse(body)
+
+
+@pytest.mark.parametrize("reasons", [None, [1], "x", {"empty": "many"}])
+def test_a_manifest_with_reasons_that_are_no_counts_is_none(reasons: Any) -> None:
+    asked = scorings.ScoringQuestion("stays", "ab" * 32, "stays", "s1")
+    scoring = scorings.Scoring(asked, "7", NOW, "internal", NOW.date(), {}, (), (), None, {"empty": 3})
+    body = scorings.manifest(scoring)
+    assert scorings.parse(body) == scoring
+    with pytest.raises(ValueError):
+        scorings.parse(canonical_json.encode({**canonical_json.read(body), "reasons": reasons}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from rempart.cli.predictions import lines
 from rempart.cli.views import pipelines
-from rempart.errors import PredictionError
+from rempart.errors import DatabaseUnavailable, PredictionError
 from rempart.features.prediction.plan import StoredView, inputs_of, plan
 from rempart.flows.prediction import files
 from rempart.flows.prediction import score as flow
@@ -118,7 +119,8 @@ def test_a_scoring_of_such_rows_alone_fails_until_another_champion_knows_them(
     for _ in range(2):
         with pytest.raises(PredictionError, match=f"none can be predicted, .* {WHY} in {len(unknown)} rows") as caught:
             world.score(**ALL)
-        assert f"Train again: `rempart pipeline run {NAME} --follow`" in caught.value.hint
+        assert f"train again: `rempart pipeline run {NAME} --follow`" in caught.value.hint
+        assert f"validate_model_{NAME} in Airflow with the candidate's version" in caught.value.hint
         assert NEW not in str(caught.value)
     assert quarantined(world) == [{"stay_id": stay, "reason": WHY} for stay in unknown]
     world.deliver("two", rows.take(known))
@@ -126,6 +128,38 @@ def test_a_scoring_of_such_rows_alone_fails_until_another_champion_knows_them(
     world.version = "8"
     monkeypatch.setattr(flow, "champion_of", lambda *_: champion({}, world.version))
     assert world.score(**ALL).rows == len(known) + len(unknown)
+
+
+def older(made: Champion, **inputs: dict[str, Any]) -> Champion:
+    """A champion whose inputs have less than the pipeline file."""
+    changed = [dataclasses.replace(each, **inputs.get(each.name, {})) for each in made.model.inputs]
+    return dataclasses.replace(made, model=dataclasses.replace(made.model, inputs=tuple(changed)))
+
+
+def test_rows_that_have_another_fault_too_do_not_wait_for_a_training(
+    world: Scored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = older(champion({}), room={"values": ("attic",)}, nights={"nullable": False})
+    monkeypatch.setattr(flow, "champion_of", lambda *_: strict)
+    rows = stays(6)
+    for name, values in (("nights", pa.nulls(6, pa.int64())), ("room", pa.array(["sea"] * 6))):
+        rows = rows.set_column(rows.column_names.index(name), name, values)
+    world.deliver("one", rows)
+    result = world.score(**ALL)
+    assert (result.rows, result.refused) == (0, 6) and "column 'nights' is empty" in str(result.reasons)
+
+
+def test_a_batch_without_a_row_to_predict_asks_no_server(world: Scored, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lookup(*_: Any) -> StoredView:
+        raise DatabaseUnavailable("the online store does not answer", "Wait.")
+
+    gone = dataclasses.replace(older(champion({}), room={"values": ("attic",)}), lookup=lookup)
+    monkeypatch.setattr(flow, "champion_of", lambda *_: gone)
+    rows = stays(6)
+    world.deliver("one", rows.set_column(rows.column_names.index("room"), "room", pa.array(["sea"] * 6)))
+    with pytest.raises(PredictionError, match="column 'room' holds a value that the model does not know in 6 rows"):
+        world.score(**ALL)
+    assert len(quarantined(world)) == 6
 
 
 def test_a_run_during_which_another_champion_came_does_not_ask_to_train(

@@ -79,6 +79,10 @@ def test_the_plan_counts_the_objects_that_are_missing_apart_from_those_in_place(
     told = [line.partition("; ")[2] for line in run() if line.startswith("to restore: ")]
     assert told == ["missing or of another size: 2; in place: 2, each is read, and stays if intact"]
     assert "missing or of another size: 0; in place: 1," in "\n".join(run("--only", "bucket:artifacts"))
+    asked = dataclasses.replace(made.platform, ledger_=(ledger := MemoryLedger(clock=lambda: NOW)))
+    monkeypatch.setattr(restore_command, "open_platform", lambda: asked)
+    run()
+    assert not [record for kind in ("decision", "denial") for record in ledger.find(kind)], "a plan leaves no evidence"
 
     def lost() -> Platform:
         raise DatabaseUnavailable("Database ledger: no answer", "Start it.")

@@ -51,5 +51,5 @@ def test_a_training_that_finds_the_version_of_an_earlier_run_says_which_and_when
     )
     assert first is None and again is not None and len(ledger.find("candidate")) == 1
     told = record.reused(again)
-    assert told.startswith(f"version 2 is reused: run {result.run_id} in MLflow trained it")
-    assert told.endswith("on the same rows, on 2026-03-01 12:05 UTC")
+    assert told.startswith("version 2 was trained already, by the same recipe on the same rows")
+    assert told.endswith(f"run {result.run_id} in MLflow, on 2026-03-01 12:05 UTC")

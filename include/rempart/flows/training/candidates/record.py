@@ -95,10 +95,10 @@ def write(
 
 
 def reused(earlier: Evidence) -> str:
-    """Return which run trained a version, and when, for a later order of the same job. Pure."""
+    """Return which run trained a version, and when, for a later order or attempt of the same job. Pure."""
     return (
-        f"version {earlier.body['version']} is reused: run {earlier.body['run_id']} in MLflow trained it by the same "
-        f"recipe on the same rows, on {earlier.at:%Y-%m-%d %H:%M} UTC"
+        f"version {earlier.body['version']} was trained already, by the same recipe on the same rows: run "
+        f"{earlier.body['run_id']} in MLflow, on {earlier.at:%Y-%m-%d %H:%M} UTC"
     )
 
 
