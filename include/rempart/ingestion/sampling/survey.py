@@ -15,6 +15,7 @@ from rempart.errors import PipelineError
 from rempart.ingestion.parsing import recognise
 from rempart.ingestion.parsing.numbers import number
 from rempart.ingestion.parsing.units import Unit
+from rempart.ingestion.parsing.usual_days import UsualDays, usual
 from rempart.ingestion.sampling.dialects import written_by
 from rempart.ingestion.sampling.facts import ColumnFacts, column_facts
 from rempart.ingestion.sampling.keys import Key, likeliest_key
@@ -24,7 +25,6 @@ from rempart.ingestion.sampling.names import plain_name, shown
 from rempart.ingestion.sampling.orders import Order, orders
 from rempart.ingestion.sampling.sample import Declared, Sample
 from rempart.ingestion.sampling.targets import chosen_target, likeliest_target, naive_groups
-from rempart.ingestion.sampling.usual_days import UsualDays, usual
 from rempart.settings.columns import Period
 from rempart.settings.sources import Dialect
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.ingestion.draft import draft_pipeline
-from rempart.ingestion.sampling.usual_days import LAST_YEAR, usual
+from rempart.ingestion.parsing.usual_days import LAST_YEAR, usual
 from tests.unit.ingestion.drafts import unbroken
 from tests.unit.ingestion.test_draft import load, write
 
