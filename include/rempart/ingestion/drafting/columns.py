@@ -83,7 +83,8 @@ def _doubts(column: ColumnFacts, s: Survey, *, ask_spelling: bool) -> list[str]:
         doubts.append(f"it seems to name people ({column.people}): their list stands in this file")
     if ask_spelling:
         alike = _alike(column.values)
-        doubts.append(f"spelt alike: {alike}. The same? Then delete the wrong ones: their rows go to quarantine")
+        kept = "to keep the rows, map the values: docs/how-to/files-as-they-come.md"
+        doubts.append(f"spelt alike: {alike}. The same? Delete the wrong ones: their rows go to quarantine; {kept}")
     if column.nullable and _is_needed(column, s):
         later = f". If they are delivered again with a value, see {LATER}" if column is s.target else ""
         doubts.append(f"empty in some rows, which go to quarantine{later}")

@@ -63,9 +63,8 @@ def _ways(s: Survey, outcome: str) -> Iterator[str]:
         same = "At the same time" if timed else "On the same day"
         yield f"{same}, but after the other values: uncomment `{outcome}`."
         yield f"A column tells when: {column}."
-        yield f"A fixed time later: uncomment `{outcome}`, and add `plus: 14 days` to it" + (
-            "." if timed else ", from the end of that day."
-        )
+        end = "" if timed else ", from the end of that day"
+        yield f"A fixed time later: uncomment `{outcome}`, and add `plus: 14 days` to it{end}. If it varies, the longest."
         yield f"Not yet for some rows: see {LATER}"
     if any(not c.nullable for c in s.columns if c.name in _dates(s)):
         places = "`event`, `partition_by`, `holdout` and `calendar`"
