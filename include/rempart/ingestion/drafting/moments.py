@@ -64,7 +64,8 @@ def _ways(s: Survey, outcome: str) -> Iterator[str]:
         yield f"{same}, but after the other values: uncomment `{outcome}`."
         yield f"A column tells when: {column}."
         end = "" if timed else ", from the end of that day"
-        yield f"A fixed time later: uncomment `{outcome}`, and add `plus: 14 days` to it{end}. If it varies, the longest."
+        way = f"A fixed time later: uncomment `{outcome}`, and add `plus: 14 days` to it{end}."
+        yield f"{way} If it varies, take the longest."
         yield f"Not yet for some rows: see {LATER}"
     if any(not c.nullable for c in s.columns if c.name in _dates(s)):
         places = "`event`, `partition_by`, `holdout` and `calendar`"
