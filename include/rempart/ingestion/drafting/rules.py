@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 
 from rempart.counts import counted
+from rempart.ingestion.drafting import unknown_values
 from rempart.ingestion.drafting.writing import explained, number_text
-from rempart.ingestion.sampling.facts import LIKELY_YEARS, ColumnFacts
-from rempart.ingestion.sampling.names import yaml_text, yaml_word
+from rempart.ingestion.sampling.facts import LIKELY_YEARS
+from rempart.ingestion.sampling.names import yaml_word
 from rempart.ingestion.sampling.orders import Order
 from rempart.ingestion.sampling.ranges import Range
 from rempart.ingestion.sampling.survey import Survey
@@ -26,9 +27,11 @@ def lines(s: Survey) -> Iterator[str]:
     negative = sum(1 for range_ in ranges if range_.negative)
     once = negative > _SAME_QUESTIONS
     below = f". {negative} columns have a few negative numbers: is that right?" if once else ""
-    unknown = [c for c in s.columns if c.placeholders and c.name not in s.key.columns and c is not s.target]
-    few = len(unknown) <= _SAME_QUESTIONS
-    yield from explained("expectations:", asks=f"{possible}{below}{'' if few else _unknown_of_many(unknown, s)}")
+    unknown = unknown_values.found(s, _MOST_REFUSED)
+    doubted = [c for c in s.columns if c.name in unknown.texts and c is not s.target]
+    few = len(doubted) <= _SAME_QUESTIONS
+    many = "" if few else unknown_values.question_of_many(doubted, unknown, s)
+    yield from explained("expectations:", asks=f"{possible}{below}{many}")
     between = "expect: expect_column_values_to_be_between"
     for column in s.columns:
         if (range_ := column.range) is None or column.name in s.key.columns:
@@ -40,9 +43,9 @@ def lines(s: Survey) -> Iterator[str]:
         rule = f"{between}, column: {yaml_word(column.name)}, {limits}, reason: {column.name} is out of range"
         asks, note = _unlikely(range_, ask_negative=not once, open_end="max_value" not in limits)
         if column.placeholders and (few or column is s.target):
-            asks = ". ".join(filter(None, (_unknown(column, s), asks)))
+            asks = ". ".join(filter(None, (unknown_values.question(column, unknown, s), asks)))
         elif column.placeholders:
-            note = "; ".join(filter(None, (_seems(column), note)))
+            note = "; ".join(filter(None, (unknown_values.seems(column), note)))
         yield from explained(f"  - {{{rule}}}", asks=asks, note=note)
     first, last = LIKELY_YEARS
     for column in s.columns:
@@ -58,51 +61,6 @@ def lines(s: Survey) -> Iterator[str]:
     yield from explained(f"  - {{{rule}}}", asks=odd if s.odd_days else "")
     told = "share of rows; a run that refuses more holds the deliveries at fault back"
     yield from explained(f"max_quarantined: {_MOST_REFUSED}", note=told)
-
-
-def _seems(column: ColumnFacts) -> str:
-    """Return which numbers of a column seem to mean that the value is not known, and how many cells have each."""
-    cells = column.range.cells if column.range else 0
-    first, *others = column.placeholders
-    told = [f"{number_text(first.number)} ({first.cells:,} of {cells:,} cells)"]
-    told += [f"{number_text(each.number)} ({each.cells:,})" for each in others]
-    return f'{" and ".join(told)} {"seem" if others else "seems"} to mean "not known"'
-
-
-def _unknown(column: ColumnFacts, s: Survey) -> str:
-    """Return the question about the numbers of a column that seem to mean "not known", and what each answer needs."""
-    if column is s.target:
-        kept = "leave the range: such rows go to quarantine, as no model learns from them"
-        return f"{_seems(column)}. If so, {kept}; else widen it"
-    texts = [text for each in column.placeholders for text in each.texts]
-    numbers = [each.number for each in column.placeholders]
-    null = "" if column.nullable else f", and `nullable: true` to {column.name}"
-    refused = sum(each.cells for each in column.placeholders) > _MOST_REFUSED * s.sample.table.num_rows
-    held = ", and they are too many: deliveries are held back" if refused else ""
-    way = f"{_emptied(texts, column.name, numbers, s)}{null}; else widen the range"
-    return f"{_seems(column)}. If so, {way}. Until then these rows go to quarantine{held}"
-
-
-def _emptied(texts: Sequence[str], name: str, numbers: Sequence[float], s: Survey) -> str:
-    """Return how the source says that numbers mean no value. `texts`: how it writes them."""
-    if "kind" in s.sample.source:
-        null = name
-        for number in numbers:
-            null = f"NULLIF({null}, {number_text(number)})"
-        return f"let the SQL of the source give `{null}`"
-    written = ", ".join(map(yaml_text, texts))
-    if s.sample.text:
-        return f"add {written} to `null_values`, which holds for all columns"
-    return f'add `null_values: ["", {written}]` to `source`, which holds for all columns'
-
-
-def _unknown_of_many(columns: Sequence[ColumnFacts], s: Survey) -> str:
-    """Return the question about many columns with numbers that seem to mean "not known", as sentences that follow."""
-    how = "let the SQL of the source give null instead"
-    if "kind" not in s.sample.source:
-        how = "add the number to `null_values` of the `source`, which holds for all columns"
-    asked = f'. {len(columns)} columns have a number that seems to mean "not known", as their notes tell'
-    return f"{asked}. If so, {how}, and `nullable: true` to each such column; else widen its range"
 
 
 def _order(order: Order) -> Iterator[str]:
