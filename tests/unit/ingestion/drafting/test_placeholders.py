@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -244,6 +245,24 @@ def test_with_a_unit_the_whole_cell_becomes_empty(tmp_path: Path) -> None:
     text = draft_pipeline(file, target="minutes")
     assert 'add "999 km" to `null_values`' in rule(text, "dist")
     assert refused(text, file) == ROWS // 20 and refused(answered(text), file) == 0
+
+
+def test_with_a_unit_the_other_way_takes_the_bare_number(tmp_path: Path) -> None:
+    table = calls("dist", [f"{cell} km" for cell in with_some(999, 20, AGES)])
+    table = table.append_column("sign", pa.array("999 km" if n % 40 == 3 else "none" for n in range(ROWS)))
+    write(file := tmp_path / "calls.csv", csv_text(table))
+    text = draft_pipeline(file, target="minutes")
+    assert "would empty such cells of sign, too" in rule(text, "dist") and refused(widened(text), file) == 0
+
+
+def test_an_open_row_is_not_made_of_a_target_that_means_not_known() -> None:
+    known = 380
+    target: list[float | str] = ["" if n >= known else -1 if n % 25 == 0 else 5 + n * 7 % 40 for n in range(ROWS)]
+    closed = ["" if n >= known else str(date(2025, 1, 2) + timedelta(days=n + n % 5)) for n in range(ROWS)]
+    table = calls("age", with_some(-1, 20, AGES), target).append_column("closed", pa.array(closed))
+    text = drafted(pa.table({c: pc.if_else(pc.equal(table[c], ""), None, table[c]) for c in table.column_names}))
+    assert "a row without it is open" in unbroken(text)
+    assert "`null_values` would empty such cells of minutes, too" in rule(text, "age")
 
 
 HELD = "they are too many: deliveries are held back"
