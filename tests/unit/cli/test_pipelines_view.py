@@ -218,7 +218,7 @@ def test_quarantine_is_counted_by_delivery_and_rule_and_tells_how_to_look_at_row
     assert told.startswith("hotel_bookings: 3 rows of 1 delivery wait in quarantine now")
     assert f"Delivery {DELIVERY}\n        2 x {RULES[0]}\n        1 x too few fields" in told
     assert f"open http://airflow/rempart/data/{MODEL}" in told and f"preview_quarantine_{MODEL}" in told
-    assert "quarantine accept" not in told and "quarantine again" not in told
+    assert "quarantine accept" not in told and f"run: rempart quarantine again {MODEL} {DELIVERY[:12]}" in told
     assert "rempart stack password airflow" in told and "OF ROWS counts the rows" in told
     assert "IN QUARANTINE counts rows that wait there now. A row that another delivery corrected stays counted" in told
 
