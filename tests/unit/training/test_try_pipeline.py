@@ -316,7 +316,7 @@ def test_an_outcome_that_is_known_a_fixed_time_after_its_row_is_not_learned_from
             "name: readings\nclassification: internal\nkey: [tram]\npartition_by: read_at\n"
             "source: {prefix: readings/}\n"
             f"{moments}schema:\n  tram: {{type: string, known: read}}\n  read_at: {{type: timestamp, known: read}}\n"
-            "  km: {type: number, known: read}\n  failed: {type: boolean, known: known}\n"
+            "  km: {type: number, known: read}\n  failed: {type: boolean, known: outcome}\n"
             "features: {own: {kind: row, columns: [km]}}\n"
             "prediction: {target: failed, task: classification, at: read}\n"
             "holdout: {column: read_at, start: 2026-03-01}\ngate: {metric: log_loss, limit: 1, baseline_by: []}\n"
