@@ -57,7 +57,7 @@ class Window:
 
 @dataclass(frozen=True)
 class ChampionVerdict:
-    """What a watch found. `reasons`: a line for each fault, for what is unknown, and for rows without a prediction."""
+    """What a watch found. `reasons`: one line for each fault, and for all that is not known or was not predicted."""
 
     version: str
     outcome: Outcome
