@@ -54,6 +54,8 @@ ITERATIONS = {"1": 3, "2": 4}
 STORES = ("pg_ledger", "pg_continuity", "pg_feast_online", "s3_primary", "s3_haven")
 """Connections that the scorer has; none to Airflow or MLflow, and no key."""
 CONNECTIONS = 32
+MOST_REQUESTS = 50_000
+"""Of one load: what it waits for has not come then, and does not."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Served:
         self.platform, self._environment = platform, dict(environment)
         self.var = home / "var"
         self.port, self._process = 0, None  # type: int, subprocess.Popen[bytes] | None
+        self._champion: str | None = None
         self.pipeline: ModelPipeline = pipelines.with_model(pipelines.named(NAME))
         table = raw(answering.TABLE).slice(0, ROWS)
         self.rows = [row | {"arrival": row["arrival"].isoformat(), "stay_id": 0} for row in table.to_pylist()]
@@ -114,10 +117,14 @@ class Served:
         return self._process.pid
 
     def promote(self, version: str) -> None:
-        self.platform.ledger.append("promotion", NAME, {"version": version, "previous": None, "reasons": []})
+        body = {"version": version, "previous": self._champion, "reasons": []}
+        self.platform.ledger.append("promotion", NAME, body)
+        self._champion = version
 
     def roll_back(self, version: str) -> None:
-        self.platform.ledger.append("rollback", NAME, {"version": version, "replaces": None})
+        body = {"champion": version, "replaces": self._champion, "alias_was": self._champion}
+        self.platform.ledger.append("rollback", NAME, body)
+        self._champion = version
 
     def start(self, *away: str) -> None:
         """Start the scorer, and wait until it answers. `away`: connections that lead nowhere."""
@@ -220,6 +227,8 @@ class _Load:
             tasks.add(task := asyncio.create_task(self._ask(number % ROWS)))
             task.add_done_callback(tasks.discard)
             number += 1
+            if number > MOST_REQUESTS:
+                raise AssertionError(f"what the load waits for has not come after {number} requests")
         await asyncio.gather(*tasks)
         while not self._free.empty():
             if opened := self._free.get_nowait():

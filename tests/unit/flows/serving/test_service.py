@@ -184,7 +184,7 @@ def test_promotion_rollback_and_removal_take_effect(world: World) -> None:
         world.promote("2")
         await made.refresh()
         assert answering_version(made) == "2"
-        world.platform.ledger.append("rollback", NAME, {"version": "1", "replaces": "2"})
+        world.platform.ledger.append("rollback", NAME, {"champion": "1", "replaces": "2", "alias_was": "2"})
         await made.refresh()
         assert answering_version(made) == "1"
         opened = len(world.opened)
