@@ -207,7 +207,7 @@ def test_the_daily_comparison_is_evidence_and_red_without_a_value(
     assert green.body["views"]["stay"]["loaded_at"] == NOW.isoformat()
 
     change(feature_databases, pipeline, "stay", "UPDATE {} SET room = 'marie' WHERE stay = 77")
-    with pytest.raises(FeatureError, match="view 'stay' differs for 1 entities") as red:
+    with pytest.raises(FeatureError, match="view 'stay' differs for 1 entity ") as red:
         feature_skew.compare_all(platform, seed=6)
     assert not red.value.transient
     told = str(red.value) + str(ledger.find("skew", pipeline.name)[0].body)
