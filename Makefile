@@ -75,13 +75,14 @@ bundle: setup ## write one signed folder that installs without a network (ARGS=-
 	@case " $(ARGS) " in *" --no-images "*) ;; *) $(MAKE) images ;; esac
 	@$(BIN)/rempart bundle write $(ARGS)
 
-# a test that waits for what never comes fails, with its name and the place where it waits; none takes a third of that
-HUNG := --timeout=1200
+# seconds of a test with its fixtures: one that waits for what never comes fails, with its name and the place where it
+# waits. The longest, which starts a stack and walks the tutorial while three others do the like, took 476 on two cores
+TEST_LIMIT := --timeout=1200
 test: preflight setup ## the tests of each change, in three processes, beside a running stack (ARGS= for pytest)
-	@$(BIN)/python -m pytest -n 3 $(HUNG) -m "not full" $(ARGS)
+	@$(BIN)/python -m pytest -n 3 $(TEST_LIMIT) -m "not full" $(ARGS)
 
 test-full: preflight setup ## every test: those of `make test`, and the long ones
-	@$(BIN)/python -m pytest -n 4 $(HUNG) $(ARGS)
+	@$(BIN)/python -m pytest -n 4 $(TEST_LIMIT) $(ARGS)
 
 test-unit: setup ## those of `make test` that need no server
 	@$(BIN)/python -m pytest tests/unit -m "not full" $(ARGS)
