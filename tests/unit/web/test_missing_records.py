@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from httpx import Response
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
@@ -27,7 +30,7 @@ from rempart.flows.training.champions import decisions_on
 from rempart.flows.training.explained.keep import importances
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings import access
-from rempart.web.facts import CockpitFacts
+from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.metrics import exposition
 from rempart.web.read_models import points
 from rempart.web.read_models.catalogue.views import of_facts
@@ -127,8 +130,8 @@ def test_commands_and_figures_stand_any_subset_of_the_records(
 
 
 @pytest.fixture(scope="module")
-def show() -> Iterator[Callable[[CockpitFacts, MemoryLedger], dict[str, int]]]:
-    """Ask every route that reads records; return the status of each."""
+def show() -> Iterator[Callable[[CockpitFacts, MemoryLedger], dict[str, Response]]]:
+    """Ask every route that reads records; return the answer of each."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "x" * 32)
         patched.setenv("AIRFLOW__API__SECRET_KEY", "y" * 32)
@@ -150,11 +153,11 @@ def show() -> Iterator[Callable[[CockpitFacts, MemoryLedger], dict[str, int]]]:
         paths += [f"/run?dag_id=validate_model_{NAME}&run_id=asset__1", f"/restore-points/{OLDER_POINT}"]
         paths += [f"/dag?dag_id={dag}" for dag in ("backup_platform", "retire_models", "replicate_primary_to_haven")]
 
-        def shown(facts: CockpitFacts, ledger: MemoryLedger) -> dict[str, int]:
+        def shown(facts: CockpitFacts, ledger: MemoryLedger) -> dict[str, Response]:
             patched.setattr(sources, "newest", lambda *within: facts)
             patched.setattr(sources, "ledger", lambda: ledger)
             patched.setattr(sources, "now", lambda: NOW)
-            return {path: client.get(path).status_code for path in paths}
+            return {path: client.get(path) for path in paths}
 
         yield shown
 
@@ -164,20 +167,42 @@ def show() -> Iterator[Callable[[CockpitFacts, MemoryLedger], dict[str, int]]]:
 @given(losses())
 def test_every_page_stands_any_subset_of_the_records(
     known: CockpitFacts,
-    show: Callable[[CockpitFacts, MemoryLedger], dict[str, int]],
+    show: Callable[[CockpitFacts, MemoryLedger], dict[str, Response]],
     lost: tuple[frozenset[int], int | None],
 ) -> None:
     ledger = full_ledger.without(LEDGER, lost[0])
     answers = show(full_ledger.facts_of(ledger, known, lost[1]), ledger)
-    assert {path: status for path, status in answers.items() if status not in (200, 303, 307, 404)} == {}
+    found = {path: answer.status_code for path, answer in answers.items()}
+    assert {path: status for path, status in found.items() if status not in (200, 303, 307, 404)} == {}
 
 
 @pytest.mark.airflow
 def test_with_all_records_no_page_is_missing(
-    known: CockpitFacts, show: Callable[[CockpitFacts, MemoryLedger], dict[str, int]]
+    known: CockpitFacts, show: Callable[[CockpitFacts, MemoryLedger], dict[str, Response]]
 ) -> None:
     answers = show(full_ledger.facts_of(LEDGER, known), LEDGER)
-    assert {path: status for path, status in answers.items() if status not in (200, 303)} == {}
+    found = {path: answer.status_code for path, answer in answers.items()}
+    assert {path: status for path, status in found.items() if status not in (200, 303)} == {}
+
+
+@pytest.mark.airflow
+def test_each_part_of_a_page_that_scrolls_has_a_name_of_its_own(
+    known: CockpitFacts, show: Callable[[CockpitFacts, MemoryLedger], dict[str, Response]]
+) -> None:
+    """Of two drills, and of two pipelines that are watched alike: a screen reader lists these parts by their names."""
+    full = full_ledger.full()
+    for record in LEDGER.find("monitoring", NAME):
+        full.ledger.append("monitoring", "second_bookings", record.body)
+    facts = full_ledger.facts_of(full.ledger, known)
+    assert not isinstance(facts.pipelines, Unknown)
+    second = facts.pipelines[NAME].model_copy(update={"name": "second_bookings"})
+    facts = replace(facts, pipelines={**facts.pipelines, second.name: second})
+    parts = {
+        path: re.findall(r'role="region" aria-label="([^"]*)"', answer.text)
+        for path, answer in show(facts, full.ledger).items()
+    }
+    assert len(parts["/monitoring"]) > 6 and max(map(len, parts.values())) > 6
+    assert {path: names for path, names in parts.items() if len(names) != len(set(names))} == {}
 
 
 @pytest.fixture
@@ -222,13 +247,14 @@ def test_the_next_step_is_no_training_and_no_delivery_while_a_record_is_missing(
 def test_the_plan_of_a_rollback_says_what_is_not_known_of_a_version(
     known: CockpitFacts,
     rolled_back: MemoryLedger,
-    show: Callable[[CockpitFacts, MemoryLedger], dict[str, int]],
+    show: Callable[[CockpitFacts, MemoryLedger], dict[str, Response]],
 ) -> None:
     found = rollback(NAME, decisions_on(rolled_back, NAME))
     assert found and found.returns is None
     assert (found.champion.version, found.champion.seq, found.champion.at) == ("2", None, None)
     answers = show(full_ledger.facts_of(rolled_back, known), rolled_back)
-    assert answers[f"/models/{NAME}/roll-back"] == answers[f"/api/models/{NAME}/roll-back"] == 200
+    paths = (f"/models/{NAME}/roll-back", f"/api/models/{NAME}/roll-back")
+    assert [answers[path].status_code for path in paths] == [200, 200]
 
 
 def test_a_point_that_a_prune_may_have_deleted_is_not_told_as_one_that_is_there(known: CockpitFacts) -> None:
