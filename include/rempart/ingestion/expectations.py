@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -55,6 +56,8 @@ ROW_LEVEL = frozenset(
 
 With a check such as uniqueness, outliers or order, the result of a row would depend on the other rows of its delivery.
 """
+
+_of_thread = threading.local()
 
 
 def _check_name(index: int, expectation: Expectation) -> None:
@@ -180,22 +183,11 @@ def _add_broken(expectations: Mapping[int, Expectation], table: pa.Table, agains
     """Add what Great Expectations finds: the rows that break each expectation."""
     import numpy as np
 
-    gx = great_expectations()
-    from great_expectations.data_context.types.base import ProgressBarsConfig
-
     objects = [_build(index, expectation) for index, expectation in expectations.items()]
     used = sorted({column for expectation in expectations.values() for column in columns(expectation)})
     frame = _comparable(table.select(used)).to_pandas(date_as_object=False)
     frame[ROW] = np.arange(table.num_rows)
-    context = gx.get_context(mode="ephemeral")
-    context.enable_analytics(False)
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    batch = (
-        context.data_sources.add_pandas("rows")
-        .add_dataframe_asset("rows")
-        .add_batch_definition_whole_dataframe("all")
-        .get_batch({"dataframe": frame})
-    )
+    batch = _all_rows().get_batch({"dataframe": frame})
     form = {
         "result_format": "COMPLETE",
         "unexpected_index_column_names": [ROW],
@@ -213,6 +205,25 @@ def _add_broken(expectations: Mapping[int, Expectation], table: pa.Table, agains
                 "Check that its arguments fit the type of the column (a number for a number, a date for a date).",
             )
         against[index] = sorted({int(entry[ROW]) for entry in found})
+
+
+def _all_rows() -> Any:
+    """Return what gives a frame's rows to expectations.
+
+    A thread keeps its own, since each part of it writes a configuration as YAML when it is made; threads that shared
+    one would get each other's rows.
+    """
+    if found := getattr(_of_thread, "rows", None):
+        return found
+    gx = great_expectations()
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.enable_analytics(False)
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    asset = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
+    _of_thread.rows = asset.add_batch_definition_whole_dataframe("all")
+    return _of_thread.rows
 
 
 def _comparable(table: pa.Table) -> pa.Table:

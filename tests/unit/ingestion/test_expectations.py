@@ -6,6 +6,7 @@ import logging
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from rempart.errors import PipelineError
-from rempart.ingestion.expectations import ROW_LEVEL, broken, faults
+from rempart.ingestion.expectations import ROW_LEVEL, broken, faults, places
 from rempart.settings.pipeline import Expectation
 
 CANARY = "canary-7f3a"
@@ -154,3 +155,19 @@ def test_a_mistyped_rule_or_argument_gets_a_similar_name() -> None:
     assert misnamed.what.startswith("expectations, rule 4.expect: ")
     assert misspelled.what.startswith("expectations, rule 6: ") and "no argument 'max_valeu'" in misspelled.what
     assert "extra fields" not in misspelled.what and misspelled.hint == "Did you mean max_value?"
+
+
+def test_each_table_is_judged_by_its_own_rows_and_columns_also_beside_others() -> None:
+    """What Great Expectations keeps from one table to the next never answers for another."""
+
+    def judged(number: int) -> bool:
+        column, size = ("n", "m")[number % 2], number % 7 + 1
+        rule = expect("expect_column_values_to_be_between", column=column, max_value=size // 2)
+        values = pa.array(range(size), pa.int64())
+        table = pa.table({column: values, "s": pa.array(["x"] * size)})
+        gone = expect("expect_column_values_to_not_be_null", "gone", column="s")
+        return places([rule, gone], table) == ({0: list(range(size // 2 + 1, size))} if size > 2 else {})
+
+    assert all(judged(number) for number in range(14))
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(judged, range(80)))
