@@ -28,7 +28,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "untimed",
     deadline=None,
-    max_examples=int(os.environ.get("REMPART_TEST_EXAMPLES") or 25),
+    max_examples=int(os.environ.get("REMPART_TEST_EXAMPLES") or 15),
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("untimed")

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 TERMINAL = frozenset({"success", "failed"})
 _TOLD_AGAIN_SECONDS = 60
+_POLL_SECONDS = 1.0
 _ASKED_AGAIN = 3
 _LOGIN, _IMPORT_ERRORS = "/auth/token", "/api/v2/importErrors"
 PAGE = 100
@@ -301,7 +302,7 @@ class AirflowApi:
                     f"Open {self.url}/dags/{dag_id}. Unpause the DAG if it is paused, and check that the "
                     "scheduler runs.",
                 )
-            time.sleep(0.5)
+            time.sleep(_POLL_SECONDS)
         return run
 
     def follow(self, dag_id: str, run_id: str, tell: Callable[[str], object], timeout: float = 900) -> float:
@@ -325,7 +326,7 @@ class AirflowApi:
                     f"wait for {dag_id} ({run_id}): it is still {state} after {timeout:.0f} s",
                     f"Open {self.url}/dags/{dag_id}/runs/{run_id} and the log of its running task.",
                 )
-            time.sleep(0.5)
+            time.sleep(_POLL_SECONDS)
         if state == "failed":
             failed = [t["task_id"] for t in tasks if t["state"] in ("failed", "upstream_failed")]
             raise AirflowApiError(

@@ -68,7 +68,7 @@ def trailing(pipeline: ModelPipeline, rows: list[Row]) -> dict[int, Row]:
     }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data(), st.sampled_from(PIPELINES))
 def test_each_feature_is_what_its_definition_says(data: st.DataObject, pipeline: ModelPipeline) -> None:
     rows = data.draw(some_orders(pipeline))
@@ -79,7 +79,7 @@ def test_each_feature_is_what_its_definition_says(data: st.DataObject, pipeline:
         assert same(made[order], wanted), (order, at, shop, made[order], wanted)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data(), st.sampled_from(PIPELINES))
 def test_nothing_after_a_moment_changes_its_features(data: st.DataObject, pipeline: ModelPipeline) -> None:
     """Rows and values of later times are changed, dropped and added, those of the row itself included."""

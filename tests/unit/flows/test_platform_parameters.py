@@ -44,7 +44,8 @@ def found_in(package: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for file in sorted(package.rglob("*.py")):
         room = file.parent.relative_to(package).as_posix()
-        found[room] += (node.name for node in _with_platform(ast.parse(file.read_text(encoding="utf-8"))))
+        if "Platform" in (source := file.read_text(encoding="utf-8")):
+            found[room] += (node.name for node in _with_platform(ast.parse(source)))
     return found
 
 

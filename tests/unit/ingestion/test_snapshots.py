@@ -200,7 +200,7 @@ rows_of_some = st.lists(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(rows_of_some, st.randoms(), st.integers(0, 2))
 def test_the_same_rows_have_the_same_id_in_any_order_of_deliveries_and_after_compaction(
     rows: list[tuple[str, date, float]], random: Random, small_parts: int
