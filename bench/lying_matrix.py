@@ -105,9 +105,9 @@ PAGE = """# What a lying site can do
 site Rempart refuses, withstands or repairs, as measured.
 
 Written by `make prove-lying-sites ARGS=--page` from the last run of `make prove-lying-sites`. In CI, `make
-prove-lying-sites ARGS=--quick` runs one cell of each class. Each row is a fault of the tests' lying S3 site
-(`tests/lying`), a proxy in front of a real SeaweedFS. Each column is an operation on a small real platform. A cell is
-run for each site that the operation asks; where their verdicts differ, the cell shows both.
+prove-lying-sites ARGS=--quick` runs each operation with its worst faults. Each row is a fault of the tests' lying S3
+site (`tests/lying`), a proxy in front of a real SeaweedFS. Each column is an operation on a small real platform. A cell
+is run for each site that the operation asks; where their verdicts differ, the cell shows both.
 
 | verdict | meaning |
 |---|---|
