@@ -158,7 +158,7 @@ def test_a_mistyped_rule_or_argument_gets_a_similar_name() -> None:
 
 
 def test_each_table_is_judged_by_its_own_rows_and_columns_also_beside_others() -> None:
-    """What Great Expectations keeps from one table to the next never answers for another."""
+    """Great Expectations keeps its last table: the next one gets no answer that is about it."""
 
     def judged(number: int) -> bool:
         column, size = ("n", "m")[number % 2], number % 7 + 1
