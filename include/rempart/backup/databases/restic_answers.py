@@ -37,6 +37,8 @@ _DAMAGED = re.compile(
     r"(?:failed|unable) to load|error loading|load.*(?:does|did) not (?:exist|match)",
     re.IGNORECASE,
 )
+_ENDED_EARLY = "unable to save snapshot: no result"
+"""What restic now and then ends a backup with in place of the reason, which is then in a line before."""
 _FULL = re.compile(r"no space left|file too large|disk quota", re.IGNORECASE)
 
 
@@ -72,14 +74,15 @@ def version(answer: str) -> tuple[int, ...]:
 
 
 def _message(messages: str) -> str:
-    """Return restic's last error unchanged."""
+    """Return restic's last error that has a reason, unchanged."""
     failure_text = "no message"
     for line in messages.splitlines():
         text = line
         with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError):
             plain = json.loads(line)
             text = str(plain.get("message") or plain["error"]["message"])
-        failure_text = text.strip() or failure_text
+        if failure_text == "no message" or not text.endswith(_ENDED_EARLY):
+            failure_text = text.strip() or failure_text
     return failure_text
 
 
