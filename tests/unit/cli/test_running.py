@@ -8,13 +8,18 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from rempart.airflow_api import AirflowApi
-from rempart.cli import run_follow
+from rempart.cli import app, run_follow
 from rempart.cli.lifecycle import running
+from rempart.cli.lifecycle.running import RunningStages
+from rempart.cli.views import facts, waiting
+from rempart.cli.views.waiting import WaitingFiles
 from rempart.errors import ConnectionMissing
 from rempart.settings.config import Connection
 from rempart.web.read_models.pipeline_states import NextStep
+from tests.cockpit import Watched
 
 NOW = datetime(2026, 3, 1, 12, 14, 30, tzinfo=UTC)
 RUN = NextStep("No model was trained on the current snapshot.", "rempart pipeline run p --follow")
@@ -96,3 +101,17 @@ def test_an_airflow_that_cannot_be_asked_is_unknown_and_never_nothing(
     assert line.startswith("UNKNOWN: whether a stage runs: ") and why in line and "nothing" not in line
     document = running.as_json(found)
     assert document and document["runs"] is None and document["unknown"] and running.step(found, "p", RUN) is RUN
+
+
+def test_what_did_not_answer_in_time_is_told_with_the_command_that_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = "no answer within 30 s"
+    looks = {"running": RunningStages(silent=late), "waiting": WaitingFiles(silent=late)}
+    monkeypatch.setattr(facts, "gather", lambda: Watched().facts())
+    monkeypatch.setattr(running, "look", lambda *_: looks["running"])
+    monkeypatch.setattr(waiting, "look", lambda *_: looks["waiting"])
+    again = "\nTo ask once more for what is unknown: rempart pipeline show hotel_bookings\n"
+    shown = CliRunner().invoke(app, ["pipeline", "show", "hotel_bookings"])
+    assert shown.exit_code == 1 and shown.output.count(f": {late}\n") == 2 and shown.output.endswith(again)
+    looks = {"running": RunningStages(), "waiting": WaitingFiles()}
+    shown = CliRunner().invoke(app, ["pipeline", "show", "hotel_bookings"])
+    assert shown.exit_code == 0 and "To ask once more" not in shown.output

@@ -28,7 +28,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
     from rempart.airflow_api import AirflowApi
     from rempart.cli import run_follow
     from rempart.cli.lifecycle import running
-    from rempart.cli.views import derivations, facts, model_files, names, pipelines, snapshot_objects, waiting
+    from rempart.cli.views import derivations, facts, model_files, names, pipelines, snapshot_objects, text, waiting
     from rempart.flows.shared.platform import open_platform
     from rempart.settings import config
     from rempart.settings import pipelines as files
@@ -55,6 +55,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
     model = model_files.look(open_platform, name, state.champion.version) if state.champion else None
     if model and model.fault:
         state = replace(state, next=model_files.STEP)
+    silent = [look.silent for look in (waits, runs, objects, model) if look]
     if as_json:
         document = {"at": found.at, "unknown": found.unknown(), **pipelines.as_json(state, landing)}
         derived = derivations.as_json(spec) if spec else None
@@ -69,8 +70,8 @@ def show(name: Name, as_json: AsJson = False) -> None:
             *pipelines.state_lines(state, landing, told, now_lines, model_files.lines(model) if model else ()),
             *derived_lines,
             *pipelines.unknown(moment(found, found.at)),
+            *text.look_again(f"rempart pipeline show {name}", *silent),
         )
         rendering.show(lines)
-    seen = not (objects and not objects.is_whole) and not (waits and waits.silent)
-    seen = seen and not (runs and runs.silent)
-    raise typer.Exit(0 if facts.complete(found) and seen and model in (None, model_files.ModelFiles()) else 1)
+    whole = (objects is None or objects.is_whole) and model in (None, model_files.ModelFiles())
+    raise typer.Exit(0 if facts.complete(found) and whole and not any(silent) else 1)

@@ -35,6 +35,12 @@ def folded(description: str) -> str:
     return " ".join(description.split())
 
 
+def look_again(command: str, *silent: str | None) -> Iterator[str]:
+    """Yield the command that asks once more, if one of these says why something is not known."""
+    if any(silent):
+        yield f"To ask once more for what is unknown: {command}"
+
+
 def moment(at: datetime | None) -> str:
     """Return a time to the minute, UTC."""
     return "never" if at is None else f"{at:%Y-%m-%d %H:%M} UTC"

@@ -100,7 +100,7 @@ def show_quarantine(
 
         rempart quarantine show hotel_bookings
     """
-    from rempart.cli.views import facts, names, pipelines, quarantine, refused_lines
+    from rempart.cli.views import facts, names, pipelines, quarantine, refused_lines, text
     from rempart.errors import PipelineError
     from rempart.flows.shared.platform import open_platform
     from rempart.settings.pipelines import named
@@ -127,5 +127,6 @@ def show_quarantine(
         json_documents.show(quarantine.as_json(quality, places) if quality else None)
     elif quality is not None:
         told = quarantine.lines(quality, facts.cockpit(pipeline), places)
-        rendering.show((*told, *pipelines.unknown(quality.moment)))
+        again = text.look_again(f"rempart quarantine show {pipeline}", places.silent)
+        rendering.show((*told, *pipelines.unknown(quality.moment), *again))
     raise typer.Exit(0 if facts.complete(found) and not places.silent else 1)
