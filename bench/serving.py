@@ -21,6 +21,7 @@ children in the meantime, without PostgreSQL's: other work on the machine hardly
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -114,9 +115,12 @@ def online_stores(folder: Path) -> Iterator[None]:
 
 
 def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return int(opened.getsockname()[1])
+    """Return a free port below those that the system itself gives away, so that none is taken before it is used."""
+    for port in random.sample(range(26000, 30000), 1000):
+        with socket.socket() as opened, contextlib.suppress(OSError):
+            opened.bind(("127.0.0.1", port))
+            return port
+    raise OSError("1,000 ports between 26000 and 30000 are in use")
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -30,7 +29,8 @@ GRANT ALL ON *.* TO 'owner'@'127.0.0.1' WITH GRANT OPTION;
 CREATE USER 'reader'@'127.0.0.1' IDENTIFIED BY 'a reader';
 GRANT SELECT ON shop.* TO 'reader'@'127.0.0.1';
 """
-PORTS = range(24100, 24200)
+_FIRST = 24100 + 25 * int((os.environ.get("PYTEST_XDIST_WORKER") or "gw0").removeprefix("gw"))
+PORTS = range(_FIRST, _FIRST + 25)
 
 
 @dataclass
@@ -65,11 +65,6 @@ class MariadbServer:
         return replace(self.reader, login="clerk", password="a clerk")
 
 
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 @contextmanager
 def running_mariadb(folder: Path) -> Iterator[MariadbServer]:
     """Start a server with its data in a folder, until the end of the block."""
@@ -91,8 +86,8 @@ def running_mariadb(folder: Path) -> Iterator[MariadbServer]:
         place = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder / 's'}", "--skip-name-resolve=ON"]
         with (folder / "log").open("wb") as log:
             running = subprocess.Popen([*command, *place], stdout=log, stderr=log)
-        until = time.monotonic() + 60
-        while running.poll() is None and not _answers(port) and time.monotonic() < until:
+        until = time.monotonic() + 120  # it makes its socket after it has the port, which another program may answer at
+        while running.poll() is None and not (folder / "s").exists() and time.monotonic() < until:
             time.sleep(0.1)
         if running.poll() is None:
             break

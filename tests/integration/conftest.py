@@ -29,7 +29,7 @@ def feature_databases() -> Iterator[FeatureDatabases]:
 
     def each(act: Callable[[postgresql.Session, str], object]) -> None:
         # a connection for each use: tests that kill PostgreSQL run within this session
-        with psycopg.connect(owner.postgresql_url(), autocommit=True, connect_timeout=10) as server:
+        with psycopg.connect(owner.postgresql_url(), autocommit=True, connect_timeout=60) as server:
             for name in names:
                 act(server, name)
 

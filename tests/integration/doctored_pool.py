@@ -103,7 +103,7 @@ class Pool:
             return Connection(name, "http", "127.0.0.1", port, "user", "not-to-be-seen", "http")
         return Connection(name, "aws", login="key", password="not-to-be-seen", extra={"endpoint_url": self.site})
 
-    def findings(self, *, probe: bool = False, seconds: float = 60) -> dict[str, list[PoolFinding]]:
+    def findings(self, *, probe: bool = False, seconds: float = 180) -> dict[str, list[PoolFinding]]:
         (found,) = self.diagnoses(probe=probe, seconds=seconds)
         told: dict[str, list[PoolFinding]] = {}
         for finding in found.findings:
@@ -112,7 +112,7 @@ class Pool:
         assert "not-to-be-seen" not in repr(found) and self.token not in repr(found)
         return told
 
-    def diagnoses(self, *, probe: bool = False, seconds: float = 60) -> list[doctor_pool.Diagnosis]:
+    def diagnoses(self, *, probe: bool = False, seconds: float = 180) -> list[doctor_pool.Diagnosis]:
         return doctor_pool.diagnose(
             [], probe=probe, seconds=seconds, config=self.config(), connections=self.connections, on=TODAY
         )

@@ -89,7 +89,7 @@ def own_servers(var: Path, names: Sequence[str] = ("postgresql",), root: Path = 
         for process in running:
             process.kill() if process.args[0].endswith("weed") else process.terminate()  # type: ignore[index,union-attr]
         for process in running:
-            process.wait(30)
+            process.wait(120)
         for name in names:
             if name != "postgresql":
                 object_sites.clear_sockets(lifecycle.ports_of(stack, name))
@@ -104,7 +104,7 @@ def service(servers: Servers, name: str, check: Callable[[], str], seconds: floa
         yield
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 def start(stack: paths.Stack, made: dict[str, str], name: str) -> subprocess.Popen[bytes]:

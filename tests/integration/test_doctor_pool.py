@@ -238,7 +238,7 @@ def test_a_site_that_a_pod_cannot_reach_is_named(pool: Pool) -> None:
 def test_a_pod_that_finds_no_place_is_deleted(pool: Pool) -> None:
     pool.double.cordon("gpu-1")
     pool.double.cordon("plain-1")
-    told = pool.findings(probe=True, seconds=2)
+    told = pool.findings(probe=True, seconds=15)
     assert "Unschedulable" in only(told, "image pull").found and pool.pods() == []
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from rempart.deployment.setup import launch, paths
+from tests.integration.test_stack import each_living
 from tests.unit.deploy.platform_files import PLATFORM, VALUES
 
 pytestmark = pytest.mark.stack
@@ -23,18 +24,22 @@ def requested(resources: dict[str, dict[str, str]]) -> int:
 
 def used(stack: paths.Stack, service: str, *, alone: bool = False) -> float:
     """MiB of a service's own memory, without what it shares with files; `alone`: of its first process."""
-    found = launch.marked(f"{stack.id}:{service}")
+    found = dict(each_living(launch.marked(f"{stack.id}:{service}"), _parent_and_memory))
     if alone:
-        ours = {process.pid for process in found}
-        found = [process for process in found if process.ppid() not in ours]
+        found = {pid: read for pid, read in found.items() if read[0] not in found}
     assert found, service
-    return sum(_anonymous(process) for process in found)
+    return sum(memory for _, memory in found.values())
 
 
-def _anonymous(process: psutil.Process) -> float:
-    lines = Path(f"/proc/{process.pid}/status").read_text("utf-8").splitlines()
+def _parent_and_memory(process: psutil.Process) -> tuple[int, float]:
+    """The number of its parent and its own memory in MiB; 0 for a process that has ended."""
+    try:
+        lines = Path(f"/proc/{process.pid}/status").read_text("utf-8").splitlines()
+    except (FileNotFoundError, ProcessLookupError) as ended:
+        raise psutil.NoSuchProcess(process.pid) from ended
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    return (int(fields["RssAnon"].split()[0]) + int(fields["RssShmem"].split()[0])) / 1024
+    own = sum(int(fields.get(name, "0 kB").split()[0]) for name in ("RssAnon", "RssShmem"))
+    return int(fields["PPid"]), own / 1024
 
 
 @pytest.mark.parametrize("component", ["apiServer", "dagProcessor", "triggerer"])

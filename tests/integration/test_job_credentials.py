@@ -255,9 +255,9 @@ def test_a_session_that_is_over_is_told_apart_from_a_refusal(
     with pytest.raises(SiteError) as told:
         opened(platform, session).read("lake", "training/other.parquet")
     assert type(told.value) is SiteError
-    site = opened(platform, ending(session, signing_key(servers.stack), 20))
+    site = opened(platform, ending(session, signing_key(servers.stack), 60))
     assert site.read("lake", job.dataset.key) == BODY
-    time.sleep(21)
+    time.sleep(61)
     for use in (
         lambda: site.read("lake", job.dataset.key),
         lambda: site.head("lake", job.dataset.key),

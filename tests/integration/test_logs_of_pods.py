@@ -130,4 +130,4 @@ def served(stack: paths.Stack, server: dict[str, str] | None, port: int, path: s
     finally:
         if process is not None:
             process.terminate()
-            process.wait(30)
+            process.wait(120)

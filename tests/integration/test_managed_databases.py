@@ -26,7 +26,7 @@ def test_an_operators_first_role_makes_the_databases_twice_and_each_role_enters_
     with own_servers(tmp_path / "var") as servers:
         with postgresql.connect(servers.superuser) as session:  # as bare as an operator hands it over
             for name in DATABASES:
-                session.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+                session.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
             session.execute("REVOKE CONNECT ON DATABASE postgres FROM drill, backup")
             for role in (*inside.config.roles, "ledger_owner"):
                 session.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))

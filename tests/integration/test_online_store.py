@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -237,10 +238,15 @@ def test_a_reader_at_the_same_time_sees_one_generation(
             while not over.is_set():
                 seen.append({answer["nights"] for answer in opened.read(stays_read)})
 
+    def await_read(nights: int) -> None:
+        while reading.is_alive() and not (seen and nights in seen[-1]):
+            time.sleep(0.01)
+
     reading = threading.Thread(target=read)
     reading.start()
     try:
         for nights in (1, 2, 3):
+            await_read(nights - 1)
             refresh(feature_databases, pipeline, rows(nights))
             # all is compared and merged
             online_sql(feature_databases, f"DELETE FROM online_tables WHERE name = '{names(pipeline)['stay']}'")

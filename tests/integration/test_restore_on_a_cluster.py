@@ -139,7 +139,7 @@ def bare(servers: Servers) -> None:
     """The server as an operator hands it over: one role that may make roles and databases, and no superuser."""
     with postgresql.connect(servers.superuser) as session:
         for name in DATABASES:
-            session.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+            session.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
         session.execute("REVOKE CONNECT ON DATABASE postgres FROM drill, backup")
         session.execute("GRANT CONNECT ON DATABASE postgres TO PUBLIC")  # as PostgreSQL has it at first
         for role in (*servers.stack.config.roles, "ledger_owner"):

@@ -36,7 +36,6 @@ def test_the_modules_exit_code_comes_back() -> None:
     assert sink.Namespace().run("platform") == 0
 
 
-@needs_namespace
 def serves(process: psutil.Process) -> bool:
     try:
         return process.cmdline()[1:3] == ["-m", "http.server"]
@@ -44,6 +43,7 @@ def serves(process: psutil.Process) -> bool:
         return False
 
 
+@needs_namespace
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_process_outlives_the_one_that_asked_for_the_namespace(number: int, tmp_path: Path) -> None:
     # what a shell starts in the background inherits that SIGINT is ignored; a terminal's job does not
