@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import psutil
 
+from rempart import private_files
 from rempart.deployment.setup import environment, paths, privileges, profiles, services, site_certificates
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import RempartError, StackError
@@ -57,7 +58,7 @@ def record_group(stack: Stack, service: str, leader: int) -> None:
     """Note the process group that a service leads, and when its leader started."""
     record = _group_record(stack, service)
     record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(f"{leader} {_start(leader)} {_boot()}\n", encoding="utf-8")
+    private_files.write(record, f"{leader} {_start(leader)} {_boot()}\n")
 
 
 def forget_group(stack: Stack, service: str) -> None:
@@ -70,7 +71,12 @@ def grouped(stack: Stack, service: str = "") -> list[psutil.Process]:
     record = _group_record(stack, service or "*")
     processes: list[psutil.Process] = []
     for file in record.parent.glob(record.name):
-        group, born, boot = file.read_text(encoding="utf-8").split()
+        if file.name.startswith("."):  # of `private_files`, not whole yet
+            continue
+        try:
+            group, born, boot = file.read_text(encoding="utf-8").split()
+        except FileNotFoundError:  # forgotten since
+            continue
         if boot == _boot():
             processes += _group(int(group), int(born))
     return processes

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ import pytest
 
 from rempart.deployment.setup import launch, paths
 from rempart.settings import config
+from tests.repositories import alive
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -54,12 +56,8 @@ def servers(stack: paths.Stack) -> Iterator[dict[str, tuple[subprocess.Popen[str
     for server, child in made.values():
         server.kill()
         server.wait()
-        if child.is_running():
+        with suppress(psutil.NoSuchProcess):
             child.kill()
-
-
-def gone(process: psutil.Process) -> bool:
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def test_the_descendants_of_a_killed_service_are_ended(
@@ -74,7 +72,7 @@ def test_the_descendants_of_a_killed_service_are_ended(
     time.sleep(0.1)
     assert child.is_running(), "the test's child died with its parent: it proves nothing"
     assert launch.reap(stack, "airflow-scheduler") == 1
-    assert gone(child)
+    assert not alive(child.pid)
     other, its_child = servers["mlflow"]
     assert other.poll() is None and its_child.is_running()
 
@@ -97,9 +95,9 @@ def test_members_of_its_group_are_ended_though_their_environment_tells_nothing(
         assert child.is_running()
         assert launch.reap(stack, "mlflow") == 0 and child.is_running()
         assert launch.reap(stack, "airflow-scheduler") == 1
-        assert gone(child)
+        assert not alive(child.pid)
     finally:
-        if child.is_running():
+        with suppress(psutil.NoSuchProcess):
             child.kill()
 
 
@@ -113,6 +111,22 @@ def test_a_group_on_record_whose_number_is_another_processs_by_now_is_left_alone
         for stale in (f"{group} {int(born) - 500} {boot}", f"{group} {born} another-boot"):
             record.write_text(stale)
             assert launch.leftovers(stack) == []
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_record_is_replaced_whole_and_what_is_being_written_is_none(stack: paths.Stack) -> None:
+    launch.record_group(stack, "mlflow", os.getpid())
+    record = stack.state / "groups" / "mlflow"
+    content = record.read_text()
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    try:
+        with record.open() as reader:  # it opened the record before the service was started again
+            launch.record_group(stack, "mlflow", other.pid)
+            assert reader.read() == content != record.read_text()
+        (record.parent / ".site-primary.part").touch()
+        assert [process.pid for process in launch.grouped(stack)] == [other.pid]
     finally:
         other.kill()
         other.wait()
