@@ -27,7 +27,7 @@ pytestmark = pytest.mark.stack
 TABS = ("dag?dag_id=backup_platform", "run?dag_id=backup_platform&run_id=none", "dag?dag_id=ingest_hotel_bookings")
 PIPELINE = "hotel_bookings"
 REASON = "refused: mae 80.41 is above 25 (the limit)"
-PATIENCE, RUN = 30_000, 300_000
+PATIENCE, RUN = 120_000, 300_000
 """Milliseconds: for a page of a busy server, and for a whole DAG run."""
 
 
@@ -123,6 +123,7 @@ def browser() -> Iterator[Browser]:
 def person(browser: Browser, platform: Platform) -> StorageState:
     """What a browser keeps of somebody who logged in at Airflow: the cookies, and what Airflow's page stored."""
     context = browser.new_context(base_url=address())
+    context.set_default_timeout(PATIENCE)
     opened, api = context.new_page(), config.environment_connections("airflow_api")
     opened.goto("/auth/login")
     opened.get_by_label("Username").fill(api.login)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -79,15 +80,15 @@ def own_servers(var: Path, names: Sequence[str] = ("postgresql",), root: Path = 
             running.append(start(stack, made, name))
         for name in names:
             if name == "postgresql":
-                wait_until(postgresql.check_administrator(superuser), 60)
+                wait_until(postgresql.check_administrator(superuser), 180)
                 postgresql.bootstrap(stack, superuser, resolve)
             else:
                 site = name.removeprefix("site-")
-                wait_until(partial(object_sites.check, stack, site, resolve), 60)
+                wait_until(partial(object_sites.check, stack, site, resolve), 180)
         yield Servers(stack, resolve, superuser)
     finally:
-        for process in running:
-            process.kill() if process.args[0].endswith("weed") else process.terminate()  # type: ignore[index,union-attr]
+        for name, process in zip(names, running, strict=False):  # at SIGTERM, PostgreSQL waits for every session
+            process.send_signal(signal.SIGINT if name == "postgresql" else signal.SIGKILL)
         for process in running:
             process.wait(120)
         for name in names:

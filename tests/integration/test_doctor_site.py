@@ -56,21 +56,25 @@ def free_port() -> int:
     return next(port for port in range(10000 + secrets.randbelow(3000), 15000) if port_is_free(port))
 
 
+def answers(port: int) -> bool:
+    try:
+        urlopen(f"http://127.0.0.1:{port}", timeout=30)
+    except HTTPError:
+        return True  # it refuses, so it runs
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def served(*command: str, port: int) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(100):
-            try:
-                urlopen(url, timeout=5)
-            except HTTPError:
-                break  # it answers
-            except OSError:
-                time.sleep(0.2)
-            else:
-                break
-        yield url
+        until = time.monotonic() + 120
+        while not answers(port):
+            assert time.monotonic() < until, f"{command[0]} does not answer at port {port}"
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()
         process.wait()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -42,7 +41,6 @@ def test_mlflow_and_everything_stored_follow_the_active_site_and_no_uri_is_rewri
     primary, haven = (at_home.site(name, "personal") for name in ("primary", "haven"))
     artifact(at_home, "PUT", "moved/before.txt", b"written at the primary")
     assert primary.read(bucket, "mlflow/moved/before.txt") == b"written at the primary"
-    began = time.monotonic()
     result = fail_over(at_home, "haven", dry_run=False)
     assert result.done and at_home.active_site("personal").name == "haven"
     assert result.steps["resume"]["tracking"] == "an artifact written through MLflow is at 'haven'"
@@ -52,8 +50,7 @@ def test_mlflow_and_everything_stored_follow_the_active_site_and_no_uri_is_rewri
     assert not list(primary.list(bucket, "mlflow/moved/after"))
     assert "'haven' is active" in next(lines(at_home))
     message = [record.getMessage() for record in caplog.records if record.name.startswith("rempart.flows")]
-    quiet = [line for line in message if line.endswith(" s")]
-    assert len(message) >= 10 and (len(quiet) > 0 or time.monotonic() - began < 30), "it tells how far it is"
+    assert len(message) >= 10, "it tells how far it is"
     home = fail_back(at_home, dry_run=False)
     assert home.done and home.conflicts == ()
     assert artifact(at_home, "GET", "moved/after.txt") == b"written at haven"

@@ -16,6 +16,8 @@ from rempart.serving.journal import Journal
 from tests.logged import entry, grouped, opened
 
 MANY = [entry(number) for number in range(1, 6)]
+MANY_FAULTS = 10**9
+"""More than a disk has calls in a test."""
 
 
 class Disk:
@@ -23,17 +25,23 @@ class Disk:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.goes_on, self.faults, self.calls = threading.Event(), 0, 0
-        self._real = os.fdatasync
+        self._real, self._lock = os.fdatasync, threading.Lock()
         self.goes_on.set()
         patch.setattr(segments.os, "fdatasync", self._sync)
 
     def _sync(self, descriptor: int) -> None:
         self.calls += 1
-        assert self.goes_on.wait(30)
-        if self.faults:
-            self.faults -= 1
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        assert self.goes_on.wait(120)
+        with self._lock:
+            if self.faults:
+                self.faults -= 1
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._real(descriptor)
+
+    def heal(self) -> None:
+        """No more call fails. With the lock: the disk's thread may be counting."""
+        with self._lock:
+            self.faults = 0
 
 
 @pytest.fixture
@@ -103,14 +111,14 @@ def test_what_the_disk_refuses_is_written_to_another_segment_without_a_further_w
 
 def test_while_the_disk_refuses_nothing_is_answered_and_what_was_is_kept(tmp_path: Path, disk: Disk) -> None:
     async def run() -> None:
-        log, disk.faults = Journal(tmp_path), 1000
+        log, disk.faults = Journal(tmp_path), MANY_FAULTS
         await log.write(grouped(MANY[0]))
-        while disk.faults > 998:
+        while disk.faults > MANY_FAULTS - 2:
             await asyncio.sleep(0.001)
         with pytest.raises(ServingError, match="Input/output error"):
             await log.write(grouped(MANY[1]))
         assert [record.public.count(MANY[0].id.encode()) for record in log._commit.at_risk] == [1]
-        disk.faults = 0
+        disk.heal()
         await log.write(grouped(MANY[2]))
         assert not log._commit.at_risk, "both are on disk before the answer"
         await log.close()

@@ -51,9 +51,12 @@ def test_a_service_that_does_not_answer_is_worth_a_retry():
 def test_a_job_past_its_time_is_ended_with_all_its_processes():
     start = "import subprocess, time; child = subprocess.Popen(['sleep', '600'])"
     code = f"{start}; print('up as', child.pid, flush=True); time.sleep(600)"
-    with pytest.raises(TrainingError, match=r"(?s)ran longer than.*up as \d+") as ended:
-        backend(code, seconds=8).run(spec())
-    child = int(re.search(r"up as (\d+)", str(ended.value))[1])
+    for seconds in (8, 90):  # on a busy machine, it may be ended before it started anything
+        with pytest.raises(TrainingError, match="ran longer than") as ended:
+            backend(code, seconds=seconds).run(spec())
+        if told := re.search(r"up as (\d+)", str(ended.value)):
+            break
+    child = int(told[1])
     deadline = time.monotonic() + 60
     while alive(child):
         assert time.monotonic() < deadline, "what the job started is still running"

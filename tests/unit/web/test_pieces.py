@@ -43,7 +43,7 @@ def test_requests_read_the_kept_value_while_a_slow_source_is_asked_once() -> Non
             go.wait(60)
         return len(asked)
 
-    cache = RefreshingCache(gather, 15, monotonic=lambda: now[0])
+    cache = RefreshingCache(gather, 15, patience=60, monotonic=lambda: now[0])
     assert cache.get() == 1
     now[0] = 20.0
     assert [cache.get() for _ in range(5)] == [1] * 5
@@ -60,11 +60,11 @@ def test_a_request_waits_where_the_kept_value_is_older_than_it_wants_and_no_long
             go.wait(60)
         return found[0]
 
-    cache = RefreshingCache(gather, 15, patience=0.5, monotonic=lambda: now[0])
+    cache = RefreshingCache(gather, 15, patience=60, monotonic=lambda: now[0])
     assert cache.get(60) == 1
     now[0] = 600.0  # nobody looked meanwhile: what was known then is no answer
     assert cache.get(60) == 2
-    now[0] = 605.0
+    now[0], cache._patience = 605.0, 0.5
     assert cache.get(60) == 2 and cache.get(2) == 2  # the source hangs: the older one, with its age
     go.set()
 
@@ -72,7 +72,7 @@ def test_a_request_waits_where_the_kept_value_is_older_than_it_wants_and_no_long
 def test_a_gathering_that_fails_leaves_the_older_value() -> None:
     found = iter([1])
     now = [0.0]
-    cache = RefreshingCache(lambda: next(found), 15, monotonic=lambda: now[0])
+    cache = RefreshingCache(lambda: next(found), 15, patience=60, monotonic=lambda: now[0])
     assert cache.get() == 1
     now[0] = 20.0
     assert cache.get() == 1

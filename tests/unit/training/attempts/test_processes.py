@@ -16,8 +16,10 @@ from rempart.training.attempts.processes import own_gpu, variables
 PROGRAM = """
 import json, os, signal, socket, sys, time
 from rempart.training.attempts import processes
+processes.LINGER_SECONDS = 600.0  # all end by themselves, however slow the machine is
 if "crashed" in sys.argv:
     processes.CRASH_SECONDS = 0.2
+reading, writing = os.pipe()
 if (status := processes.start(3, 1)) is not None:
     sys.exit(status)
 number = int(os.environ["REMPART_PROCESS"])
@@ -28,7 +30,11 @@ signal.signal(signal.SIGTERM, lambda *_: os._exit(100 + number))
 kept = ("REMPART_PROCESS", "CUDA_VISIBLE_DEVICES", "PET_NODE_RANK", "PET_MASTER_ADDR")
 sys.stdout.write(json.dumps({name: os.environ[name] for name in kept} | {"pid": os.getpid()}) + "\\n")
 sys.stdout.flush()
+os.write(writing, b"x")
 if "crashed" in sys.argv and number == 2:
+    seen = 0
+    while seen < 3:  # each has written its line: the others are killed soon after this one
+        seen += len(os.read(reading, 3))
     os.kill(os.getpid(), signal.SIGSEGV)
 time.sleep(600 if {"wait", "crashed"} & set(sys.argv) else 0)
 if "killed" in sys.argv and number == 0:
@@ -45,7 +51,7 @@ def started(*arguments: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(("argument", "status"), [("", 7), ("killed", 137), ("crashed", 139)])
 def test_each_has_its_gpu_and_the_status_is_the_first_ones(argument: str, status: int) -> None:
     process = started(argument)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=180)
     told = sorted((json.loads(line) for line in out.splitlines()), key=lambda line: line[PROCESS])
     assert [(line[PROCESS], line["CUDA_VISIBLE_DEVICES"]) for line in told] == [("0", "0"), ("1", "1"), ("2", "2")]
     assert {line["PET_MASTER_ADDR"] for line in told} == {"127.0.0.1"} and process.returncode == status
