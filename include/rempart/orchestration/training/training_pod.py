@@ -5,6 +5,7 @@ The steps common to all kinds of attempts are in rempart.orchestration.training.
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -133,7 +134,9 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
     def _look(self, context: Any, number: int, event: dict[str, Any]) -> None:
         pod = self._found(context)
         hopeless = pod is not None and detect_pod_terminate_early_issues(pod)  # no image
-        if pod is not None and self._lives(pod) and event["status"] in (BOUND, "error") and not hopeless:
+        # a pod may start after its trigger told that it had not
+        late = event["status"] == "timeout" and _runs(pod) and not _is_out_of_time(event)
+        if pod is not None and self._lives(pod) and (late or event["status"] in (BOUND, "error")) and not hopeless:
             self.pod = pod
             self._admit(pod)
             self.invoke_defer_method(last_log_time=event.get("last_log_time"), context=context)
@@ -143,7 +146,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         seen = self._plain(pod) if pod else None
         lines = self._last_lines(str(self.name), shape.CONTAINER) if pod else "  (its pod is gone)"
         ending = verdict.ending(seen, self._told(event, seen))
-        if event["status"] == "timeout" and pod is not None and pod.status.phase == PodPhase.RUNNING:
+        if _runs(pod) and _is_out_of_time(event):
             ending = verdict.Ending("failed", "the task's execution_timeout was reached while the job ran")
         if pod is not None:
             self._finish_pod(context, event)
@@ -190,3 +193,13 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
 def _goes_on(pod: V1Pod) -> bool:
     """Return whether a pod has not ended."""
     return pod.status.phase in (PodPhase.PENDING, PodPhase.RUNNING)
+
+
+def _runs(pod: V1Pod | None) -> bool:
+    """Return whether a pod is running."""
+    return pod is not None and pod.status.phase == PodPhase.RUNNING
+
+
+def _is_out_of_time(event: dict[str, Any]) -> bool:
+    """Return whether a trigger ended at the task's execution_timeout: the provider adds its moment (POSIX seconds)."""
+    return bool(event["status"] == "timeout" and time.time() >= event.get("_execution_deadline", math.inf))
