@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ from kubernetes import client, watch
 from kubernetes.client.exceptions import ApiException
 
 from tests.kubernetes_double import KubernetesDouble
+from tests.repositories import alive
 from tests.unit.kubernetes_double.conftest import DIGEST, IMAGE, pod, reaches, until
 
 pytestmark = pytest.mark.full
 
-DEAF = "import time; print('up'); time.sleep(60)"
+DEAF = "import time; print('up'); time.sleep(600)"
 SLEEP = f"import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); {DEAF}"
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('no')); print('up'); time.sleep(60)"
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('no')); print('up'); time.sleep(600)"
 
 
 def events(api: client.CoreV1Api, name: str) -> dict[str, int]:
@@ -41,6 +41,12 @@ def condition(found: Any, name: str) -> Any:
 def log(api: client.CoreV1Api, name: str, **options: Any) -> str:
     """A pod's log."""
     return str(api.read_namespaced_pod_log(name, "training", _preload_content=False, **options).data.decode())
+
+
+def comes_up(api: client.CoreV1Api, name: str) -> None:
+    """Wait until a pod's process has set up how it takes signals."""
+    reaches(api, name, "Running")
+    until(lambda: log(api, name) == "up\n")
 
 
 def test_a_pod_runs_to_its_end(double: KubernetesDouble, api: client.CoreV1Api) -> None:
@@ -64,12 +70,14 @@ def test_a_watch_sees_a_pods_life(api: client.CoreV1Api) -> None:
     version = api.list_namespaced_pod("training").metadata.resource_version
     api.create_namespaced_pod("training", pod("a", SLEEP))
     seen: list[tuple[str, str, bool]] = []
-    options = {"resource_version": version, "timeout_seconds": 8}
+    runs = ("MODIFIED", "Running", False)
+    options = {"resource_version": version, "timeout_seconds": 120}
     for event in watch.Watch().stream(api.list_namespaced_pod, "training", **options):
         found = event["object"]
         seen.append((event["type"], found.status.phase, bool(found.metadata.deletion_timestamp)))
-        if found.status.phase == "Running" and not found.metadata.deletion_timestamp:
-            api.delete_namespaced_pod("a", "training", grace_period_seconds=5)
+        if seen[-1] == runs and seen.count(runs) == 1:
+            comes_up(api, "a")
+            api.delete_namespaced_pod("a", "training", grace_period_seconds=60)
         if event["type"] == "DELETED":
             break
     assert ("MODIFIED", "Running", True) in seen
@@ -212,33 +220,32 @@ def test_a_process_that_does_not_listen_for_sigterm_is_killed_after_its_grace(
     double: KubernetesDouble, api: client.CoreV1Api
 ) -> None:
     api.create_namespaced_pod("training", pod("a", DEAF))
-    until(lambda: log(api, "a") == "up\n")
-    api.delete_namespaced_pod("a", "training", grace_period_seconds=1)
+    comes_up(api, "a")
+    api.delete_namespaced_pod("a", "training", grace_period_seconds=600)
     with pytest.raises(ApiException, match=r'object is being deleted: pods \\"a\\" already exists'):
         api.create_namespaced_pod("training", pod("a"))
+    api.delete_namespaced_pod("a", "training", grace_period_seconds=1)
     until(lambda: double.history[0].deleted)
     assert double.history[0].exit_code == 137
 
 
 def test_a_deleted_pod_has_its_grace(double: KubernetesDouble, api: client.CoreV1Api) -> None:
-    api.create_namespaced_pod("training", pod("a", STUBBORN, terminationGracePeriodSeconds=1))
-    until(lambda: reaches(api, "a", "Running") and log(api, "a") == "up\n")
-    begun = time.monotonic()
+    api.create_namespaced_pod("training", pod("a", STUBBORN, terminationGracePeriodSeconds=600))
+    comes_up(api, "a")
     api.delete_namespaced_pod("a", "training")
-    assert api.read_namespaced_pod("a", "training").metadata.deletion_grace_period_seconds == 1
+    assert api.read_namespaced_pod("a", "training").metadata.deletion_grace_period_seconds == 600
+    begun = time.monotonic()
+    api.delete_namespaced_pod("a", "training", grace_period_seconds=1)
     until(lambda: api.list_namespaced_pod("training").items == [])
-    assert 0.9 < time.monotonic() - begun < 20
+    assert time.monotonic() - begun > 0.9
     assert double.history[0].exit_code == 137 and double.processes() == 0
 
 
 def test_an_evicted_pod_fails_and_the_eviction_api_deletes(double: KubernetesDouble, api: client.CoreV1Api) -> None:
-    def started(name: str) -> object:
-        return reaches(api, name, "Running") and log(api, name)
-
     for name in ("a", "b"):
         api.create_namespaced_pod("training", pod(name, SLEEP))
-        until(partial(started, name))
-    double.evict("a", "training", grace=2)
+        comes_up(api, name)
+    double.evict("a", "training", grace=60)
     evicted = reaches(api, "a", "Failed")
     assert evicted.status.reason == "Evicted" and "low on resource" in evicted.status.message
     assert condition(evicted, "DisruptionTarget").reason == "TerminationByKubelet"
@@ -307,7 +314,7 @@ def test_the_asynchronous_client_works_as_well(double: KubernetesDouble) -> None
             await api.create_namespaced_pod("training", pod("a", "print('from afar')"))
             phases = []
             async with kubernetes_asyncio.watch.Watch() as watcher:
-                async for event in watcher.stream(api.list_namespaced_pod, "training", timeout_seconds=8):
+                async for event in watcher.stream(api.list_namespaced_pod, "training", timeout_seconds=120):
                     phases.append(event["object"].status.phase)
                     if phases[-1] == "Succeeded":
                         break
@@ -343,8 +350,4 @@ def test_no_process_outlives_a_killed_test(tmp_path: Path) -> None:
         finally:
             test.kill()
 
-    def gone() -> bool:
-        state = Path(f"/proc/{pid}/stat")
-        return not state.exists() or state.read_text().split()[2] == "Z"
-
-    until(gone)
+    until(lambda: not alive(pid))
