@@ -27,7 +27,7 @@ def kueue(double: KubernetesDouble) -> KubernetesDouble:
 
 
 def queued(name: str, code: str = "print('hello')", queue: str = "gpus", gpus: int = 1, **spec: Any) -> dict[str, Any]:
-    made = pod(name, code, gpus=gpus, terminationGracePeriodSeconds=1, **spec)
+    made = pod(name, code, gpus=gpus, **{"terminationGracePeriodSeconds": 1, **spec})
     made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = queue
     return made
 
@@ -125,20 +125,18 @@ def test_a_lower_priority_is_preempted_with_its_reason(double: KubernetesDouble,
     double.add_queue("training", "gpus", {GPU: "1"}, preempts=True)
     classes = client.SchedulingV1Api(api.api_client)
     classes.create_priority_class({"metadata": {"name": "urgent"}, "value": 100})
-    api.create_namespaced_pod("training", queued("low", SLEEP))
+    api.create_namespaced_pod(
+        "training", queued("low", "import time; time.sleep(600)", terminationGracePeriodSeconds=600)
+    )
     reaches(api, "low", "Running")
     uid = workload(api, "low")["metadata"]["uid"]
     api.create_namespaced_pod("training", queued("high", SLEEP, priorityClassName="urgent"))
 
-    def stopped() -> Any:
-        try:
-            return condition(api.read_namespaced_pod("low", "training"), "TerminationTarget")
-        except client.ApiException:
-            return None
-
-    found = until(stopped)
+    found = until(lambda: condition(api.read_namespaced_pod("low", "training"), "TerminationTarget"))
     assert found.reason == "WorkloadEvictedDueToPreempted"
     assert found.message.startswith("Preempted to accommodate a workload (UID: ")
+    until(lambda: api.read_namespaced_pod("low", "training").metadata.deletion_timestamp)
+    api.delete_namespaced_pod("low", "training", grace_period_seconds=1)
     reaches(api, "high", "Running")
     until(lambda: [item.metadata.name for item in api.list_namespaced_pod("training").items] == ["high"])
     told = api.list_namespaced_event("training", field_selector=f"involvedObject.uid={uid}").items
