@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
+
+import pytest
 
 from rempart.sovereignty import pool_pods
 from tests import pods
@@ -39,6 +42,22 @@ def urgent(double: DoubleCluster) -> None:
 
     classes = client.SchedulingV1Api(double.client().api_client)
     classes.create_priority_class({"metadata": {"name": "urgent"}, "value": 100})
+
+
+def freed_once_told(monkeypatch: pytest.MonkeyPatch, double: DoubleCluster, name: str) -> None:
+    """Somebody deletes a pod as soon as a job's trigger has read that the quota is full, which it tells at once."""
+    from rempart.orchestration.training.pool_queue import QueueWatch
+
+    read, told = QueueWatch.events, []
+
+    async def events(self: QueueWatch) -> Any:
+        found = await read(self)
+        if FULL in str(found) and not told:
+            told.append(found)
+            await asyncio.to_thread(double.client().delete_namespaced_pod, name, double.namespace)
+        return found
+
+    monkeypatch.setattr(QueueWatch, "events", events)
 
 
 def runs_pod(double: DoubleCluster, name: str) -> bool:

@@ -372,10 +372,6 @@ class KubernetesDouble:
 
         self._call(evict)
 
-    def freed_in(self, seconds: float, name: str, namespace: str = "default") -> None:
-        """After so many seconds somebody deletes a pod."""
-        self._call(self._loop.call_later, seconds, self._cluster.delete, POD, namespace, name)
-
     def oom_kill(self, name: str, namespace: str = "default") -> None:
         """The kernel kills a pod's containers for memory: exit code 137, reason OOMKilled."""
 

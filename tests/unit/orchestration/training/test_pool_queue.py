@@ -14,6 +14,7 @@ from rempart.sovereignty import pool_pods
 from rempart.training.kubernetes import pod as shape
 from tests.api_cluster import small_pod
 from tests.clusters import GPU, DoubleCluster, until
+from tests.queues import freed_once_told
 
 pytestmark = pytest.mark.airflow
 IMAGE = f"registry.trial/trainer@sha256:{'ab' * 32}"
@@ -64,13 +65,13 @@ def fired(wait: float) -> dict[str, Any]:
 
 
 def test_a_pod_in_a_queue_waits_with_kueues_reason_and_goes_on_when_it_is_admitted(
-    pool: DoubleCluster, capsys: pytest.CaptureFixture[str]
+    pool: DoubleCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(pool, "before-us")
     until(lambda: pool.client().read_namespaced_pod("before-us", "training").spec.node_name)
     make(pool, "train-x-1")
-    pool.freed_in(3, "before-us", "training")
-    assert fired(60)["status"] == "bound"
+    freed_once_told(monkeypatch, pool, "before-us")
+    assert fired(600)["status"] == "bound"
     assert FULL in capsys.readouterr().out
     assert not [request for request in pool.requests if request.status == 403]
 
