@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,6 +56,14 @@ def ask(method, url, body=None):
     request = urllib.request.Request(url, data, heads, method=method)
     return json.load(urllib.request.urlopen(request))
 
+def runs(name):
+    try:
+        return ask("GET", f"{base}/{name}")["status"].get("phase") == "Running"
+    except urllib.error.HTTPError as refused:
+        if refused.code != 404:
+            raise
+        return False
+
 def tell(stage, **facts):
     print(json.dumps({"at": "2026-11-30T12:00:00+00:00", "stage": stage, **facts}), flush=True)
 
@@ -80,7 +88,7 @@ for number in (1, 2):
         made.append(name)
     except urllib.error.HTTPError as refused:
         tell("refused", status=refused.code)
-while not all(ask("GET", f"{base}/{name}")["status"].get("phase") == "Running" for name in made):
+while not all(map(runs, made)):
     time.sleep(0.05)
 tell("running", executors=len(made))
 if os.environ.get("PACED"):
@@ -135,9 +143,17 @@ class SparkTrial:
         self.double.add_image(pods.IMAGE, pods.IMAGE.partition("@")[2], env=self._variables() | {"PACED": "1"})
 
     def shorten(self, wait: str) -> None:
-        """From now on a driver or a first executor waits this long for a node."""
-        pool = self.platform.config.gpu_pools[POOL]
+        """From now on a first executor waits this long for a node, and a driver as long as it takes."""
+        from rempart.orchestration.spark.attempt import Attempt
+
+        pool, over = self.platform.config.gpu_pools[POOL], Attempt._over
         object.__setattr__(pool, "max_pending", timedelta(seconds=float(wait.removesuffix("s"))))
+
+        def patient(attempt: Attempt, driver: dict[str, Any], now: datetime) -> Any:
+            ended = over(attempt, driver, now)
+            return None if ended and ended[0] == "capacity" else ended
+
+        self.monkeypatch.setattr(Attempt, "_over", patient)
 
     def say(self, *names: str) -> None:
         for name in names:

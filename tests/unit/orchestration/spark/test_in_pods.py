@@ -314,7 +314,7 @@ def test_a_driver_whose_executors_were_lost_for_good_does_not_hold_the_pool(tria
     trial.monkeypatch.setattr(Attempt, "_alone", look)
 
     def lose() -> None:
-        assert seen.wait(30)
+        assert seen.wait(120)
         for name in trial.pods():
             if "-exec-" in name:
                 trial.double.client().delete_namespaced_pod(name, NAMESPACE, grace_period_seconds=0)
