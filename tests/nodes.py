@@ -25,7 +25,7 @@ from tests.unit.training.test_job import result
 STAYS = "import sys, time; print('rank', __import__('os').environ['PET_NODE_RANK'], flush=True); time.sleep(600)"
 """What a job does that never ends by itself."""
 SHORT = "import time; time.sleep(1)"
-WITH_RUNTIME: dict[str, Any] = {"runtime": "rempart", "max_gpus": 4, "max_pending": "6s"}
+WITH_RUNTIME: dict[str, Any] = {"runtime": "rempart", "max_gpus": 4}
 
 
 @contextmanager

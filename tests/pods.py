@@ -76,7 +76,7 @@ def project(home: Path, declared: Mapping[str, Mapping[str, Any]] | None = None,
             "kubernetes_connection": f"k8s_{name.replace('-', '_')}",
             "namespace": f"training-{name}",
             "tolerations": [{"key": GPU}],
-            "max_pending": scaled(8),
+            "max_pending": scaled(60),
             "price_per_gpu_hour": 3.6,
             **(declared or {}).get(name, {}),
         }

@@ -124,7 +124,9 @@ def test_t2_a_node_is_lost_the_pod_that_stays_terminating_in_the_other_namespace
 def test_t1_two_clusters_that_call_their_namespaces_the_same(
     platform: Platform, home: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    declared: dict[str, dict[str, Any]] = {name: {"namespace": "training", "max_pending": "3s"} for name in pods.POOLS}
+    declared: dict[str, dict[str, Any]] = {name: {"namespace": "training"} for name in pods.POOLS}
+    if how == "no place":
+        declared["gpu-a"]["max_pending"] = "3s"
     if how == "no image":
         declared["gpu-a"]["registry"] = pods.NOWHERE
     pods.project(home, declared)

@@ -117,6 +117,8 @@ def test_t1_no_gpu_anywhere_the_job_waits_in_rounds_without_a_worker_until_one_i
                 pauses.append(trigger.why)
                 if len(pauses) == 2:
                     offered.append(trial.clusters["gpu-b"].offer(1))
+                    # from now on the pool with a place waits as long as a pod may take to start
+                    pods.project(home, {"gpu-a": {"max_pending": scaled(2)}}, pause="1s")
 
         ran = trial.run(ordered, deferred=deferred)["placement"]
         assert [ran["node"]] == offered

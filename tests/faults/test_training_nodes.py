@@ -40,6 +40,8 @@ from tests.unit.training import stage
 pytestmark = [pytest.mark.tracking, pytest.mark.full]
 
 
+IMPATIENT = dict.fromkeys(pods.POOLS, WITH_RUNTIME) | {"gpu-a": WITH_RUNTIME | {"max_pending": "6s"}}
+"""Pools of which a test waits until the first one's `max_pending` is over."""
 TRAIN_JOBS = (train_job.GROUP, train_job.VERSION, "training-gpu-a", train_job.PLURAL)
 
 
@@ -146,6 +148,7 @@ def test_pods_that_somebody_changed_the_runtime_of_get_no_credentials(trial: pod
 def test_a_pool_with_room_for_one_node_only_runs_none_of_them(
     platform: Platform, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pods.project(home, IMPATIENT)
     with on_two_nodes(platform, home, monkeypatch, {"gpu-a": 0}) as trial:
         ordered = dataclasses.replace(trial.order(), free={})  # as if the cluster had not told
         muted(trial, SHORT)
@@ -163,7 +166,8 @@ def test_a_pool_with_room_for_one_node_only_runs_none_of_them(
         assert not posted(double, "secrets") and not jobs(double, "gpu-a")
 
 
-def test_a_quota_that_refuses_a_pod_of_it_sends_the_job_to_the_next_pool(trial: pods.Trial) -> None:
+def test_a_quota_that_refuses_a_pod_of_it_sends_the_job_to_the_next_pool(trial: pods.Trial, home: Path) -> None:
+    pods.project(home, IMPATIENT)
     quota = {"metadata": {"name": "gpu"}, "spec": {"hard": {f"requests.{pods.GPU}": "2"}}}
     api(trial.clusters["gpu-a"]).create_namespaced_resource_quota("training-gpu-a", quota)
     somebody = small_pod(pods.IMAGE, "gpu-a-1", "import time; time.sleep(600)", gpus=1)
