@@ -19,7 +19,7 @@ from tests.unit.orchestration.training.test_queued_jobs import SLEEPS, no_tracki
 pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures(no_tracking_server.__name__)]
 
 
-class Left(Exception):
+class Interrupted(Exception):
     """The test goes on by itself, with the event that the job's trigger fires."""
 
 
@@ -36,9 +36,9 @@ def resume(trial: pods.Trial, **more: Any) -> None:
             until(lambda: runs_pod(trial.clusters["gpu-a"], trigger.pod_name))
             event.update(name=trigger.pod_name, namespace=trigger.pod_namespace, status="timeout", message="it waits")
             event.update(trigger.trigger_kwargs)
-            raise Left
+            raise Interrupted
 
-    with pytest.raises(Left):
+    with pytest.raises(Interrupted):
         trial.run(ordered, deferred=leave)
     with trial.here():
         running = pods.context()
