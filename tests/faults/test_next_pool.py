@@ -18,6 +18,7 @@ from rempart.training.kubernetes import pod
 from tests import clusters, pods
 from tests.api_cluster import small_pod
 from tests.clusters import ByApi, DoubleCluster, until
+from tests.faults.held_jobs import hold, stored_step
 from tests.kubernetes_double import PodRecord, Request
 from tests.queues import refused, runs
 
@@ -105,11 +106,12 @@ def test_t2_a_node_is_lost_the_pod_that_stays_terminating_in_the_other_namespace
         on_trial(platform, home, monkeypatch, made) as trial,
     ):
         ordered = trial.order({"max_iter": 1500, "learning_rate": 0.01})
+        hold(trial, 300, every=1)
         lost: list[bool] = []
 
         def lose(number: int, trigger: Any) -> None:
             if runs(trigger) and not lost:
-                until(lambda: trial.pods("gpu-a")[0].started)
+                until(lambda: stored_step(trial, ordered), 240)
                 made["gpu-a"].lose_node()
                 lost.append(True)
 
@@ -136,9 +138,12 @@ def test_t1_two_clusters_that_call_their_namespaces_the_same(
     ):
         ordered = trial.order()
         lost: list[bool] = []
+        if how == "no node":
+            hold(trial, 10, every=1)
 
         def lose(number: int, trigger: Any) -> None:
             if how == "no node" and runs(trigger) and not lost:
+                until(lambda: stored_step(trial, ordered), 240)
                 made["gpu-a"].lose_node()
                 lost.append(True)
 

@@ -13,6 +13,7 @@ import pytest
 from rempart.flows.shared.platform import Platform
 from tests import pods
 from tests.clusters import until
+from tests.faults.held_jobs import hold
 from tests.queues import QUEUE, install_kueue, other, refused, runs, urgent
 
 pytestmark = [pytest.mark.tracking, pytest.mark.full]
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.tracking, pytest.mark.full]
 def test_t2_preempted_half_way_the_job_resumes_from_its_checkpoint(
     platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    steps = 16_000
+    steps, after = 2_000, 400
     only: dict[str, Any] = {"gpu_pools": ["gpu-a"], "pause": "1s"} if where == "the same pool" else {}
     home = pods.project(tmp_path / "home", {"gpu-a": {"queue": QUEUE, "max_pending": "60s"}}, **only)
     monkeypatch.setenv("REMPART_HOME", str(home))
@@ -35,13 +36,14 @@ def test_t2_preempted_half_way_the_job_resumes_from_its_checkpoint(
         install_kueue(double, 1)
         urgent(double)
         ordered = trial.order({"max_iter": steps, "learning_rate": 0.01, "max_leaf_nodes": 3})
+        hold(trial, after)
         reached: list[int] = []
 
         def preempt(number: int, trigger: Any) -> None:
             if type(trigger).__name__ == "PauseTrigger":
                 double.client().delete_namespaced_pod("urgent", double.namespace)
             elif not reached and runs(trigger):
-                until(lambda: (pods.progress(double, trial) or 0) >= steps * 0.1, 240)
+                until(lambda: (pods.progress(double, trial) or 0) >= after, 240)
                 reached.append(pods.progress(double, trial) or 0)
                 other(double, "urgent", "urgent")
 

@@ -16,17 +16,16 @@ from typing import Any
 import pytest
 
 from rempart.deployment.setup.paths import Stack
-from rempart.errors import ObjectMissing, PlacementDenied, PoolUnavailable, TrainingError
+from rempart.errors import PlacementDenied, PoolUnavailable, TrainingError
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training import pod_job
 from rempart.models import tracking_users
 from rempart.models.tracking import session
 from rempart.settings.config import Connection
-from rempart.training.attempts.checkpoints import MANIFEST, parse_manifest
 from tests import clusters as chosen
 from tests import pods
 from tests.api_cluster import small_pod
 from tests.clusters import Cluster, scaled
+from tests.faults.held_jobs import hold, stored_step
 from tests.faults.two_pools import new_trial, nodes, project_home, real_cluster, runs, two_clusters, until
 from tests.unit.training.test_job import result
 
@@ -78,18 +77,6 @@ def test_a_job_runs_in_the_first_pool_and_its_evidence_says_where(trial: pods.Tr
     assert cost["euros"] == pytest.approx(3.6 / 3600 * cost["gpu_seconds"]) and candidate["carbon"] is None
     assert candidate["gpus"]["devices"] == [] and candidate["gpus"]["why"].startswith("none seen")
     assert not trial.pods("gpu-b") and not trial.pods("gpu-us")
-
-
-def stored_step(trial: pods.Trial, ordered: pod_job.Ordered) -> int:
-    """The step of the job's newest checkpoint at the site; 0 if there is none."""
-    site = trial.platform.active_site("personal")
-    try:
-        body = site.read(ordered.bucket, ordered.key.replace("order.json", MANIFEST))
-    except ObjectMissing:
-        return 0
-    manifest = parse_manifest(body, ordered.job_id)
-    assert manifest
-    return manifest.kept[0].step
 
 
 FULL = {"gpu-a": 0, "gpu-b": 0}
@@ -163,7 +150,7 @@ def test_t1_a_full_pool_is_asked_a_few_times_and_then_the_job_waits_for_its_watc
 def test_t1_at_the_deadline_the_job_fails_and_names_each_pools_answer(
     home: Path, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pods.project(home, {name: {"max_pending": scaled(1)} for name in chosen.POOLS}, pause="1s", deadline=scaled(6))
+    pods.project(home, {name: {"max_pending": scaled(1)} for name in chosen.POOLS}, pause="1s", deadline=scaled(20))
     with (
         pods.pools(home, FULL) as clusters,
         pods.connected(monkeypatch, clusters),
@@ -178,19 +165,19 @@ def test_t1_at_the_deadline_the_job_fails_and_names_each_pools_answer(
 
 @pytest.mark.parametrize("how", ["ask_eviction", pytest.param("starve", marks=pytest.mark.full)])
 def test_t2_evicted_half_way_the_job_resumes_from_its_checkpoint_in_the_next_pool(trial: pods.Trial, how: str) -> None:
-    steps = 16_000  # a small part of them is seconds of work: it still computes when the eviction comes
+    steps, after = 2_000, 400
     ordered = trial.order({"max_iter": steps, "learning_rate": 0.01, "max_leaf_nodes": 3})
     evicted: list[int] = []
-    if how == "starve":  # a kubelet that is short of memory leaves no time for a last checkpoint
-        trial.command = (*pods.COMMAND, "--checkpoint-every", "2")
+    # a kubelet that is short of memory leaves no time for a last checkpoint
+    hold(trial, after, every=2 if how == "starve" else 30)
 
     def evict(number: int, trigger: Any) -> None:
         if evicted or not runs(trigger):
             return
         pool = trial.clusters["gpu-a"]
-        until(lambda: (pods.progress(pool, trial) or 0) >= steps * 0.1, 240)
+        until(lambda: (pods.progress(pool, trial) or 0) >= after, 240)
         if how == "starve":
-            until(lambda: stored_step(trial, ordered), 240)
+            until(lambda: stored_step(trial, ordered) >= after, 240)
         evicted.append(stored_step(trial, ordered) or pods.progress(pool, trial) or 0)
         getattr(pool, how)(pool.history[0].name)
 
@@ -324,11 +311,12 @@ def test_a_failure_of_the_training_code_fails_at_once_with_its_last_lines(trial:
 @pytest.mark.full
 def test_a_lost_node_is_a_capacity_fault_and_the_job_goes_on_elsewhere(trial: pods.Trial) -> None:
     ordered = trial.order({"max_iter": 1500, "learning_rate": 0.01})
+    hold(trial, 300, every=1)
     lost: list[bool] = []
 
     def lose(number: int, trigger: Any) -> None:
         if runs(trigger) and not lost:
-            until(lambda: trial.pods("gpu-a")[0].started)
+            until(lambda: stored_step(trial, ordered), 240)
             trial.clusters["gpu-a"].lose_node()
             lost.append(True)
 

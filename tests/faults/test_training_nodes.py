@@ -19,6 +19,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.training.kubernetes import train_job
 from tests import pods
 from tests.api_cluster import small_pod
+from tests.faults.held_jobs import hold
 from tests.nodes import (
     SHORT,
     STAYS,
@@ -242,7 +243,7 @@ def test_nodes_that_end_well_without_a_result_are_a_failure(trial: pods.Trial) -
 
 
 def test_a_job_that_runs_longer_than_it_may_is_ended(trial: pods.Trial) -> None:
-    trainer = trial.pipeline.trainer.model_copy(update={"timeout": trial.pipeline.trainer.timeout / 60})
+    trainer = trial.pipeline.trainer.model_copy(update={"timeout": trial.pipeline.trainer.timeout / 6})
     trial.pipeline = trial.pipeline.model_copy(update={"trainer": trainer})
     ordered = trial.order()
     muted(trial, STAYS)
@@ -304,6 +305,7 @@ def test_a_network_trains_on_two_nodes_through_an_eviction_and_registers(
     if not TRAINER.is_file():
         pytest.skip("there is no .venv-trainer: `make setup-trainer` creates it")
     published(trial, TRAINER.parent)
+    hold(trial, 300)
     ordered = trial.order({"epochs": 400, "batch_size": 64, "hidden": "16"})
     double = trial.clusters["gpu-a"]
     evicted: list[int] = []
