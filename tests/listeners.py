@@ -7,7 +7,6 @@ import base64
 import json
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,24 +21,25 @@ from typing import Any
 
 @dataclass
 class Webhook:
-    """`posts`: body and headers of each; `status`: what it answers after `delay` seconds; `location`: a redirect's."""
+    """`posts`: body and headers of each; `status`: what it answers once `answers` is set; `location`: a redirect's."""
 
     url: str = ""
     status: int = 204
     location: str = ""
-    delay: float = 0.0
+    answers: threading.Event = field(default_factory=threading.Event)
     posts: list[tuple[dict[str, Any], dict[str, str]]] = field(default_factory=list)
 
 
 @contextmanager
 def webhook() -> Iterator[Webhook]:
     hook = Webhook()
+    hook.answers.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             hook.posts.append((json.loads(body), dict(self.headers)))
-            time.sleep(hook.delay)
+            hook.answers.wait()
             self.send_response(hook.status)
             if hook.location:
                 self.send_header("Location", hook.location)

@@ -199,12 +199,14 @@ def test_x1_the_backup_itself_is_killed_half_way_and_the_next_run_converges(
 ):
     """restic goes on for itself, and may leave a snapshot that no restore point names: retention removes it."""
     first, _ = store(platform, repository, filled_database)
-    pids = tmp_path / "pids"
-    slow = tools_with(pg_dump=f"{HALF}; echo $PPID > {pids}.new; mv {pids}.new {pids}; sleep 3; exit 0")
+    pids, go = tmp_path / "pids", tmp_path / "go"
+    waits = f"timeout 600 sh -c 'until [ -e {go} ]; do sleep 0.1; done'"
+    slow = tools_with(pg_dump=f"{HALF}; echo $PPID > {pids}.new; mv {pids}.new {pids}; {waits}; exit 0")
     child = child_that_stores(platform, repository, filled_database, slow)
     wait_for(pids.exists)
     os.kill(child.pid, signal.SIGKILL)
     child.join(240)
+    go.touch()
     assert child.exitcode == -signal.SIGKILL
     wait_for(lambda: not alive(int(pids.read_text())))
     wait_for(lambda: no_lock_is_left(repository))
