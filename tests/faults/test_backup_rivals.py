@@ -132,10 +132,10 @@ def test_x3_who_was_paused_past_his_turn_does_not_commit_his_point(small, monkey
 
 
 def test_x3_nobody_takes_a_turn_while_its_holder_commits_even_if_he_is_paused(small, monkeypatch):
-    monkeypatch.setattr(lease, "WAIT_SECONDS", 4)  # longer than what is left of the first one's lease
+    monkeypatch.setattr(lease, "WAIT_SECONDS", 16)  # longer than what is left of the first one's lease
     name, continuity = f"test {secrets.token_hex(4)}", small.database("continuity")
     first = lease.take(continuity, name, "the first", seconds=60)
-    over_before_the_block = lease.still(continuity, first, seconds=3)
+    over_before_the_block = lease.still(continuity, first, seconds=15)
     with over_before_the_block, pytest.raises(LeaseHeld, match="the first"):
         lease.take(continuity, name, "the second")
     lease.release(continuity, lease.take(continuity, name, "the second"))

@@ -83,7 +83,7 @@ class World:
             yield process
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(240)
 
 
 def wait_for(look: Callable[[], T], seconds: float = 240) -> T:

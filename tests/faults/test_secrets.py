@@ -32,6 +32,8 @@ def processes(stack: paths.Stack) -> Iterator[tuple[str, int, bytes]]:
             environ = Path(f"/proc/{process.pid}/environ").read_bytes()
         except (FileNotFoundError, ProcessLookupError, PermissionError):  # ended, or of tasks: Airflow forbids it
             continue
+        if not environ:  # ended, and its parent has not taken note yet
+            continue
         variables = dict(part.split(b"=", 1) for part in environ.split(b"\0") if b"=" in part)
         yield variables[environment.MARKER.encode()].decode().partition(":")[2], process.pid, environ
 
