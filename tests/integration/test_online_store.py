@@ -224,8 +224,6 @@ def test_without_a_load_nothing_is_written(feature_databases: FeatureDatabases, 
 def test_a_reader_at_the_same_time_sees_one_generation(
     feature_databases: FeatureDatabases, pipeline: ModelPipeline
 ) -> None:
-    stays_read = [{"stay": stay} for stay in range(300)]
-
     def rows(nights: int) -> list[Row]:
         return [row(stay, stay % 9, nights=nights) for stay in range(300)]
 
@@ -236,17 +234,14 @@ def test_a_reader_at_the_same_time_sees_one_generation(
     def read() -> None:
         with reader(feature_databases, pipeline, "stay") as opened:
             while not over.is_set():
-                seen.append({answer["nights"] for answer in opened.read(stays_read)})
-
-    def await_read(nights: int) -> None:
-        while reading.is_alive() and not (seen and nights in seen[-1]):
-            time.sleep(0.01)
+                seen.append({answer["nights"] for answer in opened.read([{"stay": n} for n in range(300)])})
 
     reading = threading.Thread(target=read)
     reading.start()
     try:
         for nights in (1, 2, 3):
-            await_read(nights - 1)
+            while reading.is_alive() and not (seen and nights - 1 in seen[-1]):
+                time.sleep(0.01)
             refresh(feature_databases, pipeline, rows(nights))
             # all is compared and merged
             online_sql(feature_databases, f"DELETE FROM online_tables WHERE name = '{names(pipeline)['stay']}'")
