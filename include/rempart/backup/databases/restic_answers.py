@@ -38,7 +38,7 @@ _DAMAGED = re.compile(
     re.IGNORECASE,
 )
 _ENDED_EARLY = "unable to save snapshot: no result"
-"""What restic now and then ends a backup with in place of the reason, which is then in a line before."""
+"""Restic may end a failed backup with these words. The reason is then in a line before."""
 _FULL = re.compile(r"no space left|file too large|disk quota", re.IGNORECASE)
 
 

@@ -68,11 +68,9 @@ def forget_group(stack: Stack, service: str) -> None:
 
 def grouped(stack: Stack, service: str = "") -> list[psutil.Process]:
     """Return processes of the recorded group of one service, or of all, with all descendants."""
-    record = _group_record(stack, service or "*")
+    record = _group_record(stack, service or "[!.]*")  # a name with a dot: `private_files` is still writing it
     processes: list[psutil.Process] = []
     for file in record.parent.glob(record.name):
-        if file.name.startswith("."):  # of `private_files`, not whole yet
-            continue
         try:
             group, born, boot = file.read_text(encoding="utf-8").split()
         except FileNotFoundError:  # forgotten since

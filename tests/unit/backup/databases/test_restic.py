@@ -138,7 +138,7 @@ def test_a_command_that_failed_is_told_from_restic_that_failed() -> None:
 
 
 def test_the_reason_of_a_backup_is_the_line_before_if_restic_ends_with_no_result() -> None:
-    """Restic 0.18 ends with either line, as its parts happen to end: seen once in some hundred failed dumps."""
+    """Restic 0.18 ends with either line, as its parts happen to end."""
     last = exit_error("Fatal: unable to save snapshot: no result")
     for reason in ("Fatal: command failed: signal: killed", "client.PutObject: connection reset by peer"):
         told = {"message_type": "error", "error": {"message": f"failed to save /x.dump: {reason}"}, "item": "/x.dump"}
